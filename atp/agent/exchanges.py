@@ -1,0 +1,135 @@
+"""What a client waits for: the receipt of each message, and of a request its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from atp.agent.frames import Notice, Receipt
+from atp.agent.outbox import TRY_AGAIN
+from atp.agent.receiving import Received
+from atp.agent.session import Answered
+from atp.errors import ATPError, FlowTimeout, FlowWindow, PolicyHeld, from_code
+
+__all__ = ["Exchange", "Exchanges"]
+
+PENDING: Final = frozenset({"quarantined", "escalated"})  # protocol.md "Frames"
+REFUSED_CODES: Final = {  # where a receipt has no code of its own
+    "denied": "policy.denied",
+    "expired": "clock.expired",
+    "invalid": "malformed.envelope",
+}
+REJECTED: Final = "rejected"  # a notice: officers decided against a held message
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One message of ours, until nobody waits for news of it any more.
+
+    `deadline` is in ticks of the event loop. `last` is the newest receipt that was not final.
+    """
+
+    message_id: str
+    deadline: float
+    receipt: asyncio.Future[Receipt] = field(default_factory=lambda: _future())
+    answer: asyncio.Future[Received] = field(default_factory=lambda: _future())
+    last: Receipt | None = None
+    submitted: bool = False
+
+    def fail(self, problem: ATPError) -> None:
+        """Nothing will come of it."""
+        for future in (self.receipt, self.answer):
+            if not future.done():
+                future.set_exception(problem)
+
+    def timeout(self, *, connected: bool) -> ATPError:
+        """The error that tells best why nothing came in time, and what to do."""
+        if self.last is not None and self.last.status in PENDING:
+            detail = self.last.detail or "a rule wants officers to look at it first"
+            return PolicyHeld(f"it is held ({detail}); they may still release it")
+        if self.last is not None:
+            return _refusal(self.last)
+        if not self.submitted:
+            return FlowWindow("too many messages of this client wait for their receipts")
+        if not connected:
+            return FlowTimeout("the hub can't be reached; the client goes on trying to connect")
+        if not self.receipt.done():
+            return FlowTimeout("the hub gave no receipt in time; sending it anew is a new message")
+        return FlowTimeout(
+            "the hub took it, and no answer came in time: check that the recipient is connected and"
+            " handles requests, or allow more with the option timeout (milliseconds)"
+        )
+
+
+class Exchanges:
+    """All open exchanges of a client, by message id."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Exchange] = {}
+
+    @contextmanager
+    def opened(self, message_id: str, *, deadline: float) -> Iterator[Exchange]:
+        """An exchange that is known while inside."""
+        exchange = Exchange(message_id, deadline)
+        self._open[message_id] = exchange
+        try:
+            yield exchange
+        finally:
+            del self._open[message_id]
+            for future in (exchange.receipt, exchange.answer):
+                future.cancel()
+                if not future.cancelled():
+                    future.exception()  # seen: nobody is left to be told
+
+    def receipt(self, receipt: Receipt, *, ticks: float) -> None:
+        """The hub's word on a message."""
+        exchange = self._open.get(receipt.message_id)
+        if exchange is None:
+            return
+        if receipt.status in TRY_AGAIN:
+            exchange.last = receipt
+            if ticks + (receipt.retry_after or 0) > exchange.deadline:
+                exchange.fail(_refusal(receipt))  # waiting for the next try would be in vain
+        elif receipt.status in REFUSED_CODES:
+            exchange.fail(_refusal(receipt))
+        else:
+            exchange.last = receipt if receipt.status in PENDING else None
+            if not exchange.receipt.done():
+                exchange.receipt.set_result(receipt)
+
+    def answered(self, event: Answered) -> None:
+        """The answer to a request; it stands for a receipt that got lost."""
+        exchange = self._open.get(event.expected.message_id)
+        if exchange is None:
+            return
+        if not exchange.receipt.done():
+            exchange.receipt.set_result(Receipt(event.expected.message_id, "accepted"))
+        if not exchange.answer.done():
+            exchange.answer.set_result(event.received)
+
+    def notice(self, notice: Notice) -> None:
+        """Later news: a held message that was rejected will not be answered."""
+        exchange = self._open.get(notice.message_id)
+        if exchange is None:
+            return
+        if notice.status == REJECTED:
+            exchange.fail(from_code(notice.code or "policy.denied", notice.detail))
+        elif exchange.last is not None:
+            exchange.last = None  # released
+
+    def fail_all(self, problem: ATPError) -> None:
+        """The client's link has ended."""
+        for exchange in self._open.values():
+            exchange.fail(problem)
+
+
+def _refusal(receipt: Receipt) -> ATPError:
+    code = receipt.code or REFUSED_CODES.get(receipt.status) or f"flow.{receipt.status}"
+    return from_code(code, receipt.detail, retry_after=receipt.retry_after)
+
+
+def _future() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()

@@ -1,0 +1,141 @@
+"""The login over a socket, without the socket: challenge, authenticate, welcome.
+
+protocol.md, "Connecting". The agent proves its key over the hub's nonce; a hub whose key was
+learnt at enrolment proves itself over the agent's nonce.
+"""
+
+from __future__ import annotations
+
+from atp import tokens
+from atp.agent.frames import (
+    Challenge,
+    Failure,
+    Frame,
+    Welcome,
+    parse_message,
+    serialize_authenticate,
+)
+from atp.errors import (
+    ATPError,
+    KeyMissing,
+    MalformedFrame,
+    ReplayNonce,
+    SessionAuthentication,
+    SignatureAudience,
+    excerpt,
+    from_code,
+)
+from atp.keys import PrivateKey, PublicKey
+from atp.signing import read_header
+
+__all__ = ["Handshake", "first_frame"]
+
+
+class Handshake:
+    """One login of one agent at one hub; `nonce` is the agent's own, fresh for each login."""
+
+    def __init__(
+        self,
+        *,
+        agent: str,
+        key: PrivateKey | None,
+        hub_id: str,
+        hub_key: PublicKey | None,
+        url: str,
+        nonce: str,
+    ) -> None:
+        if key is None:
+            raise KeyMissing("on a network everything is signed; give the client its private key")
+        self._agent = agent
+        self._key = key
+        self._hub_id = hub_id
+        self._hub_key = hub_key
+        self._url = url
+        self._nonce = nonce
+
+    def answer(self, message: bytes, *, now: float) -> bytes:
+        """The authenticate frame for the hub's challenge.
+
+        Raises `SignatureAudience` when another hub answers than the one enrolled at: a proof made
+        for it must never be of use to anybody else.
+        """
+        challenge = first_frame(message)
+        if not isinstance(challenge, Challenge):
+            raise MalformedFrame("the hub did not begin with a challenge")
+        if challenge.hub != self._hub_id:
+            raise SignatureAudience(
+                f"the hub at {self._url} is {excerpt(challenge.hub)}, this agent is enrolled at"
+                f" {excerpt(self._hub_id)}; check the address, or enrol again"
+            )
+        claims = {
+            "iss": self._agent,
+            "aud": self._hub_id,
+            "htu": self._url,
+            "nonce": challenge.nonce,
+            "cnonce": self._nonce,
+        }
+        return serialize_authenticate(
+            tokens.issue(tokens.Kind.AUTH, claims, self._key, now=int(now))
+        )
+
+    def admit(self, message: bytes, *, now: float) -> Welcome:
+        """The welcome, when it is for this agent and by this hub."""
+        welcome = first_frame(message)
+        if not isinstance(welcome, Welcome):
+            raise MalformedFrame("the hub did not answer the login with a welcome")
+        if welcome.agent != self._agent:
+            raise SessionAuthentication(f"the hub welcomed {excerpt(welcome.agent)} instead")
+        if self._hub_key is not None:
+            self._check_proof(welcome, self._hub_key, now=now)
+        return welcome
+
+    def _check_proof(self, welcome: Welcome, hub_key: PublicKey, *, now: float) -> None:
+        try:
+            claims = tokens.verify(
+                tokens.Kind.WELCOME,
+                welcome.proof,
+                self._successor(welcome, hub_key, now=now),
+                now=now,
+                audience=self._agent,
+                issuer=self._hub_id,
+            )
+        except ATPError as exc:
+            raise SessionAuthentication(
+                f"the hub's proof does not hold ({exc}); if the hub has a new key, enrol again"
+            ) from exc
+        if claims["nonce"] != self._nonce:
+            raise ReplayNonce("the hub's proof is not over the nonce of this login")
+        if claims["session"] != welcome.session:
+            raise SessionAuthentication("the hub's proof is for another session")
+
+    def _successor(self, welcome: Welcome, known: PublicKey, *, now: float) -> PublicKey:
+        """The key that signs the proof, as far as the hub's keys name each other from `known` on.
+
+        Only the known key and those that it vouches for are ever believed.
+        """
+        signer = read_header(welcome.proof).kid
+        for token in welcome.succession:
+            if known.kid == signer:
+                break
+            if read_header(token).kid == known.kid:
+                claims = tokens.verify(
+                    tokens.Kind.SUCCESSION,
+                    token,
+                    known,
+                    now=now,
+                    audience=None,
+                    issuer=self._hub_id,
+                )
+                known = PublicKey.from_jwk(claims["jwk"])
+        return known
+
+
+def first_frame(message: bytes) -> Frame:
+    """The one frame of a message; raises the error that the frame tells of."""
+    frames = parse_message(message)
+    if len(frames) != 1:
+        raise MalformedFrame("the hub sent an array before the login was done")
+    if isinstance(frames[0], Failure):
+        failure = frames[0]
+        raise from_code(failure.code, failure.detail, retry_after=failure.retry_after)
+    return frames[0]

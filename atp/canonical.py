@@ -1,0 +1,321 @@
+"""Strict JSON in, RFC 8785 (JCS) bytes out, and the base64url and SHA-256 that go with them.
+
+Two honest readers of the same bytes must come to the same value, so whatever JSON leaves open is
+refused: duplicate members, lone surrogates, NaN, numbers that lose digits, bottomless nesting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+import orjson
+import rfc8785
+
+from atp.errors import (
+    MalformedDuplicateMember,
+    MalformedError,
+    MalformedJson,
+    MalformedNumber,
+    MalformedText,
+    MalformedToken,
+    MalformedTooDeep,
+    MalformedTooLarge,
+    excerpt,
+)
+
+__all__ = [
+    "ENVELOPE_MAX_BYTES",
+    "ENVELOPE_MAX_DEPTH",
+    "FRAME_MAX_DEPTH",
+    "Parsed",
+    "b64url",
+    "b64url_decode",
+    "check_depth",
+    "digest",
+    "is_plain",
+    "parse",
+    "parse_noted",
+    "serialize",
+    "sha256_b64url",
+]
+
+ENVELOPE_MAX_BYTES = 512 * 1024  # protocol.md "Parsing"
+ENVELOPE_MAX_DEPTH = 32  # protocol.md "Parsing"; the outermost object is at depth 1
+FRAME_MAX_DEPTH = (
+    ENVELOPE_MAX_DEPTH + 2
+)  # a frame is an envelope, or holds one, or an array of them
+SERIALIZE_MAX_DEPTH = 128  # ours: records wrap parsed values in a few objects of their own
+SAFE_INTEGER_MAX = 2**53 - 1  # RFC 7493 section 2.2: exact in every implementation
+NUMBER_MAX_CHARS = 400  # ours: the longest useful literal is 5e-324 written out
+
+_ORJSON = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER | orjson.OPT_PASSTHROUGH_DATETIME
+_ORJSON |= orjson.OPT_PASSTHROUGH_DATACLASS
+# In JSON without white space a number stands after `[`, `,` or a member name's `":`. With digits
+# and signs taken out, `e` made a dot and `[` a comma, a float leaves `,.` or `":.`. A string that
+# does so too costs time (the general parser takes over), never a wrong answer. (A regular
+# expression that finds floats took ten times as long.)
+_TRACED = bytes.maketrans(b"[e", b",.")
+_CONTAINERS = (dict, list)
+_TO_URL_ALPHABET = bytes.maketrans(b"+/", b"-_")
+_FROM_URL_ALPHABET = bytes.maketrans(b"-_", b"+/")
+_BEYOND_BMP = re.compile(rb"[\xf0-\xf4]")  # first byte of a UTF-8 sequence above U+FFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A parsed value, with what the parser learnt about it in passing.
+
+    `plain` is true when orjson with sorted keys gives its RFC 8785 form: no floats, and no member
+    name beyond the Basic Multilingual Plane. `canonical` is the input itself when that was the
+    RFC 8785 form already, else `None`.
+    """
+
+    value: Any
+    plain: bool
+    canonical: bytes | None = None
+
+
+def parse(
+    data: bytes | str, *, max_bytes: int = ENVELOPE_MAX_BYTES, max_depth: int = FRAME_MAX_DEPTH
+) -> Any:
+    """The value of a JSON text of at most `max_bytes` bytes; raises a `MalformedError`."""
+    return parse_noted(data, max_bytes=max_bytes, max_depth=max_depth).value
+
+
+def parse_noted(
+    data: bytes | str, *, max_bytes: int = ENVELOPE_MAX_BYTES, max_depth: int = FRAME_MAX_DEPTH
+) -> Parsed:
+    """Like `parse`, keeping what was noted; numbers of integral value come as `int`.
+
+    Text that is in RFC 8785 form already (our own SDK sends nothing else) takes a short cut: what
+    orjson reads and writes back byte for byte has no duplicate member and lost no digit.
+    """
+    raw = _limited(data, max_bytes)
+    parsed = _parse_canonical(raw) or _parse_general(raw)
+    check_depth(parsed.value, max_depth, written=raw)
+    return parsed
+
+
+def serialize(value: Any, *, plain: bool = False) -> bytes:
+    """The RFC 8785 form of `value`; raises a `MalformedError` for what JSON can't say exactly.
+
+    `plain=True` is the caller's promise that `parse_noted` found this value (or the one it is a
+    part of) plain; the inspection is then skipped.
+    """
+    if plain or _inspect(value, SERIALIZE_MAX_DEPTH):
+        return _orjson_dumps(value)
+    try:
+        return rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as exc:
+        raise MalformedNumber("a value has no RFC 8785 form") from exc
+
+
+def digest(value: Any, *, plain: bool = False) -> str:
+    """base64url SHA-256 of the RFC 8785 form of `value`."""
+    return sha256_b64url(serialize(value, plain=plain))
+
+
+def is_plain(value: Any) -> bool:
+    """Whether `value` is plain (see `Parsed`); raises a `MalformedError` if it is no JSON value."""
+    return _inspect(value, SERIALIZE_MAX_DEPTH)
+
+
+def check_depth(value: Any, max_depth: int, *, written: bytes) -> None:
+    """Raise `MalformedTooDeep` when `value` nests objects and arrays beyond `max_depth`.
+
+    `written` is a JSON text of it: with few enough brackets, nothing needs to be walked.
+    """
+    if written.count(b"{") + written.count(b"[") <= max_depth:
+        return
+    level = [value] if isinstance(value, _CONTAINERS) else []
+    for _ in range(max_depth):
+        level = [child for parent in level for child in _nested(parent)]
+        if not level:
+            return
+    raise MalformedTooDeep(f"nested more than {max_depth} deep")
+
+
+def b64url(data: bytes) -> str:
+    """base64url without padding (RFC 7515 section 2)."""
+    return _b64url(data).decode("ascii")
+
+
+def sha256_b64url(data: bytes) -> str:
+    """base64url SHA-256 of bytes, as all digests are written here."""
+    return b64url(hashlib.sha256(data).digest())
+
+
+def b64url_decode(text: str) -> bytes:
+    """The bytes of unpadded base64url in its one canonical form; raises `MalformedToken`."""
+    try:
+        written = text.encode("ascii")
+        data = a2b_base64(written.translate(_FROM_URL_ALPHABET) + b"==")
+    except ValueError as exc:  # binascii.Error and UnicodeEncodeError among them
+        raise MalformedToken("not base64url") from exc
+    # The decoder skips what is not in its alphabet and ignores stray trailing bits; comparing what
+    # it read with what was written refuses both, and padding.
+    if _b64url(data) != written:
+        raise MalformedToken("not base64url in canonical form")
+    return data
+
+
+def _b64url(data: bytes) -> bytes:
+    return b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL_ALPHABET)
+
+
+def _nested(parent: Any) -> Iterator[Any]:
+    children = parent.values() if isinstance(parent, dict) else parent
+    return (child for child in children if isinstance(child, _CONTAINERS))
+
+
+def _limited(data: bytes | str, max_bytes: int) -> bytes:
+    if isinstance(data, str):
+        try:
+            data = data.encode("utf-8")
+        except UnicodeEncodeError as exc:
+            raise MalformedText("a lone surrogate") from exc
+    if len(data) > max_bytes:
+        raise MalformedTooLarge(f"{len(data)} bytes, at most {max_bytes} are read")
+    return data
+
+
+def _parse_canonical(raw: bytes) -> Parsed | None:
+    """The value, if `raw` is RFC 8785 and plain; `None` says nothing about it being well-formed."""
+    if raw[:1] not in (b"{", b"["):
+        return None
+    traces = raw.translate(_TRACED, b"0123456789+-")
+    if b",." in traces or b'":.' in traces:
+        return None
+    if not raw.isascii() and _BEYOND_BMP.search(raw):
+        return None
+    try:
+        value = orjson.loads(raw)
+        if orjson.dumps(value, option=_ORJSON) != raw:
+            return None
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return None
+    return Parsed(value, plain=True, canonical=raw)
+
+
+def _parse_general(raw: bytes) -> Parsed:
+    try:
+        value = _DECODER.decode(raw.decode("utf-8"))
+        plain = _inspect(value, SERIALIZE_MAX_DEPTH)
+    except UnicodeDecodeError as exc:
+        raise MalformedText("not UTF-8") from exc
+    except RecursionError as exc:
+        raise MalformedTooDeep("nested too deep") from exc
+    except MalformedError:
+        raise
+    except ValueError as exc:
+        raise MalformedJson("not JSON") from exc
+    return Parsed(value, plain)
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise MalformedDuplicateMember(f"member {excerpt(twice)} stands there twice")
+    return members
+
+
+def _integer(literal: str) -> int:
+    if len(literal) <= len("-9007199254740991"):
+        number = int(literal)
+        if -SAFE_INTEGER_MAX <= number <= SAFE_INTEGER_MAX:
+            return number
+    raise MalformedNumber(f"{excerpt(literal)} is beyond 2^53-1")
+
+
+def _fraction(literal: str) -> int | float:
+    """The number, if its RFC 8785 form (the shortest that reads back as the same) equals it."""
+    if len(literal) > NUMBER_MAX_CHARS:
+        raise MalformedNumber("a number of too many digits")
+    number = float(literal)
+    try:
+        exact = Decimal(literal) == Decimal(repr(number))
+    except InvalidOperation:
+        exact = False
+    if not exact:
+        raise MalformedNumber(f"{excerpt(literal)} would lose digits")
+    if not number.is_integer() or abs(number) >= _FIRST_WITH_EXPONENT:
+        return number
+    # Its RFC 8785 form is an integer's, so the next reader gets an integer; so do we.
+    return _integer(str(int(number)))
+
+
+def _constant(literal: str) -> Any:
+    raise MalformedNumber(f"{literal} is no JSON number")
+
+
+_FIRST_WITH_EXPONENT: Final = 1e21  # ECMA-262 Number::toString: written as 1e+21 from here on
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_unique_members,
+    parse_int=_integer,
+    parse_float=_fraction,
+    parse_constant=_constant,
+)
+
+
+def _inspect(value: Any, depth_left: int) -> bool:
+    """Whether `value` is plain (see `Parsed`); raises for what has no exact JSON form."""
+    kind = type(value)
+    if kind is str:
+        return _inspect_text(value)
+    if value is None or kind is bool:
+        return True
+    if kind is int:
+        if -SAFE_INTEGER_MAX <= value <= SAFE_INTEGER_MAX:
+            return True
+        raise MalformedNumber(f"{excerpt(value)} is beyond 2^53-1")
+    if kind is dict or kind is list or kind is tuple:
+        return _inspect_container(value, depth_left - 1)
+    if kind is float:
+        return False
+    if isinstance(value, str):  # the enums of atp.types
+        return _inspect_text(str(value))
+    raise MalformedJson(f"{kind.__name__} is no JSON type")
+
+
+def _inspect_container(value: Any, depth_left: int) -> bool:
+    if depth_left < 0:
+        raise MalformedTooDeep(f"nested more than {SERIALIZE_MAX_DEPTH} deep")
+    plain = True
+    if type(value) is dict:
+        for name in value:
+            if not isinstance(name, str):
+                raise MalformedJson(f"member name {excerpt(name)} is no string")
+            _inspect_text(name)
+            # Names sort by UTF-16 code units in RFC 8785 and by code points in orjson; the two
+            # orders part beyond the BMP.
+            if not name.isascii() and max(name) > "\uffff":
+                plain = False
+        value = value.values()
+    for item in value:
+        plain &= _inspect(item, depth_left)
+    return plain
+
+
+def _inspect_text(text: str) -> bool:
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as exc:
+            raise MalformedText("a lone surrogate") from exc
+    return True
+
+
+def _orjson_dumps(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value, option=_ORJSON)
+    except orjson.JSONEncodeError as exc:
+        raise MalformedJson("a value has no JSON form") from exc

@@ -1,0 +1,5 @@
+"""The `atp` command: make a key, enrol an agent at a hub."""
+
+from atp.cli.entry import main
+
+__all__ = ["main"]

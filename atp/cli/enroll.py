@@ -1,0 +1,230 @@
+"""`atp enroll`: bring an agent's key to a hub by the one-time token that an officer issued.
+
+The key is made here and never leaves. The token is read from standard input or a file: what stands
+on a command line, every user of the machine can read. A second run with the same key and token is
+told the same again, so that a lost answer costs nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from atp import tokens
+from atp.canonical import parse, sha256_b64url
+from atp.cli.key_files import read_key, undone_on, write_key, write_private
+from atp.errors import (
+    ATPError,
+    ClockError,
+    FlowThrottled,
+    IdentityEnrolment,
+    IdentityError,
+    IdentityMismatch,
+    KeyProblem,
+    MalformedDocument,
+    SessionTransport,
+    SignatureError,
+    excerpt,
+    from_code,
+)
+from atp.fingerprint import fingerprint
+from atp.keys import ALGORITHMS, PrivateKey, PublicKey
+from atp.types import check_agent_id
+
+__all__ = ["add_to", "run"]
+
+PROOF_SECONDS = 120
+HTTP_SECONDS = 30
+TOKEN_MAX_CHARS = 128
+ANSWER_MAX_BYTES = 65_536
+
+# The hub's word that it has not taken the key. Of any other failure it may have: the key is kept.
+_NOT_TAKEN = (ClockError, FlowThrottled, IdentityError, KeyProblem, SignatureError)
+
+_EXAMPLE = """\
+example:
+  atp enroll --hub https://hub.example.com --agent financial-analyzer-001 --token-file token.txt
+
+The token comes from --token-file, from standard input, or is asked for. Never as an argument.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Hub:
+    url: str
+    hub_id: str
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parser's."""
+    parser = commands.add_parser(
+        "enroll",
+        aliases=["enrol"],
+        allow_abbrev=False,  # "--token SECRET" must not be taken for the name of a file
+        help="enrol an agent at a hub",
+        description="Enrol an agent at a hub: make its key, prove it, write the identity file.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--hub", required=True, metavar="URL", help="the hub, as in the browser")
+    parser.add_argument("--agent", required=True, metavar="ID", help="the agent's id at the hub")
+    parser.add_argument(
+        "--hub-id", metavar="ID", help="the hub's id as the officer told it; anything else: refused"
+    )
+    parser.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="where the one-time token is"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="identity file; default: AGENT/identity.json"
+    )
+    parser.add_argument(
+        "--key", type=Path, metavar="FILE", help="key file, made if missing; default: key.pem there"
+    )
+    parser.add_argument(
+        "--alg",
+        choices=sorted(ALGORITHMS),
+        help="of the key; only RSA keys and new ones need it; default: EdDSA",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Enrol and write the files; raises an `ATPError` that says what to do."""
+    agent = check_agent_id(options.agent)
+    base = _check_url(options.hub)
+    out = options.out or Path(agent) / "identity.json"
+    key_path = options.key or out.parent / "key.pem"
+    with httpx.Client(timeout=HTTP_SECONDS, follow_redirects=False) as client:
+        hub = _find_hub(client, base, expected=options.hub_id)
+        token = _read_token(options.token_file)
+        with undone_on(*_NOT_TAKEN, path=key_path):
+            key = _ensure_key(key_path, options.alg)
+            answer = _enrol(client, hub, agent, token, key)
+    write_private(out, _identity(answer, hub, key, key_path, out))
+    print(f"{agent} is enrolled at {hub.hub_id}; its key waits for an officer's approval.")
+    print(f"fingerprint  {fingerprint(key.kid)}")
+    print(f"identity     {out}")
+    print("Read the fingerprint to the officer, who compares it before approving.")
+
+
+def _check_url(text: str) -> str:
+    """The base URL; what is not this machine is reached by https only."""
+    parts = urlsplit(text if "://" in text else f"https://{text}")
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
+        raise MalformedDocument(f"{excerpt(text)} is no hub's address, such as https://hub.example")
+    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        raise MalformedDocument("a token is sent by https only, except to this machine")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _find_hub(client: httpx.Client, base: str, *, expected: str | None) -> _Hub:
+    members = _call(client, "GET", f"{base}/api/v1/hub")
+    hub_id = members.get("hub")
+    if not isinstance(hub_id, str) or not hub_id:
+        raise MalformedDocument(f"what answers at {base} is no hub")
+    if expected is not None and hub_id != expected:
+        raise IdentityMismatch(
+            f"the hub at {base} is {excerpt(hub_id)}, not {excerpt(expected)}; check the address"
+        )
+    return _Hub(base, hub_id)
+
+
+def _read_token(path: Path | None) -> str:
+    if path is not None:
+        text = path.read_text(encoding="utf-8")
+    elif sys.stdin.isatty():
+        text = getpass.getpass("one-time token: ")
+    else:
+        text = sys.stdin.readline(TOKEN_MAX_CHARS * 2)
+    text = text.strip()
+    if not text or len(text) > TOKEN_MAX_CHARS or not text.isascii():
+        raise IdentityEnrolment("there is no one-time token to read; an officer issues one")
+    return text
+
+
+def _ensure_key(path: Path, alg: str | None) -> PrivateKey:
+    if path.exists():
+        return read_key(path, alg=alg)
+    key = PrivateKey.generate(alg or "EdDSA")
+    write_key(path, key)
+    return key
+
+
+def _enrol(
+    client: httpx.Client, hub: _Hub, agent: str, token: str, key: PrivateKey
+) -> dict[str, Any]:
+    now = int(time.time())
+    claims = {
+        "iss": agent,
+        "aud": hub.hub_id,
+        "tth": sha256_b64url(token.encode("ascii")),
+        "jkt": key.kid,
+        "exp": now + PROOF_SECONDS,
+    }
+    proof = tokens.issue(tokens.Kind.ENROL, claims, key, now=now)
+    body = {"token": token, "jwk": key.public.jwk, "proof": proof}
+    answer = _call(client, "POST", f"{hub.url}/api/v1/enrol", body=body)
+    if answer.get("agent") != agent or answer.get("kid") != key.kid:
+        raise MalformedDocument("the hub enrolled something else than was asked; tell its officers")
+    return answer
+
+
+def _call(
+    client: httpx.Client, method: str, url: str, *, body: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    try:
+        answer = client.request(method, url, json=body)
+    except httpx.HTTPError as exc:
+        raise SessionTransport(f"{url} can't be reached: {exc}") from exc
+    try:
+        members = parse(answer.content, max_bytes=ANSWER_MAX_BYTES)
+    except ATPError as exc:
+        raise MalformedDocument(f"{url} answered {answer.status_code} and no JSON") from exc
+    if not isinstance(members, dict):
+        raise MalformedDocument(f"{url} answered with something else than an object")
+    if not answer.is_success:
+        code, detail = members.get("code"), members.get("detail")
+        raise from_code(
+            code if isinstance(code, str) else f"http.{answer.status_code}",
+            detail if isinstance(detail, str) else f"{url} answered {answer.status_code}",
+        )
+    return members
+
+
+def _identity(
+    answer: Mapping[str, Any], hub: _Hub, key: PrivateKey, key_path: Path, out: Path
+) -> bytes:
+    """The identity file; `atp.agent.identity_file` reads it, and finds the key from there."""
+    websocket = answer.get("websocket")
+    if not isinstance(websocket, str) or urlsplit(websocket).scheme not in {"ws", "wss"}:
+        raise MalformedDocument("the hub did not say where agents dial")
+    members = {
+        "agent": answer["agent"],
+        "hub": hub.hub_id,
+        "hub_key": PublicKey.from_jwk(answer.get("hubKey") or {}).jwk,
+        "http_url": hub.url,
+        "ws_url": websocket,
+        "kid": key.kid,
+        "alg": key.alg,
+        "key": os.path.relpath(key_path, out.parent),
+    }
+    return (json.dumps(members, indent=2) + "\n").encode("utf-8")

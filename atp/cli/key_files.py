@@ -1,0 +1,64 @@
+"""Files that only their owner may read: private keys, and what lies beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from atp.errors import KeyInUse, KeyMissing
+from atp.keys import PrivateKey
+
+__all__ = ["read_key", "undone_on", "write_key", "write_private"]
+
+OWNER_ONLY = 0o600
+FOLDER_OWNER_ONLY = 0o700
+
+
+def read_key(path: Path, *, alg: str | None = None) -> PrivateKey:
+    """The key in a PEM file; raises `KeyMissing`, or what `PrivateKey.from_pem` raises."""
+    try:
+        return PrivateKey.from_pem(path.read_bytes(), alg=alg)
+    except OSError as exc:
+        raise KeyMissing(f"no private key at {path} ({exc.strerror})") from exc
+
+
+def write_key(path: Path, key: PrivateKey) -> None:
+    """Write a new key file; raises `KeyInUse` where there is one, which may be in use."""
+    path.parent.mkdir(mode=FOLDER_OWNER_ONLY, parents=True, exist_ok=True)
+    try:
+        # O_EXCL: an existing key is not overwritten, and a link that waits there is not followed.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
+    except FileExistsError as exc:
+        raise KeyInUse(f"{path} exists; choose another name, a key is not overwritten") from exc
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key.to_pem())
+
+
+@contextmanager
+def undone_on(*problems: type[Exception], path: Path) -> Iterator[None]:
+    """Take away a file, and the folders above it, that were made within, when one of these comes.
+
+    What was there before stays, and so does a folder that holds anything else.
+    """
+    made: Sequence[Path] = [one for one in (path, *path.parents) if not one.exists()]
+    try:
+        yield
+    except problems:
+        with suppress(OSError):
+            for one in made:
+                one.rmdir() if one.is_dir() else one.unlink()
+        raise
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write or replace a file for its owner only, whole or not at all."""
+    path.parent.mkdir(mode=FOLDER_OWNER_ONLY, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

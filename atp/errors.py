@@ -1,0 +1,507 @@
+"""The errors of the protocol: one class a stable code, all below `ATPError`.
+
+Callers branch on the class or on `code`, never on the text::
+
+    ATPError
+    ├── MalformedError    malformed.*
+    │     json, duplicate_member, text, number, too_deep, too_large, envelope, timestamp, frame,
+    │     token, key, document
+    ├── IdentityError     identity.*
+    │     unknown, mismatch, not_active, revoked, invalid_id, enrolment
+    ├── KeyProblem        key.*
+    │     unknown, revoked, algorithm, unacceptable, missing, in_use
+    ├── SignatureError    signature.*
+    │     missing, invalid, header, claims, audience, digest, provenance
+    ├── ReplayError       replay.*
+    │     conflict, nonce
+    ├── ClockError        clock.*
+    │     expired, not_yet, too_long, mismatch
+    ├── AttestationError  attestation.*
+    │     missing, expired, revoked, unreadable, issuer, limit, capability
+    ├── RecipientError    recipient.*
+    │     unavailable, no_request, self
+    ├── TrustError        trust.*
+    │     level, score, cause
+    ├── PolicyError       policy.*
+    │     denied, none, held, throttled
+    ├── FlowError         flow.*
+    │     busy, throttled, recipient_full, timeout, window, too_many
+    ├── SessionError      session.*
+    │     authentication, timeout, superseded, revoked, fenced, closed, transport
+    └── HandlerError      handler.*
+          failed
+
+A subclass is named after family and code: `malformed.too_deep` is `MalformedTooDeep` (the three of
+`trust` say more, because types and scores have those names). What status or close code an edge
+answers with is that edge's own table; docs/errors.md shows both.
+"""
+
+from __future__ import annotations
+
+__all__ = [  # noqa: RUF022  # as sorted() has it
+    "ATPError",
+    "AttestationCapability",
+    "AttestationError",
+    "AttestationExpired",
+    "AttestationIssuer",
+    "AttestationLimit",
+    "AttestationMissing",
+    "AttestationRevoked",
+    "AttestationUnreadable",
+    "BY_CODE",
+    "ClockError",
+    "ClockExpired",
+    "ClockMismatch",
+    "ClockNotYet",
+    "ClockTooLong",
+    "FlowBusy",
+    "FlowError",
+    "FlowRecipientFull",
+    "FlowThrottled",
+    "FlowTimeout",
+    "FlowTooMany",
+    "FlowWindow",
+    "HandlerError",
+    "HandlerFailed",
+    "IdentityEnrolment",
+    "IdentityError",
+    "IdentityInvalidId",
+    "IdentityMismatch",
+    "IdentityNotActive",
+    "IdentityRevoked",
+    "IdentityUnknown",
+    "KeyAlgorithm",
+    "KeyInUse",
+    "KeyMissing",
+    "KeyProblem",
+    "KeyRevoked",
+    "KeyUnacceptable",
+    "KeyUnknown",
+    "MalformedDocument",
+    "MalformedDuplicateMember",
+    "MalformedEnvelope",
+    "MalformedError",
+    "MalformedFrame",
+    "MalformedJson",
+    "MalformedKey",
+    "MalformedNumber",
+    "MalformedText",
+    "MalformedTimestamp",
+    "MalformedToken",
+    "MalformedTooDeep",
+    "MalformedTooLarge",
+    "PolicyDenied",
+    "PolicyError",
+    "PolicyHeld",
+    "PolicyNone",
+    "PolicyThrottled",
+    "RecipientError",
+    "RecipientNoRequest",
+    "RecipientSelf",
+    "RecipientUnavailable",
+    "ReplayConflict",
+    "ReplayError",
+    "ReplayNonce",
+    "SessionAuthentication",
+    "SessionClosed",
+    "SessionError",
+    "SessionFenced",
+    "SessionRevoked",
+    "SessionSuperseded",
+    "SessionTimeout",
+    "SessionTransport",
+    "SignatureAudience",
+    "SignatureClaims",
+    "SignatureDigest",
+    "SignatureError",
+    "SignatureHeader",
+    "SignatureInvalid",
+    "SignatureMissing",
+    "SignatureProvenance",
+    "TrustCauseInvalid",
+    "TrustError",
+    "TrustLevelTooLow",
+    "TrustScoreTooLow",
+    "excerpt",
+    "from_code",
+]
+
+EXCERPT_MAX_CHARS = 60  # enough to recognise a value; a message must not grow with hostile input
+
+
+class ATPError(Exception):
+    """Anything the protocol refuses; `code` is stable, `detail` is for people.
+
+    `retry_after` is the number of seconds after which trying again can help; `None` means that the
+    error says nothing about trying again.
+    """
+
+    code: str = "atp.error"
+
+    def __init_subclass__(cls, *, code: str) -> None:
+        super().__init_subclass__()
+        cls.code = code
+
+    def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}" if self.detail else self.code
+
+
+class MalformedError(ATPError, code="malformed"):
+    """The input does not follow the grammar; sending it again unchanged is pointless."""
+
+
+class MalformedJson(MalformedError, code="malformed.json"):
+    """The text is not JSON."""
+
+
+class MalformedDuplicateMember(MalformedError, code="malformed.duplicate_member"):
+    """An object names a member twice, so that two readers could read two things."""
+
+
+class MalformedText(MalformedError, code="malformed.text"):
+    """Bad UTF-8, a lone surrogate, or NUL where text is kept."""
+
+
+class MalformedNumber(MalformedError, code="malformed.number"):
+    """A number whose exact value its RFC 8785 form does not keep."""
+
+
+class MalformedTooDeep(MalformedError, code="malformed.too_deep"):
+    """Objects and arrays are nested deeper than allowed."""
+
+
+class MalformedTooLarge(MalformedError, code="malformed.too_large"):
+    """More bytes than the limit in force."""
+
+
+class MalformedEnvelope(MalformedError, code="malformed.envelope"):
+    """The JSON is not an envelope."""
+
+
+class MalformedTimestamp(MalformedError, code="malformed.timestamp"):
+    """Not an RFC 3339 time in UTC with `Z`, or not a date that exists."""
+
+
+class MalformedFrame(MalformedError, code="malformed.frame"):
+    """The JSON is not a frame of the protocol."""
+
+
+class MalformedToken(MalformedError, code="malformed.token"):
+    """Not a compact JWS, or its base64url is not canonical."""
+
+
+class MalformedKey(MalformedError, code="malformed.key"):
+    """Not a key that can be read."""
+
+
+class MalformedDocument(MalformedError, code="malformed.document"):
+    """A policy, profile or other document breaks its schema."""
+
+
+class IdentityError(ATPError, code="identity"):
+    """Who the sender is does not hold up."""
+
+
+class IdentityUnknown(IdentityError, code="identity.unknown"):
+    """No agent of that id is registered here."""
+
+
+class IdentityMismatch(IdentityError, code="identity.mismatch"):
+    """Token, session and envelope name different agents."""
+
+
+class IdentityNotActive(IdentityError, code="identity.not_active"):
+    """The agent is not active: pending, suspended, or whoever vouched for it is."""
+
+
+class IdentityRevoked(IdentityError, code="identity.revoked"):
+    """The agent has been revoked."""
+
+
+class IdentityInvalidId(IdentityError, code="identity.invalid_id"):
+    """The text does not follow the grammar of agent ids."""
+
+
+class IdentityEnrolment(IdentityError, code="identity.enrolment"):
+    """The enrolment token is unknown, used, expired or for another agent."""
+
+
+class KeyProblem(ATPError, code="key"):
+    """The key that signed, or was offered, can't be used."""
+
+
+class KeyUnknown(KeyProblem, code="key.unknown"):
+    """The agent has no key of that thumbprint."""
+
+
+class KeyRevoked(KeyProblem, code="key.revoked"):
+    """An officer refused or revoked the key, or it was not in use at that time."""
+
+
+class KeyAlgorithm(KeyProblem, code="key.algorithm"):
+    """The header names another algorithm than the key's own."""
+
+
+class KeyUnacceptable(KeyProblem, code="key.unacceptable"):
+    """The key is too weak, of low order, or not meant for signatures."""
+
+
+class KeyMissing(KeyProblem, code="key.missing"):
+    """A key is needed and none was given."""
+
+
+class KeyInUse(KeyProblem, code="key.in_use"):
+    """The thumbprint is registered already; one key serves one purpose."""
+
+
+class SignatureError(ATPError, code="signature"):
+    """The signature, or what it covers, does not hold."""
+
+
+class SignatureMissing(SignatureError, code="signature.missing"):
+    """There is no signature."""
+
+
+class SignatureInvalid(SignatureError, code="signature.invalid"):
+    """The signature does not fit the key and the signed bytes."""
+
+
+class SignatureHeader(SignatureError, code="signature.header"):
+    """The header is not exactly `alg`, `kid` and the expected `typ`."""
+
+
+class SignatureClaims(SignatureError, code="signature.claims"):
+    """A claim is missing, unknown, of the wrong type or of the wrong value."""
+
+
+class SignatureAudience(SignatureError, code="signature.audience"):
+    """The token is addressed to someone else."""
+
+
+class SignatureDigest(SignatureError, code="signature.digest"):
+    """The signed digest is not the digest of the content."""
+
+
+class SignatureProvenance(SignatureError, code="signature.provenance"):
+    """The provenance entries are not the ones that were signed."""
+
+
+class ReplayError(ATPError, code="replay"):
+    """The same identifier was used before, for something else."""
+
+
+class ReplayConflict(ReplayError, code="replay.conflict"):
+    """The message id was used before with other content."""
+
+
+class ReplayNonce(ReplayError, code="replay.nonce"):
+    """The nonce was not issued for this socket, or has been used."""
+
+
+class ClockError(ATPError, code="clock"):
+    """The times in the token do not allow it now."""
+
+
+class ClockExpired(ClockError, code="clock.expired"):
+    """The expiry has passed."""
+
+
+class ClockNotYet(ClockError, code="clock.not_yet"):
+    """It was issued in the future."""
+
+
+class ClockTooLong(ClockError, code="clock.too_long"):
+    """It is valid for longer than its kind may be."""
+
+
+class ClockMismatch(ClockError, code="clock.mismatch"):
+    """The token's time of issue and the envelope's timestamp disagree."""
+
+
+class AttestationError(ATPError, code="attestation"):
+    """Nobody fit vouches for the agent."""
+
+
+class AttestationMissing(AttestationError, code="attestation.missing"):
+    """There is no attestation."""
+
+
+class AttestationExpired(AttestationError, code="attestation.expired"):
+    """The attestation has expired, or is not valid yet."""
+
+
+class AttestationRevoked(AttestationError, code="attestation.revoked"):
+    """The attestation, or an issuer above it, has been revoked or suspended."""
+
+
+class AttestationUnreadable(AttestationError, code="attestation.unreadable"):
+    """There is an attestation, but it can't be read or verified."""
+
+
+class AttestationIssuer(AttestationError, code="attestation.issuer"):
+    """The issuer is unknown, not active, or its chain does not reach an anchor."""
+
+
+class AttestationLimit(AttestationError, code="attestation.limit"):
+    """The attestation exceeds what its issuer may attest."""
+
+
+class AttestationCapability(AttestationError, code="attestation.capability"):
+    """No single attestation covers the required capabilities."""
+
+
+class RecipientError(ATPError, code="recipient"):
+    """The recipient can't receive this."""
+
+
+class RecipientUnavailable(RecipientError, code="recipient.unavailable"):
+    """Unknown, revoked or unreachable; which of them is not told."""
+
+
+class RecipientNoRequest(RecipientError, code="recipient.no_request"):
+    """A response to a request that was not made, or is answered or expired."""
+
+
+class RecipientSelf(RecipientError, code="recipient.self"):
+    """An agent can't send to itself."""
+
+
+class TrustError(ATPError, code="trust"):
+    """Trust is not high enough."""
+
+
+class TrustLevelTooLow(TrustError, code="trust.level"):
+    """The level is below what the other side requires."""
+
+
+class TrustScoreTooLow(TrustError, code="trust.score"):
+    """The score is below what is required."""
+
+
+class TrustCauseInvalid(TrustError, code="trust.cause"):
+    """The causing envelope is unknown, not the sender's to cite, or too deep a chain."""
+
+
+class PolicyError(ATPError, code="policy"):
+    """A policy decided against it."""
+
+
+class PolicyDenied(PolicyError, code="policy.denied"):
+    """A rule denies it."""
+
+
+class PolicyNone(PolicyError, code="policy.none"):
+    """No rule allows it."""
+
+
+class PolicyHeld(PolicyError, code="policy.held"):
+    """It is held for officers to decide."""
+
+
+class PolicyThrottled(PolicyError, code="policy.throttled"):
+    """A rule's limit is reached; later it may pass."""
+
+
+class FlowError(ATPError, code="flow"):
+    """There is more than can be taken now, or it took too long."""
+
+
+class FlowBusy(FlowError, code="flow.busy"):
+    """The hub can't take it now; nothing was recorded."""
+
+
+class FlowThrottled(FlowError, code="flow.throttled"):
+    """Too many in too short a time."""
+
+
+class FlowRecipientFull(FlowError, code="flow.recipient_full"):
+    """The recipient's inbox, or this sender's share of it, is full."""
+
+
+class FlowTimeout(FlowError, code="flow.timeout"):
+    """No answer came in time."""
+
+
+class FlowWindow(FlowError, code="flow.window"):
+    """More envelopes without a receipt than the window allows."""
+
+
+class FlowTooMany(FlowError, code="flow.too_many"):
+    """A limit on how many may exist at once, or be opened in a minute, is reached."""
+
+
+class SessionError(ATPError, code="session"):
+    """The connection can't go on."""
+
+
+class SessionAuthentication(SessionError, code="session.authentication"):
+    """The proof of who connects does not hold."""
+
+
+class SessionTimeout(SessionError, code="session.timeout"):
+    """Nobody authenticated in time."""
+
+
+class SessionSuperseded(SessionError, code="session.superseded"):
+    """A newer login of the same agent took over."""
+
+
+class SessionRevoked(SessionError, code="session.revoked"):
+    """The agent, or whoever vouched for it, was suspended or revoked while connected."""
+
+
+class SessionFenced(SessionError, code="session.fenced"):
+    """The session is no longer the agent's current one."""
+
+
+class SessionClosed(SessionError, code="session.closed"):
+    """The connection is closed."""
+
+
+class SessionTransport(SessionError, code="session.transport"):
+    """The transport failed."""
+
+
+class HandlerError(ATPError, code="handler"):
+    """The recipient's own code failed."""
+
+
+class HandlerFailed(HandlerError, code="handler.failed"):
+    """The handler of the recipient raised."""
+
+
+def from_code(code: str, detail: str = "", *, retry_after: float | None = None) -> ATPError:
+    """The error that `code` stands for; an unknown code makes a plain `ATPError` that carries it.
+
+    A newer peer may know codes that this side does not, so an unknown one is no error of its own.
+    """
+    known = BY_CODE.get(code)
+    if known is not None:
+        return known(detail, retry_after=retry_after)
+    error = ATPError(detail, retry_after=retry_after)
+    error.code = code
+    return error
+
+
+def excerpt(value: object) -> str:
+    """A short, printable-ASCII rendering of untrusted input, fit for a message or a log line."""
+    if isinstance(value, str):
+        text = ascii(value[:EXCERPT_MAX_CHARS])
+    elif isinstance(value, int) and value.bit_length() > EXCERPT_MAX_CHARS * 3:
+        text = "a huge integer"  # Python refuses to write out the hugest
+    else:
+        text = ascii(value if isinstance(value, int | float | None) else type(value).__name__)
+    return text if len(text) <= EXCERPT_MAX_CHARS else text[: EXCERPT_MAX_CHARS - 3] + "..."
+
+
+def _leaves(family: type[ATPError]) -> list[type[ATPError]]:
+    below = family.__subclasses__()
+    return [family] if not below else [leaf for child in below for leaf in _leaves(child)]
+
+
+BY_CODE: dict[str, type[ATPError]] = {leaf.code: leaf for leaf in _leaves(ATPError)}

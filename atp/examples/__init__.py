@@ -1,0 +1,3 @@
+"""Programs that show the protocol at work."""
+
+__all__: list[str] = []

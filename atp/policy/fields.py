@@ -1,0 +1,399 @@
+"""What rules may ask for and how: the closed tables of fields, operators, actions and severities.
+
+Everything a form needs to offer a rule is here (trust.md, "Policies"). Some fields take an argument
+after a colon: `payload:/data/amount` (a JSON Pointer, RFC 6901, from the envelope's `payload`),
+`time.hour:Europe/Berlin` and `time.weekday:...` (an IANA zone; without one, UTC).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from atp.types import DataSensitivity, MessageType, TrustLevel
+
+__all__ = [  # noqa: RUF022  # as sorted() has it
+    "ACTIONS",
+    "Action",
+    "Argument",
+    "FIELDS",
+    "Field",
+    "Kind",
+    "OPERATORS",
+    "Operand",
+    "Operator",
+    "SEVERITIES",
+    "WEEKDAYS",
+    "operators_for",
+]
+
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+SEVERITIES = ("low", "medium", "high", "critical")
+KEY_ALGORITHMS = ("EdDSA", "ES256", "RS256", "PS256", "demo")  # demo: HS256, in memory only
+
+
+class Kind(StrEnum):
+    """What the values of a field are; an operator applies to some kinds only."""
+
+    TEXT = "text"
+    CHOICE = "choice"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    LEVEL = "level"
+    SENSITIVITY = "sensitivity"
+    TEXTS = "texts"
+    HOUR = "hour"
+    ANY = "any"
+
+
+class Operand(StrEnum):
+    """The shape of what a condition compares with."""
+
+    ONE = "one"
+    MANY = "many"
+    PAIR = "pair"
+    FLAG = "flag"
+
+
+class Argument(StrEnum):
+    """What may, or must, follow a field's name after a colon."""
+
+    NONE = ""
+    POINTER = "pointer"
+    ZONE = "zone"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One thing that a rule can look at."""
+
+    name: str
+    label: str
+    kind: Kind
+    help_text: str
+    choices: tuple[str, ...] = ()
+    unit: str = ""
+    argument: Argument = Argument.NONE
+
+    @property
+    def group(self) -> str:
+        """The heading under which a form lists the field, such as `sender`."""
+        return self.name.partition(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One way to compare; `kinds` are the kinds of field it applies to."""
+
+    name: str
+    label: str
+    operand: Operand
+    kinds: frozenset[Kind]
+    help_text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a rule does; `matches_unknown` is whether a condition that can't be told holds."""
+
+    name: str
+    label: str
+    help_text: str
+    matches_unknown: bool
+
+
+_LEVELS = tuple(level.value for level in TrustLevel)
+_SENSITIVITIES = tuple(sensitivity.value for sensitivity in DataSensitivity)
+_MESSAGE_TYPES = tuple(kind.value for kind in MessageType)
+_WORDS = frozenset({Kind.TEXT, Kind.CHOICE})
+_RANKED = frozenset({Kind.LEVEL, Kind.SENSITIVITY})
+_NUMBERS = frozenset({Kind.NUMBER, Kind.HOUR})
+_EVERYTHING = frozenset(Kind)
+
+
+def _agent_fields(who: str, title: str) -> Iterable[Field]:
+    """The fields that sender and recipient have alike."""
+    yield Field(f"{who}.id", f"{title}: id", Kind.TEXT, f"The registered id of the {who}.")
+    yield Field(
+        f"{who}.level",
+        f"{title}: level",
+        Kind.LEVEL,
+        f"The level that a valid attestation gives the {who}; never what it claims of itself.",
+        choices=_LEVELS,
+    )
+    yield Field(
+        f"{who}.score",
+        f"{title}: score",
+        Kind.NUMBER,
+        f"The trust score of the {who}, computed for this message.",
+        unit="points, 0 to 100",
+    )
+    yield Field(
+        f"{who}.capabilities",
+        f"{title}: capabilities",
+        Kind.TEXTS,
+        f"The capabilities that the attestation of the {who} names.",
+    )
+    yield Field(
+        f"{who}.organisation",
+        f"{title}: organisation",
+        Kind.TEXT,
+        f"The organisation that the {who} is registered under.",
+    )
+    yield Field(f"{who}.tags", f"{title}: tags", Kind.TEXTS, f"The tags of the {who}.")
+    yield Field(
+        f"{who}.key_algorithm",
+        f"{title}: key algorithm",
+        Kind.CHOICE,
+        f"The algorithm of the key that the {who} signs with.",
+        choices=KEY_ALGORITHMS,
+    )
+
+
+def _message_fields() -> Iterable[Field]:
+    yield Field(
+        "message.type",
+        "Message: type",
+        Kind.CHOICE,
+        "Request, response, notification or broadcast. A broadcast has no recipient.",
+        choices=_MESSAGE_TYPES,
+    )
+    yield Field(
+        "message.size",
+        "Message: size",
+        Kind.NUMBER,
+        "The size of the whole envelope in its canonical form.",
+        unit="bytes",
+    )
+    yield Field(
+        "message.required_capabilities",
+        "Message: required capabilities",
+        Kind.TEXTS,
+        "The capabilities that the request demands of its recipient.",
+    )
+    yield Field(
+        "message.allowed_tools",
+        "Message: allowed tools",
+        Kind.TEXTS,
+        "The tools that the envelope allows the recipient to use.",
+    )
+    yield Field(
+        "message.age",
+        "Message: age",
+        Kind.NUMBER,
+        "The time from signing to judgement.",
+        unit="seconds",
+    )
+    yield Field(
+        "message.lifespan_exceeded",
+        "Message: lifespan exceeded",
+        Kind.BOOLEAN,
+        "Whether it is older than its own maxLifespanSeconds; missing where it sets none.",
+    )
+    yield Field(
+        "data.sensitivity",
+        "Data: sensitivity",
+        Kind.SENSITIVITY,
+        "The highest of what is declared, both agents' floors, and the request being answered.",
+        choices=_SENSITIVITIES,
+    )
+
+
+def _time_fields() -> Iterable[Field]:
+    yield Field(
+        "time.hour",
+        "Time: hour",
+        Kind.HOUR,
+        "The hour of the day when the message is judged. `between` includes the first hour,"
+        " excludes the last, and goes over midnight: 18 to 6 is the night.",
+        unit="0 to 23",
+        argument=Argument.ZONE,
+    )
+    yield Field(
+        "time.weekday",
+        "Time: weekday",
+        Kind.CHOICE,
+        "The day of the week when the message is judged.",
+        choices=WEEKDAYS,
+        argument=Argument.ZONE,
+    )
+
+
+def _context_fields() -> Iterable[Field]:
+    yield Field(
+        "context.messages_per_minute",
+        "Context: messages a minute",
+        Kind.NUMBER,
+        "How many messages this sender sent in the last minute, this batch included.",
+        unit="messages",
+    )
+    yield Field(
+        "context.denials_per_hour",
+        "Context: denials an hour",
+        Kind.NUMBER,
+        "How many messages of this sender were denied in the last hour.",
+        unit="denials",
+    )
+    yield Field(
+        "chain.lowest_level",
+        "Chain: lowest level",
+        Kind.LEVEL,
+        "The lowest level among the senders of everything that led to this message.",
+        choices=_LEVELS,
+    )
+    yield Field(
+        "chain.lowest_score",
+        "Chain: lowest score",
+        Kind.NUMBER,
+        "The lowest score among the senders of everything that led to this message.",
+        unit="points, 0 to 100",
+    )
+    yield Field(
+        "chain.depth",
+        "Chain: depth",
+        Kind.NUMBER,
+        "How many messages led to this one, itself included.",
+        unit="messages",
+    )
+    yield Field(
+        "payload",
+        "Payload: value at a JSON Pointer",
+        Kind.ANY,
+        "A value such as payload:/data/amount; compared within its type, recorded as a hash.",
+        argument=Argument.POINTER,
+    )
+
+
+FIELDS: dict[str, Field] = {
+    field.name: field
+    for field in (
+        *_agent_fields("sender", "Sender"),
+        *_agent_fields("recipient", "Recipient"),
+        *_message_fields(),
+        *_time_fields(),
+        *_context_fields(),
+    )
+}
+
+OPERATORS: dict[str, Operator] = {
+    operator.name: operator
+    for operator in (
+        Operator(
+            "equals",
+            "is",
+            Operand.ONE,
+            _EVERYTHING - {Kind.TEXTS},
+            "The value is exactly this one.",
+        ),
+        Operator(
+            "not_equals",
+            "is not",
+            Operand.ONE,
+            _EVERYTHING - {Kind.TEXTS},
+            "The value is there and is another one.",
+        ),
+        Operator(
+            "in",
+            "is one of",
+            Operand.MANY,
+            _EVERYTHING - {Kind.BOOLEAN},
+            "The value is in the list; of a field with several values, at least one is.",
+        ),
+        Operator(
+            "not_in",
+            "is none of",
+            Operand.MANY,
+            _EVERYTHING - {Kind.BOOLEAN},
+            "The value is not in the list; of a field with several values, none is.",
+        ),
+        Operator(
+            "less_than",
+            "is below",
+            Operand.ONE,
+            _NUMBERS | _RANKED | {Kind.ANY},
+            "Below, not equal. Levels and sensitivities compare by rank.",
+        ),
+        Operator(
+            "at_most",
+            "is at most",
+            Operand.ONE,
+            _NUMBERS | _RANKED | {Kind.ANY},
+            "Below or equal. Levels and sensitivities compare by rank.",
+        ),
+        Operator(
+            "at_least",
+            "is at least",
+            Operand.ONE,
+            _NUMBERS | _RANKED | {Kind.ANY},
+            "Above or equal. Levels and sensitivities compare by rank.",
+        ),
+        Operator(
+            "greater_than",
+            "is above",
+            Operand.ONE,
+            _NUMBERS | _RANKED | {Kind.ANY},
+            "Above, not equal. Levels and sensitivities compare by rank.",
+        ),
+        Operator(
+            "between",
+            "is between",
+            Operand.PAIR,
+            _NUMBERS | _RANKED | {Kind.ANY},
+            "Both ends included; for hours the last one is excluded and midnight may lie between.",
+        ),
+        Operator(
+            "contains",
+            "contains",
+            Operand.ONE,
+            frozenset({Kind.TEXTS, Kind.TEXT, Kind.ANY}),
+            "The list has this element; a text has this text in it.",
+        ),
+        Operator(
+            "contains_all",
+            "contains all of",
+            Operand.MANY,
+            frozenset({Kind.TEXTS, Kind.ANY}),
+            "The list has every one of these elements.",
+        ),
+        Operator(
+            "starts_with",
+            "starts with",
+            Operand.ONE,
+            frozenset({Kind.TEXT, Kind.ANY}),
+            "The text begins with this one, case included.",
+        ),
+        Operator(
+            "matches",
+            "matches the pattern",
+            Operand.ONE,
+            frozenset({Kind.TEXT, Kind.ANY}),
+            "The whole text matches this RE2 regular expression; add .* to match a part.",
+        ),
+        Operator(
+            "exists",
+            "is known",
+            Operand.FLAG,
+            _EVERYTHING,
+            "True: there is a value. False: there is none. Never unknown.",
+        ),
+    )
+}
+
+ACTIONS: dict[str, Action] = {
+    action.name: action
+    for action in (  # the order in which they beat each other
+        Action("deny", "Deny", "Refuses the message. Beats everything else.", True),
+        Action("quarantine", "Quarantine", "Holds the message until an officer decides.", True),
+        Action("escalate", "Escalate", "Holds the message until several officers agree.", True),
+        Action("throttle", "Throttle", "Turns allow into throttled while over the limit.", True),
+        Action("allow", "Allow", "Lets the message pass if nothing above objects.", False),
+        Action("log", "Log", "Adds a line to the operator's log; decides nothing.", True),
+        Action("notify", "Notify", "Tells the officers; decides nothing.", True),
+    )
+}
+
+
+def operators_for(field: Field) -> tuple[Operator, ...]:
+    """The operators that apply to `field`, in the order in which a form offers them."""
+    return tuple(operator for operator in OPERATORS.values() if field.kind in operator.kinds)

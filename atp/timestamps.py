@@ -1,0 +1,38 @@
+"""Times on the wire: RFC 3339 in UTC with `Z`, by grammar, to and from seconds since 1970."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from atp.errors import MalformedTimestamp, excerpt
+
+__all__ = ["format_timestamp", "parse_timestamp"]
+
+# RFC 3339 section 5.6, with the upper-case letters, no offset, and no leap second: the clocks that
+# the times are compared with have none.
+_GRAMMAR = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9](?:\.[0-9]{1,9})?Z", re.ASCII
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def parse_timestamp(text: object) -> float:
+    """Seconds since 1970 of an RFC 3339 text; raises `MalformedTimestamp`.
+
+    Digits beyond the microsecond are read over.
+    """
+    if not isinstance(text, str) or not _GRAMMAR.fullmatch(text):
+        raise MalformedTimestamp(f"{excerpt(text)} is not like 2026-01-31T23:59:59Z")
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError) as exc:
+        raise MalformedTimestamp(f"{excerpt(text)} is not a date that exists") from exc
+
+
+def format_timestamp(seconds: float) -> str:
+    """The RFC 3339 text of a time, to the millisecond."""
+    # In whole milliseconds: a float a hair below one would be cut to the one before.
+    moment = _EPOCH + timedelta(milliseconds=round(seconds * 1000))
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

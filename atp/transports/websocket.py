@@ -1,0 +1,193 @@
+"""The WebSocket transport: subprotocol atp.v1, a login on every connection (protocol.md).
+
+Example::
+
+    transport = WebSocketTransport("wss://hub.example/ws/agents/", hub_id="hub-5d1c...")
+    async with ATPClient(identity, TrustLevel.VERIFIED, key, transport=transport) as client:
+        ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import secrets
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.typing import Subprotocol
+
+from atp.agent.frames import MESSAGE_MAX_BYTES
+from atp.agent.handshake import Handshake
+from atp.demo.keys import DemoKey
+from atp.errors import (
+    BY_CODE,
+    KeyUnacceptable,
+    SessionClosed,
+    SessionTimeout,
+    SessionTransport,
+    excerpt,
+    from_code,
+)
+from atp.keys import PublicKey
+from atp.transports.base import Clock, Connection, Login, Transport
+from atp.types import TransportType
+
+__all__ = ["WebSocketTransport"]
+
+SUBPROTOCOL: Final = Subprotocol("atp.v1")  # protocol.md "Connecting"
+LOGIN_SECONDS: Final = 10  # protocol.md "Connecting": not authenticated by then, closed
+PING_SECONDS: Final = 20  # reliability.md: as the hub's own
+CLOSE_SECONDS: Final = 2  # for the closing handshake; a hub that is gone does not answer it
+NONCE_BYTES: Final = 16
+
+
+class WebSocketTransport(Transport):
+    """A hub behind `url`, as it was enrolled at.
+
+    `hub_id` and `hub_key` are what `atp enroll` learnt; without `hub_key` the hub's proof is not
+    checked and TLS alone says who answers. `tls` replaces the default TLS settings.
+    Raises `SessionTransport` for a `ws` address that is not on the loopback.
+    """
+
+    type = TransportType.WEBSOCKET
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        hub_id: str,
+        hub_key: PublicKey | None = None,
+        tls: ssl.SSLContext | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._loopback = _check_url(url)
+        self.url = url
+        self.hub_id = hub_id
+        self._hub_key = hub_key
+        self._tls = tls
+        if clock is not None:
+            self.clock = clock
+
+    async def connect(self, login: Login) -> Connection:
+        """Connect and log in."""
+        if isinstance(login.key, DemoKey):
+            raise KeyUnacceptable(
+                "a string key is for the in-memory transport only; make a key pair with"
+                " `atp keygen` and enrol it with `atp enroll`"
+            )
+        handshake = Handshake(
+            agent=login.identity.id,
+            key=login.key,
+            hub_id=self.hub_id,
+            hub_key=self._hub_key,
+            url=self.url,
+            nonce=secrets.token_urlsafe(NONCE_BYTES),
+        )
+        socket = await self._open_socket()
+        connection = _WebSocketConnection(socket)
+        try:
+            async with asyncio.timeout(LOGIN_SECONDS):
+                await connection.send(
+                    handshake.answer(await connection.receive(), now=self.clock())
+                )
+                connection.welcome = handshake.admit(await connection.receive(), now=self.clock())
+        except TimeoutError as exc:
+            await connection.close()
+            raise SessionTimeout(f"no login at {self.url} within {LOGIN_SECONDS} s") from exc
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _open_socket(self) -> ClientConnection:
+        options: dict[str, Any] = {} if self._tls is None else {"ssl": self._tls}
+        try:
+            socket = await connect(
+                self.url,
+                subprotocols=[SUBPROTOCOL],
+                compression=None,  # reliability.md: off on both sides
+                max_size=MESSAGE_MAX_BYTES,
+                open_timeout=LOGIN_SECONDS,
+                ping_interval=PING_SECONDS,
+                ping_timeout=PING_SECONDS,
+                close_timeout=CLOSE_SECONDS,
+                proxy=None if self._loopback else True,
+                **options,
+            )
+        except (OSError, InvalidHandshake, InvalidURI) as exc:  # TimeoutError is an OSError
+            raise SessionTransport(
+                f"no connection to {self.url} ({_reason(exc)}); is the hub running there?"
+            ) from exc
+        if socket.subprotocol != SUBPROTOCOL:
+            await socket.close()
+            raise SessionTransport(f"what answers at {self.url} does not speak {SUBPROTOCOL}")
+        return socket
+
+
+class _WebSocketConnection(Connection):
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+
+    async def send(self, message: bytes) -> None:
+        with _closing_told():
+            await self._socket.send(message, text=True)
+
+    async def receive(self) -> bytes:
+        with _closing_told():
+            return await self._socket.recv(decode=False)
+
+    async def close(self) -> None:
+        await self._socket.close()
+
+
+def _check_url(url: str) -> bool:
+    """Whether the address is on the loopback; raises `SessionTransport` for an unsafe one."""
+    try:
+        parts = urlsplit(url)
+        scheme, host = parts.scheme, parts.hostname
+    except ValueError as exc:
+        raise SessionTransport(f"{excerpt(url)} is not an address") from exc
+    if scheme not in ("ws", "wss") or not host:
+        raise SessionTransport(f"{excerpt(url)} is not like wss://hub.example/ws/agents/")
+    loopback = _is_loopback(host)
+    if scheme == "ws" and not loopback:
+        raise SessionTransport(f"wss is required for {host}; ws is for the loopback only")
+    return loopback
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextmanager
+def _closing_told() -> Iterator[None]:
+    """Turn the end of a socket into the error that the hub gave as the reason, where it did."""
+    try:
+        yield
+    except ConnectionClosed as exc:
+        reason = exc.rcvd.reason if exc.rcvd is not None else ""
+        if reason in BY_CODE:
+            raise from_code(reason, f"the hub closed the connection. {_meaning(reason)}") from exc
+        raise SessionClosed(f"the connection ended ({exc})") from exc
+    except OSError as exc:
+        raise SessionTransport(f"the connection broke ({_reason(exc)})") from exc
+
+
+def _reason(problem: Exception) -> str:
+    return str(problem) or type(problem).__name__
+
+
+def _meaning(code: str) -> str:
+    """What docs/errors.md says that a code means."""
+    return (BY_CODE[code].__doc__ or "").partition("\n")[0]

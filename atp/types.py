@@ -1,0 +1,334 @@
+"""The words of the protocol: levels, sensitivities, message types, and the seed's value types.
+
+Attributes are snake_case, members on the wire camelCase; `to_wire` and `from_wire` translate.
+Everything in here is what somebody claims; what the hub believes is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import Any, Self, TypeVar
+
+from atp.errors import IdentityInvalidId, MalformedEnvelope, excerpt
+
+__all__ = [
+    "AGENT_ID",
+    "BROADCAST_TARGET",
+    "DataSensitivity",
+    "IATPConfig",
+    "IATPResponse",
+    "IAgentIdentity",
+    "IAttestation",
+    "IPolicyContext",
+    "IProvenanceEntry",
+    "ITransportConfig",
+    "ITransportMessage",
+    "IValidationResult",
+    "MessageType",
+    "TransportType",
+    "TrustLevel",
+    "check_agent_id",
+    "is_agent_id",
+]
+
+AGENT_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")  # protocol.md "Agent ids"; use fullmatch
+BROADCAST_TARGET = "*"  # as a target it means everyone; no agent can be called that
+
+_T = TypeVar("_T")
+_E = TypeVar("_E", bound=Enum)
+
+
+class _Ranked(StrEnum):
+    """A string enum whose members are ordered by where they stand in the definition."""
+
+    rank: int  # the place in the order, the lowest being 0
+
+    def __new__(cls, text: str) -> Self:
+        member = str.__new__(cls, text)
+        member._value_ = text
+        member.rank = len(cls.__members__)
+        return member
+
+    def __lt__(self, other: str) -> bool:
+        return self.rank < self._rank_of(other)
+
+    def __le__(self, other: str) -> bool:
+        return self.rank <= self._rank_of(other)
+
+    def __gt__(self, other: str) -> bool:
+        return self.rank > self._rank_of(other)
+
+    def __ge__(self, other: str) -> bool:
+        return self.rank >= self._rank_of(other)
+
+    def _rank_of(self, other: object) -> int:
+        # Not NotImplemented: Python would go on to compare the two as plain strings, and
+        # "verified" comes after "certified" in the alphabet.
+        if isinstance(other, type(self)):
+            return other.rank
+        raise TypeError(f"{type(self).__name__} has no order with {type(other).__name__}")
+
+
+class TrustLevel(_Ranked):
+    """How far an issuer vouches for an agent, lowest first."""
+
+    SANDBOXED = "sandboxed"
+    UNVERIFIED = "unverified"
+    VERIFIED = "verified"
+    CERTIFIED = "certified"
+
+
+class DataSensitivity(_Ranked):
+    """How much harm the data could do in the wrong hands, lowest first."""
+
+    PUBLIC = "public"
+    INTERNAL = "internal"
+    CONFIDENTIAL = "confidential"
+    RESTRICTED = "restricted"
+
+
+class MessageType(StrEnum):
+    """What a message asks of its recipient; a failed request is answered by a response too."""
+
+    REQUEST = "request"
+    RESPONSE = "response"
+    NOTIFICATION = "notification"
+    BROADCAST = "broadcast"
+
+
+class TransportType(StrEnum):
+    """What carries the envelopes."""
+
+    IN_MEMORY = "in-memory"
+    WEBSOCKET = "websocket"
+    HTTP = "http"
+    GRPC = "grpc"
+
+
+@dataclass(frozen=True, slots=True)
+class IAttestation:
+    """What an agent says an issuer attests of it; times are RFC 3339 texts, `None` when unsaid."""
+
+    issuer: str
+    level: TrustLevel
+    issued_at: str | None = None
+    expires_at: str | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """The JSON object for an envelope."""
+        return _without_none(
+            issuer=self.issuer,
+            level=str(self.level),
+            issuedAt=self.issued_at,
+            expiresAt=self.expires_at,
+        )
+
+    @classmethod
+    def from_wire(cls, value: Mapping[str, Any]) -> IAttestation:
+        """Read the JSON object; raises `MalformedEnvelope`."""
+        return cls(
+            issuer=_text(value, "issuer"),
+            level=_member(TrustLevel, value, "level"),
+            issued_at=_optional_text(value, "issuedAt"),
+            expires_at=_optional_text(value, "expiresAt"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class IAgentIdentity:
+    """Who an agent says it is; `attestation` is `None` where the registry alone knows it."""
+
+    id: str
+    public_key: str = ""
+    attestation: IAttestation | None = None
+    capabilities: list[str] = field(default_factory=list)
+
+    def to_wire(self) -> dict[str, Any]:
+        """The JSON object for an envelope."""
+        attestation = self.attestation.to_wire() if self.attestation else None
+        wire = _without_none(id=self.id, publicKey=self.public_key, attestation=attestation)
+        return {**wire, "capabilities": list(self.capabilities or [])}
+
+    @classmethod
+    def from_wire(cls, value: Mapping[str, Any]) -> IAgentIdentity:
+        """Read the JSON object; raises `MalformedEnvelope`."""
+        attestation = value.get("attestation")
+        return cls(
+            id=_text(value, "id"),
+            public_key=_optional_text(value, "publicKey") or "",
+            attestation=None
+            if attestation is None
+            else IAttestation.from_wire(_object(attestation)),
+            capabilities=_texts(value, "capabilities"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class IPolicyContext:
+    """What the sender declares about a message; the hub takes it as a floor, never as a right."""
+
+    allowed_tools: list[str] = field(default_factory=list)
+    data_sensitivity: DataSensitivity | None = None
+    spawn_permission: bool | None = None
+    max_lifespan_seconds: int | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """The JSON object for an envelope."""
+        wire = _without_none(
+            dataSensitivity=str(self.data_sensitivity) if self.data_sensitivity else None,
+            spawnPermission=self.spawn_permission,
+            maxLifespanSeconds=self.max_lifespan_seconds,
+        )
+        return {**wire, "allowedTools": list(self.allowed_tools or [])}
+
+    @classmethod
+    def from_wire(cls, value: Mapping[str, Any]) -> IPolicyContext:
+        """Read the JSON object; raises `MalformedEnvelope`."""
+        sensitivity = value.get("dataSensitivity")
+        return cls(
+            allowed_tools=_texts(value, "allowedTools"),
+            data_sensitivity=(
+                None if sensitivity is None else _member(DataSensitivity, value, "dataSensitivity")
+            ),
+            spawn_permission=_typed(value, "spawnPermission", bool),
+            max_lifespan_seconds=_typed(value, "maxLifespanSeconds", int),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class IProvenanceEntry:
+    """One step on a message's way: what (`type`, for example "service") did what, and when."""
+
+    type: str
+    id: str
+    timestamp: str
+    action: str
+
+    def to_wire(self) -> dict[str, Any]:
+        """The JSON object for an envelope."""
+        return {
+            "type": self.type,
+            "id": self.id,
+            "timestamp": self.timestamp,
+            "action": self.action,
+        }
+
+    @classmethod
+    def from_wire(cls, value: Mapping[str, Any]) -> IProvenanceEntry:
+        """Read the JSON object; raises `MalformedEnvelope`."""
+        return cls(**{name: _text(value, name) for name in ("type", "id", "timestamp", "action")})
+
+
+@dataclass(frozen=True, slots=True)
+class IATPConfig:
+    """What an `ATPEnvelope` is made from; `private_key` never shows in a repr."""
+
+    agent_identity: IAgentIdentity
+    trust_level: TrustLevel
+    policy_context: IPolicyContext | None = None
+    payload: dict[str, Any] | None = None
+    private_key: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class IValidationResult:
+    """What `ATPEnvelope.validate` found; `valid` is true only when `errors` is empty."""
+
+    valid: bool
+    trust_score: int
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class IATPResponse:
+    """The answer to a request: either `data`, or the `error` that the other side reported."""
+
+    success: bool
+    trust_score: int
+    data: Any = None
+    error: str | None = None
+    envelope: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class ITransportConfig:
+    """Which transport, where it goes, and what else that transport wants to know."""
+
+    type: TransportType
+    endpoint: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ITransportMessage:
+    """An envelope under way, as the in-memory transport's history keeps it."""
+
+    from_agent: str
+    to_agent: str
+    envelope: Any
+    timestamp: str
+
+
+def is_agent_id(text: object) -> bool:
+    """Whether `text` follows the grammar of agent ids."""
+    return isinstance(text, str) and AGENT_ID.fullmatch(text) is not None
+
+
+def check_agent_id(text: object) -> str:
+    """`text`, when it follows the grammar of agent ids; raises `IdentityInvalidId`."""
+    if isinstance(text, str) and AGENT_ID.fullmatch(text):
+        return text
+    raise IdentityInvalidId(
+        f"{excerpt(text)} is no agent id: 1 to 128 of a-z, 0-9, '.', '_', '-', beginning with a"
+        " letter or digit"
+    )
+
+
+def _without_none(**members: Any) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    if isinstance(value, Mapping):
+        return value
+    raise MalformedEnvelope(f"an object was expected, not {excerpt(value)}")
+
+
+def _text(value: Mapping[str, Any], name: str) -> str:
+    text = _object(value).get(name)
+    if isinstance(text, str):
+        return text
+    raise MalformedEnvelope(f"{name} must be a string, not {excerpt(text)}")
+
+
+def _optional_text(value: Mapping[str, Any], name: str) -> str | None:
+    return None if _object(value).get(name) is None else _text(value, name)
+
+
+def _texts(value: Mapping[str, Any], name: str) -> list[str]:
+    items = _object(value).get(name)
+    if items is None:
+        return []
+    if isinstance(items, list) and all(isinstance(item, str) for item in items):
+        return items
+    raise MalformedEnvelope(f"{name} must be a list of strings")
+
+
+def _typed(value: Mapping[str, Any], name: str, kind: type[_T]) -> _T | None:
+    item = _object(value).get(name)
+    # `type(...) is` and not isinstance: true is not the number 1
+    if item is None or type(item) is kind:
+        return item
+    raise MalformedEnvelope(f"{name} must be of type {kind.__name__}, not {excerpt(item)}")
+
+
+def _member(kind: type[_E], value: Mapping[str, Any], name: str) -> _E:
+    text = _text(value, name)
+    try:
+        return kind(text)
+    except ValueError as exc:
+        raise MalformedEnvelope(f"{name} can't be {excerpt(text)}") from exc
