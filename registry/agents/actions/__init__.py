@@ -1,0 +1,45 @@
+"""Every write to agents, their organisations, keys and enrolment tokens.
+
+Each action is one transaction: it bumps the epoch first, whose lock makes registry changes follow
+one another, and appends its entry last.
+"""
+
+from registry.agents.actions.enrolment import (
+    ENROLMENT_LIFE,
+    IssuedToken,
+    count_refused_enrolment,
+    enrol_key,
+    issue_enrolment_token,
+)
+from registry.agents.actions.keys import approve_key, refuse_key, revoke_key
+from registry.agents.actions.life import (
+    change_agent,
+    register_agent,
+    resume_agent,
+    revoke_agent,
+    suspend_agent,
+)
+from registry.agents.actions.organisations import (
+    change_organisation,
+    create_organisation,
+    create_tag,
+)
+
+__all__ = [
+    "ENROLMENT_LIFE",
+    "IssuedToken",
+    "approve_key",
+    "change_agent",
+    "change_organisation",
+    "count_refused_enrolment",
+    "create_organisation",
+    "create_tag",
+    "enrol_key",
+    "issue_enrolment_token",
+    "refuse_key",
+    "register_agent",
+    "resume_agent",
+    "revoke_agent",
+    "revoke_key",
+    "suspend_agent",
+]

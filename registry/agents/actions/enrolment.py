@@ -1,0 +1,157 @@
+"""Enrolment: a one-time token for an agent's owner, and the key that comes back with a proof.
+
+trust.md, "Keys". The agent makes its key itself; the proof covers token hash, hub, agent and
+thumbprint, so nobody can enrol another's key or carry a proof to another hub.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+from django.db import transaction
+
+from atp import tokens
+from atp.canonical import b64url
+from atp.errors import (
+    ATPError,
+    IdentityEnrolment,
+    IdentityRevoked,
+    SignatureClaims,
+    excerpt,
+)
+from atp.keys import PublicKey
+from registry.agents.actions.life import draft, lock_agent
+from registry.agents.models import Agent, AgentKey, EnrolmentToken
+from registry.hub.actions import bump_epoch, hub_id
+from registry.officers.actor import Actor
+from registry.thumbprints import check_unused
+from registry.trail.actions import append, count_refusals
+from registry.trail.kinds import Kind
+
+logger = logging.getLogger(__name__)
+
+TOKEN_BYTES = 32  # trust.md: 256 bits
+ENROLMENT_LIFE = timedelta(hours=24)  # trust.md
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A one-time token in clear, which exists only here: the database has its hash."""
+
+    agent: str
+    expires_at: datetime
+    text: str = field(repr=False)
+
+
+def issue_enrolment_token(agent_id: str, *, actor: Actor) -> IssuedToken:
+    """A new one-time token for this agent; those it had open are good no more."""
+    text = secrets.token_urlsafe(TOKEN_BYTES)
+    with transaction.atomic():
+        bump_epoch()
+        agent = lock_agent(agent_id)
+        now = datetime.now(UTC)
+        EnrolmentToken.objects.open_at(now).filter(agent=agent).update(expires_at=now)
+        row = EnrolmentToken.objects.create(
+            agent=agent,
+            token_hash=_hash(text),
+            created_by_id=actor.user_id,
+            expires_at=now + ENROLMENT_LIFE,
+        )
+        append([draft(Kind.AGENT_INVITED, agent, actor, expiresAt=row.expires_at.isoformat())])
+    return IssuedToken(agent=agent.id, expires_at=row.expires_at, text=text)
+
+
+def enrol_key(*, token: str, proof: str, jwk: Mapping[str, Any], now: float) -> AgentKey:
+    """Register the key that `proof` (an `atp-enrol+jwt`) shows to be the agent's; it is pending.
+
+    The same key once more hears the same again while it waits for its officer, so that a lost
+    answer costs nothing. Any other second use of the token raises an alarm and, like an unknown or
+    expired token, `IdentityEnrolment`.
+    """
+    hashed = _hash(token)
+    row = EnrolmentToken.objects.filter(token_hash=hashed).first()
+    if row is None:
+        raise IdentityEnrolment("the enrolment token is not known here")
+    try:
+        public = _prove(proof, jwk, agent=row.agent_id, hashed=hashed, now=now)
+    except ATPError:
+        if row.used_at is not None:
+            _alarm(row)
+        raise
+    key = _register(row.pk, public, now)
+    if key is None:
+        _alarm(row)
+        raise IdentityEnrolment("the enrolment token has been used; ask an officer for another one")
+    return key
+
+
+def count_refused_enrolment(code: str) -> None:
+    """Count a refusal for the trail's summary: who it was is not known."""
+    with transaction.atomic():
+        count_refusals({("", code): 1}, datetime.now(UTC))
+
+
+def _prove(proof: str, jwk: Mapping[str, Any], *, agent: str, hashed: str, now: float) -> PublicKey:
+    public = PublicKey.from_jwk(jwk)
+    claims = tokens.verify(
+        tokens.Kind.ENROL, proof, public, now=now, audience=hub_id(), issuer=None
+    )
+    if claims["iss"] != agent:
+        raise IdentityEnrolment(
+            f"this enrolment token is not for {excerpt(claims['iss'])}; check the agent's id, or"
+            " ask an officer for a token for it"
+        )
+    if claims["tth"] != hashed or claims["jkt"] != public.kid:
+        raise SignatureClaims("the proof is for another token or another key")
+    return public
+
+
+def _register(token_id: int, public: PublicKey, now: float) -> AgentKey | None:
+    """The pending key; `None` where the token was used by another one."""
+    with transaction.atomic():
+        bump_epoch()
+        row = EnrolmentToken.objects.select_for_update().get(pk=token_id)
+        if row.used_at is not None:
+            return _waiting_already(row, public)
+        if row.expires_at.timestamp() <= now:
+            raise IdentityEnrolment("the enrolment token has expired; ask an officer for another")
+        agent = lock_agent(row.agent_id)
+        check_unused(public.kid)
+        key = AgentKey.objects.create(
+            kid=public.kid, agent=agent, algorithm=public.alg, jwk=public.jwk
+        )
+        row.used_at = key.enrolled_at
+        row.save(update_fields=["used_at"])
+        body = {"kid": key.kid, "algorithm": key.algorithm, "jwk": key.jwk}
+        append([draft(Kind.AGENT_ENROLLED, agent, Actor.agent(agent.id), **body)])
+    return key
+
+
+def _waiting_already(row: EnrolmentToken, public: PublicKey) -> AgentKey | None:
+    if row.agent.status == Agent.Status.REVOKED:
+        raise IdentityRevoked("this agent has been revoked")
+    return AgentKey.objects.pending().filter(pk=public.kid, agent=row.agent_id).first()
+
+
+def _alarm(row: EnrolmentToken) -> None:
+    """Mark and enter that a used token came again; once, or it could fill the trail."""
+    logger.critical("a used enrolment token of agent %s was tried again", row.agent_id)
+    with transaction.atomic():
+        bump_epoch()
+        unmarked = EnrolmentToken.objects.filter(pk=row.pk, misused_at=None)
+        if unmarked.update(misused_at=datetime.now(UTC)):
+            reason = (
+                "a used enrolment token was tried again; who enrolled first may be the wrong one"
+            )
+            body = {"code": IdentityEnrolment.code, "reason": reason}
+            append([draft(Kind.KEY_REFUSED, row.agent, Actor.hub(), **body)])
+
+
+def _hash(token: str) -> str:
+    return b64url(sha256(token.encode("utf-8", "surrogatepass")).digest())

@@ -1,0 +1,149 @@
+"""What officers decide about an agent's key: approve its fingerprint, refuse it, revoke it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import transaction
+
+from atp.errors import KeyRevoked, KeyUnknown, SessionRevoked, SessionSuperseded, excerpt
+from registry import hooks
+from registry.agents.actions.life import check_compromised, draft, enter, lock_agent
+from registry.agents.models import Agent, AgentKey
+from registry.hub.actions import bump_epoch
+from registry.officers.actor import Actor
+from registry.officers.reason import check_reason
+from registry.scores.actions import restate
+from registry.trail.actions import append
+from registry.trail.kinds import Kind
+
+
+def approve_key(
+    kid: str, *, actor: Actor, reason: str = "", revoke_earlier: bool = False
+) -> AgentKey:
+    """Let a pending key sign, after its fingerprint was compared; a pending agent becomes active.
+
+    The agent's earlier key is retired: what it signed in its time still verifies. With
+    `revoke_earlier` it is revoked, as lost keys are. Either way it signs no more.
+    """
+    reason = reason.strip()
+    with transaction.atomic():
+        bump_epoch()
+        key, agent = _lock_key(kid)
+        _check_pending(key)
+        now = datetime.now(UTC)
+        earlier = list(AgentKey.objects.usable().select_for_update(no_key=True).filter(agent=agent))
+        for old in earlier:
+            old.status = AgentKey.Status.REVOKED if revoke_earlier else AgentKey.Status.RETIRED
+            old.ended_at = now
+            old.save(update_fields=["status", "ended_at"])
+        key.status, key.approved_at = AgentKey.Status.ACTIVE, now
+        key.save(update_fields=["status", "approved_at"])
+        activated = _activate(agent, now, reason)
+        if earlier:
+            code = SessionRevoked.code if revoke_earlier else SessionSuperseded.code
+            hooks.close_sockets([agent.id], code)
+        body = {
+            "kid": key.kid,
+            "algorithm": key.algorithm,
+            "retired": [old.kid for old in earlier if not revoke_earlier],
+            "revoked": [old.kid for old in earlier if revoke_earlier],
+            "reason": reason,
+        }
+        drafts = [draft(Kind.KEY_APPROVED, agent, actor, **body)]
+        if activated:
+            drafts.append(draft(Kind.AGENT_APPROVED, agent, actor, kid=key.kid, reason=reason))
+        first = enter([*drafts, *restate([agent.id], Kind.KEY_APPROVED)])
+        _note_entry(earlier, good_until_entry=first)
+        _note_entry([key], good_from_entry=first)
+    key.good_from_entry = first
+    return key
+
+
+def refuse_key(kid: str, *, actor: Actor, reason: str) -> AgentKey:
+    """Turn away a pending key; it stays on record, so that it never comes back."""
+    reason = check_reason(reason)
+    with transaction.atomic():
+        bump_epoch()
+        key, agent = _lock_key(kid)
+        _check_pending(key)
+        _revoke([key])
+        append([draft(Kind.KEY_REFUSED, agent, actor, kid=key.kid, reason=reason)])
+    return key
+
+
+def revoke_key(
+    kid: str, *, actor: Actor, reason: str, compromised_since: datetime | None = None
+) -> AgentKey:
+    """End a key at once; the agent's sockets close, and it needs to enrol another key.
+
+    With `compromised_since`, keys that were rotated from it since then go with it: whoever had the
+    old one made them.
+    """
+    reason = check_reason(reason)
+    since = check_compromised(compromised_since)
+    with transaction.atomic():
+        bump_epoch()
+        key, agent = _lock_key(kid)
+        if key.status == AgentKey.Status.REVOKED:
+            raise KeyRevoked("this key has been revoked already")
+        keys = [key, *(_rotated_since(key, since) if since else ())]
+        _revoke(keys)
+        hooks.close_sockets([agent.id], SessionRevoked.code)
+        body: dict[str, Any] = {"kids": [each.kid for each in keys], "reason": reason}
+        if since is not None:
+            body["compromisedSince"] = since.isoformat()
+        revoked = draft(Kind.KEY_REVOKED, agent, actor, **body)
+        first = enter([revoked, *restate([agent.id], Kind.KEY_REVOKED)])
+        _note_entry([each for each in keys if each.good_from_entry], good_until_entry=first)
+    return key
+
+
+def _lock_key(kid: str) -> tuple[AgentKey, Agent]:
+    found = AgentKey.objects.filter(pk=kid).values_list("agent_id", flat=True).first()
+    if found is None:
+        raise KeyUnknown(f"no agent has a key {excerpt(kid)}")
+    agent = lock_agent(found)
+    return AgentKey.objects.select_for_update(no_key=True).get(pk=kid), agent
+
+
+def _check_pending(key: AgentKey) -> None:
+    if key.status != AgentKey.Status.PENDING:
+        raise KeyRevoked(f"this key does not wait for an officer; it is {key.status}")
+
+
+def _activate(agent: Agent, now: datetime, reason: str) -> bool:
+    """Whether the agent was pending, and works from now on."""
+    agent.approved_at = agent.approved_at or now
+    activated = agent.status == Agent.Status.PENDING
+    if activated:
+        agent.status, agent.status_reason = Agent.Status.ACTIVE, reason
+    agent.save(update_fields=["status", "status_reason", "approved_at"])
+    return activated
+
+
+def _rotated_since(key: AgentKey, since: datetime) -> Iterable[AgentKey]:
+    """Keys that descend from `key` by rotations since then, locked."""
+    found: dict[str, AgentKey] = {}
+    parents = [key.kid]
+    while parents:
+        children = AgentKey.objects.select_for_update(no_key=True).filter(
+            rotated_from__in=parents, enrolled_at__gte=since
+        )
+        fresh = {child.kid: child for child in children if child.kid not in found}
+        found |= fresh
+        parents = list(fresh)
+    return found.values()
+
+
+def _revoke(keys: Iterable[AgentKey]) -> None:
+    for key in keys:
+        key.status, key.ended_at = AgentKey.Status.REVOKED, datetime.now(UTC)
+        key.save(update_fields=["status", "ended_at"])
+
+
+def _note_entry(keys: Iterable[AgentKey], **indices: int) -> None:
+    """Note log indices on keys whose rows are locked already: the entry has to come first."""
+    AgentKey.objects.filter(pk__in=[key.pk for key in keys]).update(**indices)

@@ -1,0 +1,293 @@
+"""The life of an agent: registered, changed, suspended and resumed, revoked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from atp.capabilities import is_capability
+from atp.errors import (
+    IdentityInvalidId,
+    IdentityNotActive,
+    IdentityRevoked,
+    IdentityUnknown,
+    MalformedDocument,
+    SessionRevoked,
+    excerpt,
+)
+from atp.types import check_agent_id
+from registry import hooks
+from registry.agents.actions.organisations import add_missing_tags
+from registry.agents.models import Agent, AgentKey, EnrolmentToken, Organisation
+from registry.hub.actions import bump_epoch, hub_id
+from registry.officers.actor import Actor
+from registry.officers.reason import check_reason
+from registry.scores.actions import restate
+from registry.trail.actions import MOST_ENTRIES, EntryDraft, append
+from registry.trail.kinds import Kind
+
+DECLARED_MAX = 256  # capabilities that an agent may declare
+RESERVED_IDS = frozenset({"hub"})  # how the trail names the hub itself
+CHANGEABLE = (
+    "organisation", "owner_name", "owner_contact", "description", "declared_capabilities",
+    "sensitivity_floor", "minimum_level", "minimum_score",
+)  # fmt: skip
+_LOCKED_KEYS = {AgentKey.Status.PENDING, AgentKey.Status.ACTIVE}
+
+
+def register_agent(
+    agent_id: str,
+    *,
+    organisation: Organisation,
+    owner_name: str,
+    actor: Actor,
+    owner_contact: str = "",
+    description: str = "",
+    tags: Iterable[str] = (),
+    declared_capabilities: Iterable[str] = (),
+    sensitivity_floor: str = "public",
+    minimum_level: str = "",
+    minimum_score: int = 0,
+    parent: Agent | None = None,
+) -> Agent:
+    """A new agent; it is pending until an officer has approved a key of it.
+
+    Raises `IdentityInvalidId` for an id that can't be registered, `MalformedDocument` for the rest.
+    """
+    row = Agent(
+        id=_check_new_id(agent_id),
+        organisation=organisation,
+        owner_name=owner_name.strip(),
+        owner_contact=owner_contact.strip(),
+        description=description,
+        declared_capabilities=check_capabilities(declared_capabilities),
+        sensitivity_floor=sensitivity_floor,
+        minimum_level=minimum_level,
+        minimum_score=minimum_score,
+        parent=parent,
+    )
+    with transaction.atomic():
+        bump_epoch()
+        if Agent.objects.filter(pk=agent_id).exists():
+            raise IdentityInvalidId(f"there is an agent {agent_id} already")
+        _check_fields(row)
+        row.save(force_insert=True)
+        labels, drafts = add_missing_tags(sorted(set(tags)), actor=actor)
+        row.tags.set(labels)
+        created = draft(Kind.AGENT_CREATED, row, actor, after=described(row))
+        enter([*drafts, created, *restate([row.id], Kind.AGENT_CREATED)])
+    return row
+
+
+def change_agent(
+    agent_id: str,
+    changes: Mapping[str, Any],
+    *,
+    actor: Actor,
+    reason: str,
+    tags: Iterable[str] | None = None,
+) -> Agent:
+    """Set the named fields (of `CHANGEABLE`), and the tags where they are given.
+
+    Nothing is written where nothing differs.
+    """
+    reason = check_reason(reason)
+    if unknown := changes.keys() - set(CHANGEABLE):
+        raise MalformedDocument(f"{excerpt(min(unknown))} of an agent can't be changed")
+    with transaction.atomic():
+        bump_epoch()
+        row = lock_agent(agent_id)
+        before = described(row)
+        for name, value in changes.items():
+            setattr(row, name, value)
+        row.declared_capabilities = check_capabilities(row.declared_capabilities)
+        _check_fields(row)
+        row.save(update_fields=[*CHANGEABLE])
+        drafts: list[EntryDraft] = []
+        if tags is not None:
+            labels, drafts = add_missing_tags(sorted(set(tags)), actor=actor)
+            row.tags.set(labels)
+        after = described(row)
+        changed = {name for name in after if after[name] != before[name]}
+        if changed:
+            drafts.append(
+                draft(
+                    Kind.AGENT_CHANGED,
+                    row,
+                    actor,
+                    before={name: before[name] for name in sorted(changed)},
+                    after={name: after[name] for name in sorted(changed)},
+                    reason=reason,
+                )
+            )
+            drafts += restate([row.id], Kind.AGENT_CHANGED)
+        if drafts:
+            enter(drafts)
+    return row
+
+
+def suspend_agent(agent_id: str, *, actor: Actor, reason: str) -> Agent:
+    """Stop an agent for now: its sockets close, nothing of it is accepted or delivered."""
+    reason = check_reason(reason)
+    with transaction.atomic():
+        bump_epoch()
+        row = lock_agent(agent_id)
+        if row.status == Agent.Status.SUSPENDED:
+            raise IdentityNotActive("this agent is suspended already")
+        before = row.status
+        _set_status(row, Agent.Status.SUSPENDED, reason)
+        _close_and_enter(row, Kind.AGENT_SUSPENDED, actor, before=before, reason=reason)
+    return row
+
+
+def resume_agent(agent_id: str, *, actor: Actor, reason: str) -> Agent:
+    """Let a suspended agent go on; one that was never approved is pending again."""
+    reason = check_reason(reason)
+    with transaction.atomic():
+        bump_epoch()
+        row = lock_agent(agent_id)
+        if row.status != Agent.Status.SUSPENDED:
+            raise IdentityNotActive(f"this agent is {row.status}, not suspended")
+        approved = row.approved_at is not None
+        row.status = Agent.Status.ACTIVE if approved else Agent.Status.PENDING
+        row.status_reason, row.ended_at = reason, None
+        row.save(update_fields=["status", "status_reason", "ended_at"])
+        restored = draft(Kind.AGENT_RESTORED, row, actor, after=row.status, reason=reason)
+        enter([restored, *restate([row.id], Kind.AGENT_RESTORED)])
+    return row
+
+
+def revoke_agent(
+    agent_id: str, *, actor: Actor, reason: str, compromised_since: datetime | None = None
+) -> Agent:
+    """End an agent for good: its keys and open tokens with it; its sockets close.
+
+    `compromised_since` says from when on nothing of it can be believed.
+    """
+    reason = check_reason(reason)
+    with transaction.atomic():
+        bump_epoch()
+        row = lock_agent(agent_id)
+        before = row.status
+        row.compromised_since = check_compromised(compromised_since)
+        _set_status(row, Agent.Status.REVOKED, reason)
+        ended = end_keys(row)
+        EnrolmentToken.objects.open_at(row_ended(row)).filter(agent=row).update(
+            expires_at=row_ended(row)
+        )
+        body = {"before": before, "reason": reason, "keys": [key.kid for key in ended]}
+        if compromised_since is not None:
+            body["compromisedSince"] = compromised_since.isoformat()
+        first = _close_and_enter(row, Kind.AGENT_REVOKED, actor, **body)
+        # After the entry, because its index is needed; only rows that are locked already.
+        AgentKey.objects.filter(pk__in=[key.pk for key in ended]).update(good_until_entry=first)
+    return row
+
+
+def lock_agent(agent_id: str) -> Agent:
+    """The agent's row, locked; raises `IdentityUnknown`, and `IdentityRevoked` as that is final."""
+    row = Agent.objects.select_for_update(no_key=True).filter(pk=agent_id).first()
+    if row is None:
+        raise IdentityUnknown(f"there is no agent {excerpt(agent_id)}")
+    if row.status == Agent.Status.REVOKED:
+        raise IdentityRevoked("this agent has been revoked, which is final; register another one")
+    return row
+
+
+def end_keys(agent: Agent) -> list[AgentKey]:
+    """Revoke what keys a locked agent has in use or waiting."""
+    keys = list(
+        AgentKey.objects.select_for_update(no_key=True).filter(agent=agent, status__in=_LOCKED_KEYS)
+    )
+    now = datetime.now(UTC)
+    for key in keys:
+        key.status, key.ended_at = AgentKey.Status.REVOKED, now
+    AgentKey.objects.bulk_update(keys, ["status", "ended_at"])
+    return keys
+
+
+def row_ended(row: Agent) -> datetime:
+    """When a suspended or revoked agent ended."""
+    assert row.ended_at is not None
+    return row.ended_at
+
+
+def check_compromised(since: datetime | None) -> datetime | None:
+    """A moment that has been, with its zone; or nothing."""
+    if since is None:
+        return None
+    if since.tzinfo is None or since > datetime.now(UTC):
+        raise MalformedDocument("compromised since is a moment in the past, with its time zone")
+    return since
+
+
+def check_capabilities(names: Iterable[str]) -> list[str]:
+    """Exact names, each once, in order; raises `MalformedDocument` naming the first bad one."""
+    unique = sorted(set(names))
+    if len(unique) > DECLARED_MAX:
+        raise MalformedDocument(f"at most {DECLARED_MAX} capabilities")
+    for name in unique:
+        if not is_capability(name):
+            raise MalformedDocument(
+                f"{excerpt(name)} is no capability: lower-case letters, digits, - and _, in"
+                " segments joined by dots"
+            )
+    return unique
+
+
+def described(row: Agent) -> dict[str, Any]:
+    """What the trail says of an agent's registration."""
+    return {
+        "organisation": row.organisation.name,
+        "ownerName": row.owner_name,
+        "ownerContact": row.owner_contact,
+        "description": row.description,
+        "tags": sorted(tag.name for tag in row.tags.all()),
+        "declaredCapabilities": list(row.declared_capabilities),
+        "sensitivityFloor": row.sensitivity_floor,
+        "minimumLevel": row.minimum_level,
+        "minimumScore": row.minimum_score,
+        "parent": row.parent_id or "",
+    }
+
+
+def draft(kind: Kind, row: Agent, actor: Actor, **body: Any) -> EntryDraft:
+    """An entry about an agent."""
+    return EntryDraft(kind=kind, actor=actor.name, subject=row.id, body=body)
+
+
+def enter(drafts: Sequence[EntryDraft]) -> int:
+    """Append an action's entries, however many scores it moved; the index of the first."""
+    first = append(drafts[:MOST_ENTRIES])
+    for start in range(MOST_ENTRIES, len(drafts), MOST_ENTRIES):
+        append(drafts[start : start + MOST_ENTRIES])
+    return first
+
+
+def _close_and_enter(row: Agent, kind: Kind, actor: Actor, **body: Any) -> int:
+    hooks.close_sockets([row.id], SessionRevoked.code)
+    return enter([draft(kind, row, actor, **body), *restate([row.id], kind)])
+
+
+def _set_status(row: Agent, status: str, reason: str) -> None:
+    row.status, row.status_reason, row.ended_at = status, reason, datetime.now(UTC)
+    row.save(update_fields=["status", "status_reason", "ended_at", "compromised_since"])
+
+
+def _check_new_id(agent_id: str) -> str:
+    check_agent_id(agent_id)
+    if agent_id in RESERVED_IDS or agent_id == hub_id():
+        raise IdentityInvalidId(f"{agent_id} is the hub's own name; choose another one")
+    return agent_id
+
+
+def _check_fields(row: Agent) -> None:
+    try:
+        row.clean_fields(exclude=["id"])
+    except ValidationError as exc:
+        name, problems = next(iter(exc.message_dict.items()))
+        raise MalformedDocument(f"{name.replace('_', ' ')}: {problems[0]}") from exc

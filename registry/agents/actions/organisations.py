@@ -1,0 +1,98 @@
+"""Organisations, and the tags that policies can ask for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from django.db import transaction
+
+from atp.errors import MalformedDocument
+from registry.agents.models import Organisation, Tag
+from registry.hub.actions import bump_epoch
+from registry.officers.actor import Actor
+from registry.officers.reason import check_reason
+from registry.trail.actions import EntryDraft, append
+from registry.trail.kinds import Kind
+
+NAME_MAX_CHARS = 120  # of the column
+CONTACT_MAX_CHARS = 200
+TAG = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
+
+
+def create_organisation(name: str, *, actor: Actor, contact: str = "") -> Organisation:
+    """A new organisation; raises `MalformedDocument` for a name that is taken or unusable."""
+    name, contact = _checked(name, contact)
+    with transaction.atomic():
+        bump_epoch()
+        _check_free(name)
+        row = Organisation.objects.create(name=name, contact=contact)
+        after = {"name": name, "contact": contact}
+        append([_draft(Kind.ORGANISATION_CREATED, name, actor, {"after": after})])
+    return row
+
+
+def change_organisation(
+    organisation_id: int, *, name: str, contact: str, actor: Actor, reason: str
+) -> Organisation:
+    """Rename an organisation, or change whom to call there."""
+    name, contact = _checked(name, contact)
+    reason = check_reason(reason)
+    with transaction.atomic():
+        bump_epoch()
+        row = Organisation.objects.select_for_update(no_key=True).get(pk=organisation_id)
+        _check_free(name, besides=row)
+        before = {"name": row.name, "contact": row.contact}
+        row.name, row.contact = name, contact
+        row.save(update_fields=["name", "contact"])
+        change = {"before": before, "after": {"name": name, "contact": contact}, "reason": reason}
+        append([_draft(Kind.ORGANISATION_CHANGED, name, actor, change)])
+    return row
+
+
+def create_tag(name: str, *, actor: Actor) -> Tag:
+    """A new tag; raises `MalformedDocument` where it exists or is no tag."""
+    with transaction.atomic():
+        bump_epoch()
+        if Tag.objects.filter(name=name).exists():
+            raise MalformedDocument(f"there is a tag '{name}' already")
+        tags, drafts = add_missing_tags([name], actor=actor)
+        append(drafts)
+    return tags[0]
+
+
+def add_missing_tags(names: list[str], *, actor: Actor) -> tuple[list[Tag], list[EntryDraft]]:
+    """The tags of these names, made where missing, and what to enter about it.
+
+    Part of an action that has bumped the epoch.
+    """
+    for name in names:
+        if TAG.fullmatch(name) is None:
+            raise MalformedDocument(
+                "a tag has 1 to 60 lower-case letters, digits, hyphens and underscores"
+            )
+    known = {tag.name for tag in Tag.objects.filter(name__in=names)}
+    missing = sorted(set(names) - known)
+    Tag.objects.bulk_create(Tag(name=name) for name in missing)
+    drafts = [_draft(Kind.TAG_CREATED, name, actor, {}) for name in missing]
+    return list(Tag.objects.filter(name__in=names)), drafts
+
+
+def _checked(name: str, contact: str) -> tuple[str, str]:
+    name, contact = name.strip(), contact.strip()
+    if not 1 <= len(name) <= NAME_MAX_CHARS or len(contact) > CONTACT_MAX_CHARS:
+        raise MalformedDocument(
+            f"an organisation has a name of 1 to {NAME_MAX_CHARS} characters and a contact of at"
+            f" most {CONTACT_MAX_CHARS}"
+        )
+    return name, contact
+
+
+def _check_free(name: str, *, besides: Organisation | None = None) -> None:
+    others = Organisation.objects.exclude(pk=besides.pk) if besides else Organisation.objects
+    if others.filter(name__iexact=name).exists():
+        raise MalformedDocument(f"there is an organisation '{name}' already")
+
+
+def _draft(kind: Kind, subject: str, actor: Actor, body: Mapping[str, object]) -> EntryDraft:
+    return EntryDraft(kind=kind, actor=actor.name, subject=subject, body=body)

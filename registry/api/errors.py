@@ -1,0 +1,121 @@
+"""What goes wrong over HTTP: problem details (RFC 9457), and the one table of HTTP statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.http import Http404
+from rest_framework import exceptions
+from rest_framework.response import Response
+from rest_framework.views import set_rollback
+
+from atp.errors import ATPError
+
+PROBLEM_JSON = "application/problem+json"  # RFC 9457, section 3
+TYPE_PREFIX = "urn:atp:error:"  # a name, no address: nothing is to be fetched
+
+_OF_FAMILY: Mapping[str, HTTPStatus] = {
+    "malformed": HTTPStatus.BAD_REQUEST,
+    "identity": HTTPStatus.FORBIDDEN,
+    "key": HTTPStatus.BAD_REQUEST,
+    "signature": HTTPStatus.FORBIDDEN,
+    "replay": HTTPStatus.CONFLICT,
+    "clock": HTTPStatus.FORBIDDEN,
+    "attestation": HTTPStatus.FORBIDDEN,
+    "recipient": HTTPStatus.NOT_FOUND,
+    "trust": HTTPStatus.FORBIDDEN,
+    "policy": HTTPStatus.FORBIDDEN,
+    "flow": HTTPStatus.SERVICE_UNAVAILABLE,
+    "session": HTTPStatus.CONFLICT,
+    "handler": HTTPStatus.BAD_GATEWAY,
+}
+_OF_CODE: Mapping[str, HTTPStatus] = {
+    "malformed.too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "identity.unknown": HTTPStatus.NOT_FOUND,
+    "identity.invalid_id": HTTPStatus.BAD_REQUEST,
+    "key.unknown": HTTPStatus.NOT_FOUND,
+    "key.revoked": HTTPStatus.CONFLICT,
+    "key.in_use": HTTPStatus.CONFLICT,
+    "recipient.no_request": HTTPStatus.CONFLICT,
+    "recipient.self": HTTPStatus.BAD_REQUEST,
+    "policy.throttled": HTTPStatus.TOO_MANY_REQUESTS,
+    "flow.throttled": HTTPStatus.TOO_MANY_REQUESTS,
+    "flow.window": HTTPStatus.TOO_MANY_REQUESTS,
+    "flow.timeout": HTTPStatus.GATEWAY_TIMEOUT,
+    "session.authentication": HTTPStatus.UNAUTHORIZED,
+    "session.timeout": HTTPStatus.REQUEST_TIMEOUT,
+}
+
+
+def status_of(code: str) -> HTTPStatus:
+    """The HTTP status of an error code; one that is not known here is the server's fault."""
+    family = code.partition(".")[0]
+    return _OF_CODE.get(code) or _OF_FAMILY.get(family, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def problem_of(error: ATPError) -> dict[str, Any]:
+    """The problem details of a protocol error; programs go by `code`."""
+    status = status_of(error.code)
+    body: dict[str, Any] = {
+        "type": f"{TYPE_PREFIX}{error.code}",
+        "title": _title(error),
+        "status": status.value,
+        "detail": error.detail,
+        "code": error.code,
+    }
+    if error.retry_after is not None:
+        body["retryAfter"] = error.retry_after
+    return body
+
+
+def handle(exc: Exception, context: Mapping[str, Any]) -> Response | None:
+    """Answer what a view raised; `None` leaves it to Django, which answers 500."""
+    if isinstance(exc, ATPError):
+        set_rollback()
+        return _answer(problem_of(exc), _retry_header(exc.retry_after))
+    if isinstance(exc, Http404):
+        exc = exceptions.NotFound()
+    elif isinstance(exc, PermissionDenied):
+        exc = exceptions.PermissionDenied()
+    if not isinstance(exc, exceptions.APIException):
+        return None
+    set_rollback()
+    return _answer(_problem_of_framework(exc), _headers(exc))
+
+
+def _title(error: ATPError) -> str:
+    """What a code means, as its class says it in one sentence."""
+    return (type(error).__doc__ or "").strip().splitlines()[0].rstrip(".")
+
+
+def _problem_of_framework(exc: exceptions.APIException) -> dict[str, Any]:
+    status = HTTPStatus(exc.status_code)
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": str(exc.detail),
+        "code": f"http.{exc.get_codes()}",
+    }
+    if isinstance(exc, exceptions.ValidationError):
+        errors = exc.detail
+        body |= {"detail": "The request has invalid values.", "code": "http.invalid"}
+        body["errors"] = errors if isinstance(errors, dict) else {"": errors}
+    return body
+
+
+def _headers(exc: exceptions.APIException) -> dict[str, str]:
+    headers = _retry_header(getattr(exc, "wait", None))
+    challenge = getattr(exc, "auth_header", None)
+    return {**headers, "WWW-Authenticate": challenge} if challenge else headers
+
+
+def _retry_header(seconds: float | None) -> dict[str, str]:
+    return {} if seconds is None else {"Retry-After": str(max(1, round(seconds)))}
+
+
+def _answer(body: dict[str, Any], headers: dict[str, str]) -> Response:
+    return Response(body, status=body["status"], headers=headers, content_type=PROBLEM_JSON)

@@ -1,0 +1,20 @@
+"""The registry's part of the API, below /api/v1/."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from registry.agents.api import AgentDetailView, AgentListView, EnrolView
+from registry.hub.api import HubView
+from registry.issuers.api import IssuerKeysView, StatusListView
+from registry.trail.api import urlpatterns as provenance
+
+urlpatterns = [
+    path("hub", HubView.as_view(), name="hub"),
+    path("enrol", EnrolView.as_view(), name="enrol"),
+    path("agents/", AgentListView.as_view(), name="agents"),
+    path("agents/<str:pk>/", AgentDetailView.as_view(), name="agent"),
+    path("issuers/<slug:slug>/jwks.json", IssuerKeysView.as_view(), name="issuer-keys"),
+    path("issuers/<slug:slug>/status-list", StatusListView.as_view(), name="issuer-status-list"),
+    *provenance,
+]

@@ -1,0 +1,18 @@
+"""The registry app: who exists, who vouches, what is allowed, what happened."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+
+class RegistryConfig(AppConfig):
+    name = "registry"
+    verbose_name = "Trust registry"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from registry.trail import checks as _checks  # noqa: F401  # registers itself
+        from registry.trail.triggers import make_triggers
+
+        post_migrate.connect(make_triggers, sender=self, dispatch_uid="append-only triggers")

@@ -1,0 +1,17 @@
+"""Celery tasks of attestations."""
+
+from __future__ import annotations
+
+import time
+
+from celery import shared_task
+
+from registry.attestations.actions import verify_stored
+
+
+@shared_task(name="registry.verify_attestations", ignore_result=True)
+def verify_attestations(issuer_id: int | None = None) -> None:
+    """Verify what is stored again, all of it or one issuer's, in chunks."""
+    after: str | None = ""
+    while after is not None:
+        after = verify_stored(time.time(), after=after, issuer_id=issuer_id)

@@ -1,0 +1,137 @@
+"""The hub's own row: made once with its keys, and the epoch that every registry change moves."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Mapping
+
+from django.db import connection, transaction
+from django.db.models import F
+from django.db.models.functions import Now
+
+from atp.keys import PrivateKey
+from registry import keyring
+from registry.hub.models import Hub, HubKey
+from registry.hub.pseudonyms import keep_pseudonym_key
+from registry.officers.groups import ensure_groups
+
+logger = logging.getLogger(__name__)
+
+HUB_ID_BYTES = 8  # random per installation, so that a proof for one hub is none for another
+
+
+class HubMissing(Exception):
+    """The database has no hub row: `ensure_hub` was not called, or the wrong database is used."""
+
+
+_lock = threading.Lock()
+_hub_id: str | None = None
+_private_keys: dict[str, PrivateKey] = {}
+
+
+def ensure_hub() -> Hub:
+    """The hub, made with its keys where this database has none; changes nothing a second time.
+
+    A new one begins with an organisation and a trust anchor of its own, which officers may revoke.
+    """
+    from registry.hub.furnishing import furnish  # its actions need bump_epoch
+
+    with transaction.atomic():
+        made = {"hub_id": f"hub-{secrets.token_hex(HUB_ID_BYTES)}"}
+        # The row's lock makes nodes that start together do the rest one after another.
+        hub, created = Hub.objects.select_for_update().get_or_create(
+            pk=Hub.SINGLETON_ID, defaults=made
+        )
+        keep_pseudonym_key(hub, new=created)
+        for purpose in HubKey.Purpose.values:
+            if not HubKey.objects.filter(purpose=purpose, retired_at=None).exists():
+                add_key(hub, purpose)
+        ensure_groups()
+        if created:
+            furnish(hub)
+    if created:
+        logger.info("this hub is %s", hub.hub_id)
+    return hub
+
+
+def bump_epoch() -> None:
+    """Tell all caches that the registry changes; the first write of every change.
+
+    Locks the hub's row until commit, so that registry changes happen one after another and never
+    wait for each other in a circle. Needs a transaction.
+    """
+    if not connection.in_atomic_block:
+        raise transaction.TransactionManagementError("bump_epoch() needs a transaction")
+    moved = {"epoch": F("epoch") + 1, "epoch_moved_at": Now()}
+    if not Hub.objects.filter(pk=Hub.SINGLETON_ID).update(**moved):
+        raise HubMissing("there is no hub row")
+
+
+def hub_id() -> str:
+    """This hub's id, which never changes; read once per process."""
+    global _hub_id
+    known = _hub_id
+    if known is None:
+        known = Hub.objects.values_list("hub_id", flat=True).filter(pk=Hub.SINGLETON_ID).first()
+        if known is None:
+            raise HubMissing("there is no hub row")
+        _hub_id = known
+    return known
+
+
+def session_key() -> PrivateKey:
+    """The key by which the hub proves itself to agents that connect; one query."""
+    return open_key(hub_id(), current_key(HubKey.Purpose.SESSION))
+
+
+def session_proof() -> tuple[PrivateKey, tuple[str, ...]]:
+    """That key, and the tokens by which each key before it named the next; one query.
+
+    They begin after the last key that named none, since nothing leads from there to here.
+    """
+    rows = list(HubKey.objects.filter(purpose=HubKey.Purpose.SESSION).order_by("created_at"))
+    *retired, current = sorted(rows, key=lambda row: row.retired_at is None)
+    named: list[str] = []
+    for row in retired:
+        named = [*named, row.succession] if row.succession else []
+    return open_key(hub_id(), current), tuple(named)
+
+
+def session_jwks() -> list[Mapping[str, str]]:
+    """The public keys by which the hub proves or proved itself, the current one first."""
+    rows = HubKey.objects.filter(purpose=HubKey.Purpose.SESSION).order_by("-created_at")
+    return [row.public_jwk for row in sorted(rows, key=lambda row: row.retired_at is not None)]
+
+
+def current_key(purpose: str) -> HubKey:
+    """The row of the key that signs now; one query."""
+    return HubKey.objects.get(purpose=purpose, retired_at=None)
+
+
+def open_key(hub: str, row: HubKey) -> PrivateKey:
+    """Its private half, unsealed once per process."""
+    with _lock:
+        known = _private_keys.get(row.kid)
+        if known is None:
+            pem = keyring.unseal(row.private_sealed, associated=owner(hub, row.kid))
+            known = _private_keys[row.kid] = PrivateKey.from_pem(pem, alg=row.algorithm)
+    return known
+
+
+def add_key(hub: Hub, purpose: str) -> HubKey:
+    """A new key, which is the current one at once."""
+    key = PrivateKey.generate()
+    return HubKey.objects.create(
+        kid=key.kid,
+        purpose=purpose,
+        algorithm=key.alg,
+        public_jwk=key.public.jwk,
+        private_sealed=keyring.seal(key.to_pem(), associated=owner(hub.hub_id, key.kid)),
+    )
+
+
+def owner(hub: str, kid: str) -> bytes:
+    """What the seal of a key is bound to."""
+    return f"hub\0{hub}\0{kid}".encode()

@@ -1,0 +1,64 @@
+"""The hub itself: its id, its registry epoch and its own keys."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class Hub(models.Model):
+    """The one row of this installation.
+
+    `epoch` moves in the transaction of every registry change; caches and batches compare it
+    (architecture.md, "Why lanes", point 4).
+    """
+
+    SINGLETON_ID = 1
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=SINGLETON_ID, editable=False)
+    hub_id = models.CharField(max_length=64, unique=True, editable=False)
+    epoch = models.BigIntegerField(default=1, editable=False)
+    epoch_moved_at = models.DateTimeField(null=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    pseudonyms_sealed = models.BinaryField(null=True, editable=False)
+
+    class Meta:
+        verbose_name = "hub"
+        verbose_name_plural = "hub"
+        constraints = [models.CheckConstraint(condition=models.Q(id=1), name="hub_is_one_row")]
+
+    def __str__(self) -> str:
+        return self.hub_id
+
+
+class HubKey(models.Model):
+    """A key of the hub, one purpose each; the private half is encrypted (registry/keyring.py).
+
+    A retired one has no private half any more. `succession` is its last word, an
+    `atp-successor+jwt` that names the key after it; empty where it was compromised.
+    """
+
+    class Purpose(models.TextChoices):
+        SESSION = "session", "proves the hub to a connecting agent"
+
+    kid = models.CharField(max_length=64, primary_key=True)
+    purpose = models.CharField(max_length=16, choices=Purpose.choices)
+    algorithm = models.CharField(max_length=16)
+    public_jwk = models.JSONField()
+    private_sealed = models.BinaryField()
+    created_at = models.DateTimeField(auto_now_add=True)
+    retired_at = models.DateTimeField(null=True, blank=True)
+    succession = models.TextField(blank=True, default="")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["purpose"], condition=models.Q(retired_at=None), name="one_current_hub_key"
+            )
+        ]
+
+    def seal_anew(self, sealed: bytes) -> None:
+        self.private_sealed = sealed
+        self.save(update_fields=["private_sealed"])
+
+    def __str__(self) -> str:
+        return f"{self.purpose} {self.kid[:12]}"

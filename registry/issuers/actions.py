@@ -1,0 +1,296 @@
+"""Every write to issuers and their keys.
+
+trust.md, "Issuers, in a hierarchy": what a child may do only narrows what its parent may.
+Suspending or revoking one takes effect on all below it by way of the chain; no other row moves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from atp.capabilities import check_pattern
+from atp.errors import (
+    AttestationIssuer,
+    AttestationLimit,
+    KeyMissing,
+    KeyRevoked,
+    KeyUnknown,
+    MalformedDocument,
+    excerpt,
+)
+from atp.keys import PrivateKey, PublicKey
+from registry import keyring
+from registry.attestations.events import enqueue_verification_on_commit
+from registry.attestations.standing import narrowing_fault
+from registry.hub.actions import bump_epoch
+from registry.issuers.models import Issuer, IssuerKey
+from registry.issuers.querysets import signing_key_row
+from registry.officers.actor import Actor
+from registry.officers.reason import check_reason
+from registry.scores.events import enqueue_refresh_on_commit
+from registry.thumbprints import check_unused
+from registry.trail.actions import EntryDraft, append
+from registry.trail.kinds import Kind
+
+SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,59}")  # stands in URLs
+PATTERNS_MAX = 256
+REVOKED_KEY_FAULT = "the issuer's key that signed it has been revoked"
+VALIDITY_MAX_DAYS = 3660  # ten years: whoever vouches has to look again some day
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an issuer may attest, and from when to when; an empty tuple of patterns is nothing."""
+
+    highest_level: str = "certified"
+    capability_patterns: tuple[str, ...] = ()
+    longest_validity_days: int = 365
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+
+
+def create_issuer(
+    slug: str,
+    name: str,
+    limits: Limits,
+    *,
+    actor: Actor,
+    parent: Issuer | None = None,
+    public_jwk: Mapping[str, Any] | None = None,
+) -> Issuer:
+    """A new issuer: a trust anchor, or accredited by `parent`.
+
+    Its key is made and held here, sealed, unless it brings a public one and signs elsewhere.
+    Raises `AttestationLimit` where it may do more than its parent, `MalformedDocument` for a field
+    that can't stand, and what `PublicKey.from_jwk` raises.
+    """
+    row = Issuer(slug=_check_slug(slug), name=name.strip(), parent=parent)
+    private = PrivateKey.generate() if public_jwk is None else None
+    public = private.public if private is not None else PublicKey.from_jwk(public_jwk or {})
+    with transaction.atomic():
+        bump_epoch()
+        if Issuer.objects.filter(slug=slug).exists():
+            raise MalformedDocument(f"there is an issuer '{slug}' already")
+        _set_limits(row, limits)
+        _check_alive(parent)
+        check_unused(public.kid)
+        row.save(force_insert=True)
+        _add_key_row(row, public, private)
+        body = {"after": described(row), "kid": public.kid, "heldHere": private is not None}
+        append([_draft(Kind.ISSUER_CREATED, row, actor, **body)])
+    return row
+
+
+def change_issuer(issuer_id: int, limits: Limits, *, actor: Actor, reason: str) -> Issuer:
+    """Give an issuer other limits.
+
+    Issuers below it that may now do more than it stop counting at once; its own attestations that
+    are beyond the new limits, as soon as they have been verified again, right after the commit.
+    """
+    reason = check_reason(reason)
+    with transaction.atomic():
+        bump_epoch()
+        row = _lock(issuer_id)
+        before = described(row)
+        _set_limits(row, limits)
+        after = described(row)
+        if after == before:
+            return row
+        row.save()
+        enqueue_verification_on_commit(row.pk)
+        enqueue_refresh_on_commit(Kind.ISSUER_CHANGED)
+        append([_draft(Kind.ISSUER_CHANGED, row, actor, before=before, after=after, reason=reason)])
+    return row
+
+
+def add_issuer_key(
+    issuer_id: int,
+    *,
+    actor: Actor,
+    reason: str,
+    public_jwk: Mapping[str, Any] | None = None,
+) -> IssuerKey:
+    """Another key: made here, unless a public one is given. The one in use here until now retires.
+
+    What retired keys have signed stays good.
+    """
+    reason = check_reason(reason)
+    private = PrivateKey.generate() if public_jwk is None else None
+    public = private.public if private is not None else PublicKey.from_jwk(public_jwk or {})
+    with transaction.atomic():
+        bump_epoch()
+        row = _lock(issuer_id)
+        check_unused(public.kid)
+        now = datetime.now(UTC)
+        active = row.keys.filter(status=IssuerKey.Status.ACTIVE)
+        retired = list(active.values_list("kid", flat=True))
+        active.update(status=IssuerKey.Status.RETIRED, ended_at=now)
+        key = _add_key_row(row, public, private)
+        body = {"kid": key.kid, "retired": retired, "reason": reason}
+        append([_draft(Kind.KEY_ADDED, row, actor, **body)])
+    return key
+
+
+def revoke_issuer_key(kid: str, *, actor: Actor, reason: str) -> IssuerKey:
+    """End an issuer's key: no attestation that it has signed holds any longer."""
+    reason = check_reason(reason)
+    with transaction.atomic():
+        bump_epoch()
+        key = IssuerKey.objects.select_for_update(no_key=True).filter(pk=kid).first()
+        if key is None:
+            raise KeyUnknown(f"no issuer has a key {excerpt(kid)}")
+        if key.status == IssuerKey.Status.REVOKED:
+            raise KeyRevoked("this key has been revoked already")
+        key.status, key.ended_at = IssuerKey.Status.REVOKED, datetime.now(UTC)
+        key.save(update_fields=["status", "ended_at"])
+        key.issuer.attestations.filter(kid=kid, unreadable_reason="").update(
+            unreadable_reason=REVOKED_KEY_FAULT
+        )
+        enqueue_refresh_on_commit(Kind.KEY_REVOKED)
+        append([_draft(Kind.KEY_REVOKED, key.issuer, actor, kid=kid, reason=reason)])
+    return key
+
+
+def suspend_issuer(issuer_id: int, *, actor: Actor, reason: str) -> Issuer:
+    """What it and all below it attested stops counting, until it is resumed."""
+    return _end(issuer_id, Issuer.Status.SUSPENDED, Kind.ISSUER_SUSPENDED, actor, reason)
+
+
+def revoke_issuer(issuer_id: int, *, actor: Actor, reason: str) -> Issuer:
+    """What it and all below it attested counts no more; this is final."""
+    return _end(issuer_id, Issuer.Status.REVOKED, Kind.ISSUER_REVOKED, actor, reason)
+
+
+def resume_issuer(issuer_id: int, *, actor: Actor, reason: str) -> Issuer:
+    """Let a suspended issuer, and with it what it attested, count again."""
+    reason = check_reason(reason)
+    with transaction.atomic():
+        bump_epoch()
+        row = _lock(issuer_id)
+        if row.status != Issuer.Status.SUSPENDED:
+            raise AttestationIssuer(f"this issuer is {row.status}, not suspended")
+        row.status, row.status_reason, row.ended_at = Issuer.Status.ACTIVE, reason, None
+        row.save(update_fields=["status", "status_reason", "ended_at"])
+        enqueue_refresh_on_commit(Kind.ISSUER_RESTORED)
+        append([_draft(Kind.ISSUER_RESTORED, row, actor, reason=reason)])
+    return row
+
+
+def signing_key(issuer: Issuer) -> PrivateKey:
+    """The key by which the hub signs for this issuer; raises `KeyMissing`."""
+    row = signing_key_row(issuer)
+    if row is None or row.private_sealed is None:
+        raise KeyMissing(f"{issuer.name} signs elsewhere; upload what it has signed")
+    pem = keyring.unseal(row.private_sealed, associated=_owner(issuer.slug, row.kid))
+    return PrivateKey.from_pem(pem, alg=row.algorithm)
+
+
+def sealed_keys() -> Iterator[tuple[IssuerKey, bytes]]:
+    """Every key by which the hub signs for an issuer, and what its seal is bound to; locks them."""
+    rows = IssuerKey.objects.select_for_update(of=("self",)).select_related("issuer")
+    for row in rows.filter(private_sealed__isnull=False).order_by("kid"):
+        yield row, _owner(row.issuer.slug, row.kid)
+
+
+def described(row: Issuer) -> dict[str, Any]:
+    """What the trail says of an issuer."""
+    return {
+        "slug": row.slug,
+        "name": row.name,
+        "parent": row.parent.slug if row.parent else "",
+        "highestLevel": row.highest_level,
+        "capabilityPatterns": list(row.capability_patterns),
+        "longestValidityDays": row.longest_validity_days,
+        "notBefore": row.not_before.isoformat() if row.not_before else None,
+        "notAfter": row.not_after.isoformat() if row.not_after else None,
+    }
+
+
+def check_patterns(patterns: Iterable[str]) -> list[str]:
+    """Patterns, each once, in order; raises `MalformedDocument` naming the first bad one."""
+    unique = sorted({check_pattern(pattern) for pattern in patterns})
+    if len(unique) > PATTERNS_MAX:
+        raise MalformedDocument(f"at most {PATTERNS_MAX} patterns")
+    return unique
+
+
+def _end(issuer_id: int, status: str, kind: Kind, actor: Actor, reason: str) -> Issuer:
+    reason = check_reason(reason)
+    with transaction.atomic():
+        bump_epoch()
+        row = _lock(issuer_id)
+        if row.status == status:
+            raise AttestationIssuer(f"this issuer is {status} already")
+        before = row.status
+        row.status, row.status_reason, row.ended_at = status, reason, datetime.now(UTC)
+        row.save(update_fields=["status", "status_reason", "ended_at"])
+        enqueue_refresh_on_commit(kind)
+        append([_draft(kind, row, actor, before=before, reason=reason)])
+    return row
+
+
+def _lock(issuer_id: int) -> Issuer:
+    row = Issuer.objects.select_for_update(no_key=True).filter(pk=issuer_id).first()
+    if row is None:
+        raise AttestationIssuer("there is no such issuer")
+    if row.status == Issuer.Status.REVOKED:
+        raise AttestationIssuer("this issuer has been revoked, which is final; create another one")
+    return row
+
+
+def _set_limits(row: Issuer, limits: Limits) -> None:
+    row.highest_level = limits.highest_level
+    row.capability_patterns = check_patterns(limits.capability_patterns)
+    row.longest_validity_days = limits.longest_validity_days
+    row.not_before, row.not_after = limits.not_before, limits.not_after
+    if not 1 <= limits.longest_validity_days <= VALIDITY_MAX_DAYS:
+        raise MalformedDocument(f"longest validity: 1 to {VALIDITY_MAX_DAYS} days")
+    if row.not_before and row.not_after and row.not_after - row.not_before < timedelta(0):
+        raise MalformedDocument("not after lies before not before")
+    try:
+        row.clean_fields(exclude=["parent"])
+        row.validate_unique()
+    except ValidationError as exc:
+        name, problems = next(iter(exc.message_dict.items()))
+        raise MalformedDocument(f"{name.replace('_', ' ')}: {problems[0]}") from exc
+    if row.parent is not None and (fault := narrowing_fault(row, row.parent)):
+        raise AttestationLimit(f"{row.name} {fault}")
+
+
+def _check_slug(slug: str) -> str:
+    if SLUG.fullmatch(slug) is None:
+        raise MalformedDocument("slug: 1 to 60 lower-case letters, digits and hyphens")
+    return slug
+
+
+def _check_alive(parent: Issuer | None) -> None:
+    if parent is not None and parent.status != Issuer.Status.ACTIVE:
+        raise AttestationIssuer(f"{parent.name} is {parent.status} and accredits nobody")
+
+
+def _add_key_row(row: Issuer, public: PublicKey, private: PrivateKey | None) -> IssuerKey:
+    sealed = None
+    if private is not None:
+        sealed = keyring.seal(private.to_pem(), associated=_owner(row.slug, public.kid))
+    return IssuerKey.objects.create(
+        kid=public.kid,
+        issuer=row,
+        algorithm=public.alg,
+        public_jwk=public.jwk,
+        private_sealed=sealed,
+    )
+
+
+def _owner(slug: str, kid: str) -> bytes:
+    return f"issuer\0{slug}\0{kid}".encode()
+
+
+def _draft(kind: Kind, row: Issuer, actor: Actor, **body: Any) -> EntryDraft:
+    return EntryDraft(kind=kind, actor=actor.name, subject=row.slug, issuer=row.name, body=body)

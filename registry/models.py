@@ -1,0 +1,36 @@
+"""Every model of the registry, for Django; each lives in the folder of its concept."""
+
+from registry.agents.models import Agent, AgentKey, EnrolmentToken, Organisation, Tag
+from registry.attestations.models import Attestation
+from registry.hub.models import Hub, HubKey
+from registry.issuers.models import Issuer, IssuerKey
+from registry.officers.models import ApiToken
+from registry.policies.models import Condition, Policy, PolicyVersion, Rule
+from registry.scores.models import Conduct, GoodTraffic, Score, ScoringProfile, Violation
+from registry.trail.models import Entry, EntryBody, RefusalCount
+
+__all__ = [
+    "Agent",
+    "AgentKey",
+    "ApiToken",
+    "Attestation",
+    "Condition",
+    "Conduct",
+    "EnrolmentToken",
+    "Entry",
+    "EntryBody",
+    "GoodTraffic",
+    "Hub",
+    "HubKey",
+    "Issuer",
+    "IssuerKey",
+    "Organisation",
+    "Policy",
+    "PolicyVersion",
+    "RefusalCount",
+    "Rule",
+    "Score",
+    "ScoringProfile",
+    "Tag",
+    "Violation",
+]

@@ -1,0 +1,78 @@
+"""Every write of API tokens."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+from django.db import transaction
+
+from atp.canonical import b64url
+from atp.errors import MalformedDocument
+from registry.officers.actor import Actor, pseudonym
+from registry.officers.models import ApiToken
+from registry.trail.actions import EntryDraft, append
+from registry.trail.kinds import Kind
+
+TOKEN_BYTES = 32
+NAME_MAX_CHARS = 80  # of the column
+LONGEST_DAYS = 366
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedApiToken:
+    """A new token in clear, which exists only here."""
+
+    row: ApiToken
+    text: str = field(repr=False)
+
+
+def issue_api_token(user: Any, name: str, *, days: int, actor: Actor) -> IssuedApiToken:
+    """A token by which a program of `user` may do what `user` may, for so many days."""
+    name = name.strip()
+    if not 1 <= len(name) <= NAME_MAX_CHARS:
+        raise MalformedDocument(f"say what it is for, in at most {NAME_MAX_CHARS} characters")
+    if not 1 <= days <= LONGEST_DAYS:
+        raise MalformedDocument(f"a token is good for 1 to {LONGEST_DAYS} days")
+    text = secrets.token_urlsafe(TOKEN_BYTES)
+    with transaction.atomic():
+        row = ApiToken.objects.create(
+            token_hash=hash_token(text),
+            user=user,
+            name=name,
+            expires_at=datetime.now(UTC) + timedelta(days=days),
+        )
+        append([_draft(row, actor, "issued")])
+    return IssuedApiToken(row, text)
+
+
+def revoke_api_token(token_id: int, *, actor: Actor) -> None:
+    """End a token at once; one that has ended stays as it is."""
+    with transaction.atomic():
+        row = ApiToken.objects.select_for_update(of=("self",)).get(pk=token_id)
+        if row.revoked_at is None:
+            row.revoked_at = datetime.now(UTC)
+            row.save(update_fields=["revoked_at"])
+            append([_draft(row, actor, "revoked")])
+
+
+def hash_token(text: str) -> str:
+    """What is stored of a token."""
+    return b64url(sha256(text.encode("utf-8", "surrogatepass")).digest())
+
+
+def _draft(row: ApiToken, actor: Actor, event: str) -> EntryDraft:
+    return EntryDraft(
+        kind=Kind.OFFICER_CHANGED,
+        actor=actor.name,
+        subject=pseudonym(row.user_id),
+        body={
+            "apiToken": row.pk,
+            "event": event,
+            "name": row.name,
+            "expiresAt": row.expires_at.isoformat(),
+        },
+    )

@@ -1,0 +1,45 @@
+"""The first account of a new hub, which a person needs to make all others."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+
+from django.contrib.auth import get_user_model
+from django.db import transaction
+
+from registry.officers.actor import Actor, pseudonym
+from registry.trail.actions import EntryDraft, append
+from registry.trail.kinds import Kind
+
+FIRST_OFFICER = "officer"
+PASSWORD_BYTES = 15  # of entropy, shown as 20 characters
+
+
+@dataclass(frozen=True, slots=True)
+class FirstOfficer:
+    """The new account's name and its password in clear, which exists only here."""
+
+    name: str
+    password: str = field(repr=False)
+
+
+def make_first_officer() -> FirstOfficer | None:
+    """Make an officer who may do everything; `None` where the hub has anybody on its staff."""
+    users = get_user_model()._default_manager
+    officer = FirstOfficer(FIRST_OFFICER, secrets.token_urlsafe(PASSWORD_BYTES))
+    with transaction.atomic():
+        if users.filter(is_staff=True).exists():
+            return None
+        account = users.create_superuser(officer.name, password=officer.password)
+        append(
+            [
+                EntryDraft(
+                    kind=Kind.OFFICER_CREATED,
+                    actor=Actor.hub().name,
+                    subject=pseudonym(account.pk),
+                    body={"reason": "the hub's first start", "superuser": True},
+                )
+            ]
+        )
+    return officer

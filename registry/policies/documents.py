@@ -1,0 +1,27 @@
+"""Policy documents as versions keep them: each member present, so that they compare one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from atp.errors import MalformedDocument
+
+__all__ = ["normalise"]
+
+
+def normalise(document: Mapping[str, Any]) -> dict[str, Any]:
+    """`document` with its defaults written out; raises `MalformedDocument` for what is none."""
+    if not isinstance(document, Mapping):
+        raise MalformedDocument("a policy must be a JSON object")
+    rules = document.get("rules", ())
+    if not isinstance(rules, list | tuple) or not all(isinstance(r, Mapping) for r in rules):
+        raise MalformedDocument("rules must be a list of objects")
+    filled = {"description": "", "mode": "monitor", "mandatory": False, "priority": 100}
+    return {**filled, **document, "rules": [_normalise_rule(rule) for rule in rules]}
+
+
+def _normalise_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
+    filled = {"severity": "low", "priority": 100, "always": False, "conditions": []}
+    kept = {name: value for name, value in rule.items() if name != "throttle" or value is not None}
+    return {**filled, **kept}

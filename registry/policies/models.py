@@ -1,0 +1,90 @@
+"""Policies: named, versioned lists of rules, built from rows (trust.md, "Policies")."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+
+
+class Policy(models.Model):
+    class Mode(models.TextChoices):
+        ENFORCE = "enforce", "enforce: it decides"
+        MONITOR = "monitor", "monitor: evaluated beside, recorded, decides nothing"
+        OFF = "off", "off"
+
+    name = models.CharField(max_length=120, unique=True)
+    description = models.TextField(blank=True)
+    mode = models.CharField(max_length=12, choices=Mode.choices, default=Mode.MONITOR)
+    mandatory = models.BooleanField(
+        default=False, help_text="Owned by the operator; what it denies nothing else can allow."
+    )
+    priority = models.PositiveSmallIntegerField(
+        default=100, help_text="Lower numbers are reported first; they do not decide."
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["priority", "name"]
+        verbose_name_plural = "policies"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Rule(models.Model):
+    """Conditions that must all hold, an action and a severity."""
+
+    policy = models.ForeignKey(Policy, on_delete=models.CASCADE, related_name="rules")
+    name = models.CharField(max_length=160)
+    action = models.CharField(max_length=12)
+    severity = models.CharField(max_length=12, default="low")
+    priority = models.PositiveSmallIntegerField(default=100)
+    always = models.BooleanField(
+        default=False, help_text="Holds for everything; needed where there is no condition."
+    )
+    throttle_limit = models.PositiveIntegerField(
+        null=True, blank=True, help_text="For throttle: how many envelopes of one sender ..."
+    )
+    throttle_seconds = models.PositiveIntegerField(
+        null=True, blank=True, help_text="... in how many seconds."
+    )
+
+    class Meta:
+        ordering = ["priority", "id"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Condition(models.Model):
+    rule = models.ForeignKey(Rule, on_delete=models.CASCADE, related_name="conditions")
+    field = models.CharField(max_length=160)
+    operator = models.CharField(max_length=20)
+    value = models.JSONField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.operator} {self.value!r}"
+
+
+class PolicyVersion(models.Model):
+    """What a policy said at one time: never changed, one row a save."""
+
+    policy = models.ForeignKey(Policy, on_delete=models.PROTECT, related_name="versions")
+    number = models.PositiveIntegerField()
+    document = models.JSONField()
+    digest = models.CharField(max_length=43)
+    reason = models.CharField(max_length=300)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [models.UniqueConstraint("policy", "number", name="policy_version_number")]
+
+    def __str__(self) -> str:
+        return f"{self.policy} v{self.number}"

@@ -1,0 +1,365 @@
+"""Every write of scores and of what they are made of: violations, conduct, good traffic."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Count, Max, Sum
+
+from atp.scoring import ALGORITHM_VERSION, Profile, TrustScore, score
+from registry.agents.models import Agent
+from registry.hub.actions import bump_epoch
+from registry.officers.actor import Actor
+from registry.officers.reason import check_reason
+from registry.scores.events import enqueue_recompute_on_commit, enqueue_refresh_on_commit
+from registry.scores.inputs import inputs_of
+from registry.scores.models import Conduct, GoodTraffic, Score, ScoringProfile, Violation
+from registry.scores.querysets import current_profile, scores, thresholds_in_use
+from registry.trail.actions import MOST_ENTRIES, EntryDraft, append
+from registry.trail.kinds import Kind
+
+__all__ = [
+    "PERIODIC",
+    "ProfileChangedMeanwhile",
+    "ViolationClosed",
+    "add_good_traffic",
+    "close_violation",
+    "forget_old_traffic",
+    "inputs_of",
+    "note_signatures",
+    "recompute",
+    "record_violations",
+    "restate",
+    "save_profile",
+]
+
+PERIODIC = "periodic"  # the one cause that is no named event: a row only where the total changed
+SIGNATURES_MAX = 100  # remembered of each agent; trust.md, "The score"
+TRAFFIC_DAYS = 90  # that good envelopes count for; trust.md, "The score"
+TRAFFIC_PER_DAY = 10  # counted of one counterparty; trust.md, "The score"
+VIOLATIONS_PER_DAY = 20  # of one agent, rule and severity; as many low ones cost everything
+RULE_MAX_CHARS = 160  # of the column
+DESCENDANTS_MAX = 8  # generations whose scores hang on one agent's
+
+
+class ViolationClosed(Exception):
+    """Somebody has closed the violation already."""
+
+
+class ProfileChangedMeanwhile(Exception):
+    """Somebody saved a profile after this officer had opened the one in force."""
+
+
+def recompute(agent_ids: Collection[str], because: str, now: float | None = None) -> int:
+    """Compute these agents' scores and store what changed; how many rows that were.
+
+    `because` names the event (`attestation.issued`, ...); then each agent gets a row. Appends to
+    the trail, so inside another action's transaction use `restate` and append its drafts last.
+    """
+    with transaction.atomic():
+        drafts, stored = _restate(agent_ids, because, time.time() if now is None else now)
+        for start in range(0, len(drafts), MOST_ENTRIES):
+            append(drafts[start : start + MOST_ENTRIES])
+    return stored
+
+
+def restate(agent_ids: Collection[str], because: str, now: float | None = None) -> list[EntryDraft]:
+    """Like `recompute`, but the caller appends the entries, together with its own."""
+    return _restate(agent_ids, because, time.time() if now is None else now)[0]
+
+
+def record_violations(rows: Sequence[tuple[str, str, str, str]], now: datetime) -> None:
+    """Note (agent, severity, rule, message id) for the agents' scores.
+
+    The denials themselves are in the trail. What an agent repeats all day is noted so often only
+    that its score has nothing left to lose.
+    """
+    agents = {agent for agent, *_ in rows}
+    organisations = dict(Agent.objects.filter(id__in=agents).values_list("id", "organisation_id"))
+    noted = _noted_today(agents, now)
+    fresh = []
+    for agent, severity, rule, message_id in rows:
+        rule = rule[:RULE_MAX_CHARS]
+        noted[agent, severity, rule] += 1
+        if agent in organisations and noted[agent, severity, rule] <= VIOLATIONS_PER_DAY:
+            fresh.append(
+                Violation(
+                    agent_id=agent,
+                    organisation_id=organisations[agent],
+                    severity=severity,
+                    rule=rule,
+                    message_id=message_id,
+                    at=now,
+                )
+            )
+    Violation.objects.bulk_create(fresh)
+    enqueue_recompute_on_commit({row.agent_id for row in fresh}, Kind.VIOLATION_RECORDED)
+
+
+def close_violation(violation_id: int, *, actor: Actor, reason: str) -> None:
+    """An officer has dealt with a violation: a critical one holds the score down no longer.
+
+    Raises `ViolationClosed`, and `MalformedDocument` for a reason that says nothing.
+    """
+    reason = check_reason(reason)
+    with transaction.atomic():
+        bump_epoch()
+        now = datetime.now(UTC)
+        changed = Violation.objects.filter(pk=violation_id, closed_at=None).update(
+            closed_at=now, closed_by_id=actor.user_id, closed_reason=reason
+        )
+        if not changed:
+            raise ViolationClosed
+        row = Violation.objects.get(pk=violation_id)
+        closed = EntryDraft(
+            kind=Kind.VIOLATION_CLOSED,
+            actor=actor.name,
+            subject=row.agent_id,
+            message_id=row.message_id,
+            rule=row.rule,
+            body={"violation": row.pk, "severity": row.severity, "reason": reason},
+        )
+        append([closed, *restate([row.agent_id], Kind.VIOLATION_CLOSED, now.timestamp())])
+
+
+def note_signatures(rows: Iterable[tuple[str, bool]]) -> None:
+    """Slide the windows of (agent, whether the signature verified), in the order they came.
+
+    A full window of good ones stays as it is, so most batches write nothing. Locks the rows that
+    change, sorted by agent.
+    """
+    fresh: dict[str, str] = {}
+    for agent, good in rows:
+        fresh[agent] = (fresh.get(agent, "") + ("1" if good else "0"))[-SIGNATURES_MAX:]
+    windows = dict(Conduct.objects.filter(agent_id__in=fresh).values_list("agent_id", "signatures"))
+    _ensure_conduct(fresh.keys() - windows.keys())
+    changed = [a for a, more in fresh.items() if _slide(w := windows.get(a, ""), more) != w]
+    if not changed:
+        return
+    with transaction.atomic(savepoint=False):
+        locked = list(
+            Conduct.objects.select_for_update().filter(agent_id__in=changed).order_by("agent_id")
+        )
+        for row in locked:
+            row.signatures = _slide(row.signatures, fresh[row.agent_id])
+        Conduct.objects.bulk_update(locked, ["signatures"])
+
+
+def add_good_traffic(rows: Iterable[tuple[str, str, date, int]]) -> None:
+    """Count (agent, counterparty, day, envelopes): accepted from the agent and acknowledged.
+
+    At most 10 a day and counterparty count, none within an organisation, none since the agent's
+    key was compromised.
+    """
+    counted: Counter[tuple[str, str, date]] = Counter()
+    for agent, counterparty, day, n in rows:
+        counted[agent, counterparty, day] += n
+    counted = _creditable(counted)
+    if not counted:
+        return
+    agents = {agent for agent, _, _ in counted}
+    with transaction.atomic(savepoint=False):
+        _ensure_conduct(agents)
+        # One counter at a time: the sums below must see each other's rows.
+        list(Conduct.objects.select_for_update().filter(agent_id__in=agents).order_by("agent_id"))
+        known = {
+            (row.agent_id, row.counterparty, row.day): row.count
+            for row in GoodTraffic.objects.filter(
+                agent_id__in=agents,
+                counterparty__in={counterparty for _, counterparty, _ in counted},
+                day__in={day for _, _, day in counted},
+            )
+        }
+        _upsert_traffic(
+            {key: min(TRAFFIC_PER_DAY, known.get(key, 0) + n) for key, n in counted.items()}
+        )
+        _sum_traffic(agents, max(day for _, _, day in counted))
+
+
+def forget_old_traffic(agent_ids: Collection[str], today: date) -> None:
+    """Drop what is older than 90 days from these agents' counts."""
+    with transaction.atomic():
+        GoodTraffic.objects.filter(
+            agent_id__in=agent_ids, day__lte=today - timedelta(days=TRAFFIC_DAYS)
+        ).delete()
+        _sum_traffic(agent_ids, today)
+
+
+def save_profile(
+    values: Mapping[str, Any], *, actor: Actor, reason: str, expected_version: int | None = None
+) -> Profile:
+    """Put a changed profile in force as the next version, and compute all scores again.
+
+    Raises `MalformedDocument` where the parts contradict each other, and
+    `ProfileChangedMeanwhile` when `expected_version` is no longer the one in force.
+    """
+    reason = check_reason(reason)
+    with transaction.atomic():
+        bump_epoch()
+        before = current_profile()
+        if expected_version not in (None, before.version):
+            raise ProfileChangedMeanwhile
+        last = ScoringProfile.objects.aggregate(last=Max("version"))["last"] or 0
+        profile = Profile.from_dict({**before.to_dict(), **values, "version": last + 1})
+        ScoringProfile.objects.create(
+            version=profile.version,
+            document=profile.to_dict(),
+            reason=reason,
+            created_by_id=actor.user_id,
+        )
+        enqueue_refresh_on_commit(Kind.PROFILE_CHANGED)
+        body = {"before": before.to_dict(), "after": profile.to_dict(), "reason": reason}
+        subject = f"scoring profile v{profile.version}"
+        append(
+            [EntryDraft(kind=Kind.PROFILE_CHANGED, actor=actor.name, subject=subject, body=body)]
+        )
+    return profile
+
+
+def _restate(agent_ids: Collection[str], because: str, now: float) -> tuple[list[EntryDraft], int]:
+    moment = math.floor(now)  # what a score looks at; so the stored time reproduces it
+    ids = _with_descendants(agent_ids)
+    profile = current_profile()
+    results = {
+        agent_id: score(inputs, moment, profile)
+        for agent_id, inputs in inputs_of(ids, moment, profile=profile).items()
+    }
+    before = dict(scores().about(ids).newest().values_list("agent_id", "total"))
+    named = because != PERIODIC
+    moved = {
+        agent_id: result
+        for agent_id, result in results.items()
+        if (named and agent_id in agent_ids) or before.get(agent_id) != result.total
+    }
+    rows = [_score_row(agent_id, result, because) for agent_id, result in sorted(moved.items())]
+    Score.objects.bulk_create(rows)
+    drafts = _drafts(rows, before, named)
+    return drafts, len(rows)
+
+
+def _with_descendants(agent_ids: Collection[str]) -> set[str]:
+    """These agents and all that were spawned below them: a parent's score bounds theirs."""
+    found = set(agent_ids)
+    generation = found
+    for _ in range(DESCENDANTS_MAX):
+        children = Agent.objects.filter(parent_id__in=generation).values_list("id", flat=True)
+        generation = set(children) - found
+        if not generation:
+            break
+        found |= generation
+    return found
+
+
+def _score_row(agent_id: str, result: TrustScore, because: str) -> Score:
+    return Score(
+        agent_id=agent_id,
+        total=result.total,
+        components=dict(result.components),
+        ceilings=[list(ceiling) for ceiling in result.ceilings],
+        reasons=list(result.reasons),
+        inputs=result.inputs.to_dict(),
+        profile_version=result.profile.version,
+        algorithm_version=ALGORITHM_VERSION,
+        because=because,
+        computed_at=datetime.fromtimestamp(result.now, UTC),
+    )
+
+
+def _drafts(rows: Sequence[Score], before: Mapping[str, int], named: bool) -> list[EntryDraft]:
+    """An entry for each score that moved by a named event or across a threshold in use."""
+    moved = [row for row in rows if before.get(row.agent_id) != row.total]
+    thresholds = thresholds_in_use() if moved and not named else frozenset()
+    drafts = []
+    for row in moved:
+        old = before.get(row.agent_id)
+        low, high = sorted((old or 0, row.total))
+        crossed = sorted(t for t in thresholds if low < t <= high)
+        if named or crossed:
+            drafts.append(_draft(row, old, crossed))
+    return drafts
+
+
+def _draft(row: Score, old: int | None, crossed: list[float]) -> EntryDraft:
+    return EntryDraft(
+        kind=Kind.SCORE_CHANGED,
+        actor=Actor.hub().name,
+        subject=row.agent_id,
+        score=row.total,
+        body={
+            "before": old,
+            "after": row.total,
+            "because": row.because,
+            "crossed": crossed,
+            "components": row.components,
+            "ceilings": row.ceilings,
+            "inputs": row.inputs,
+            "computedAt": int(row.computed_at.timestamp()),
+            "profile": row.profile_version,
+            "algorithm": row.algorithm_version,
+        },
+    )
+
+
+def _noted_today(agents: Collection[str], now: datetime) -> Counter[tuple[str, str, str]]:
+    rows = Violation.objects.filter(agent_id__in=agents, at__gt=now - timedelta(days=1))
+    counts = rows.order_by().values_list("agent_id", "severity", "rule").annotate(n=Count("id"))
+    return Counter({(agent, severity, rule): n for agent, severity, rule, n in counts})
+
+
+def _ensure_conduct(agents: Collection[str]) -> None:
+    Conduct.objects.bulk_create(
+        [Conduct(agent_id=agent) for agent in sorted(agents)], ignore_conflicts=True
+    )
+
+
+def _slide(window: str, more: str) -> str:
+    return (window + more)[-SIGNATURES_MAX:]
+
+
+def _creditable(
+    counted: Counter[tuple[str, str, date]],
+) -> Counter[tuple[str, str, date]]:
+    ids = {agent for agent, _, _ in counted} | {other for _, other, _ in counted}
+    agents = {agent.id: agent for agent in Agent.objects.filter(id__in=ids)}
+    kept: Counter[tuple[str, str, date]] = Counter()
+    for (agent_id, other_id, day), n in counted.items():
+        agent, other = agents.get(agent_id), agents.get(other_id)
+        if agent is None or other is None or n < 1:
+            continue
+        compromised = agent.compromised_since
+        sound = compromised is None or day < compromised.date()
+        if sound and agent.organisation_id != other.organisation_id:
+            kept[agent_id, other_id, day] = n
+    return kept
+
+
+def _upsert_traffic(counts: Mapping[tuple[str, str, date], int]) -> None:
+    GoodTraffic.objects.bulk_create(
+        [
+            GoodTraffic(agent_id=agent, counterparty=counterparty, day=day, count=count)
+            for (agent, counterparty, day), count in sorted(counts.items())
+        ],
+        update_conflicts=True,
+        unique_fields=["agent", "counterparty", "day"],
+        update_fields=["count"],
+    )
+
+
+def _sum_traffic(agents: Collection[str], today: date) -> None:
+    """Bring the agents' totals in line with their rows; assumes a transaction."""
+    recent = GoodTraffic.objects.filter(
+        agent_id__in=agents, day__gt=today - timedelta(days=TRAFFIC_DAYS)
+    )
+    sums = dict(recent.order_by().values_list("agent_id").annotate(n=Sum("count")))
+    changed = []
+    for row in Conduct.objects.filter(agent_id__in=agents).order_by("agent_id"):
+        if row.good_envelopes != sums.get(row.agent_id, 0):
+            row.good_envelopes = sums.get(row.agent_id, 0)
+            changed.append(row)
+    Conduct.objects.bulk_update(changed, ["good_envelopes"])

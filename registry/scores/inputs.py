@@ -1,0 +1,196 @@
+"""What the registry knows that a score is made of, for many agents with one query a table.
+
+trust.md, "The score". A violation counts for the agent that committed it, for the agent that
+spawned it and for the agents that it spawned, and for its organisation: in full for agents that
+registered after it, so that a fresh registration washes nothing off, and one severity milder for
+those that were there before.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from atp.errors import AttestationError, AttestationIssuer
+from atp.judgement import AttestationFacts, best_attestation
+from atp.scoring import Profile, ScoreInputs, Violation, score
+from atp.types import TrustLevel
+from registry.attestations.standing import issuer_standing
+from registry.scores.models import Conduct
+from registry.scores.offences import VIOLATIONS_MAX, Offence, load_offences
+from registry.scores.querysets import current_profile
+from registry.scores.registered import Member, Registered
+
+__all__ = ["Registered", "inputs_of"]
+
+MILDER = {"critical": "high", "high": "medium", "medium": "low"}
+
+_Key = TypeVar("_Key")
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known at one moment, by agent (offences by organisation, too)."""
+
+    now: float
+    profile: Profile
+    standing: Mapping[int, str]
+    registered: Registered
+    members: Mapping[str, Member]
+    conduct: Mapping[str, tuple[str, int]]
+    by_organisation: Mapping[int, list[Offence]]
+    by_agent: Mapping[str, list[Offence]]
+    by_parent: Mapping[str, list[Offence]]
+
+
+def inputs_of(
+    agent_ids: Collection[str],
+    now: float,
+    *,
+    profile: Profile | None = None,
+    standing: Mapping[int, str] | None = None,
+    registered: Registered | None = None,
+) -> dict[str, ScoreInputs]:
+    """The inputs of these agents' scores at `now`, in Unix seconds; unknown agents are left out.
+
+    Whoever keeps what changes with the epoch only (the profile in force, the standing of the
+    issuers, `Registered`) gives it, which leaves two queries.
+    """
+    if not agent_ids:
+        return {}
+    registered = registered or Registered()
+    members = registered.family(agent_ids)
+    profile = profile or current_profile()
+    offences = load_offences(members, now, profile)
+    known = _Known(
+        now=now,
+        profile=profile,
+        standing=issuer_standing(now) if standing is None else standing,
+        registered=registered,
+        members=members,
+        conduct=_load_conduct(members),
+        by_organisation=_grouped((o.organisation, o) for o in offences),
+        by_agent=_grouped((o.agent, o) for o in offences),
+        by_parent=_grouped((o.parent, o) for o in offences if o.parent),
+    )
+    found: dict[str, ScoreInputs] = {}
+    for member in members.values():
+        _compute(member, known, found, ())
+    return {agent_id: found[agent_id] for agent_id in agent_ids if agent_id in found}
+
+
+def _load_conduct(members: Mapping[str, Member]) -> dict[str, tuple[str, int]]:
+    rows = Conduct.objects.filter(agent_id__in=list(members))
+    return {
+        agent_id: (signatures, good)
+        for agent_id, signatures, good in rows.values_list(
+            "agent_id", "signatures", "good_envelopes"
+        )
+    }
+
+
+def _grouped(pairs: Iterable[tuple[_Key, Offence]]) -> dict[_Key, list[Offence]]:
+    groups: dict[_Key, list[Offence]] = defaultdict(list)
+    for key, offence in pairs:
+        groups[key].append(offence)
+    return groups
+
+
+def _compute(
+    member: Member, known: _Known, found: dict[str, ScoreInputs], below: tuple[str, ...]
+) -> ScoreInputs:
+    """The inputs of one agent, after those of the agents above it, whose score bounds its own."""
+    if member.id not in found:
+        best, algorithm = _vouched_for(member.id, known)
+        signatures, good_envelopes = known.conduct.get(member.id, ("", 0))
+        found[member.id] = ScoreInputs(
+            level=best.level if best else None,
+            issued_at=best.issued_at if best else None,
+            expires_at=best.expires_at if best else None,
+            declared_capabilities=member.declared,
+            attested_capabilities=tuple(sorted(best.capabilities)) if best else (),
+            key_algorithm=algorithm,
+            signatures_good=signatures.count("1"),
+            signatures_total=len(signatures),
+            good_envelopes=good_envelopes,
+            violations=_violations_of(member, known),
+            status=member.status,
+            parent_total=_parent_total(member, known, found, below),
+        )
+    return found[member.id]
+
+
+def _parent_total(
+    member: Member, known: _Known, found: dict[str, ScoreInputs], below: tuple[str, ...]
+) -> int | None:
+    """`None` for an agent that nobody spawned; 0 where what is above it can't be followed."""
+    if member.parent is None:
+        return None
+    parent = known.members.get(member.parent)
+    if parent is None or parent.id in (*below, member.id):
+        return 0
+    inputs = _compute(parent, known, found, (*below, member.id))
+    return score(inputs, known.now, known.profile).total
+
+
+def _vouched_for(agent_id: str, known: _Known) -> tuple[AttestationFacts | None, str | None]:
+    """The best attestation of the agent's keys, and that key's algorithm."""
+    keys = known.registered.keys(agent_id)
+    # An issuer that is not among those known now does not stand.
+    standing = [
+        facts
+        for issuer, facts in known.registered.attestations(agent_id)
+        if known.standing.get(issuer, AttestationIssuer.code) == ""
+    ]
+    best: tuple[AttestationFacts, str] | None = None
+    for kid, algorithm in keys:
+        try:
+            one = best_attestation(standing, kid=kid, now=known.now)
+        except AttestationError:
+            continue
+        if best is None or TrustLevel(one.level).rank > TrustLevel(best[0].level).rank:
+            best = (one, algorithm)
+    if best is None:
+        return None, keys[0][1] if keys else None
+    return best
+
+
+def _violations_of(member: Member, known: _Known) -> tuple[Violation, ...]:
+    offences = {
+        id(offence): offence
+        for group in (
+            known.by_organisation.get(member.organisation, ()),
+            known.by_agent.get(member.id, ()),
+            known.by_agent.get(member.parent or "", ()),
+            known.by_parent.get(member.id, ()),
+        )
+        for offence in group
+    }
+    shares = [share for offence in offences.values() if (share := _share(offence, member))]
+    if len(shares) > VIOLATIONS_MAX:
+        shares.sort(key=lambda share: _weight(share, known), reverse=True)
+        shares = shares[:VIOLATIONS_MAX]
+    return tuple(sorted(shares, key=lambda v: (-v.at, v.severity, v.rule)))
+
+
+def _share(offence: Offence, member: Member) -> Violation | None:
+    """What `offence` counts for `member`: in full, milder, or nothing."""
+    severity: str | None = offence.severity
+    rule = offence.rule
+    if offence.agent != member.id:
+        rule = f"{rule} (by {offence.agent})"
+        family = member.parent == offence.agent or offence.parent == member.id
+        if not family and member.created_at < offence.at:
+            severity = MILDER.get(offence.severity)
+    if severity is None:
+        return None
+    return Violation(severity, int(offence.at.timestamp()), offence.open, rule)
+
+
+def _weight(violation: Violation, known: _Known) -> tuple[bool, float]:
+    """What it costs now; an open critical one comes first, because it is a ceiling at any age."""
+    half_lives = (known.now - violation.at) / (known.profile.half_life_days * 86_400)
+    cost = known.profile.violation_percent.get(violation.severity, 100) * 0.5**half_lives
+    return violation.open and violation.severity == "critical", cost

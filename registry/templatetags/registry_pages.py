@@ -1,0 +1,135 @@
+"""What the officers' templates need: fingerprints, badges, and what waits for a decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django import template
+from django.urls import reverse
+from django.utils.safestring import SafeString
+
+from atp import fingerprint as fingerprints
+from registry.agents.models import Agent, AgentKey, EnrolmentToken
+from registry.attestations import admin as attestations
+from registry.attestations.querysets import State
+from registry.attestations.querysets import attestations as all_attestations
+from registry.issuers.models import Issuer
+from registry.officers.actor import Actor
+from registry.scores.models import Violation
+from registry.trail.kinds import Kind
+from registry.trail.models import Entry
+
+register = template.Library()
+
+EXPIRING = timedelta(days=14)
+ALARMING = timedelta(days=7)
+RECENT = 8
+NO_DECISIONS = {"admin", "trail", "export"}  # what officers do besides: sign in, read
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreLine:
+    """A line of a score's explanation, taken apart."""
+
+    points: str
+    words: str
+    costs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    count: int
+    one: str
+    several: str
+    url: str
+
+    @property
+    def words(self) -> str:
+        return self.one if self.count == 1 else self.several
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What officers have to do, and how far a new hub has got."""
+
+    registered: bool
+    enrolled: bool
+    first_steps: bool
+    tasks: list[Task]
+
+
+@register.filter
+def fingerprint(kid: str) -> str:
+    return fingerprints.fingerprint(kid)
+
+
+@register.filter
+def state_badge(state: State) -> SafeString:
+    return attestations.state_badge(state)
+
+
+@register.filter
+def score_line(line: str) -> ScoreLine:
+    points, _, words = line.partition(": ")
+    return ScoreLine(points, words, costs=not points.startswith("+"))
+
+
+@register.simple_tag
+def work_in_hand() -> Work:
+    """Half a dozen short queries."""
+    active = Agent.objects.active().exists()
+    return Work(
+        registered=active or Agent.objects.exists(),
+        enrolled=active or AgentKey.objects.exists(),
+        first_steps=not active,
+        tasks=[task for task in _tasks(datetime.now(UTC)) if task.count],
+    )
+
+
+@register.simple_tag
+def recent_decisions(user: Any) -> list[Entry]:
+    """What this officer decided last, as the trail has it."""
+    decided = [kind for kind in Kind if kind.about not in NO_DECISIONS]
+    entries = Entry.objects.filter(actor=Actor.of_user(user).name, kind__in=decided)
+    entries = entries.order_by("-index")
+    return list(entries.only("index", "time", "kind", "subject")[:RECENT])
+
+
+def _tasks(now: datetime) -> list[Task]:
+    agents = reverse("admin:registry_agent_changelist")
+    expiring = all_attestations().in_date_at(now).filter(expires_at__lt=now + EXPIRING)
+    tried_twice = EnrolmentToken.objects.filter(misused_at__gt=now - ALARMING)
+    return [
+        Task(
+            tried_twice.count(),
+            f"enrolment token was tried a second time in the last {ALARMING.days} days",
+            f"enrolment tokens were tried a second time in the last {ALARMING.days} days",
+            f"{reverse('admin:registry_enrolmenttoken_changelist')}?misused_at__isempty=0",
+        ),
+        Task(
+            AgentKey.objects.pending().exclude(agent__status="revoked").count(),
+            "key waits for its fingerprint to be compared",
+            "keys wait for their fingerprint to be compared",
+            f"{agents}?key=waiting",
+        ),
+        Task(
+            Violation.objects.filter(closed_at=None, severity="critical").count(),
+            "critical violation is open and holds scores down",
+            "critical violations are open and hold scores down",
+            f"{reverse('admin:registry_violation_changelist')}?severity__exact=critical",
+        ),
+        Task(
+            expiring.count(),
+            f"attestation expires within {EXPIRING.days} days",
+            f"attestations expire within {EXPIRING.days} days",
+            f"{reverse('admin:registry_attestation_changelist')}?validity=good&o=6",
+        ),
+        Task(
+            Issuer.objects.filter(status=Issuer.Status.SUSPENDED).count(),
+            "issuer is suspended, and with it all that it vouches for",
+            "issuers are suspended, and with them all that they vouch for",
+            f"{reverse('admin:registry_issuer_changelist')}?status__exact=suspended",
+        ),
+    ]

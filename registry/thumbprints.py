@@ -1,0 +1,17 @@
+"""One key, one purpose: a thumbprint is unique over agents, issuers and hub (trust.md)."""
+
+from __future__ import annotations
+
+from atp.errors import KeyInUse
+from registry.agents.models import AgentKey
+from registry.hub.models import HubKey
+from registry.issuers.models import IssuerKey
+
+
+def check_unused(kid: str) -> None:
+    """Raise `KeyInUse` where the thumbprint is registered, to whomever and however long ago.
+
+    Called after `bump_epoch`, whose lock keeps two registrations from passing side by side.
+    """
+    if any(model.objects.filter(kid=kid).exists() for model in (AgentKey, IssuerKey, HubKey)):
+        raise KeyInUse("this key is registered already; make a new one")

@@ -1,0 +1,231 @@
+"""Appending to the trail: the last statement of every transaction that makes something true.
+
+(1) bodies and their digests, before anybody waits; (2) the log lock; (3) the end of the log, and
+the epoch, read behind the lock; (4) leaves and hashes; (5) rows. The lock is held from (2) to the
+commit, so nothing may follow but the commit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from django.conf import settings
+from django.db import connection, transaction
+
+from registry.bulk import insert_rows
+from registry.officers.actor import Actor
+from registry.trail import leaves
+from registry.trail.kinds import Kind
+from registry.trail.models import Entry, EntryBody, RefusalCount
+
+MOST_ENTRIES = 256  # a hold of the log lock (provenance.md, "Entry")
+LOG_LOCK = int.from_bytes(sha256(b"atp trail").digest()[:8], "big", signed=True)
+
+_COLUMNS = (*leaves.HEADER, "leaf", "leaf_hash")
+_BODY_COLUMNS = ("entry_id", "content", "reason")
+_MEMBERS = tuple(leaves.HEADER.values())
+_TEXTS = tuple(leaves.HEADER)[4:-1]  # between index, time, hub, kind and score
+_LIMITS = tuple(getattr(Entry._meta.get_field(name), "max_length", 0) for name in _TEXTS)
+_texts = attrgetter(*_TEXTS)
+
+_HEAD = """
+SELECT hub.hub_id, hub.epoch, last."index", last."time" FROM registry_hub AS hub
+LEFT JOIN (
+    SELECT "index", "time" FROM registry_entry ORDER BY "index" DESC LIMIT 1
+) AS last ON TRUE
+"""
+# One trip for three statements: each sees what was committed before it, so the last sees all that
+# the former holder of the lock wrote. (In one statement it would see what stood before the wait.)
+_LOCK = f"SET LOCAL lock_timeout = {{}}; SELECT pg_advisory_xact_lock({LOG_LOCK});{_HEAD}"
+
+_COUNT_UP = """
+INSERT INTO registry_refusalcount (agent, code, minute, count) VALUES {rows}
+ON CONFLICT (agent, code, minute) DO UPDATE SET count = registry_refusalcount.count + excluded.count
+"""
+
+
+class EpochMoved(Exception):
+    """The registry changed after the facts of this transaction were read."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryDraft:
+    """An entry before it has its place; people appear by pseudonym."""
+
+    kind: Kind
+    actor: str = ""
+    subject: str = ""
+    sender: str = ""
+    recipient: str = ""
+    message_id: str = ""
+    request_id: str = ""
+    sensitivity: str = ""
+    verdict: str = ""
+    policy: str = ""
+    rule: str = ""
+    issuer: str = ""
+    score: int | None = None
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    hub: str
+    epoch: int
+    index: int
+    time: datetime
+
+
+def append(drafts: Sequence[EntryDraft], *, expected_epoch: int | None = None) -> int:
+    """Append entries in their order; gives back the index of the first.
+
+    Must be the last write of an `atomic` block: it takes the log lock, which the commit releases.
+    Raises `EpochMoved`, with nothing written, when the registry's epoch isn't `expected_epoch`,
+    and `OperationalError` when the lock can't be had in time.
+    """
+    if not connection.in_atomic_block:
+        raise transaction.TransactionManagementError("append() belongs into an atomic block")
+    if len(drafts) > MOST_ENTRIES:
+        raise ValueError(f"{len(drafts)} entries; at most {MOST_ENTRIES} are appended at once")
+    bodies = _bodies(drafts)  # (1)
+    head = _find_end(lock=bool(drafts))  # (2) (3)
+    if expected_epoch is not None and head.epoch != expected_epoch:
+        raise EpochMoved(f"epoch {head.epoch}, facts of {expected_epoch}")
+    time = leaves.write_time(head.time)
+    rows = [
+        _row(draft, index, head, time, leaves.body_digest(body))  # (4)
+        for index, (draft, body) in enumerate(zip(drafts, bodies, strict=True), head.index)
+    ]
+    insert_rows(Entry, _COLUMNS, rows)  # (5)
+    reasons = [_reason(draft.body) for draft in drafts]
+    indexes = range(head.index, head.index + len(drafts))
+    insert_rows(EntryBody, _BODY_COLUMNS, list(zip(indexes, bodies, reasons, strict=True)))
+    return head.index
+
+
+def _bodies(drafts: Sequence[EntryDraft]) -> list[bytes]:
+    salts = os.urandom(leaves.SALT_BYTES * len(drafts)).hex()
+    width = 2 * leaves.SALT_BYTES
+    bodies = []
+    for place, draft in enumerate(drafts):
+        _check(draft)
+        salt = salts[place * width : (place + 1) * width]
+        bodies.append(leaves.canonical({**draft.body, "salt": salt}))
+    return bodies
+
+
+def _check(draft: EntryDraft) -> None:
+    """Refuse, on every database alike, what a column of PostgreSQL has no room for."""
+    for text, most in zip(_texts(draft), _LIMITS, strict=True):
+        if len(text) > most:
+            raise ValueError(f"{text[:40]!r}... in a {draft.kind} entry exceeds {most} characters")
+    if "salt" in draft.body:
+        raise ValueError(f"the body of a {draft.kind} entry brings its own salt")
+
+
+def _reason(body: Mapping[str, Any]) -> str:
+    """Why, in the words that a body may hold: an officer's, or a verdict's code and detail."""
+    words = body.get("reason") or body.get("detail") or ""
+    code = body.get("code") or ""
+    reason = ": ".join(part for part in (code, words) if isinstance(part, str) and part)
+    return reason[: EntryBody.REASON_MAX_CHARS]
+
+
+def _find_end(*, lock: bool) -> _Head:
+    """Where the log ends, read behind the log lock. SQLite has one writer: this one.
+
+    Who has nothing to append looks at the epoch only and keeps nobody waiting.
+    """
+    with connection.cursor() as cursor:
+        if lock and connection.vendor == "postgresql":
+            cursor.execute(_LOCK.format(int(settings.ATP_TRAIL_LOCK_SECONDS * 1000)))
+            while cursor.nextset():
+                pass
+        else:
+            cursor.execute(_HEAD)
+        row = cursor.fetchone()
+    if row is None:
+        raise RuntimeError("the hub has no row yet; registry.hub.actions.ensure_hub() makes it")
+    hub, epoch, last_index, last_time = row
+    now = datetime.now(UTC)
+    if last_index is None:
+        return _Head(hub, epoch, 0, now)
+    if last_time.tzinfo is None:  # SQLite holds UTC without saying so
+        last_time = last_time.replace(tzinfo=UTC)
+    return _Head(hub, epoch, last_index + 1, max(now, last_time))
+
+
+def _row(
+    draft: EntryDraft, index: int, head: _Head, time: str, body_digest: str
+) -> tuple[Any, ...]:
+    texts = _texts(draft)
+    kind = str(draft.kind)
+    header = (index, time, head.hub, kind, *texts, draft.score)
+    leaf = leaves.make_leaf(zip(_MEMBERS, header, strict=True), body_digest=body_digest)
+    return (index, head.time, head.hub, kind, *texts, draft.score, leaf, leaves.leaf_hash(leaf))
+
+
+def record_reading(kind: Kind, actor: Actor, *, subject: str, asked: Mapping[str, Any]) -> int:
+    """Enter that somebody reads the trail, before they do; how many entries there were until then.
+
+    A reader who looks at entries below that number sees the log as it stood, however long it takes.
+    """
+    draft = EntryDraft(kind, actor=actor.name, subject=subject, body=asked)
+    with transaction.atomic():
+        return append([draft])
+
+
+def count_refusals(counts: Mapping[tuple[str, str], int], now: datetime) -> None:
+    """Add to the counts of this minute, by (agent or "", code), in the caller's transaction.
+
+    Rows are locked in sorted order, before the log: two lanes can't wait for each other.
+    """
+    if not counts:
+        return
+    minute = connection.ops.adapt_datetimefield_value(now.replace(second=0, microsecond=0))
+    rows = ", ".join(["(%s, %s, %s, %s)"] * len(counts))
+    parameters = [
+        v for (agent, code), n in sorted(counts.items()) for v in (agent, code, minute, n)
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNT_UP.format(rows=rows), parameters)
+
+
+def summarise_refusals(now: datetime) -> int:
+    """Enter what was counted in minutes that are over, and count anew; how many rows that were.
+
+    One entry an agent and code, at most `MOST_ENTRIES` counts a call: call again while there are.
+    """
+    over = now.replace(second=0, microsecond=0)
+    with transaction.atomic():
+        due = RefusalCount.objects.select_for_update(skip_locked=True).filter(minute__lt=over)
+        rows = list(due.order_by("agent", "code", "minute")[:MOST_ENTRIES])
+        RefusalCount.objects.filter(pk__in=[row.pk for row in rows]).delete()
+        groups = groupby(rows, key=lambda row: (row.agent, row.code))
+        drafts = [_summary(agent, code, list(counts)) for (agent, code), counts in groups]
+        if drafts:
+            append(drafts)
+    return len(rows)
+
+
+def _summary(agent: str, code: str, counts: Sequence[RefusalCount]) -> EntryDraft:
+    total = sum(row.count for row in counts)
+    return EntryDraft(
+        kind=Kind.REFUSALS_COUNTED,
+        actor="hub",
+        subject=code,
+        sender=agent,
+        body={
+            "code": code,
+            "detail": f"refused {total} times" if total > 1 else "refused once",
+            "count": total,
+            "minutes": [[leaves.write_time(row.minute), row.count] for row in counts],
+        },
+    )

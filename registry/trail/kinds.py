@@ -1,0 +1,80 @@
+"""What can happen, as the closed list of kinds of entries (provenance.md, "Entry")."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """`subject.event`; an auditor filters by these, so a name never changes its meaning."""
+
+    LOG_STARTED = "log.started"
+    HUB_KEY_ROTATED = "hub.key_rotated"
+    HUB_KEYS_RESEALED = "hub.keys_resealed"
+
+    ENVELOPE_ACCEPTED = "envelope.accepted"
+    ENVELOPE_DENIED = "envelope.denied"
+    ENVELOPE_WITHHELD = "envelope.withheld"
+    ENVELOPE_RELEASED = "envelope.released"
+    ENVELOPE_EXPIRED = "envelope.expired"
+    ENVELOPE_POISONED = "envelope.poisoned"
+    DELIVERY_ACKNOWLEDGED = "delivery.acknowledged"
+    REFUSALS_COUNTED = "refusals.counted"
+
+    SESSION_OPENED = "session.opened"
+    SESSION_CLOSED = "session.closed"
+    SESSION_SUPERSEDED = "session.superseded"
+
+    ORGANISATION_CREATED = "organisation.created"
+    ORGANISATION_CHANGED = "organisation.changed"
+    TAG_CREATED = "tag.created"
+    TAG_CHANGED = "tag.changed"
+    AGENT_CREATED = "agent.created"
+    AGENT_CHANGED = "agent.changed"
+    AGENT_INVITED = "agent.invited"
+    AGENT_ENROLLED = "agent.enrolled"
+    AGENT_APPROVED = "agent.approved"
+    AGENT_SUSPENDED = "agent.suspended"
+    AGENT_RESTORED = "agent.restored"
+    AGENT_REVOKED = "agent.revoked"
+    KEY_ADDED = "key.added"
+    KEY_APPROVED = "key.approved"
+    KEY_REFUSED = "key.refused"
+    KEY_ROTATED = "key.rotated"
+    KEY_REVOKED = "key.revoked"
+
+    ISSUER_CREATED = "issuer.created"
+    ISSUER_CHANGED = "issuer.changed"
+    ISSUER_SUSPENDED = "issuer.suspended"
+    ISSUER_RESTORED = "issuer.restored"
+    ISSUER_REVOKED = "issuer.revoked"
+    ATTESTATION_ISSUED = "attestation.issued"
+    ATTESTATION_VERIFIED = "attestation.verified"
+    ATTESTATION_RENEWED = "attestation.renewed"
+    ATTESTATION_EXPIRED = "attestation.expired"
+    ATTESTATION_REVOKED = "attestation.revoked"
+
+    POLICY_CREATED = "policy.created"
+    POLICY_CHANGED = "policy.changed"
+    PROFILE_CHANGED = "profile.changed"
+    SCORE_CHANGED = "score.changed"
+    VIOLATION_RECORDED = "violation.recorded"
+    VIOLATION_CLOSED = "violation.closed"
+
+    ADMIN_LOGIN = "admin.login"
+    ADMIN_DENIED = "admin.denied"
+    OFFICER_CREATED = "officer.created"
+    OFFICER_CHANGED = "officer.changed"
+    TRAIL_QUERIED = "trail.queried"
+    EXPORT_CREATED = "export.created"
+    TASK_REQUESTED = "task.requested"
+
+    @property
+    def about(self) -> str:
+        """The part before the dot."""
+        return self.value.partition(".")[0]
+
+
+def kinds_named(text: str) -> list[Kind]:
+    """The kind that is called so, or all of `subject.*`; none where there is no such thing."""
+    return [kind for kind in Kind if text in (kind.value, f"{kind.about}.*")]

@@ -1,0 +1,109 @@
+"""The trail: one row per event, appended with the event, never changed (provenance.md, "Entry")."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from django.db import models
+
+from registry.trail.querysets import AppendOnlyQuerySet, EntryQuerySet
+
+
+class AppendOnly(models.Model):
+    """Refuses change and deletion; database triggers refuse them to everybody else."""
+
+    class Meta:
+        abstract = True
+
+    def save(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} rows are appended by registry.trail.actions only")
+
+    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} rows are never deleted")
+
+
+class Entry(AppendOnly):
+    """The header of an entry, its leaf and the leaf's hash (RFC 9162, section 2.1.1)."""
+
+    index = models.BigIntegerField(primary_key=True)
+    time = models.DateTimeField()
+    hub = models.CharField(max_length=64)
+    kind = models.CharField(max_length=40)
+    actor = models.CharField(max_length=140, blank=True)
+    subject = models.CharField(max_length=200, blank=True)
+    sender = models.CharField(max_length=128, blank=True)
+    recipient = models.CharField(max_length=128, blank=True)
+    message_id = models.CharField(max_length=36, blank=True)
+    request_id = models.CharField(max_length=128, blank=True)
+    sensitivity = models.CharField(max_length=12, blank=True)
+    verdict = models.CharField(max_length=12, blank=True)
+    policy = models.CharField(max_length=120, blank=True)
+    rule = models.CharField(max_length=160, blank=True)
+    issuer = models.CharField(max_length=120, blank=True)
+    score = models.PositiveSmallIntegerField(null=True, blank=True)
+    leaf = models.BinaryField()
+    leaf_hash = models.BinaryField()
+
+    objects = EntryQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["index"]
+        verbose_name_plural = "entries"
+        indexes = [
+            models.Index(fields=["time", "index"], name="entry_time"),
+            models.Index(fields=["kind", "index"], name="entry_kind"),
+            models.Index(fields=["sender", "index"], name="entry_sender"),
+            models.Index(fields=["recipient", "index"], name="entry_recipient"),
+            models.Index(fields=["message_id"], name="entry_message"),
+            models.Index(fields=["request_id"], name="entry_request"),
+            models.Index(fields=["actor", "index"], name="entry_actor"),
+            models.Index(fields=["subject", "index"], name="entry_subject"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.index} {self.kind}"
+
+
+class EntryBody(AppendOnly):
+    """The rest of an entry, as the RFC 8785 bytes whose SHA-256 is in the leaf.
+
+    `reason` repeats in words why, for lists and searches; it goes when the body is erased.
+    """
+
+    REASON_MAX_CHARS = 400
+
+    entry = models.OneToOneField(
+        Entry,
+        primary_key=True,
+        on_delete=models.PROTECT,
+        related_name="body",
+        db_column="index",
+        db_constraint=False,  # one function writes both; PostgreSQL would look each one up again
+    )
+    content = models.BinaryField()
+    reason = models.CharField(max_length=REASON_MAX_CHARS, blank=True, db_default="")
+
+    objects = AppendOnlyQuerySet["EntryBody"].as_manager()
+
+    class Meta:
+        verbose_name_plural = "entry bodies"
+
+    def __str__(self) -> str:
+        return f"body of entry {self.entry_id}"
+
+
+class RefusalCount(models.Model):
+    """Repetitive refusals, counted per agent, code and minute until a summary is entered."""
+
+    agent = models.CharField(max_length=128, blank=True)
+    code = models.CharField(max_length=40)
+    minute = models.DateTimeField()
+    count = models.PositiveIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint("agent", "code", "minute", name="refusal_count_of_a_minute")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.count} x {self.code} by {self.agent or 'nobody known'}"
