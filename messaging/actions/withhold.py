@@ -1,0 +1,135 @@
+"""Mail that will not be delivered after all: withheld or expired; or not now: held."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import reduce
+from operator import or_
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Count, Min, Q, QuerySet
+from django.db.models.functions import Greatest
+
+from atp.errors import ClockExpired, IdentityNotActive
+from messaging.models import Delivery, Mailbox
+from registry.trail.actions import EntryDraft, append
+from registry.trail.kinds import Kind
+
+MOST_A_TIME = 256  # entries a hold of the log lock (provenance.md, "Entry")
+BOXES_A_TIME = 64  # mailboxes locked together, so that no lane waits long for one
+
+
+def withhold(deliveries: Sequence[Delivery], code: str) -> None:
+    """Keep back waiting deliveries whose sender or key was revoked; changes the given rows too."""
+    _end(deliveries, Delivery.State.WITHHELD, code, Kind.ENVELOPE_WITHHELD)
+
+
+def hold(deliveries: Sequence[Delivery]) -> None:
+    """Keep back waiting deliveries for as long as their sender is suspended; changes the rows."""
+    _end(deliveries, Delivery.State.HELD, IdentityNotActive.code, Kind.ENVELOPE_WITHHELD)
+
+
+def expire_waiting(deliveries: Sequence[Delivery]) -> None:
+    """Mark waiting deliveries that came too late for their recipient; changes the rows too."""
+    _end(deliveries, Delivery.State.EXPIRED, ClockExpired.code, Kind.ENVELOPE_EXPIRED)
+
+
+def expire(now: datetime) -> int:
+    """Mark what expired before its recipient came for it; how many.
+
+    Only streams in which something may be due are looked at, many of them at once, so that the
+    cost follows what expires and neither what waits nor what was ever sent.
+    """
+    expired, last = 0, 0
+    while (looked_at := _expire_some(now, behind=last)) is not None:
+        last, n = looked_at
+        expired += n
+    return expired
+
+
+def _expire_some(now: datetime, *, behind: int) -> tuple[int, int] | None:
+    """The last mailbox looked at, and how much expired; `None` when no mailbox is due.
+
+    Mailboxes are locked before their deliveries, as who acknowledges does; one that a batch or
+    another sweep holds is left for the next time.
+    """
+    with transaction.atomic():
+        boxes = list(
+            Mailbox.objects.select_for_update(skip_locked=True)
+            .filter(Q(next_expiry__lte=now) | Q(next_expiry=None), pk__gt=behind)
+            .filter(last_seq__gt=Greatest("acked_seq", "swept_seq"))
+            .order_by("pk")[:BOXES_A_TIME]
+        )
+        if not boxes:
+            return None
+        due = list(
+            _waiting_in(boxes)
+            .filter(expires_at__lte=now)
+            .select_for_update(of=("self",))
+            .select_related("envelope")
+            .order_by("expires_at", "pk")[:MOST_A_TIME]  # by place, PostgreSQL reads every stream
+        )
+        Delivery.objects.filter(pk__in=[row.pk for row in due]).update(
+            state=Delivery.State.EXPIRED, code=ClockExpired.code
+        )
+        _restate(boxes)
+        if due:
+            append([entry_of(Kind.ENVELOPE_EXPIRED, row) for row in due])
+    more = len(due) == MOST_A_TIME
+    return (behind if more else boxes[-1].pk), len(due)
+
+
+def _waiting_in(boxes: Sequence[Mailbox]) -> QuerySet[Delivery]:
+    """What waits in these mailboxes; each from its own place on, so that no other row is read."""
+    places = (Q(recipient_id=b.agent_id, stream=b.stream, seq__gt=b.done_seq) for b in boxes)
+    return Delivery.objects.filter(reduce(or_, places), state=Delivery.State.WAITING)
+
+
+def _restate(boxes: Sequence[Mailbox]) -> None:
+    """Note what is left to wait in these mailboxes, which the caller has locked."""
+    places = _waiting_in(boxes).order_by().values_list("recipient_id", "stream")
+    left = {
+        (agent, stream): (first, count, soonest)
+        for agent, stream, first, count, soonest in places.annotate(
+            Min("seq"), Count("seq"), Min("expires_at")
+        )
+    }
+    for box in boxes:
+        nothing = (box.last_seq + 1, 0, None)
+        first, count, box.next_expiry = left.get((box.agent_id, box.stream), nothing)
+        box.swept_seq = first - 1
+        box.ended = box.last_seq - box.swept_seq - count
+    Mailbox.objects.bulk_update(boxes, ["swept_seq", "ended", "next_expiry"])
+
+
+def _end(deliveries: Sequence[Delivery], state: str, code: str, kind: Kind) -> None:
+    with transaction.atomic():
+        for row in deliveries:
+            row.state, row.code = state, code
+        waiting = Delivery.objects.filter(
+            pk__in=[row.pk for row in deliveries], state=Delivery.State.WAITING
+        )
+        changed = set(waiting.select_for_update().values_list("pk", flat=True))
+        waiting.update(state=state, code=code)
+        drafts = [entry_of(kind, row) for row in deliveries if row.pk in changed]
+        if drafts:
+            append(drafts)
+
+
+def entry_of(kind: Kind, row: Delivery, body: Mapping[str, Any] | None = None) -> EntryDraft:
+    """The entry of what became of a delivery, whose envelope has been read with it."""
+    envelope = row.envelope
+    return EntryDraft(
+        kind=kind,
+        actor="hub",
+        subject=envelope.message_id,
+        sender=row.sender,
+        recipient=row.recipient_id,
+        message_id=envelope.message_id,
+        request_id=envelope.request_id,
+        sensitivity=envelope.sensitivity,
+        verdict=kind.value.partition(".")[2],
+        body=body or {"stream": row.stream, "seq": row.seq, "code": row.code or ClockExpired.code},
+    )

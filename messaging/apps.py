@@ -1,0 +1,18 @@
+"""The messaging app: envelopes in flight, and whatever needs both registry and traffic."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class MessagingConfig(AppConfig):
+    name = "messaging"
+    verbose_name = "Messages"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from messaging import presence, tasks  # noqa: F401  # a task is known once imported
+        from messaging.health import signs  # noqa: F401  # listens to Celery, as recording does
+        from registry import hooks
+
+        hooks.fill(close_sockets=presence.close_sockets, online_agents=presence.online_agents)

@@ -1,0 +1,157 @@
+"""One agent's socket, as its node sees it: what waits to be written, and how far each stream is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from django.conf import settings
+
+logger = logging.getLogger(__name__)
+
+Send = Callable[[dict[str, object]], Awaitable[None]]
+
+OUTBOX_BYTES = 4_194_304  # written faster than the agent reads: then its streams wait in the rows
+WINDOW_BYTES = 4_194_304  # read without a receipt; then the socket is not read for a while
+STALLED_SECONDS = 30.0  # one write that takes longer: the agent does not read
+
+
+@dataclass(slots=True)
+class StreamPosition:
+    """How far a stream has been written to this socket, and acknowledged."""
+
+    sent: int = 0
+    acked: int = 0
+    behind: bool = False  # rows beyond `sent` wait in the database
+    reading: bool = False
+    heard: int = 0  # the highest ack that came; acks are cumulative, so one stands for all
+    refused: dict[int, str] = field(default_factory=dict)
+    acking: bool = False  # what was heard waits to be written down
+
+    @property
+    def window(self) -> int:
+        """How many deliveries may be under way without an acknowledgement."""
+        window: int = settings.ATP_DELIVERY_WINDOW
+        return window
+
+    @property
+    def room(self) -> int:
+        """How many of them are left."""
+        return max(0, self.window - (self.sent - self.acked))
+
+
+@dataclass(slots=True)
+class Connection:
+    """Bounded on both sides: `outstanding` frames read without a receipt, bytes not yet written."""
+
+    agent: str
+    session: str
+    send: Send
+    streams: dict[str, StreamPosition] = field(default_factory=dict)
+    outstanding: int = 0
+    close_code: str = ""
+    paused: bool = False  # no envelope is taken any more: the node is about to stop
+    _outbox: deque[str] = field(default_factory=deque)
+    _outbox_bytes: int = 0
+    _sizes: deque[int] = field(default_factory=deque)  # of envelopes taken, without a receipt
+    _window_bytes: int = 0
+    _pump: asyncio.Task[None] | None = None
+    _room: asyncio.Event | None = None
+    _closed: asyncio.Event = field(default_factory=asyncio.Event)
+    _drained: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def position(self, stream: str) -> StreamPosition:
+        return self.streams.setdefault(stream, StreamPosition())
+
+    @property
+    def writable(self) -> bool:
+        """Whether the outbox has room for more deliveries."""
+        return self._outbox_bytes < OUTBOX_BYTES
+
+    def write(self, text: str) -> None:
+        """Queue a message; a pump writes while there is something, and is gone when there isn't."""
+        if self.close_code:
+            return
+        self._outbox.append(text)
+        self._outbox_bytes += len(text)
+        if not self.writable:
+            self._drained.clear()
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._write_all())
+
+    def settled(self, count: int) -> None:
+        """`count` envelopes are done with: their places in the window are free again."""
+        self.outstanding -= count
+        for _ in range(count):
+            self._window_bytes -= self._sizes.popleft()
+        self._go_on_reading()
+
+    async def window_open(self, size: int) -> None:
+        """Wait until an envelope of `size` may be taken; meanwhile the socket is not read."""
+        while not self._has_window and not self.close_code:
+            self._room = asyncio.Event()
+            await self._room.wait()
+        self._room = None
+        self._sizes.append(size)
+        self._window_bytes += size
+
+    @property
+    def _has_window(self) -> bool:
+        free = self.outstanding < settings.ATP_WINDOW and self._window_bytes < WINDOW_BYTES
+        return free and not self.paused
+
+    def _go_on_reading(self) -> None:
+        if self._room is not None and self._has_window:
+            self._room.set()
+
+    def close(self, code: str) -> None:
+        """Have the socket closed; what waits to be written is dropped, it is in the database."""
+        if not self.close_code:
+            self.close_code = code
+            self._outbox.clear()
+            self._closed.set()
+            self._drained.set()
+            if self._room is not None:
+                self._room.set()
+
+    async def closed(self) -> str:
+        await self._closed.wait()
+        return self.close_code
+
+    async def drained(self) -> None:
+        """Wait until the outbox has room for more deliveries, or the socket is closed."""
+        if not self.writable:
+            await self._drained.wait()
+
+    async def written(self) -> None:
+        """Wait until all that was queued has been handed to the socket."""
+        if self._pump is not None:
+            await asyncio.wait({self._pump})
+
+    async def stop_writing(self) -> None:
+        if self._pump is not None:
+            self._pump.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._pump
+
+    async def _write_all(self) -> None:
+        try:
+            while self._outbox:
+                text = self._outbox.popleft()
+                message: dict[str, object] = {"type": "websocket.send", "text": text}
+                async with asyncio.timeout(STALLED_SECONDS):
+                    await self.send(message)
+                self._outbox_bytes -= len(text)
+                if self.writable:
+                    self._drained.set()
+        except TimeoutError:
+            logger.warning("agent %s does not read; closing its socket", self.agent)
+            self.close("flow.window")
+        except Exception:  # the socket broke under us: the read side sees it too
+            self.close("session.transport")
+        finally:
+            self._pump = None

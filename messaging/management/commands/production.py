@@ -1,0 +1,40 @@
+"""`manage.py production`: two nodes, two workers and beat on this machine, for trying it out."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+
+from messaging.boot import StartRefused
+from messaging.troupe import run_troupe
+
+
+class Command(BaseCommand):
+    requires_system_checks = []  # `run_troupe` runs them, and says in a sentence what is wrong
+    help = (
+        "Run nodes, Celery workers and beat together against PostgreSQL, Redis and a broker "
+        "(ATP_DATABASE_URL, ATP_REDIS_URL, ATP_BROKER_URL). Whichever process dies is started "
+        "again, so kill what you like. Ctrl-C ends all of them."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--nodes", type=int, default=2, help="on ATP_PORT and the ports after")
+        parser.add_argument("--workers", type=int, default=2)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            run_troupe(
+                first_port=settings.ATP_PORT,
+                nodes=options["nodes"],
+                workers=options["workers"],
+                say=self._say,
+            )
+        except StartRefused as exc:
+            sys.exit(str(exc))
+
+    def _say(self, text: str) -> None:
+        self.stdout.write(text)
+        self.stdout.flush()

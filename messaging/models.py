@@ -1,0 +1,263 @@
+"""Envelopes, deliveries and sessions. Written by `messaging.actions` only."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from messaging.health.models import Process as Process
+from messaging.periodic.models import BackgroundTask as BackgroundTask
+from messaging.periodic.models import TaskRun as TaskRun
+from registry.models import Agent
+
+
+class Node(models.Model):
+    """A serving process of the hub. Its sessions live only while its lease does."""
+
+    id = models.UUIDField("boot id", primary_key=True)
+    name = models.CharField(max_length=120)
+    channel = models.CharField(max_length=100, help_text="Its channel in the channel layer.")
+    started_at = models.DateTimeField()
+    lease_until = models.DateTimeField(help_text="By the database's clock.")
+    stopped_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-started_at"]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({str(self.id)[:8]})"
+
+
+class Session(models.Model):
+    """One authenticated connection of an agent; rows stay for the officers."""
+
+    id = models.UUIDField(primary_key=True)
+    agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="sessions")
+    node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="sessions")
+    kid = models.CharField("key", max_length=64)
+    remote_address = models.CharField(max_length=64, blank=True)
+    client = models.CharField(max_length=120, blank=True, help_text="What the SDK says it is.")
+    opened_at = models.DateTimeField()
+    closed_at = models.DateTimeField(null=True, blank=True)
+    close_code = models.CharField(max_length=40, blank=True)
+
+    class Meta:
+        ordering = ["-opened_at"]
+        indexes = [
+            models.Index(fields=["agent", "-opened_at"], name="session_of_agent"),
+            models.Index(
+                fields=["node"], name="session_live", condition=models.Q(closed_at__isnull=True)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.agent_id} {str(self.id)[:8]}"
+
+
+class Presence(models.Model):
+    """Where an agent is connected now. A batch or ack whose session is not this one is fenced off.
+
+    A login replaces the row's session in one statement, so the session id is the generation.
+    """
+
+    agent = models.OneToOneField(Agent, primary_key=True, on_delete=models.PROTECT)
+    session_id = models.UUIDField()
+    node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="presences")
+    takeovers = models.PositiveIntegerField(
+        default=0, help_text="Sessions replaced while live; repeated ones raise an alarm."
+    )
+
+    class Meta:
+        verbose_name_plural = "presences"
+
+    def __str__(self) -> str:
+        return f"{self.agent_id} on {self.node_id}"
+
+
+class Batch(models.Model):
+    """A batch that was judged: when the same batch comes back, its receipts are told again."""
+
+    id = models.CharField(max_length=36, primary_key=True)
+    unstored = models.JSONField(
+        default=list, help_text="Receipts of the envelopes that left no row: invalid, throttled."
+    )
+    judged_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name_plural = "batches"
+        indexes = [models.Index(fields=["judged_at"], name="batch_judged")]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class Envelope(models.Model):
+    """A judged envelope, as the canonical bytes that its sender signed."""
+
+    class Status(models.TextChoices):
+        ACCEPTED = "accepted", "accepted"
+        DENIED = "denied", "denied"
+
+    sender = models.ForeignKey(
+        Agent,
+        on_delete=models.PROTECT,
+        related_name="sent_envelopes",
+        db_constraint=False,
+        db_index=False,  # it is the first column of another
+    )
+    message_id = models.CharField(max_length=36)
+    digest = models.CharField(max_length=43)
+    kid = models.CharField("key", max_length=64)
+    message_type = models.CharField(max_length=16)
+    target = models.CharField(max_length=128)
+    request_id = models.CharField(max_length=128, blank=True)
+    answers = models.CharField(
+        max_length=43, blank=True, help_text="Digest of the request that a response answers."
+    )
+    sensitivity = models.CharField(max_length=12)
+    requires_trust = models.CharField(max_length=12, blank=True)
+    status = models.CharField(max_length=12, choices=Status.choices)
+    code = models.CharField(max_length=40, blank=True)
+    detail = models.CharField(max_length=300, blank=True)
+    score = models.PositiveSmallIntegerField()
+    level = models.CharField(max_length=12, blank=True)
+    chain_lowest_level = models.CharField(max_length=12, blank=True)
+    chain_lowest_score = models.PositiveSmallIntegerField(default=0)
+    chain_depth = models.PositiveSmallIntegerField(
+        default=1, help_text="How many envelopes led to this one, itself included."
+    )
+    recipients = models.PositiveIntegerField(default=0)
+    judged_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    batch_id = models.CharField(max_length=36)
+    fan_out = models.JSONField(
+        null=True, blank=True, help_text="Recipients of a broadcast not yet given a delivery."
+    )
+    notify = models.BooleanField(default=False)
+    size = models.PositiveIntegerField(help_text="Bytes of the canonical form.")
+    content = models.BinaryField()
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint("message_id", "sender", name="envelope_of_sender"),
+        ]
+        indexes = [
+            models.Index(fields=["sender", "status", "judged_at"], name="envelope_rate"),
+            models.Index(fields=["target", "id"], name="envelope_target"),
+            models.Index(fields=["digest"], name="envelope_digest"),
+            models.Index(
+                fields=["answers"], name="envelope_answers", condition=~models.Q(answers="")
+            ),
+            models.Index(
+                fields=["id"], name="envelope_fan_out", condition=models.Q(fan_out__isnull=False)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.sender_id} to {self.target}: {self.message_id}"
+
+
+class Delivery(models.Model):
+    """One place in a recipient's stream. `seq` is gapless; acks are on the mailbox."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting", "waiting or acknowledged"
+        REFUSED = "refused", "refused by the recipient"
+        WITHHELD = "withheld", "withheld: it never comes at this place"
+        HELD = "held", "held: its sender is suspended"
+        EXPIRED = "expired", "expired before it was delivered"
+
+    envelope = models.ForeignKey(
+        Envelope, on_delete=models.PROTECT, related_name="deliveries", db_constraint=False
+    )
+    recipient = models.ForeignKey(
+        Agent,
+        on_delete=models.PROTECT,
+        related_name="deliveries",
+        db_constraint=False,
+        db_index=False,  # it is the first column of the others
+    )
+    stream = models.CharField(max_length=8)
+    seq = models.BigIntegerField()
+    sender = models.CharField(max_length=128)
+    expires_at = models.DateTimeField()
+    state = models.CharField(max_length=10, choices=State.choices, default=State.WAITING)
+    code = models.CharField(max_length=40, blank=True)
+
+    class Meta:
+        verbose_name_plural = "deliveries"
+        ordering = ["recipient", "stream", "seq"]
+        constraints = [
+            models.UniqueConstraint("recipient", "stream", "seq", name="delivery_place"),
+        ]
+        indexes = [
+            # What has ended is in nobody's way, however much of it an absent agent leaves lying.
+            models.Index(
+                fields=["recipient", "stream", "seq"],
+                name="delivery_waiting",
+                condition=models.Q(state="waiting"),
+            ),
+            models.Index(fields=["sender"], name="delivery_held", condition=models.Q(state="held")),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.recipient_id} {self.stream} {self.seq}"
+
+
+class Mailbox(models.Model):
+    """The counters of a recipient's stream: given out, and acknowledged."""
+
+    class Stream(models.TextChoices):
+        MAIL = "mail", "mail"
+        ANSWERS = "answers", "answers"
+
+    agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="mailboxes")
+    stream = models.CharField(max_length=8, choices=Stream.choices)
+    last_seq = models.BigIntegerField(default=0)
+    acked_seq = models.BigIntegerField(default=0)
+    credited_seq = models.BigIntegerField(
+        default=0, help_text="Up to where acknowledged mail was counted for its senders' scores."
+    )
+    swept_seq = models.BigIntegerField(
+        default=0, db_default=0, help_text="Up to where nothing waits: acknowledged, or ended."
+    )
+    ended = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Places beyond that which have ended without an ack."
+    )
+    next_expiry = models.DateTimeField(
+        null=True, blank=True, help_text="Nothing that waits expires before."
+    )
+
+    class Meta:
+        verbose_name_plural = "mailboxes"
+        constraints = [models.UniqueConstraint("agent", "stream", name="mailbox_of_agent")]
+
+    def __str__(self) -> str:
+        return f"{self.agent_id} {self.stream}"
+
+    @property
+    def done_seq(self) -> int:
+        """Up to here nothing waits."""
+        return max(self.acked_seq, self.swept_seq)
+
+    @property
+    def waiting(self) -> int:
+        """Places that may still be delivered; what expired since the last sweep is among them."""
+        ended = self.ended if self.swept_seq >= self.acked_seq else 0
+        return self.last_seq - self.done_seq - ended
+
+
+class RuleCounter(models.Model):
+    """How many envelopes of a sender a throttling rule let through in a window."""
+
+    rule = models.CharField(max_length=300)
+    sender = models.CharField(max_length=128)
+    window = models.BigIntegerField(help_text="Start of the window, in epoch seconds.")
+    count = models.PositiveIntegerField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint("rule", "sender", "window", name="rule_counter")]
+        indexes = [models.Index(fields=["window"], name="rule_counter_window")]
+
+    def __str__(self) -> str:
+        return f"{self.rule} {self.sender} {self.window}"

@@ -1,0 +1,59 @@
+"""What is kept of an exception: enough to find its cause, and no secret."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from pathlib import PurePath
+from urllib.parse import urlsplit
+
+from django.conf import settings
+
+from atp.canonical import b64url
+from messaging.periodic.models import ERROR_MAX_CHARS
+
+MESSAGE_MAX_CHARS = 250
+
+_URL_PASSWORD = re.compile(r"(?<=://)[^\s/@]+@")
+_NAMED_SECRET = re.compile(r"(?i)\b(password|passwd|secret|token|key)(\s*[=:]\s*)\S+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+def in_words(problem: BaseException) -> str:
+    """Kind, first line and place."""
+    words, place = without_place(problem), _place(problem)
+    return f"{words} ({place})"[:ERROR_MAX_CHARS] if place else words[:ERROR_MAX_CHARS]
+
+
+def without_place(problem: BaseException) -> str:
+    """Kind and first line: a driver's further lines quote the rows that it failed on."""
+    lines = str(problem).strip().splitlines()
+    message = _without_secrets(lines[0])[:MESSAGE_MAX_CHARS] if lines else ""
+    return f"{type(problem).__name__}: {message}" if message else type(problem).__name__
+
+
+def _without_secrets(text: str) -> str:
+    text = _CONTROL.sub(" ", text)
+    for secret in _secrets():
+        text = text.replace(secret, "***")
+    return _NAMED_SECRET.sub(r"\1\2***", _URL_PASSWORD.sub("***@", text))
+
+
+def _secrets() -> list[str]:
+    """The secrets that this process was given as text; longer ones first."""
+    given = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    given.append(b64url(settings.ATP_KEY_ENCRYPTION_KEY))
+    given += [str(database.get("PASSWORD") or "") for database in settings.DATABASES.values()]
+    hosts = settings.CHANNEL_LAYERS["default"]["CONFIG"].get("hosts", [])
+    urls = [settings.CELERY_BROKER_URL, *(host["address"] for host in hosts)]
+    given += [urlsplit(url).password or "" for url in urls]
+    return sorted({text for text in given if text}, key=len, reverse=True)
+
+
+def _place(problem: BaseException) -> str:
+    """The innermost line of the project's own code, as `package/module.py:12`."""
+    for frame in reversed(traceback.extract_tb(problem.__traceback__)):
+        path = PurePath(frame.filename)
+        if path.is_relative_to(settings.BASE_DIR) and "site-packages" not in path.parts:
+            return f"{path.relative_to(settings.BASE_DIR)}:{frame.lineno}"
+    return ""

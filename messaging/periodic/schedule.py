@@ -1,0 +1,151 @@
+"""The schedule as it stands in the settings, in words, and what its last runs say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.conf import settings
+
+from messaging.periodic.models import BackgroundTask, Outcome
+
+LATE_AFTER = timedelta(seconds=15)  # a short task may wait for a busy worker
+LATE_AT_MOST = timedelta(minutes=5)
+
+# A worker stops a task at the limit; in the embedded hub there is none, and a start gives up what
+# the process before it left.
+LOST_AFTER = (
+    timedelta(hours=1)
+    if settings.CELERY_TASK_ALWAYS_EAGER
+    else timedelta(seconds=2 * settings.CELERY_TASK_TIME_LIMIT)
+)
+
+# What people are told of each task: what it is called, and what it is good for.
+WORDS: Mapping[str, tuple[str, str]] = {
+    "messaging.tasks.sweep": (
+        "Clear up",
+        "Expires envelopes whose time is over, closes what dead nodes left open, carries on "
+        "broadcasts, forgets what was kept for a while only.",
+    ),
+    "messaging.tasks.credit_traffic": (
+        "Credit good traffic",
+        "Counts mail that was acknowledged since for the scores of its senders.",
+    ),
+    "registry.summarise_refusals": (
+        "Enter refusals",
+        "Writes into the trail how often whom was refused in the minutes that are over.",
+    ),
+    "registry.refresh_scores": (
+        "Refresh scores",
+        "Computes every active agent's score again: freshness falls and violations fade by "
+        "themselves.",
+    ),
+    "registry.verify_attestations": (
+        "Verify attestations",
+        "Checks every stored attestation again: signature, dates, its issuers' standing.",
+    ),
+    "messaging.tasks.check_envelopes": (
+        "Judge envelopes",
+        "Judges and stores a batch of envelopes.",
+    ),
+    "messaging.tasks.fan_out": (
+        "Fan out broadcasts",
+        "Gives broadcasts to their audiences.",
+    ),
+    "registry.recompute_scores": (
+        "Recompute scores",
+        "Computes scores again after something happened to their agents.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """A task of the schedule and its last run; `row` is `None` where it never ran.
+
+    `due_at` is `None` while nothing is known to count from.
+    """
+
+    name: str
+    every_seconds: float
+    row: BackgroundTask | None
+    now: datetime
+    due_at: datetime | None
+
+    @property
+    def title(self) -> str:
+        return title_of(self.name)
+
+    @property
+    def purpose(self) -> str:
+        return WORDS.get(self.name, ("", ""))[1]
+
+    @property
+    def every(self) -> str:
+        return in_words(self.every_seconds)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether it is late beyond what a busy worker explains."""
+        patience = min(max(LATE_AFTER, timedelta(seconds=self.every_seconds)), LATE_AT_MOST)
+        return self.due_at is not None and self.now - self.due_at > patience
+
+    @property
+    def state(self) -> str:
+        """The last run's outcome as a word for a badge: `never`, or one of `Outcome`."""
+        if self.row is None or not self.row.last_outcome:
+            return "never"
+        started = self.row.last_started_at
+        is_running = self.row.last_outcome == Outcome.RUNNING
+        if is_running and started is not None and self.now - started > LOST_AFTER:
+            return Outcome.LOST.value
+        return self.row.last_outcome
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last run that ended was a failure, or the last one will never end."""
+        if self.state == Outcome.LOST:
+            return True
+        return self.row is not None and self.row.failures_in_a_row > 0
+
+    @property
+    def state_in_words(self) -> str:
+        return "never ran" if self.state == "never" else Outcome(self.state).label
+
+
+def every_seconds() -> dict[str, float]:
+    """Each scheduled task's name, and how often it runs."""
+    entries = settings.CELERY_BEAT_SCHEDULE.values()
+    return {entry["task"]: float(entry["schedule"]) for entry in entries}
+
+
+def scheduled_tasks(
+    rows: Mapping[str, BackgroundTask], *, now: datetime, beat_began: datetime | None
+) -> list[Scheduled]:
+    """The schedule at `now` by the database's clock, the most frequent task first.
+
+    What never ran is due an interval after beat began.
+    """
+    found = []
+    for name, seconds in sorted(every_seconds().items(), key=lambda item: item[1]):
+        row = rows.get(name)
+        since = row.last_started_at if row is not None else None
+        base = since or beat_began
+        due_at = base + timedelta(seconds=seconds) if base else None
+        found.append(Scheduled(name, seconds, row, now, due_at))
+    return found
+
+
+def title_of(name: str) -> str:
+    """What people call a task; its own name where nobody thought of one."""
+    return WORDS.get(name, (name, ""))[0]
+
+
+def in_words(seconds: float) -> str:
+    """`every 5 s`, `every 15 min`, `every hour`."""
+    for size, one, unit in ((86_400, "day", "days"), (3_600, "hour", "h"), (60, "minute", "min")):
+        if seconds >= size and seconds % size == 0:
+            count = int(seconds // size)
+            return f"every {one}" if count == 1 else f"every {count} {unit}"
+    return f"every {seconds:g} s"

@@ -1,0 +1,143 @@
+"""uvicorn's protocols with the bounds that they leave open to strangers and to hostile agents.
+
+What a stranger may send is small and soon; a message comes in few fragments; who does not read
+is not read either; and a connection that is over does not wait for its peer to take the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio.transports import BaseTransport
+from collections.abc import Mapping
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+STRANGER_BYTES = 16_384  # a message before the proof is accepted; twice what a proof may have
+PIECE_BYTES = 8_192  # parsed before what it holds has been taken: a thousand frames at most
+MOST_FRAGMENTS = 256  # of a message; libraries and proxies send one, or a few of some KiB
+REQUEST_SECONDS = 10.0  # from connecting to the end of a request's head; as long as a handshake
+HEAD_BYTES = 65_536  # of a request
+MESSAGE_TOO_BIG = 1009  # RFC 6455, 7.4.1
+LINGER_SECONDS = 5.0  # for the peer to take what was written before the end
+
+ADMIT = "atp.admit"  # in a scope's extensions
+
+
+def admit(scope: Mapping[str, Any]) -> None:
+    """Let this socket's messages be as large as the hub takes: its agent has proved who it is."""
+    if (admitted := scope.get("extensions", {}).get(ADMIT)) is not None:
+        admitted()
+
+
+class BoundedWebSocket(WebSocketsSansIOProtocol):
+    """A WebSocket that costs the hub little, whoever is at its other end."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._most_bytes = self.conn.max_message_size
+        self.conn.max_message_size = STRANGER_BYTES
+        self._unread = bytearray()
+
+    def handle_connect(self, event: Any) -> None:
+        super().handle_connect(event)
+        if not self.close_sent:
+            extensions = cast(dict[str, Any], self.scope["extensions"])
+            extensions[ADMIT] = self._admit
+
+    def _admit(self) -> None:
+        self.conn.max_message_size = self._most_bytes
+
+    def handle_cont(self, event: Any) -> None:
+        """Fragments may be empty: they are counted, as their bytes alone would bound nothing."""
+        if self.close_sent:
+            return
+        if len(self.frames) < MOST_FRAGMENTS:
+            super().handle_cont(event)
+            return
+        self.frames = []
+        self.conn.fail(MESSAGE_TOO_BIG, f"more than {MOST_FRAGMENTS} fragments")
+        self.handle_parser_exception()
+
+    def data_received(self, data: bytes) -> None:
+        """A quarter of a megabyte may come at once; as tiny frames it would become many."""
+        if self._unread or len(data) > PIECE_BYTES:
+            self._unread += data
+            self._parse_on()
+        else:
+            super().data_received(data)
+
+    def _parse_on(self) -> None:
+        while self._unread and (self.queue.empty() or self.close_sent):
+            piece = bytes(self._unread[:PIECE_BYTES])
+            del self._unread[:PIECE_BYTES]
+            super().data_received(piece)
+
+    async def receive(self) -> Any:
+        message = await self.queue.get()
+        if self.queue.empty():
+            self._parse_on()
+            self._read_on()
+        return message
+
+    def _read_on(self) -> None:
+        """What it sends asks for more writing, pongs or receipts: not while it reads nothing."""
+        if self.queue.empty() and self.writable.is_set() and not self.transport.is_closing():
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._read_on()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self.transport.abort()
+
+    async def run_asgi(self) -> None:
+        await super().run_asgi()
+        self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """HTTP whose requests have to come: nobody holds a connection with half of one."""
+
+    _patience: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(cast(asyncio.Transport, transport))
+        self._expect_request()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._head_bytes += len(data)
+        if self._patience is not None and self._head_bytes > HEAD_BYTES:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._expect_request()
+
+    def on_headers_complete(self) -> None:
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _expect_request(self) -> None:
+        if self._patience is None:
+            self._head_bytes = 0
+            self._patience = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
