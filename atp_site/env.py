@@ -1,0 +1,222 @@
+"""Readers of environment variables that refuse nonsense in one clear sentence."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import os
+import secrets
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
+FALSE_WORDS = frozenset({"0", "false", "no", "off"})
+KEY_BYTES = 32  # AES-256, and as much entropy as SHA-256 signing can use
+TOKEN_LEAST_CHARS = 16
+SECRETS = {  # file in the data folder of a hub that made it for itself, random bytes
+    "ATP_SECRET_KEY": ("secret-key", 48),  # 64 characters; Django's check W009 wants 50
+    "ATP_KEY_ENCRYPTION_KEY": ("key-encryption-key", KEY_BYTES),
+}
+
+_OWNER_ONLY = 0o600
+
+
+def env_text(name: str, default: str) -> str:
+    """The text of `name`, without surrounding space; empty counts as absent."""
+    return os.environ.get(name, "").strip() or default
+
+
+def env_bool(name: str, *, default: bool) -> bool:
+    text = env_text(name, "").lower()
+    if not text:
+        return default
+    if text in TRUE_WORDS | FALSE_WORDS:
+        return text in TRUE_WORDS
+    raise ImproperlyConfigured(f"{name} must be true or false, not {text!r}.")
+
+
+def env_choice(name: str, default: str, *choices: str) -> str:
+    """One of `choices`, in whatever case it was written."""
+    text = env_text(name, default)
+    for choice in choices:
+        if choice.lower() == text.lower():
+            return choice
+    named = f"{', '.join(choices[:-1])} or {choices[-1]}"
+    raise ImproperlyConfigured(f"{name} must be {named}, not {text!r}.")
+
+
+def env_int(name: str, default: int, *, least: int, most: int) -> int:
+    text = env_text(name, str(default))
+    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+        raise ImproperlyConfigured(
+            f"{name} must be a whole number from {least} to {most}, not {text!r}."
+        )
+    return int(text)
+
+
+def env_list(name: str, default: list[str]) -> list[str]:
+    """A comma-separated list."""
+    text = env_text(name, "")
+    return [part.strip() for part in text.split(",") if part.strip()] if text else default
+
+
+def env_secret(name: str) -> str:
+    """A secret from `name` or from the file that `name`_FILE names; empty where there is none.
+
+    The value never appears in a message.
+    """
+    given, path = env_text(name, ""), env_text(f"{name}_FILE", "")
+    if given and path:
+        raise ImproperlyConfigured(f"Set {name} or {name}_FILE, not both.")
+    if not path:
+        return given
+    return _read_secret(Path(path), name=f"{name}_FILE")
+
+
+def token(name: str) -> str:
+    """A bearer token from `name` or `name`_FILE, long enough not to be guessed; or nothing."""
+    text = env_secret(name)
+    if text and not (len(text) >= TOKEN_LEAST_CHARS and text.isascii() and text.isprintable()):
+        raise ImproperlyConfigured(f"{name} must be at least {TOKEN_LEAST_CHARS} ASCII characters.")
+    return text
+
+
+def secret_of_hub(name: str, folder: Path, *, shared: bool) -> str:
+    """The secret of `name`. Only a hub on engines of its own makes one in `folder`.
+
+    Where engines are `shared` between processes, what one of them made up is wrong in the others.
+    """
+    file, size = SECRETS[name]
+    if shared and not env_secret(name):
+        raise ImproperlyConfigured(
+            f"{name} is not set, and on PostgreSQL or with a broker all nodes and workers need the"
+            " same one: make it once with"
+            f" `python3 -c 'import secrets; print(secrets.token_urlsafe({size}))'`"
+            f" and give it to each as {name}, or in a file named by {name}_FILE."
+        )
+    return secret_or_made(name, folder / file, size=size)
+
+
+def keep_secrets(folder: Path) -> None:
+    """Give this process and its children the secrets kept in `folder`, where none are given.
+
+    For a hub of several processes on one machine, before its settings are read.
+    """
+    for name, (file, size) in SECRETS.items():
+        if not env_secret(name):
+            secret_or_made(name, folder / file, size=size)
+            os.environ[f"{name}_FILE"] = str(folder / file)
+
+
+def secret_or_made(name: str, path: Path, *, size: int = KEY_BYTES) -> str:
+    """The secret of `name`; where none is given, the one kept in `path`, made on first use."""
+    return env_secret(name) or kept_secret(path, size=size)
+
+
+def kept_secret(path: Path, *, size: int) -> str:
+    """The secret in the file `path`, made of `size` random bytes where there is none."""
+    if not path.exists():
+        _make_secret(path, size)
+    return _read_secret(path, name=str(path))
+
+
+def decode_key(text: str, *, name: str) -> bytes:
+    """Base64url text, with or without padding, to a key of 32 bytes."""
+    try:
+        key = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise ImproperlyConfigured(f"{name} must be {KEY_BYTES} bytes in base64url.")
+    return key
+
+
+def key_or_none(name: str) -> bytes | None:
+    """A key of 32 bytes from `name` or `name`_FILE, or `None` where there is none."""
+    text = env_secret(name)
+    return decode_key(text, name=name) if text else None
+
+
+def data_dir(name: str, default: Path) -> Path:
+    """The folder named by `name`, made when absent, for its owner's eyes only."""
+    path = Path(env_text(name, str(default))).expanduser().resolve()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ImproperlyConfigured(
+            f"The data folder {path} can't be made: {exc.strerror}. Set {name} to another one."
+        ) from exc
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise ImproperlyConfigured(
+            f"The data folder {path} can't be written. Set {name} to another one."
+        )
+    return path
+
+
+def networks(name: str) -> list[str]:
+    """A comma-separated list of addresses and networks; the whole internet is none."""
+    found = env_list(name, [])
+    for text in found:
+        try:
+            network = ipaddress.ip_network(text)
+        except ValueError:
+            network = None
+        if network is None or network.prefixlen == 0:
+            raise ImproperlyConfigured(
+                f"{name} must be addresses or networks such as 10.0.0.5,172.16.0.0/12,"
+                f" not {text!r}."
+            )
+    return found
+
+
+def address(name: str, default: str) -> str:
+    """An address of this machine to listen on; 0.0.0.0 and :: are all of them."""
+    text = env_text(name, default)
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ImproperlyConfigured(
+            f"{name} must be an address such as 127.0.0.1 or 0.0.0.0, not {text!r}."
+        ) from None
+
+
+def public_url(name: str, default: str) -> str:
+    """An http or https URL of a whole host, without a closing slash."""
+    url = env_text(name, default).rstrip("/")
+    try:
+        parts = urlsplit(url)
+        good = parts.port != 0 and bool(parts.hostname)
+    except ValueError:
+        good = False
+    if not good or parts.scheme not in {"http", "https"} or parts.path or parts.query:
+        raise ImproperlyConfigured(f"{name} must look like https://hub.example.org, not {url!r}.")
+    return url
+
+
+def _make_secret(path: Path, size: int) -> None:
+    """Write a random secret in one step, so that two processes starting at once agree on one."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_urlsafe(size) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)  # unlike a rename, it fails where somebody was first
+    except FileExistsError:
+        return
+    finally:
+        draft.unlink()
+
+
+def _read_secret(path: Path, *, name: str) -> str:
+    try:
+        secret = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ImproperlyConfigured(f"The secret of {name} can't be read from {path}.") from exc
+    if not secret:
+        raise ImproperlyConfigured(f"The secret file {path} is empty.")
+    return secret

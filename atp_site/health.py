@@ -1,0 +1,149 @@
+"""`/healthz`: this process answers. `/readyz`: it can also serve. `/api/v1/health`: what works.
+
+A node stays ready while workers, layer or broker are away: every node is in the same case then, so
+a balancer that took them out would take out the whole hub, with the admin, the trail, and the
+inboxes of agents that only read. What is away is told by `/api/v1/health`, for those who watch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
+from django.db.migrations.executor import MigrationExecutor
+from django.http import HttpRequest, JsonResponse
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from messaging import node
+from messaging.health.looks import Look
+from messaging.health.state import Part, State, Status, is_silent, state_of_hub
+from registry.api.auth import ProblemView
+
+MAY_SEE_DETAILS = "messaging.view_process"
+
+_migrated = False  # once true it stays so for the life of a process
+
+
+def healthz(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"status": "ok"})
+
+
+def readyz(request: HttpRequest) -> JsonResponse:
+    checks: dict[str, Callable[[], bool]] = {
+        "database": _database_answers,
+        "migrations": _is_migrated,
+        "node": node.is_ready,
+    }
+    failed = [name for name, holds in checks.items() if not _holds(holds)]
+    return JsonResponse(
+        {"status": "not ready" if failed else "ready", "failed": failed},
+        status=503 if failed else 200,
+    )
+
+
+class PartSerializer(serializers.Serializer[dict[str, object]]):
+    status = serializers.ChoiceField([str(status) for status in Status])
+    needed = serializers.BooleanField(help_text="Whether nothing is accepted while it is down.")
+    since = serializers.DateTimeField(
+        required=False, help_text="When this node first saw it so, of those who were asked."
+    )
+    age = serializers.FloatField(required=False, help_text="Seconds since its last sign of life.")
+    says = serializers.CharField(required=False)
+    hint = serializers.CharField(required=False, help_text="What to do about it.")
+
+
+class ProcessSerializer(serializers.Serializer[dict[str, object]]):
+    kind = serializers.CharField()
+    name = serializers.CharField()
+    status = serializers.ChoiceField(["ok", "silent"])
+    age = serializers.FloatField(help_text="Seconds since its last sign of life.")
+
+
+class HealthSerializer(serializers.Serializer[dict[str, object]]):
+    status = serializers.ChoiceField(["ok", "degraded", "down"])
+    parts = serializers.DictField(child=PartSerializer())
+    processes = ProcessSerializer(many=True, required=False)
+
+
+class HealthView(ProblemView):
+    """Which part of the hub works. 503 while a part is down without which nothing is accepted.
+
+    Anybody is told the words of the statuses; who may see processes in the admin, all of it.
+    """
+
+    permission_classes = (AllowAny,)
+
+    def perform_authentication(self, request: Request) -> None:
+        """Not before the parts were looked at: a database that hangs would hold up the answer."""
+
+    @extend_schema(responses={200: HealthSerializer, 503: HealthSerializer}, tags=["hub"])
+    def get(self, request: Request) -> Response:
+        state = state_of_hub()
+        in_full = state.registered is not None and request.user.has_perm(MAY_SEE_DETAILS)
+        body: dict[str, Any] = {
+            "status": state.status,
+            "parts": {part.name: _part(part, in_full=in_full) for part in state.parts},
+        }
+        if in_full:
+            body["processes"] = _processes(state)
+        return Response(
+            body, status=200 if state.serves else 503, headers={"Cache-Control": "no-store"}
+        )
+
+
+def _part(part: Part, *, in_full: bool) -> dict[str, Any]:
+    words: dict[str, Any] = {"status": part.status, "needed": part.needed}
+    if in_full:
+        words |= {"says": part.says, "hint": part.hint, "since": part.since}
+        words |= {} if part.age is None else {"age": round(part.age, 1)}
+    return words
+
+
+def _processes(state: State) -> list[dict[str, Any]]:
+    assert state.registered is not None
+    now = state.registered.now
+    return [
+        {
+            "kind": process.kind,
+            "name": process.name,
+            "status": "silent" if is_silent(process, now) else "ok",
+            "age": round((now - process.seen_at).total_seconds(), 1),
+        }
+        for process in state.registered.processes
+    ]
+
+
+def _holds(check: Callable[[], bool]) -> bool:
+    try:
+        return check()
+    except (DatabaseError, TimeoutError):
+        return False
+
+
+def _select() -> bool:
+    try:
+        with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+            cursor.execute("SELECT 1")
+            return bool(cursor.fetchone() == (1,))
+    finally:
+        connections[DEFAULT_DB_ALIAS].close()  # the thread of a look ends with it
+
+
+_selecting = Look(_select)
+
+
+def _database_answers() -> bool:
+    return _selecting.result()
+
+
+def _is_migrated() -> bool:
+    global _migrated
+    if not _migrated:
+        executor = MigrationExecutor(connections[DEFAULT_DB_ALIAS])
+        _migrated = not executor.migration_plan(executor.loader.graph.leaf_nodes())
+    return _migrated

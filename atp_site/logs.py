@@ -1,0 +1,57 @@
+"""Log records as single lines: nobody forges a second one with a line break in a name."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from messaging import correlation
+
+FORMATS = {"line": "atp_site.logs.LineFormatter", "json": "atp_site.logs.JsonFormatter"}
+IDS = ("session", "batch", "messageId", "entry", "envelopes")  # that a record may bring itself
+
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+    ord("\n"): "\\n",
+    ord("\r"): "\\r",
+    ord("\t"): "\\t",
+}
+
+
+class LineFormatter(logging.Formatter):
+    """`time LEVEL logger: message`; a traceback follows indented, line by line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage().translate(_CONTROL)
+        line = f"{_time(record)} {record.levelname} {record.name}: {message}"
+        if record.exc_info:
+            trace = self.formatException(record.exc_info).split("\n")
+            line += "".join(f"\n    {part.translate(_CONTROL)}" for part in trace)
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """A JSON object a line, in ASCII, with the ids of what was at work (docs/monitoring.md)."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "time": _time(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "process": record.process,
+            **correlation.bound(),
+            **{name: record.__dict__[name] for name in IDS if name in record.__dict__},
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, default=str).replace("\x7f", "\\u007f")
+
+
+def _time(record: logging.LogRecord) -> str:
+    """RFC 3339 in UTC, to the millisecond."""
+    time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    return f"{time[:-6]}Z"

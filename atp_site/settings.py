@@ -1,0 +1,292 @@
+"""Settings of the hub: one file, nothing required for the embedded default.
+
+ATP_DATA_DIR            folder of the database, the secrets and the lock file; var
+ATP_HOST                address to listen on; 127.0.0.1
+ATP_PORT                port to listen on; 8000
+ATP_PUBLIC_URL          how others reach the hub; http://127.0.0.1:ATP_PORT. With https, cookies
+                        are secure and HSTS is on
+ATP_ALLOWED_HOSTS       further host names of it, comma-separated
+ATP_TRUSTED_PROXIES     addresses or networks of the proxies whose word on the client's address and
+                        on TLS is taken, comma-separated; 127.0.0.1
+ATP_DATABASE_URL        postgres://user:password@host/name; an SQLite file in ATP_DATA_DIR
+ATP_REDIS_URL           redis://host/0, the layer between nodes; memory of this process
+ATP_BROKER_URL          redis:// or amqp://, the queue of Celery's workers; tasks run in the hub
+ATP_SECRET_KEY          signs sessions and forms; made in ATP_DATA_DIR, on PostgreSQL or with a
+                        broker none
+ATP_SECRET_KEY_OLD      the one before, while what it signed is still about
+ATP_KEY_ENCRYPTION_KEY  32 bytes in base64url, encrypt the keys the hub holds; made in ATP_DATA_DIR,
+                        on PostgreSQL or with a broker none
+ATP_KEY_ENCRYPTION_KEY_OLD  the one before, until `manage.py reseal_keys` has run
+ATP_STATIC_DIR          where collectstatic puts files for a proxy to serve; ATP_DATA_DIR/static
+ATP_DEBUG               tracebacks in the browser, for development only; false
+ATP_LOG_LEVEL           DEBUG, INFO, WARNING or ERROR; INFO
+ATP_LOG_FORMAT          line for people or json for a collector; line
+ATP_METRICS_TOKEN       bearer token that /metrics asks for; without one it answers this machine
+ATP_VECTORS             folder of the published test vectors, for the tests; ../shared/vectors
+
+What follows the semicolon is the default. Secrets and engine URLs can also be given as files, by
+the same names with _FILE.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import django_stubs_ext
+
+from atp_site import engines, env, logs
+
+django_stubs_ext.monkeypatch()  # lets the admin's base classes take type arguments
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# --- Where and who -----------------------------------------------------------------------------
+
+ATP_DATA_DIR = env.data_dir("ATP_DATA_DIR", BASE_DIR / "var")
+ATP_HOST = env.address("ATP_HOST", "127.0.0.1")
+ATP_PORT = env.env_int("ATP_PORT", 8000, least=1, most=65535)
+ATP_PUBLIC_URL = env.public_url("ATP_PUBLIC_URL", f"http://127.0.0.1:{ATP_PORT}")
+ATP_TRUSTED_PROXIES = env.networks("ATP_TRUSTED_PROXIES")
+ATP_METRICS_TOKEN = env.token("ATP_METRICS_TOKEN")
+ATP_VECTORS = Path(env.env_text("ATP_VECTORS", str(BASE_DIR.parent / "shared" / "vectors")))
+
+DEBUG = env.env_bool("ATP_DEBUG", default=False)
+
+_database_url = env.env_secret("ATP_DATABASE_URL")
+_redis_url = env.env_secret("ATP_REDIS_URL")
+_broker_url = env.env_secret("ATP_BROKER_URL")
+_shared = engines.are_shared(_database_url, _broker_url)
+
+SECRET_KEY = env.secret_of_hub("ATP_SECRET_KEY", ATP_DATA_DIR, shared=_shared)
+SECRET_KEY_FALLBACKS = [key for key in [env.env_secret("ATP_SECRET_KEY_OLD")] if key]
+ATP_KEY_ENCRYPTION_KEY = env.decode_key(
+    env.secret_of_hub("ATP_KEY_ENCRYPTION_KEY", ATP_DATA_DIR, shared=_shared),
+    name="ATP_KEY_ENCRYPTION_KEY",
+)
+ATP_KEY_ENCRYPTION_KEY_OLD = env.key_or_none("ATP_KEY_ENCRYPTION_KEY_OLD")
+
+# --- Limits of the hub -------------------------------------------------------------------------
+# Everything that grows has a bound here, in frames and in bytes (protocol.md, architecture.md).
+
+ATP_MAX_ENVELOPE_BYTES = 524_288  # canonical form; protocol.md, "Parsing"
+ATP_MAX_FRAME_BYTES = 1_048_576  # of a WebSocket message, both ways; protocol.md, "Frames"
+ATP_MAX_FRAMES = 256  # in one message, both ways; protocol.md, "Frames"
+ATP_WINDOW = 256  # envelopes of a socket without a receipt; then it is not read for a while
+ATP_DELIVERY_WINDOW = 256  # deliveries of a stream without an ack; then it waits
+ATP_INBOX_LIMIT = 10_000  # deliveries waiting for one recipient; then flow.recipient_full
+
+ATP_HANDSHAKE_SECONDS = 10  # from connecting to a valid proof; protocol.md, "Connecting"
+ATP_MAX_HANDSHAKES = 1_000  # sockets of a node that have not authenticated yet
+ATP_MAX_SOCKETS = 10_000  # sockets of a node
+ATP_LOGINS_PER_MINUTE = 30  # of one agent; each leaves entries in the trail
+
+ATP_BATCH_ENVELOPES = 256  # in one task and transaction; architecture.md, "Why lanes", 2
+ATP_BATCH_BYTES = 1_048_576
+ATP_OUTCOME_SECONDS = 5  # until a lane sends a batch again; reliability.md
+ATP_LUGGAGE_BYTES = 1_048_576  # a larger layer message is only a doorbell; architecture.md
+ATP_BUSY_AFTER_SECONDS = 10  # without database or workers until senders hear flow.busy
+ATP_EXECUTOR_THREADS = 8  # for database work and eager tasks, beside the event loop
+
+ATP_POLL_SECONDS = 2.0  # a node looks for deliveries whose push was lost
+ATP_EPOCH_POLL_SECONDS = 0.25  # a node looks whether the registry changed; trust.md, "Revocation"
+ATP_EPOCH_BLIND_SECONDS = 0.75  # not able to look for so long, a node stops delivering
+ATP_LEASE_SECONDS = 10.0  # a node that doesn't renew its lease for so long is dead
+ATP_LEASE_RENEW_SECONDS = 2.0
+ATP_TRAIL_LOCK_SECONDS = 5  # waiting for the log's lock; then nothing is accepted
+
+# --- Engines -----------------------------------------------------------------------------------
+
+DATABASES = {"default": engines.database(_database_url, ATP_DATA_DIR)}
+CHANNEL_LAYERS = {"default": engines.channel_layer(_redis_url)}
+
+CELERY_BROKER_URL = engines.broker(_broker_url)
+CELERY_TASK_ALWAYS_EAGER = not _broker_url
+# Of a node; a sender always uses the same one. Verifying and writing let the interpreter's lock
+# go, so two carry 1.7 times what one does within one process of two cores (hub.oneway).
+ATP_LANES = 4 if _broker_url else 2
+CELERY_TASK_DEFAULT_QUEUE = "atp"
+CELERY_TASK_SERIALIZER = "msgpack"  # envelopes travel as bytes
+CELERY_ACCEPT_CONTENT = ["msgpack", "json"]
+CELERY_TASK_IGNORE_RESULT = True  # outcomes go over the channel layer and stand in the database
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True  # acks_late alone still acks when the child is killed
+CELERY_TASK_TIME_LIMIT = 120  # seconds; every task is short, this one hangs
+CELERY_TASK_PUBLISH_RETRY = False  # lanes send again by themselves, and must not block until then
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_MAX_TASKS_PER_CHILD = 10_000
+CELERY_DB_REUSE_MAX = CELERY_WORKER_MAX_TASKS_PER_CHILD  # or each task has a new connection
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
+CELERY_BROKER_CONNECTION_TIMEOUT = engines.CONNECT_SECONDS
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a broker may be away for longer than a hundred tries
+CELERY_BROKER_TRANSPORT_OPTIONS = engines.broker_options(CELERY_BROKER_URL)
+CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULER = "messaging.beat:LastingScheduler"
+_beat_seconds = {
+    "messaging.tasks.sweep": 5,
+    "messaging.tasks.credit_traffic": 15,
+    "registry.summarise_refusals": 60,
+    "registry.refresh_scores": 900,
+    "registry.verify_attestations": 3600,
+}
+CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
+    # One that waited for a worker until the next is due is not run at all.
+    name: {"task": name, "schedule": seconds, "options": {"expires": seconds}}
+    for name, seconds in _beat_seconds.items()
+}
+
+# --- Django ------------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "channels",
+    "registry",
+    "messaging",
+    "atp_site",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "atp_site.headers.content_security_policy",
+    "atp_site.static_files.StaticFilesMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+ROOT_URLCONF = "atp_site.urls"
+ASGI_APPLICATION = "atp_site.asgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 12},
+    },
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "admin:login"
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+FORMAT_MODULE_PATH = ["atp_site.formats"]  # dates with their zone
+STATIC_URL = "static/"
+STATIC_ROOT = Path(env.env_text("ATP_STATIC_DIR", str(ATP_DATA_DIR / "static")))
+if STATIC_ROOT.is_relative_to(ATP_DATA_DIR):
+    STATIC_ROOT.mkdir(exist_ok=True)  # WhiteNoise warns where it is not
+WHITENOISE_USE_FINDERS = True  # nothing to collect before the first start
+WHITENOISE_ALLOW_ALL_ORIGINS = False
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * ATP_MAX_FRAME_BYTES
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 10_000  # a policy of a few hundred rules is one form
+
+# --- Security ----------------------------------------------------------------------------------
+
+_public = urlsplit(ATP_PUBLIC_URL)
+_https = _public.scheme == "https"
+
+ALLOWED_HOSTS = sorted(
+    {"127.0.0.1", "localhost", "[::1]", _public.hostname or ""}
+    | set(env.env_list("ATP_ALLOWED_HOSTS", []))
+)
+CSRF_TRUSTED_ORIGINS = [f"{_public.scheme}://{_public.netloc}"]
+# Named by port, because a browser shares cookies between all ports of a host.
+SESSION_COOKIE_NAME = f"atp_session_{_public.port or ATP_PORT}"
+CSRF_COOKIE_NAME = f"atp_csrf_{_public.port or ATP_PORT}"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
+SESSION_COOKIE_AGE = 8 * 3600  # seconds; an officer's working day
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Strict"
+CSRF_COOKIE_HTTPONLY = True
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_SSL_REDIRECT = _https
+# Asked from inside, without TLS.
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$", r"^api/v1/health$"]
+SECURE_HSTS_SECONDS = 31_536_000 if _https else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = _https
+
+# --- API ---------------------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    # registry.api.auth has the tokens; named here, it and rest_framework.views import each other.
+    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.CursorPagination",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "PAGE_SIZE": 100,
+    # Throttles go by the peer's address, which uvicorn takes from ATP_TRUSTED_PROXIES only.
+    "NUM_PROXIES": 0,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Agent Trust Protocol hub",
+    "DESCRIPTION": "The registry, the inbox and the trail of one hub.",
+    "VERSION": "1.0.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    # The page's scripts come with the hub: an auditor's network may reach nothing else.
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "ENUM_NAME_OVERRIDES": {
+        "AgentStatus": "registry.agents.models.Agent.Status",
+        "KeyStatus": "registry.agents.models.AgentKey.Status",
+    },
+}
+
+# --- Logs --------------------------------------------------------------------------------------
+
+_log_level = env.env_choice("ATP_LOG_LEVEL", "INFO", "DEBUG", "INFO", "WARNING", "ERROR")
+_log_format = env.env_choice("ATP_LOG_FORMAT", "line", *logs.FORMATS)
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {name: {"()": formatter} for name, formatter in logs.FORMATS.items()},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "stream": sys.stderr, "formatter": _log_format}
+    },
+    "root": {"handlers": ["stderr"], "level": _log_level},
+    "loggers": {
+        "django": {"handlers": [], "propagate": True, "level": "INFO"},
+        "django.request": {"level": "ERROR"},  # a refused request is counted, not a log line
+        "django.server": {"handlers": [], "propagate": True},
+        "uvicorn": {"level": "WARNING"},
+        "celery": {"level": "INFO"},  # DEBUG writes down what tasks carry
+        "celery.app.trace": {"level": "WARNING"},  # one line a task would be one a batch
+        "celery.worker.strategy": {"level": "WARNING"},
+        "celery.beat": {"level": "WARNING"},
+        "asyncio": {"level": "WARNING"},
+        "httpx": {"level": "WARNING"},
+        "amqp": {"level": "INFO"},
+        "kombu": {"level": "INFO"},
+        "redis": {"level": "INFO"},
+        "urllib3": {"level": "INFO"},  # it sends traces
+    },
+}

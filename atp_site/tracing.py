@@ -1,0 +1,148 @@
+"""OpenTelemetry traces, where OTEL_EXPORTER_OTLP_ENDPOINT says where to (docs/monitoring.md).
+
+A batch is a trace: its span on the node, the worker's below it, each stage below that. Where that
+variable is not set, OpenTelemetry is not imported here, nor needs to be installed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from django.core import checks
+
+from messaging import telemetry
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Tracer
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+HTTP = "http/protobuf"
+SERVICE = "atp-hub"  # unless OTEL_SERVICE_NAME says otherwise
+FLUSH_SECONDS = 2.0  # at the end, for spans that were not sent yet
+
+_provider: TracerProvider | None = None
+
+
+def wanted() -> bool:
+    """Whether the environment names a place for traces."""
+    return any(os.environ.get(name, "").strip() for name in ENDPOINTS)
+
+
+def begin() -> None:
+    """Make spans in this process from now on, where they are wanted. Not before a fork."""
+    global _provider
+    if not wanted() or _provider is not None:
+        return
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    _provider = provider()
+    _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    telemetry.trace_with(Spans(_provider))
+
+
+def end() -> None:
+    """Send what is left, in bounded time: a collector that is away must not hold up a stop."""
+    global _provider
+    telemetry.trace_with(None)
+    if _provider is not None:
+        flushing = threading.Thread(target=_provider.shutdown, name="traces", daemon=True)
+        flushing.start()
+        flushing.join(FLUSH_SECONDS)
+        _provider = None
+
+
+def provider() -> TracerProvider:
+    """A maker of spans for this service; sampling is as OTEL_TRACES_SAMPLER says."""
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+
+    name = os.environ.get("OTEL_SERVICE_NAME", "").strip() or SERVICE
+    return TracerProvider(resource=Resource.create({"service.name": name}), shutdown_on_exit=False)
+
+
+class Spans:
+    """`telemetry.Tracing` by OpenTelemetry. Spans carry ids and counts, nothing of a message."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        from opentelemetry import trace
+        from opentelemetry.trace.propagation import tracecontext
+
+        self._trace = trace
+        self._tracer: Tracer = provider.get_tracer("atp")
+        self._propagator = tracecontext.TraceContextTextMapPropagator()
+
+    def begin_batch(self, batch: str, envelopes: int) -> tuple[str, Callable[[str], None]]:
+        span = self._tracer.start_span(
+            "batch",
+            kind=self._trace.SpanKind.PRODUCER,
+            attributes={"atp.batch": batch, "atp.envelopes": envelopes},
+        )
+        carrier: dict[str, str] = {}
+        self._propagator.inject(carrier, self._trace.set_span_in_context(span))
+
+        def finish(outcome: str) -> None:
+            span.set_attribute("atp.outcome", outcome)
+            if outcome != "done":
+                span.set_status(self._trace.StatusCode.ERROR, outcome)
+            span.end()
+
+        return carrier["traceparent"], finish
+
+    def record_work(self, work: telemetry.Work, problem: str) -> None:
+        parent = self._propagator.extract({"traceparent": work.traceparent})
+        span = self._tracer.start_span(
+            "check",
+            context=parent,
+            kind=self._trace.SpanKind.CONSUMER,
+            attributes={"atp.batch": work.batch, "atp.queued_seconds": work.queued_seconds},
+            start_time=_nanoseconds(work.began_at),
+        )
+        context, began = self._trace.set_span_in_context(span), work.began_at
+        for stage, after in work.laps:
+            until = work.began_at + after
+            step = self._tracer.start_span(stage, context, start_time=_nanoseconds(began))
+            step.end(_nanoseconds(until))
+            began = until
+        if problem:
+            span.set_status(self._trace.StatusCode.ERROR, problem)
+        span.end()
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+@checks.register(checks.Tags.compatibility)
+def traces_can_be_sent(app_configs: Sequence[Any] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Whoever asks for traces hears at the start that there will be none."""
+    if not wanted():
+        return []
+    asked = next((text for name in PROTOCOLS if (text := os.environ.get(name, "").strip())), HTTP)
+    if asked != HTTP:
+        message = f"Traces are sent over {HTTP} only, not {asked!r}."
+        return [checks.Error(message, hint=f"Set {PROTOCOLS[1]} to {HTTP}.", id="atp.E003")]
+    if _is_installed("opentelemetry.sdk") and _is_installed(
+        "opentelemetry.exporter.otlp.proto.http"
+    ):
+        return []
+    return [
+        checks.Error(
+            f"{ENDPOINTS[0]} is set, and OpenTelemetry is not installed.",
+            hint="Install what requirements-otel.txt names, or unset it.",
+            id="atp.E002",
+        )
+    ]
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # a package above it is not there
+        return False
