@@ -1,0 +1,431 @@
+"""Hostile agents and strangers, as processes of their own: what one of them can do to a hub.
+
+    python -m benchmarks.attacks flood identities/ --seconds 10
+
+The first identity in the folder is the attacker's, the second its accomplice's; the rest are an
+audience, or senders. What costs the attacker most, signing, is done before it says `ready` and the
+time begins, so that the hub is what is measured and not the attacker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import struct
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import websockets
+from websockets.exceptions import ConnectionClosed
+
+from atp import IAgentIdentity, MessageType
+from atp.agent.frames import serialize_ack
+from atp.envelope import new_document, sign_envelope
+from benchmarks.load import SEQ, SUBPROTOCOL, Identity, connect, load_identities
+
+LIFETIME_SECONDS = 3_600
+FLOOD_PER_SECOND = 1_500  # envelopes signed in advance; where they don't do, they go once more
+WAITING = 10_000  # for one recipient, which is as much as may wait
+WALK_PER_SECOND = 5  # envelopes of each honest sender, where the attack is the recipient's
+BROADCASTS_PER_SECOND = 200
+HALF_OPEN = 1_000
+LARGE_BYTES = 1_048_000  # a frame just below the hub's limit
+LARGE_ENVELOPE_BYTES = 500_000  # an envelope just below it
+LARGE_AT_ONCE = 50  # unauthenticated sockets that send large frames
+WINDOW = 200  # of an attacker that plays by the window
+TCP_TEXT, TCP_CONTINUATION, TCP_PING = 0x1, 0x0, 0x9  # RFC 6455, 5.2
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Who attacks, for how long, and how much waits for a recipient that neglects its inbox."""
+
+    identities: list[Identity]
+    seconds: float
+    waiting: int
+
+    @property
+    def url(self) -> str:
+        return self.identities[0].ws_url
+
+
+Attack = Callable[[Plan], Coroutine[Any, Any, dict[str, int]]]
+
+
+async def flood(plan: Plan) -> dict[str, int]:
+    """Send as fast as the socket takes, whatever the receipts say; the accomplice takes it all."""
+    attacker, accomplice, *_ = plan.identities
+    letters = _letters(attacker, accomplice.agent, int(FLOOD_PER_SECOND * plan.seconds))
+    _ready()
+    async with _connected(accomplice) as taking, _connected(attacker) as socket:
+        busy = [asyncio.create_task(_acknowledge(taking)), asyncio.create_task(_discard(socket))]
+        sent = await _send_all(socket, letters, plan.seconds)
+        for task in busy:
+            task.cancel()
+    return {"sent": sent}
+
+
+async def deaf_flood(plan: Plan) -> dict[str, int]:
+    """The same, from a socket whose receipts are never read."""
+    attacker, accomplice, *_ = plan.identities
+    letters = _letters(attacker, accomplice.agent, int(FLOOD_PER_SECOND * plan.seconds))
+    _ready()
+    async with _connected(accomplice) as taking, _connected(attacker, deaf=True) as socket:
+        busy = asyncio.create_task(_acknowledge(taking))
+        sent = await _send_all(socket, letters, plan.seconds)
+        busy.cancel()
+    return {"sent": sent}
+
+
+async def slow_reader(plan: Plan) -> dict[str, int]:
+    """A recipient that never reads its socket, with a full inbox and more to come."""
+    return await _neglect(plan, reads=False)
+
+
+async def unread_inbox(plan: Plan) -> dict[str, int]:
+    """A recipient that reads and never acknowledges, with a full inbox and more to come."""
+    return await _neglect(plan, reads=True)
+
+
+async def broadcast_flood(plan: Plan) -> dict[str, int]:
+    """Broadcast as fast as the socket takes, to an audience that acknowledges."""
+    attacker, *audience = plan.identities
+    count = int(BROADCASTS_PER_SECOND * plan.seconds)
+    letters = _letters(attacker, "*", count, kind=MessageType.BROADCAST)
+    _ready()
+    async with contextlib.AsyncExitStack() as opened:
+        hearing = [await opened.enter_async_context(_connected(other)) for other in audience]
+        socket = await opened.enter_async_context(_connected(attacker))
+        busy = [asyncio.create_task(_acknowledge(other)) for other in hearing]
+        busy.append(asyncio.create_task(_discard(socket)))
+        sent = await _send_all(socket, letters, plan.seconds)
+        for task in busy:
+            task.cancel()
+    return {"sent": sent}
+
+
+async def half_open(plan: Plan) -> dict[str, int]:
+    """A thousand sockets that never answer the challenge, made anew as the hub closes them."""
+    until = time.perf_counter() + plan.seconds
+    opened = 0
+
+    async def hold() -> None:
+        nonlocal opened
+        while time.perf_counter() < until:
+            with contextlib.suppress(OSError, websockets.WebSocketException):
+                socket = await _connect_only(plan.url)
+                opened += 1
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(socket.wait_closed(), until - time.perf_counter())
+                socket.transport.abort()
+            await asyncio.sleep(0.1)
+
+    _ready()
+    await asyncio.gather(*(hold() for _ in range(HALF_OPEN)))
+    return {"opened": opened}
+
+
+async def silent_connections(plan: Plan) -> dict[str, int]:
+    """A thousand connections that send half a request, or nothing."""
+    until = time.perf_counter() + plan.seconds
+    opened = 0
+
+    async def hold(text: bytes) -> None:
+        nonlocal opened
+        while time.perf_counter() < until:
+            reader, writer = await _dial(plan.url)
+            opened += 1
+            writer.write(text)
+            with contextlib.suppress(TimeoutError, OSError):
+                await asyncio.wait_for(reader.read(), until - time.perf_counter())
+            writer.transport.abort()
+
+    _ready()
+    texts = (b"", b"GET /ws/agents/ HTTP/1.1\r\nHost: x\r\n")
+    await asyncio.gather(*(hold(texts[n % 2]) for n in range(HALF_OPEN)))
+    return {"opened": opened}
+
+
+async def large_frames(plan: Plan) -> dict[str, int]:
+    """Strangers that send 1 MiB where a proof is due."""
+    until = time.perf_counter() + plan.seconds
+    frame = "x" * LARGE_BYTES
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        while time.perf_counter() < until:
+            with contextlib.suppress(OSError, websockets.WebSocketException):
+                socket = await _connect_only(plan.url)
+                await socket.send(frame)
+                sent += 1
+                await asyncio.wait_for(socket.wait_closed(), 10)
+            await asyncio.sleep(0)
+
+    _ready()
+    await asyncio.gather(*(send() for _ in range(LARGE_AT_ONCE)))
+    return {"sent": sent}
+
+
+async def half_sent_frames(plan: Plan) -> dict[str, int]:
+    """A thousand strangers that send the first MiB of a frame, but for its last byte."""
+    until = time.perf_counter() + plan.seconds
+    frame = _header(TCP_TEXT, LARGE_BYTES, final=True) + b"x" * (LARGE_BYTES - 1)
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        with contextlib.suppress(OSError, websockets.WebSocketException):
+            socket = await _connect_only(plan.url)
+            socket.transport.write(frame)
+            sent += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(socket.wait_closed(), until - time.perf_counter())
+            socket.transport.abort()
+
+    _ready()
+    await asyncio.gather(*(send() for _ in range(HALF_OPEN)))
+    return {"sent": sent}
+
+
+async def large_envelopes(plan: Plan) -> dict[str, int]:
+    """A valid agent whose envelopes are all as large as may be; the accomplice takes them."""
+    attacker, accomplice, *_ = plan.identities
+    letters = _letters(attacker, accomplice.agent, 100, filler=LARGE_ENVELOPE_BYTES)
+    _ready()
+    async with _connected(accomplice) as taking, _connected(attacker) as socket:
+        busy = [asyncio.create_task(_acknowledge(taking)), asyncio.create_task(_discard(socket))]
+        sent = await _send_all(socket, letters, plan.seconds)
+        for task in busy:
+            task.cancel()
+    return {"sent": sent}
+
+
+async def fragments(plan: Plan) -> dict[str, int]:
+    """A message that never ends, in empty fragments, none of which counts against its size."""
+    some = _header(TCP_CONTINUATION, 0, final=False) * 1_000
+    return await _raw_flood(plan, _header(TCP_TEXT, 0, final=False), some)
+
+
+async def pings(plan: Plan) -> dict[str, int]:
+    """Pings, whose pongs are never read."""
+    some = (_header(TCP_PING, 125, final=True) + b"x" * 125) * 100
+    return await _raw_flood(plan, b"", some)
+
+
+ATTACKS: dict[str, Attack] = {
+    attack.__name__: attack
+    for attack in (
+        flood, deaf_flood, slow_reader, unread_inbox, broadcast_flood, half_open,
+        silent_connections, large_frames, half_sent_frames, large_envelopes, fragments, pings,
+    )
+}  # fmt: skip
+
+
+# --- Parts of them ---------------------------------------------------------------------------
+
+
+def _ready() -> None:
+    """Tell who waits that the time begins."""
+    print("ready", flush=True)
+
+
+def _letters(
+    sender: Identity,
+    target: str,
+    count: int,
+    *,
+    kind: MessageType = MessageType.NOTIFICATION,
+    filler: int = 300,
+) -> list[str]:
+    made = []
+    for _ in range(count):
+        document = new_document(
+            identity=IAgentIdentity(id=sender.agent),
+            message_type=kind,
+            target=target,
+            data={"filler": "x" * filler},
+        )
+        signed = sign_envelope(
+            document,
+            sender.key,
+            hub_id=sender.hub,
+            now=time.time(),
+            lifetime_seconds=LIFETIME_SECONDS,
+        )
+        made.append(signed.decode())
+    return made
+
+
+async def _send_all(socket: Any, letters: list[str], seconds: float) -> int:
+    until = time.perf_counter() + seconds
+    sent = 0
+    with contextlib.suppress(ConnectionClosed, TimeoutError):
+        async with asyncio.timeout(seconds):
+            for letter in _over_and_over(letters):
+                await socket.send(letter)
+                sent += 1
+                if sent % 64 == 0:
+                    await asyncio.sleep(0)
+                if time.perf_counter() > until:
+                    break
+    return sent
+
+
+async def _neglect(plan: Plan, *, reads: bool) -> dict[str, int]:
+    """Ten senders fill an inbox before the time begins, and go on at a walk."""
+    target, *senders = plan.identities[:11]
+    full = [_letters(sender, target.agent, plan.waiting // len(senders)) for sender in senders]
+    async with contextlib.AsyncExitStack() as opened:
+        sockets = [await opened.enter_async_context(_connected(sender)) for sender in senders]
+        await asyncio.gather(*map(_send_politely, sockets, full))
+        more = [_letters(s, target.agent, int(WALK_PER_SECOND * plan.seconds)) for s in senders]
+        _ready()
+        connected = await opened.enter_async_context(_connected(target, deaf=not reads))
+        reading = asyncio.create_task(_discard(connected)) if reads else None
+        walk = partial(_send_politely, pause=1 / WALK_PER_SECOND)
+        tallies = await asyncio.gather(*map(walk, sockets, more))
+        if reading is not None:
+            reading.cancel()
+    return _sum(tallies)
+
+
+async def _send_politely(socket: Any, letters: list[str], *, pause: float = 0.0) -> dict[str, int]:
+    """Send within the window, once each, and count the receipts by their code or status."""
+    room = asyncio.Semaphore(WINDOW)
+    tally = {"sent": len(letters)}
+
+    async def send() -> None:
+        for letter in letters:
+            await room.acquire()
+            await socket.send(letter)
+            await asyncio.sleep(pause)
+
+    sending = asyncio.create_task(send())
+    left = len(letters)
+    while left:
+        for frame in _frames(await socket.recv()):
+            if frame["type"] == "receipt":
+                word = frame.get("code") or frame["status"]
+                tally[word] = tally.get(word, 0) + 1
+                room.release()
+                left -= 1
+    await sending
+    return tally
+
+
+async def _acknowledge(socket: Any) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        async for message in socket:
+            if places := SEQ.findall(message):
+                await socket.send(serialize_ack("mail", int(places[-1])).decode())
+
+
+async def _discard(socket: Any) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        async for _ in socket:
+            pass
+
+
+async def _connect_only(url: str) -> Any:
+    return await websockets.connect(
+        url,
+        subprotocols=[websockets.Subprotocol(SUBPROTOCOL)],
+        compression=None,
+        ping_interval=None,
+        close_timeout=1,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _connected(identity: Identity, *, deaf: bool = False) -> AsyncIterator[Any]:
+    """An authenticated socket; a deaf one is not read any more, not even by its library."""
+    socket = await connect(identity)
+    if deaf:
+        socket.transport.pause_reading()
+        socket.transport.resume_reading = lambda: None
+    try:
+        yield socket
+    finally:
+        socket.transport.abort()  # an end by the rules might take long, as things stand
+
+
+async def _raw_flood(plan: Plan, first: bytes, some: bytes) -> dict[str, int]:
+    """Write raw frames to an authenticated socket for as long as it takes them."""
+    _ready()
+    loop = asyncio.get_running_loop()
+    until = time.perf_counter() + plan.seconds
+    written = 0
+    async with _connected(plan.identities[0], deaf=True) as socket:
+        with contextlib.suppress(TimeoutError, OSError), _descriptor(socket) as descriptor:
+            await asyncio.wait_for(loop.sock_sendall(descriptor, first), plan.seconds)
+            while (left := until - time.perf_counter()) > 0:
+                await asyncio.wait_for(loop.sock_sendall(descriptor, some), left)
+                written += len(some)
+    return {"bytes": written}
+
+
+def _descriptor(socket: Any) -> Any:
+    """Another handle of the same connection, to write to without its library."""
+    return socket.transport.get_extra_info("socket").dup()
+
+
+async def _dial(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    parts = urlsplit(url)
+    return await asyncio.open_connection(parts.hostname, parts.port)
+
+
+def _header(opcode: int, length: int, *, final: bool) -> bytes:
+    """Of a frame masked with zeroes, which leave it as it is (RFC 6455, 5.3)."""
+    first = bytes([(0x80 if final else 0) | opcode])
+    if length < 126:
+        size = bytes([0x80 | length])
+    elif length < 65_536:
+        size = bytes([0x80 | 126]) + struct.pack("!H", length)
+    else:
+        size = bytes([0x80 | 127]) + struct.pack("!Q", length)
+    return first + size + bytes(4)
+
+
+def _frames(message: str | bytes) -> list[dict[str, Any]]:
+    value = json.loads(message)
+    return value if isinstance(value, list) else [value]
+
+
+def _over_and_over(letters: list[str]) -> Iterator[str]:
+    while True:
+        yield from letters
+
+
+def _sum(tallies: list[dict[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for tally in tallies:
+        for word, count in tally.items():
+            total[word] = total.get(word, 0) + count
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("attack", choices=ATTACKS)
+    parser.add_argument("identities", type=Path)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--waiting", type=int, default=WAITING, help="for a neglected inbox")
+    options = parser.parse_args()
+    attack = ATTACKS[options.attack]
+    plan = Plan(load_identities(options.identities), options.seconds, options.waiting)
+    result = asyncio.run(attack(plan))
+    json.dump(result, sys.stdout)
+    print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""A broadcast to everybody connected: milliseconds from the sender's send to the last socket.
+
+    python -m benchmarks.broadcast identities/ --ports 8000,8001
+
+The first identity sends; the others listen, each on one of the nodes in turn, and acknowledge.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import sys
+import time
+from pathlib import Path
+
+import uvloop
+
+from atp import IAgentIdentity, MessageType
+from atp.agent.frames import serialize_ack
+from atp.envelope import new_document, sign_envelope
+from benchmarks.lean import LeanSocket, log_in, log_in_all, spread
+from benchmarks.load import LIFETIME_SECONDS, Identity, load_identities
+
+ROUNDS = 5
+PATIENCE_SECONDS = 30.0
+REST_SECONDS = 1.0  # between two rounds, for the acks
+SEQ = re.compile(rb'"seq":(\d+),"stream":"mail","type":"delivery"')
+
+
+class Audience:
+    """Counts who has the broadcast under way, and acknowledges for them."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._message_id = b""
+        self._left = 0
+        self._complete = asyncio.Event()
+
+    def expect(self, message_id: str) -> None:
+        self._message_id, self._left = message_id.encode(), self._size
+        self._complete.clear()
+
+    async def complete(self) -> None:
+        """Until everybody has it; raises `TimeoutError`."""
+        await asyncio.wait_for(self._complete.wait(), PATIENCE_SECONDS)
+
+    def hear(self, socket: LeanSocket, text: bytes) -> None:
+        places = SEQ.findall(text)
+        if not places:
+            return
+        if self._message_id in text:
+            self._left -= 1
+            if not self._left:
+                self._complete.set()
+        socket.send(serialize_ack("mail", int(places[-1])))
+
+
+async def run(sender: Identity, others: list[Identity]) -> dict[str, list[float]]:
+    audience = Audience(len(others))
+    listening = await log_in_all(others, audience.hear)
+    sending = await log_in(sender)
+    took = []
+    for _ in range(ROUNDS):
+        message_id, letter = _letter(sender)
+        audience.expect(message_id)
+        started = time.perf_counter()
+        sending.send(letter)
+        await audience.complete()
+        took.append((time.perf_counter() - started) * 1000)
+        await asyncio.sleep(REST_SECONDS)
+    for socket in (sending, *listening):
+        socket.abort()
+    return {"milliseconds": took}
+
+
+def _letter(sender: Identity) -> tuple[str, bytes]:
+    document = new_document(
+        identity=IAgentIdentity(id=sender.agent),
+        message_type=MessageType.BROADCAST,
+        target="*",
+        data={"filler": "x" * 100},
+    )
+    signed = sign_envelope(
+        document,
+        sender.key,
+        hub_id=sender.hub,
+        now=time.time(),
+        lifetime_seconds=LIFETIME_SECONDS,
+    )
+    return str(document["messageId"]), signed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("identities", type=Path, help="the folder that benchmarks.provision wrote")
+    parser.add_argument("--ports", required=True, help="of the nodes, comma-separated")
+    options = parser.parse_args()
+    ports = [int(port) for port in options.ports.split(",")]
+    sender, *others = spread(load_identities(options.identities), ports)
+    json.dump(uvloop.run(run(sender, others)), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

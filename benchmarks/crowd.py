@@ -1,0 +1,114 @@
+"""Many agents at once, as copies of one that was enrolled; for `benchmarks.provision`."""
+
+from __future__ import annotations
+
+import copy
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.db import models, transaction
+
+from atp.attestations import Status, issue_attestation, trust_mark_type
+from atp.keys import PrivateKey
+from atp.types import TrustLevel
+from registry.hub.actions import bump_epoch
+from registry.issuers.actions import signing_key
+from registry.issuers.models import Issuer
+from registry.issuers.querysets import agent_url, issuer_url, status_list_url
+from registry.issuers.status_list import STATUS_INDICES
+from registry.models import Agent, AgentKey, Attestation, Score
+
+Row = TypeVar("Row", bound=models.Model)
+
+
+@dataclass(frozen=True, slots=True)
+class _Original:
+    """The rows of the agent that is copied, and what signs its copies' attestations."""
+
+    agent: Agent
+    key: AgentKey
+    attestation: Attestation
+    score: Score
+    issuer_key: PrivateKey
+
+
+def copy_agents(like: str, agent_ids: Sequence[str]) -> list[tuple[str, PrivateKey]]:
+    """Make agents like an enrolled one, each with a key and an attestation of its own."""
+    original = _original(like)
+    pairs = [(agent, PrivateKey.generate()) for agent in agent_ids]
+    places = _free_places(original.attestation.issuer, len(pairs))
+    with transaction.atomic():
+        bump_epoch()
+        _create(Agent, (_like(original.agent, pk=agent) for agent in agent_ids))
+        _create(
+            AgentKey,
+            (
+                _like(original.key, pk=key.kid, agent_id=agent, jwk=dict(key.public.jwk))
+                for agent, key in pairs
+            ),
+        )
+        _create(
+            Attestation,
+            (
+                _attestation(original, agent, key.kid, place)
+                for (agent, key), place in zip(pairs, places, strict=True)
+            ),
+        )
+        _create(Score, (_like(original.score, pk=None, agent_id=agent) for agent in agent_ids))
+    return pairs
+
+
+def _original(agent_id: str) -> _Original:
+    attestation = (
+        Attestation.objects.select_related("issuer").filter(agent_id=agent_id).latest("issued_at")
+    )
+    return _Original(
+        agent=Agent.objects.get(pk=agent_id),
+        key=AgentKey.objects.get(agent_id=agent_id),
+        attestation=attestation,
+        score=Score.objects.filter(agent_id=agent_id).latest("id"),
+        issuer_key=signing_key(attestation.issuer),
+    )
+
+
+def _free_places(issuer: Issuer, count: int) -> list[int]:
+    """Places in the issuer's status list that no attestation has."""
+    taken = set(issuer.attestations.values_list("status_index", flat=True))
+    drawn = secrets.SystemRandom().sample(range(STATUS_INDICES), count + len(taken))
+    return [place for place in drawn if place not in taken][:count]
+
+
+def _attestation(original: _Original, agent_id: str, jkt: str, place: int) -> Attestation:
+    says = original.attestation
+    jti = secrets.token_urlsafe(16)
+    token = issue_attestation(
+        issuer=issuer_url(says.issuer.slug),
+        subject=agent_url(agent_id),
+        mark_type=trust_mark_type(settings.ATP_PUBLIC_URL, TrustLevel(says.level)),
+        level=TrustLevel(says.level),
+        capabilities=says.capabilities,
+        jkt=jkt,
+        jti=jti,
+        status=Status(uri=status_list_url(says.issuer.slug), index=place),
+        expires_at=int(says.expires_at.timestamp()),
+        issuer_key=original.issuer_key,
+        now=int(says.issued_at.timestamp()),
+    )
+    return _like(says, pk=jti, agent_id=agent_id, jkt=jkt, status_index=place, token=token)
+
+
+def _like(row: Row, **changes: Any) -> Row:
+    """A copy of a row that is not stored yet."""
+    made = copy.copy(row)
+    made._state = copy.copy(row._state)
+    made._state.adding = True
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+def _create(model: type[Row], rows: Iterable[Row]) -> None:
+    model._default_manager.bulk_create(rows)

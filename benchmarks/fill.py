@@ -1,0 +1,231 @@
+"""Give a hub a past: `python -m benchmarks.fill identities/ 1000000` on its database.
+
+Each envelope that is stored has a delivery, acknowledged, and an entry in the trail. They are like
+the newest one that the hub has judged, with ids, digests, places and hashes of their own, spread
+over the last 30 days; half of them between the agents of `identities`, half between others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import django
+
+from benchmarks.load import load_identities
+
+if TYPE_CHECKING:
+    from registry.trail.actions import EntryDraft
+
+CHUNK = 8_192  # envelopes a transaction
+BREATH_SECONDS = 0.01  # between two, for the hub to write
+OTHERS = 200  # agents beside those of the benchmark
+PAST = timedelta(days=30)
+LIFETIME = timedelta(minutes=10)
+TABLES = (
+    "messaging_envelope", "messaging_delivery", "messaging_mailbox",
+    "registry_entry", "registry_entrybody",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Original:
+    """The envelope that the others are like."""
+
+    columns: dict[str, Any]
+    draft: EntryDraft
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """One envelope of the past."""
+
+    message_id: str
+    sender: str
+    recipient: str
+    content: bytes
+    digest: str
+
+
+def fill(folder: Path, count: int) -> None:
+    """Store `count` more of each, then let the database look at what it has."""
+    _hurry()
+    original = _original()
+    pairs = cycle(_pairs([identity.agent for identity in load_identities(folder)]))
+    began = datetime.now(UTC) - PAST
+    for start in range(0, count, CHUNK):
+        size = min(CHUNK, count - start)
+        letters = [_letter(original, *pair) for pair in islice(pairs, size)]
+        _store(original, letters, began + PAST * (start / count))
+        time.sleep(BREATH_SECONDS)
+    _look_at_tables()
+
+
+def _hurry() -> None:
+    """Let this connection have room; what a power cut takes of the past is no loss."""
+    from django.db import connection
+
+    statements = {
+        "postgresql": ["SET synchronous_commit = off"],
+        "sqlite": ["PRAGMA synchronous = OFF", "PRAGMA cache_size = -1048576"],  # KiB
+    }
+    with connection.cursor() as cursor:
+        for statement in statements[connection.vendor]:
+            cursor.execute(statement)
+
+
+def _original() -> _Original:
+    from messaging.actions.accept import ENVELOPE_COLUMNS
+    from messaging.models import Envelope
+    from registry.trail.actions import EntryDraft
+    from registry.trail.kinds import Kind
+    from registry.trail.models import Entry
+
+    row = Envelope.objects.filter(status="accepted", message_type="notification").latest("id")
+    entry = Entry.objects.select_related("body").get(
+        message_id=row.message_id, kind=Kind.ENVELOPE_ACCEPTED
+    )
+    body = json.loads(bytes(entry.body.content))
+    del body["salt"]
+    return _Original(
+        columns={name: getattr(row, name) for name in ENVELOPE_COLUMNS},
+        draft=EntryDraft(
+            kind=Kind.ENVELOPE_ACCEPTED,
+            sensitivity=entry.sensitivity,
+            verdict=entry.verdict,
+            policy=entry.policy,
+            rule=entry.rule,
+            issuer=entry.issuer,
+            score=entry.score,
+            body=body,
+        ),
+    )
+
+
+def _pairs(agents: Sequence[str]) -> list[tuple[str, str]]:
+    """Who writes to whom: the benchmark's own pairs, and as often other agents to each other."""
+    from benchmarks.crowd import copy_agents
+
+    others = [f"past-{uuid.uuid4().hex[:12]}" for _ in range(OTHERS)]
+    copy_agents(agents[0], others)
+    half = len(agents) // 2
+    own = zip(agents[:half], agents[half:], strict=False)
+    strange = zip(others, others[1:] + others[:1], strict=True)
+    return [pair for both in zip(cycle(own), strange) for pair in both]
+
+
+def _letter(original: _Original, sender: str, recipient: str) -> _Letter:
+    from atp.canonical import sha256_b64url
+
+    old = original.columns
+    message_id = str(uuid.uuid4())
+    content = bytes(old["content"]).replace(old["message_id"].encode(), message_id.encode())
+    content = content.replace(old["sender_id"].encode(), sender.encode())
+    content = content.replace(old["target"].encode(), recipient.encode())
+    return _Letter(message_id, sender, recipient, content, sha256_b64url(content))
+
+
+def _store(original: _Original, letters: Sequence[_Letter], judged_at: datetime) -> None:
+    """One transaction, rows in the order of `messaging.actions.accept`, the trail last."""
+    from django.db import transaction
+
+    from messaging.actions.accept import DELIVERY_COLUMNS, ENVELOPE_COLUMNS
+    from messaging.actions.mailboxes import give_places
+    from messaging.models import Delivery, Envelope
+    from registry.bulk import insert_rows
+    from registry.trail.actions import MOST_ENTRIES, append
+
+    expires_at = judged_at + LIFETIME
+    changed = {"judged_at": judged_at, "expires_at": expires_at, "batch_id": str(uuid.uuid4())}
+    rows = [_envelope({**original.columns, **changed}, letter) for letter in letters]
+    with transaction.atomic():
+        ids = insert_rows(Envelope, ENVELOPE_COLUMNS, rows, returning=("id",))
+        wanted: dict[tuple[str, str], list[datetime]] = {}
+        for letter in letters:
+            wanted.setdefault((letter.recipient, "mail"), []).append(expires_at)
+        places = give_places(wanted)
+        deliveries = []
+        for (row_id,), letter in zip(ids, letters, strict=True):
+            place = (letter.recipient, "mail")
+            seq, places[place] = places[place], places[place] + 1
+            deliveries.append((row_id, *place, seq, letter.sender, expires_at, "waiting", ""))
+        insert_rows(Delivery, DELIVERY_COLUMNS, deliveries)
+        _acknowledge(wanted)
+        drafts = [_draft(original.draft, letter) for letter in letters]
+        for start in range(0, len(drafts), MOST_ENTRIES):
+            append(drafts[start : start + MOST_ENTRIES])
+
+
+def _envelope(columns: dict[str, Any], letter: _Letter) -> tuple[Any, ...]:
+    columns["message_id"], columns["digest"] = letter.message_id, letter.digest
+    columns["sender_id"], columns["target"] = letter.sender, letter.recipient
+    columns["content"] = letter.content
+    return tuple(columns.values())
+
+
+def _draft(original: EntryDraft, letter: _Letter) -> EntryDraft:
+    return replace(
+        original,
+        actor=f"agent:{letter.sender}",
+        subject=letter.message_id,
+        sender=letter.sender,
+        recipient=letter.recipient,
+        message_id=letter.message_id,
+        body={**original.body, "digest": letter.digest},
+    )
+
+
+def _acknowledge(places: dict[tuple[str, str], list[datetime]]) -> None:
+    """All that these streams have given out, and counted for the scores too."""
+    from django.db.models import F
+
+    from messaging.models import Mailbox
+
+    last = F("last_seq")
+    Mailbox.objects.filter(agent_id__in={agent for agent, _ in places}, stream="mail").update(
+        acked_seq=last, credited_seq=last, swept_seq=last, ended=0, next_expiry=None
+    )
+
+
+def _look_at_tables() -> None:
+    """What autovacuum and a checkpoint would do some time later, in the midst of measuring."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        for statement in _statements(connection.vendor):
+            cursor.execute(statement)
+    os.sync()
+
+
+def _statements(vendor: str) -> Iterator[str]:
+    if vendor == "postgresql":
+        yield f"VACUUM (ANALYZE) {', '.join(TABLES)}"
+        yield "CHECKPOINT"
+    else:
+        yield "ANALYZE"
+        yield "PRAGMA wal_checkpoint(PASSIVE)"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("identities", type=Path, help="the folder that benchmarks.provision wrote")
+    parser.add_argument("count", type=int, help="of envelopes, deliveries and entries")
+    options = parser.parse_args()
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "atp_site.settings")
+    django.setup()
+    started = time.perf_counter()
+    fill(options.identities, options.count)
+    print(f"stored {options.count} in {time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Whether a hub with a past is slower than one without: before and after it has one."""
+
+from __future__ import annotations
+
+import os
+
+from benchmarks.fleet import RunningHub, run_python
+from benchmarks.report import Figure
+from benchmarks.run import Run
+from benchmarks.traffic import Traffic, measure_oneway, measure_pipeline
+
+ROWS = int(os.environ.get("ATP_BENCH_ROWS") or 1_000_000)
+WARM_UP_SECONDS = 3.0
+MEASURE_SECONDS = 8.0
+
+
+def growth(hub: RunningHub, run: Run) -> list[Figure]:
+    """What a hub with so many envelopes, deliveries and entries does, in percent of one with none.
+
+    The rate of hub.oneway, which wants a machine of one's own; and the CPU time of an envelope in
+    full batches, without sockets, which does not.
+    """
+    empty, lean = _measure(hub)
+    told = run_python("benchmarks.fill", str(hub.identities), str(ROWS), env=hub.environment)
+    print(f"hub.growth: {told.strip()}", flush=True)
+    full, fat = _measure(hub)
+    return [
+        run.rate("hub.growth.empty", empty.rate, "envelopes/s"),
+        run.rate("hub.growth.full", full.rate, "envelopes/s"),
+        _percent("hub.growth", run, full.rate, empty.rate),
+        *(
+            _percent(f"hub.growth.cpu.{kind}", run, after, lean.cpu[kind])
+            for kind, after in fat.cpu.items()
+            if kind in lean.cpu
+        ),
+    ]
+
+
+def _percent(name: str, run: Run, full: float, empty: float) -> Figure:
+    return Figure(name, run.profile, 100 * full / empty, "% of empty")
+
+
+def _measure(hub: RunningHub) -> tuple[Traffic, Traffic]:
+    measure_oneway(hub, WARM_UP_SECONDS)
+    return measure_oneway(hub, MEASURE_SECONDS), measure_pipeline(hub)

@@ -1,0 +1,133 @@
+"""What a bystander pair of agents feels while another agent, or a stranger, attacks the hub.
+
+Each attack is held against the calm just before it, on the same hub: at most twice the p99.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from benchmarks.attacks import ATTACKS
+from benchmarks.fleet import ROOT, RunningHub, run_python
+from benchmarks.report import Figure
+from benchmarks.run import Bench, Run
+
+AGENTS = 16  # a pair of bystanders; the others attack, or are sent to
+ATTACK_SECONDS = 16.0  # which the bystanders' measuring does not take
+SETTLE_SECONDS = 1.0  # from the beginning of the attack until it is measured
+LOOK_SECONDS = 0.05
+
+
+@dataclass(slots=True)
+class Memory:
+    """The resident memory of a process, before and at its highest while it is watched."""
+
+    pid: int
+    before: int = 0
+    most: int = 0
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def grown(self) -> int:
+        """Bytes."""
+        return self.most - self.before
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        self.before = self.most = self._now()
+        watching = threading.Thread(target=self._watch, daemon=True)
+        watching.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            watching.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(LOOK_SECONDS):
+            self.most = max(self.most, self._now())
+
+    def _now(self) -> int:
+        return int(psutil.Process(self.pid).memory_info().rss)
+
+
+@contextmanager
+def attacking(
+    name: str, identities: Path, *, seconds: float, waiting: int | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """The attack as a process that has begun; it prints what it has done when it ends."""
+    options = ["--seconds", str(seconds)]
+    if waiting is not None:
+        options += ["--waiting", str(waiting)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.attacks", name, str(identities), *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        if process.stdout.readline() != "ready\n":
+            raise SystemExit(f"the attack {name} did not begin")
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def under_attack(name: str, hub: RunningHub, run: Run) -> list[Figure]:
+    """The bystanders' p50 and p99, beside those of the calm before, and the node's memory."""
+    calm = _bystanders(hub)
+    memory = Memory(hub.node_pids[0])
+    attackers = _attackers(hub)
+    with memory.watched(), attacking(name, attackers, seconds=ATTACK_SECONDS) as attack:
+        time.sleep(SETTLE_SECONDS)
+        felt = _bystanders(hub)
+        if attack.poll() is not None:
+            raise SystemExit(f"the attack {name} ended before the bystanders had been measured")
+    return [
+        *(
+            Figure(f"hostile.{name}.{p}", run.profile, felt[p], "ms", "calm", felt[p] / calm[p])
+            for p in ("p50", "p99")
+        ),
+        Figure(f"hostile.{name}.memory", run.profile, memory.grown / 2**20, "MiB more"),
+    ]
+
+
+BENCHES = tuple(
+    Bench(
+        f"hostile.{name}",
+        f"bystanders' waits, and the hub's memory, under attack: {name.replace('_', ' ')}",
+        partial(under_attack, name),
+        AGENTS,
+        by_default=False,
+    )
+    for name in ATTACKS
+)
+
+
+def _bystanders(hub: RunningHub) -> dict[str, float]:
+    asking, answering, *_ = sorted(hub.identities.glob("*.json"))
+    felt = run_python("benchmarks.requests", str(asking), str(answering), env=hub.environment)
+    return dict(felt)
+
+
+def _attackers(hub: RunningHub) -> Path:
+    """A folder with the identities of all but the bystanders."""
+    folder = hub.identities.with_name("attackers")
+    if not folder.exists():
+        shutil.copytree(hub.identities, folder)
+        for bystander in sorted(folder.glob("*.json"))[:2]:
+            bystander.unlink()
+    return folder

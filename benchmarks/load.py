@@ -1,0 +1,257 @@
+"""The load generator, a process of its own: senders that sign and receivers that acknowledge.
+
+It speaks the wire protocol directly, over the SDK's own handshake, envelope and frame code, so
+that what is measured is the hub: every envelope is signed for this run, every receipt is waited
+for, every delivery is counted and acknowledged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvloop
+import websockets
+
+from atp import IAgentIdentity, MessageType, PrivateKey, PublicKey
+from atp.agent.frames import Welcome, serialize_ack
+from atp.agent.handshake import Handshake
+from atp.envelope import new_document, sign_envelope
+
+SUBPROTOCOL = "atp.v1"
+ENVELOPE_BYTES = 800
+WINDOW = 128  # envelopes of one sender without a receipt
+LIFETIME_SECONDS = 600
+MOST_FRAME_BYTES = 2_097_152
+PATIENCE_SECONDS = 30.0  # for the last deliveries
+SEQ = re.compile(r'"seq":(\d+),"stream":"mail","type":"delivery"')
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An enrolled agent, as `benchmarks.provision` writes it."""
+
+    agent: str
+    hub: str
+    hub_key: dict[str, Any]
+    ws_url: str
+    key: PrivateKey
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one run saw."""
+
+    accepted: int = 0
+    refused: int = 0
+    delivered: int = 0
+    repeated: int = 0  # delivered again to the same socket
+    codes: dict[str, int] = field(default_factory=dict)
+    last_delivery: float = 0.0
+
+
+async def connect(identity: Identity) -> Any:
+    """A socket of an authenticated agent."""
+    socket, _ = await log_in(identity)
+    return socket
+
+
+async def log_in(identity: Identity) -> tuple[Any, Welcome]:
+    """The same, with the frame that welcomes it."""
+    socket = await websockets.connect(
+        identity.ws_url,
+        subprotocols=[websockets.Subprotocol(SUBPROTOCOL)],
+        compression=None,
+        max_size=MOST_FRAME_BYTES,
+        ping_interval=None,
+    )
+    handshake = Handshake(
+        agent=identity.agent,
+        key=identity.key,
+        hub_id=identity.hub,
+        hub_key=PublicKey.from_jwk(identity.hub_key),
+        url=identity.ws_url,
+        nonce=uuid.uuid4().hex,
+    )
+    answer = handshake.answer(_bytes(await socket.recv()), now=time.time())
+    await socket.send(answer.decode())
+    return socket, handshake.admit(_bytes(await socket.recv()), now=time.time())
+
+
+class Sender:
+    """Keeps `WINDOW` envelopes under way until the time is up, then waits for the last receipt."""
+
+    def __init__(self, identity: Identity, target: str, tally: Tally) -> None:
+        self._identity = identity
+        self._target = target
+        self._tally = tally
+        self._key = identity.key
+        self._under_way = 0
+        self._room = asyncio.Event()
+        self._filler = ""
+        self._filler = "x" * max(0, ENVELOPE_BYTES - len(self._envelope()))
+
+    async def run(self, socket: Any, until: float) -> None:
+        reading = asyncio.create_task(self._read(socket))
+        while time.perf_counter() < until:
+            if self._under_way >= WINDOW:
+                self._room.clear()
+                await self._room.wait()
+            self._under_way += 1
+            await socket.send(self._envelope())
+            await asyncio.sleep(0)
+        while self._under_way:
+            self._room.clear()
+            await self._room.wait()
+        reading.cancel()
+        await socket.close()
+
+    def _envelope(self) -> str:
+        document = new_document(
+            identity=IAgentIdentity(id=self._identity.agent),
+            message_type=MessageType.NOTIFICATION,
+            target=self._target,
+            data={"filler": self._filler},
+        )
+        signed = sign_envelope(
+            document,
+            self._key,
+            hub_id=self._identity.hub,
+            now=time.time(),
+            lifetime_seconds=LIFETIME_SECONDS,
+        )
+        return signed.decode()
+
+    async def _read(self, socket: Any) -> None:
+        async for message in socket:
+            frames = json.loads(message)
+            for frame in frames if isinstance(frames, list) else [frames]:
+                if frame["type"] != "receipt":
+                    continue
+                self._under_way -= 1
+                if frame["status"] == "accepted":
+                    self._tally.accepted += 1
+                else:
+                    self._tally.refused += 1
+                    code = frame.get("code", frame["status"])
+                    self._tally.codes[code] = self._tally.codes.get(code, 0) + 1
+            self._room.set()
+
+
+class Receiver:
+    """Reads deliveries and acknowledges each burst cumulatively."""
+
+    def __init__(self, identity: Identity, tally: Tally) -> None:
+        self._identity = identity
+        self._tally = tally
+        self._highest = 0
+
+    async def run(self, socket: Any) -> None:
+        async for message in socket:
+            if not isinstance(message, str) or '"delivery"' not in message:
+                continue
+            # The frames of a message are in order: only the places are read, not the envelopes.
+            places = [int(place) for place in SEQ.findall(message)]
+            fresh = sum(place > self._highest for place in places)
+            self._highest = max(self._highest, *places)
+            self._tally.delivered += fresh
+            self._tally.repeated += len(places) - fresh
+            self._tally.last_delivery = time.perf_counter()
+            await socket.send(serialize_ack("mail", places[-1]).decode())
+
+
+async def run_load(
+    senders: Sequence[Identity], receivers: Sequence[Identity], seconds: float
+) -> dict[str, Any]:
+    """Send for `seconds`; the answer counts what was accepted and delivered, and how long.
+
+    Everybody is connected before the time begins; `cpu` is what was spent here since.
+    """
+    tally = Tally()
+    sockets, welcomes = zip(*[await log_in(r) for r in receivers], strict=True)
+    sending = [await connect(s) for s in senders]
+    reading = [
+        asyncio.create_task(Receiver(identity, tally).run(socket))
+        for identity, socket in zip(receivers, sockets, strict=True)
+    ]
+    backlog = await _drain(tally, sum(welcome.pending for welcome in welcomes))
+    print("begin", flush=True)
+    started, spent = time.perf_counter(), time.process_time()
+    await asyncio.gather(
+        *(
+            Sender(sender, receivers[n % len(receivers)].agent, tally).run(
+                socket, started + seconds
+            )
+            for n, (sender, socket) in enumerate(zip(senders, sending, strict=True))
+        )
+    )
+    patience = time.perf_counter() + PATIENCE_SECONDS
+    while tally.delivered < tally.accepted and time.perf_counter() < patience:
+        await asyncio.sleep(0.05)  # an event a delivery would cost the generator
+    elapsed = max(tally.last_delivery, started) - started
+    spent = time.process_time() - spent
+    print("end", flush=True)
+    for task, socket in zip(reading, sockets, strict=True):
+        await socket.close()
+        task.cancel()
+    return {
+        "accepted": tally.accepted,
+        "refused": tally.refused,
+        "codes": tally.codes,
+        "delivered": tally.delivered,
+        "repeated": tally.repeated,
+        "backlog": backlog,
+        "seconds": elapsed,
+        "cpu": spent,
+    }
+
+
+async def _drain(tally: Tally, pending: int) -> int:
+    """Take what an earlier run has left in the inboxes, and don't count it; how much that was."""
+    patience = time.perf_counter() + PATIENCE_SECONDS
+    while tally.delivered < pending and time.perf_counter() < patience:
+        await asyncio.sleep(0.05)
+    if tally.delivered != pending:
+        raise SystemExit(f"{tally.delivered} deliveries came of {pending} that were waiting")
+    tally.delivered = tally.repeated = 0
+    return pending
+
+
+def load_identities(folder: Path) -> list[Identity]:
+    """The agents whose identity files are in `folder`."""
+    return [_identity(path) for path in sorted(folder.glob("*.json"))]
+
+
+def _identity(path: Path) -> Identity:
+    row = json.loads(path.read_text(encoding="utf-8"))
+    key = PrivateKey.from_pem((path.parent / row["key"]).read_bytes())
+    return Identity(row["agent"], row["hub"], row["hub_key"], row["ws_url"], key)
+
+
+def _bytes(message: str | bytes) -> bytes:
+    return message.encode() if isinstance(message, str) else message
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("identities", type=Path, help="the folder that benchmarks.provision wrote")
+    parser.add_argument("--pairs", type=int, default=20, help="senders, and receivers")
+    parser.add_argument("--seconds", type=float, default=10.0)
+    options = parser.parse_args()
+    identities = load_identities(options.identities)
+    senders = identities[: options.pairs]
+    receivers = identities[options.pairs : 2 * options.pairs]
+    json.dump(uvloop.run(run_load(senders, receivers, options.seconds)), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

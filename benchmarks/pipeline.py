@@ -1,0 +1,96 @@
+"""Judging and storing batches without sockets: `python -m benchmarks.pipeline` on a migrated hub.
+
+Runs in a process of its own because it needs Django on the hub's database; prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import django
+
+from benchmarks.load import Identity, load_identities
+
+BATCHES = 20
+BATCH = 256
+LIFETIME_SECONDS = 3600
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "atp_site.settings")
+    django.setup()
+    from messaging import pipeline
+
+    identities = load_identities(Path(sys.argv[1]))
+    sessions = _open_sessions([i.agent for i in identities])
+    batches = [_batch(identities, sessions) for _ in range(BATCHES + 1)]
+    pipeline.check(batches.pop())  # caches and prepared statements
+    print("begin", flush=True)
+    started, spent = time.perf_counter(), time.process_time()
+    for batch in batches:
+        pipeline.check(batch)
+    elapsed, spent = time.perf_counter() - started, time.process_time() - spent
+    print("end", flush=True)
+    json.dump({"envelopes": BATCHES * BATCH, "seconds": elapsed, "cpu": spent}, sys.stdout)
+
+
+def _open_sessions(agents: list[str]) -> dict[str, str]:
+    """Sessions on a node of our own, so that nothing is fenced off."""
+    from django.utils import timezone
+
+    from messaging.actions import nodes
+    from messaging.models import Presence, Session
+
+    node = uuid.uuid4()
+    nodes.take(node, "bench", "bench.node")
+    sessions = {agent: str(uuid.uuid4()) for agent in agents}
+    now = timezone.now()
+    Session.objects.bulk_create(
+        Session(id=s, agent_id=a, node_id=node, kid="", opened_at=now) for a, s in sessions.items()
+    )
+    Presence.objects.bulk_create(
+        [Presence(agent_id=a, session_id=s, node_id=node) for a, s in sessions.items()],
+        update_conflicts=True,
+        unique_fields=["agent"],
+        update_fields=["session_id", "node"],
+    )
+    return sessions
+
+
+def _batch(identities: list[Identity], sessions: dict[str, str]) -> dict[str, object]:
+    from atp import IAgentIdentity, MessageType
+    from atp.envelope import new_document, sign_envelope
+
+    half = len(identities) // 2
+    frames = []
+    for n in range(BATCH):
+        sender, receiver = identities[n % half], identities[half + n % half]
+        document = new_document(
+            identity=IAgentIdentity(id=sender.agent),
+            message_type=MessageType.NOTIFICATION,
+            target=receiver.agent,
+            data={"filler": "x" * 100},
+        )
+        text = sign_envelope(
+            document,
+            sender.key,
+            hub_id=sender.hub,
+            now=time.time(),
+            lifetime_seconds=LIFETIME_SECONDS,
+        ).decode()
+        frames.append([sessions[sender.agent], sender.agent, text])
+    return {
+        "batch": str(uuid.uuid4()),
+        "channel": "bench.node",
+        "frames": frames,
+        "announce": False,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Figures of envelopes under way: how many a second, how long a request takes, at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.cpu import CpuMeter
+from benchmarks.fleet import RunningHub, run_python
+from benchmarks.report import Figure
+from benchmarks.run import Run
+from benchmarks.stages import StageMeter
+
+PAIRS = 20
+LOAD_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a load of one-way envelopes came to."""
+
+    rate: float  # accepted, delivered and acknowledged, a second
+    cpu: dict[str, float]  # milliseconds of a thousand envelopes, by kind of process
+
+
+def oneway(hub: RunningHub, run: Run) -> list[Figure]:
+    """Accepted, delivered and acknowledged envelopes a second, and the CPU of a thousand."""
+    stages = StageMeter(hub.ports)
+    seen = measure_oneway(hub, LOAD_SECONDS, at_mark=stages.mark)
+    print(f"hub.oneway: {stages.table()}", flush=True)
+    rate = run.rate("hub.oneway", seen.rate, "envelopes/s")
+    return [rate, *cpu_figures("hub.oneway", run, seen.cpu)]
+
+
+def measure_oneway(
+    hub: RunningHub, seconds: float, *, at_mark: Callable[[str], None] = lambda _: None
+) -> Traffic:
+    """Send for so long, between all pairs."""
+    meter = CpuMeter(hub.processes)
+
+    def mark(name: str) -> None:
+        meter.mark(name)
+        at_mark(name)
+
+    seen = run_python(
+        "benchmarks.load", str(hub.identities), "--pairs", str(PAIRS),
+        "--seconds", str(seconds), env=hub.environment, at_mark=mark,
+    )  # fmt: skip
+    if seen["refused"] or seen["delivered"] != seen["accepted"]:
+        raise SystemExit(f"hub.oneway is not valid: {seen}")
+    if seen["repeated"] or seen["backlog"]:  # allowed, at least once, and not counted; but why?
+        print(f"hub.oneway: delivered again: {seen}", flush=True)
+    cpu = of_thousand({**meter.seconds, "load": seen["cpu"]}, seen["delivered"])
+    return Traffic(seen["delivered"] / seen["seconds"], cpu)
+
+
+def request(hub: RunningHub, run: Run) -> list[Figure]:
+    """Milliseconds from a request to its answer, 20 a second, and the CPU of 1,000 envelopes."""
+    meter = CpuMeter(hub.processes)
+    asking, answering, *_ = sorted(hub.identities.glob("*.json"))
+    seen = run_python(
+        "benchmarks.requests", str(asking), str(answering),
+        env=hub.environment, at_mark=meter.mark,
+    )  # fmt: skip
+    waits = [run.wait(f"hub.request.{p}", seen[p]) for p in ("p50", "p99")]
+    cpu = of_thousand({**meter.seconds, "load": seen["cpu"]}, seen["envelopes"])
+    return [*waits, *cpu_figures("hub.request", run, cpu)]
+
+
+def pipeline(hub: RunningHub, run: Run) -> list[Figure]:
+    """Envelopes a second that one process judges and stores in full batches, without sockets."""
+    seen = measure_pipeline(hub)
+    rate = run.rate("pipeline.batch", seen.rate, "envelopes/s")
+    return [rate, *cpu_figures("pipeline.batch", run, seen.cpu)]
+
+
+def measure_pipeline(hub: RunningHub) -> Traffic:
+    """The CPU is that of the process that judges, and of PostgreSQL; the hub itself is idle."""
+    meter = CpuMeter(hub.processes)
+    seen = run_python(
+        "benchmarks.pipeline", str(hub.identities), env=hub.environment, at_mark=meter.mark
+    )
+    spent = {"worker": seen["cpu"], "postgres": meter.seconds.get("postgres", 0.0)}
+    cpu = of_thousand(
+        {kind: seconds for kind, seconds in spent.items() if seconds}, seen["envelopes"]
+    )
+    return Traffic(seen["envelopes"] / seen["seconds"], cpu)
+
+
+def of_thousand(seconds: dict[str, float], count: float) -> dict[str, float]:
+    """CPU milliseconds of each kind of process for a thousand of `count`; `hub` is their sum."""
+    spent = {kind: value * 1e6 / count for kind, value in sorted(seconds.items())}
+    return {**spent, "hub": sum(value for kind, value in spent.items() if kind != "load")}
+
+
+def cpu_figures(name: str, run: Run, cpu: dict[str, float]) -> list[Figure]:
+    return [run.cpu(f"{name}.cpu.{kind}", value) for kind, value in cpu.items()]
