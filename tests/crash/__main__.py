@@ -1,0 +1,88 @@
+"""`make crash`: processes of every kind are killed at random, and nothing accepted may be lost.
+
+    ATP_CRASH_SECONDS=180 ATP_CRASH_SEED=7 python -m tests.crash
+
+Ends with 1 where a promise was broken; then the logs stay in var/crash/, named after the seed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.crash.nemesis import Temper
+from tests.crash.report import summary, table
+from tests.crash.run import Engines, Plan, run
+from tests.services import PrivatePostgres, PrivateRedis
+from tests.sources import ROOT
+
+SECONDS = 540.0
+EMBEDDED_SHARE = 0.2  # of the time is for a hub of one process
+SEEDS = 2**31
+TEMPER = Temper(between=(0.5, 5.0))
+
+
+def main() -> int:
+    seed = int(os.environ.get("ATP_CRASH_SEED") or secrets.randbelow(SEEDS))
+    seconds = float(os.environ.get("ATP_CRASH_SECONDS") or SECONDS)
+    end_in_order()
+    print(f"crash: ATP_CRASH_SEED={seed}, {seconds:g} s of faults in all")
+    of_one_process = seconds * EMBEDDED_SHARE
+    try:
+        with PrivatePostgres() as postgres, PrivateRedis() as redis:
+            kept = _crash(seed, seconds - of_one_process, Engines(postgres, redis))
+    except pytest.skip.Exception as missing:
+        sys.exit(str(missing))
+    kept = _crash(seed, of_one_process, None) and kept
+    print("Nothing lost." if kept else "Not as promised.")
+    return 0 if kept else 1
+
+
+def _crash(seed: int, seconds: float, engines: Engines | None) -> bool:
+    """One run with its table; whether all was as promised."""
+    plan = Plan(seconds, seed, temper=TEMPER, processes=4 if engines else 2)
+    profile = "production" if engines else "embedded"
+    folder = fresh_folder(ROOT / "var" / "crash" / f"{seed}-{profile}")
+    outcome = run(plan, folder, engines)
+    print(f"\n{profile}\n{table(outcome)}\n", flush=True)
+    figures = {"at": round(time.time()), "profile": profile, **summary(outcome)}
+    note(figures, ROOT / "var" / "crash.jsonl")
+    if outcome.violations:
+        print(f"  The logs are in {folder.relative_to(ROOT)}.\n")
+        return False
+    shutil.rmtree(folder)
+    return True
+
+
+def end_in_order() -> None:
+    """Let SIGTERM unwind the stack: what was started is ended, and its folders are removed."""
+
+    def leave(*_: object) -> None:
+        sys.exit("ended by SIGTERM")
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+def fresh_folder(folder: Path) -> Path:
+    """The folder, empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def note(figures: dict[str, object], path: Path) -> None:
+    """Append a line of JSON."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(figures) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""A process of several agents that talk to all the others, until they are told to be quiet.
+
+    python -m tests.crash.agents var/crash/agents-0.json
+
+The file is a `Part`. A process that was killed is started again with the same file and goes on
+under the same identities, from nothing but their keys: its logs are appended to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+from collections.abc import Awaitable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from atp import ATPClient, ATPError
+from atp.agent.identity_file import read_identity_file
+from atp.transports.websocket import WebSocketTransport
+from tests.crash.log import DONE, WRONG, Event, Kind, LogWriter
+from tests.crash.recorder import RecordingTransport
+
+SHORT_LIFE_SECONDS = 6  # of some notifications, so that some run out while nobody comes for them
+MOST_UNDER_WAY = 64  # of one agent; what its rate would add is left out
+BURST = 25  # notifications to one agent at once, whose order tells
+NEWS = 4  # broadcasts at once
+AWAY_SECONDS = (0.2, 4.0)
+LOOK_SECONDS = 0.1
+AGAIN_SECONDS = 0.5
+
+TURNS = {"notify": 50, "ask": 34, "broadcast": 4, "hurry": 6, "burst": 2, "news": 1, "away": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one process is to do. `phase` is the file that says what all do now, see `Phase`."""
+
+    identities: list[str]
+    everyone: list[str]
+    url: str
+    logs: str
+    phase: str
+    seed: int
+    turns: dict[str, int]
+    patience_ms: int
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What all agents do now: "run", "quiet" or "end"; `rate` is what each sends, a second."""
+
+    name: str
+    rate: float = 1.0
+
+    def write(self, path: Path) -> None:
+        """For agents that look all the time: they see the old one or the new one."""
+        aside = path.with_suffix(".new")
+        aside.write_text(f"{self.name} {self.rate}", encoding="utf-8")
+        aside.replace(path)
+
+
+class WrongAnswer(Exception):
+    """An answer to something else."""
+
+
+class Agent:
+    """One agent, with its log, its client and what it has under way."""
+
+    def __init__(self, part: Part, identity: str, chance: random.Random, *, run: int) -> None:
+        file = read_identity_file(Path(identity))
+        self.name = file.agent
+        self._part = part
+        self._chance = chance
+        self._others = [name for name in part.everyone if name != file.agent]
+        self._log = LogWriter(Path(part.logs) / f"{file.agent}.jsonl", run)
+        transport = WebSocketTransport(part.url, hub_id=file.hub_id, hub_key=file.hub_key)
+        self._client = ATPClient.from_identity_file(
+            identity, transport=RecordingTransport(transport, self._log)
+        )
+        self._client.on_message("request", self._answer)
+        self._client.on_message("notification", self._take)
+        self._client.on_message("broadcast", self._take)
+        self._options = {"timeout": part.patience_ms}
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._turns = {
+            "notify": self._notify,
+            "ask": self._ask,
+            "broadcast": self._broadcast,
+            "hurry": self._hurry,
+            "burst": self._burst,
+            "news": self._news,
+            "away": self._go_away,
+        }
+
+    async def live(self) -> None:
+        """Talk, then be quiet, then end, as the phase says."""
+        self._log.write(Event(Kind.BEGAN))
+        await self._come()
+        names, weights = zip(*self._part.turns.items(), strict=True)
+        while (phase := _phase(self._part)).name == "run":
+            await asyncio.sleep(self._chance.expovariate(phase.rate))
+            if len(self._under_way) < MOST_UNDER_WAY:
+                await self._turns[self._chance.choices(names, weights)[0]]()
+            await self._come()
+        await self._settle()
+        while _phase(self._part).name != "end":
+            await asyncio.sleep(LOOK_SECONDS)
+            await self._come()
+        await self._client.disconnect()
+        self._log.close()
+
+    async def _come(self) -> None:
+        """Be connected, or connecting: the SDK does not try a first time twice."""
+        while True:
+            status = self._client.get_trust_status()
+            if status["session"] is not None and status["ended"] is None:
+                return
+            if status["ended"] is not None:
+                self._log.write(Event(Kind.ENDED, code=status["ended"]))
+                await self._client.disconnect(timeout_seconds=0)
+            try:
+                await self._client.connect()
+            except ATPError:
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _settle(self) -> None:
+        """See everything under way to its end, and that each of the others can be told something.
+
+        What it says of itself is said once, and last: then nothing of it waits for anything.
+        """
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+        for other in self._others:
+            while not await self._try("last word", self._send(other, {"last": self.name})):
+                await asyncio.sleep(AGAIN_SECONDS)
+                await self._come()
+        while self._client.get_trust_status()["unreceipted"]:
+            await asyncio.sleep(LOOK_SECONDS)
+        self._log.write(Event(Kind.SETTLED))
+
+    async def _notify(self) -> None:
+        self._begin("notification", self._send(self._other(), self._word()))
+
+    async def _hurry(self) -> None:
+        lifetime = {"lifetime": SHORT_LIFE_SECONDS}
+        self._begin("notification", self._send(self._other(), self._word(), **lifetime))
+
+    async def _burst(self) -> None:
+        other = self._other()
+        for _ in range(BURST):
+            self._begin("notification", self._send(other, self._word()))
+
+    async def _news(self) -> None:
+        for _ in range(NEWS):
+            await self._broadcast()
+
+    async def _ask(self) -> None:
+        self._begin("request", self._request(self._other(), self._word()))
+
+    async def _broadcast(self) -> None:
+        self._begin("broadcast", self._client.broadcast(self._word(), self._options))
+
+    async def _go_away(self) -> None:
+        self._log.write(Event(Kind.AWAY))
+        await self._client.disconnect(timeout_seconds=self._chance.choice((0, 2)))
+        await asyncio.sleep(self._chance.uniform(*AWAY_SECONDS))
+
+    def _begin(self, what: str, sending: Awaitable[object]) -> None:
+        async def see_to_it() -> None:
+            await self._try(what, sending)
+
+        task = asyncio.create_task(see_to_it())
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _try(self, what: str, sending: Awaitable[object]) -> bool:
+        """Whether it came to what was to come of it, which is written down in any case."""
+        try:
+            await sending
+            status = DONE
+        except ATPError as problem:
+            status = problem.code
+        except WrongAnswer:
+            status = WRONG
+        self._log.write(Event(Kind.OUTCOME, type=what, status=status))
+        return status == DONE
+
+    async def _send(self, other: str, word: object, **options: Any) -> None:
+        await self._client.send_notification(other, word, {**self._options, **options})
+
+    async def _request(self, other: str, word: object) -> None:
+        answer = await self._client.send_request(other, word, self._options)
+        if answer.data != {"echo": word}:
+            raise WrongAnswer
+
+    async def _answer(self, envelope: Any, respond: Any) -> None:
+        await self._take(envelope)
+        await respond({"echo": envelope.payload["data"]})
+
+    async def _take(self, envelope: Any) -> None:
+        sender = envelope.agent_identity.id
+        self._log.write(Event(Kind.HANDLED, message=envelope.message_id, peer=sender))
+
+    def _other(self) -> str:
+        return self._chance.choice(self._others)
+
+    def _word(self) -> dict[str, Any]:
+        return {"n": self._chance.getrandbits(32), "text": "x" * self._chance.randrange(600)}
+
+
+async def run(path: Path) -> None:
+    """Live as all agents of the part."""
+    part = Part(**json.loads(path.read_text(encoding="utf-8")))
+    run_id = time.time_ns() // 1_000_000
+    chance = random.Random(f"{part.seed} {run_id}")  # noqa: S311  # no secret is drawn from it
+    agents: Sequence[Agent] = [
+        Agent(part, identity, random.Random(chance.getrandbits(64)), run=run_id)  # noqa: S311
+        for identity in part.identities
+    ]
+    await asyncio.gather(*(agent.live() for agent in agents))
+
+
+def _phase(part: Part) -> Phase:
+    name, rate = Path(part.phase).read_text(encoding="utf-8").split()
+    return Phase(name, float(rate))
+
+
+if __name__ == "__main__":
+    asyncio.run(run(Path(sys.argv[1])))

@@ -1,0 +1,304 @@
+"""Whether what the agents saw and what the database says is what the hub promises.
+
+Pure: logs and ledger in, violations out (reliability.md, "How it is shown"). Each rule stands for
+itself, so that one fault shows under each promise that it breaks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from tests.crash.ledger import Ledger, StoredDelivery, StoredEnvelope
+from tests.crash.log import WRONG, AgentLog, Event, Kind
+
+TOLD_TO_WAIT = {"busy", "throttled"}  # sent again later, behind what was sent meanwhile
+JUDGED = {"accepted", "denied"}  # what leaves a row and an entry
+ENVELOPE_KINDS = {"envelope.accepted": "accepted", "envelope.denied": "denied"}
+STREAMS = ("answers", "mail")
+
+Key = tuple[str, str]  # sender and message id
+Place = tuple[str, str, int]  # recipient, stream and seq
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A promise that was broken, and by which message."""
+
+    rule: str
+    agent: str
+    message: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.agent} {self.message}: {self.detail}"
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the logs say, by what is asked of them."""
+
+    sent: dict[Key, Event] = field(default_factory=dict)  # in the order of the first sending
+    receipts: dict[Key, list[Event]] = field(default_factory=lambda: defaultdict(list))
+    delivered: dict[Place, list[Event]] = field(default_factory=lambda: defaultdict(list))
+    gone: dict[Place, Event] = field(default_factory=dict)
+
+
+def check(logs: Sequence[AgentLog], ledger: Ledger) -> list[Violation]:
+    """Every violation there is; none, when the hub kept its promise.
+
+    All agents must have come back and settled before the ledger was read.
+    """
+    seen = _read(logs)
+    stored = {(e.sender, e.message): e for e in ledger.envelopes}
+    return [
+        *_unsettled(logs),
+        *_lost(seen, stored),
+        *_undelivered(seen, ledger),
+        *_invented(seen),
+        *_expired_too_early(seen, ledger),
+        *_handled_twice(logs),
+        *_wrongly_answered(logs),
+        *_gaps(logs, seen, ledger),
+        *_out_of_order(seen, ledger.deliveries),
+        *_told_otherwise(seen, stored),
+        *_trail(seen, stored, ledger),
+        *_acknowledgements(logs, ledger),
+    ]
+
+
+def _read(logs: Sequence[AgentLog]) -> Seen:
+    seen = Seen()
+    for log in logs:
+        for event in log.events:
+            key = (log.agent, event.message)
+            match event.kind:
+                case Kind.SENT:
+                    seen.sent.setdefault(key, event)
+                case Kind.RECEIPT:
+                    seen.receipts[key].append(event)
+                case Kind.DELIVERY:
+                    seen.delivered[log.agent, event.stream, event.seq].append(event)
+                case Kind.GONE:
+                    for seq in range(event.seq, event.last + 1):
+                        seen.gone[log.agent, event.stream, seq] = event
+    return seen
+
+
+def _unsettled(logs: Iterable[AgentLog]) -> Iterator[Violation]:
+    """After the last fault each agent connects, has all its receipts and can tell all others."""
+    for log in logs:
+        last = [event.kind for event in log.of(Kind.BEGAN, Kind.SETTLED)][-1:]
+        if last != [Kind.SETTLED]:
+            yield Violation("settles", log.agent, "", "its last words had no receipt in time")
+
+
+def _lost(seen: Seen, stored: Mapping[Key, StoredEnvelope]) -> Iterator[Violation]:
+    """What got an `accepted` receipt is there, as it was sent."""
+    for (agent, message), receipts in seen.receipts.items():
+        if not any(receipt.status == "accepted" for receipt in receipts):
+            continue
+        envelope, sent = stored.get((agent, message)), seen.sent.get((agent, message))
+        if envelope is None:
+            yield Violation("lost", agent, message, "accepted, and the hub knows nothing of it")
+        elif sent is not None and envelope.digest != sent.digest:
+            yield Violation("lost", agent, message, "accepted, and stored with another content")
+
+
+def _undelivered(seen: Seen, ledger: Ledger) -> Iterator[Violation]:
+    """Everything accepted has its places, and each place was brought to its recipient."""
+    places = Counter((d.sender, d.message) for d in ledger.deliveries)
+    for envelope in ledger.envelopes:
+        wanted = envelope.recipients if envelope.status == "accepted" else 0
+        found = places[envelope.sender, envelope.message]
+        if found != wanted or envelope.waiting:
+            detail = f"{wanted} recipients, {found} deliveries"
+            yield Violation("delivered", envelope.sender, envelope.message, detail)
+    for delivery in ledger.deliveries:
+        place = (delivery.recipient, delivery.stream, delivery.seq)
+        brought = seen.delivered.get(place, [])
+        if any(event.message != delivery.message for event in brought):
+            yield _of_place("delivered", delivery, "another message came in its place")
+        elif not brought and place not in seen.gone:
+            yield _of_place("delivered", delivery, "it never came")
+
+
+def _invented(seen: Seen) -> Iterator[Violation]:
+    """Whatever came was sent by whom it is from, in these words, and came to one place only."""
+    placed: dict[tuple[str, str, str], int] = {}
+    for (recipient, stream, seq), events in seen.delivered.items():
+        for event in events:
+            sent = seen.sent.get((event.peer, event.message))
+            if sent is None:
+                detail = f"{event.peer} never sent it, and it came as {stream} {seq}"
+                yield Violation("sent", recipient, event.message, detail)
+            elif sent.digest != event.digest:
+                yield Violation("sent", recipient, event.message, "it came with another content")
+            elif sent.peer not in ("*", recipient):
+                yield Violation("sent", recipient, event.message, f"it was for {sent.peer}")
+            if placed.setdefault((recipient, event.peer, event.message), seq) != seq:
+                yield Violation("sent", recipient, event.message, "it has two places")
+
+
+def _expired_too_early(seen: Seen, ledger: Ledger) -> Iterator[Violation]:
+    """What is said to be gone had expired."""
+    for delivery in ledger.deliveries:
+        told = seen.gone.get((delivery.recipient, delivery.stream, delivery.seq))
+        sent = seen.sent.get((delivery.sender, delivery.message))
+        if told is None or sent is None:
+            continue
+        if told.code != "clock.expired" or told.at < sent.expires:
+            yield _of_place("delivered", delivery, f"told as gone ({told.code}) before its time")
+
+
+def _handled_twice(logs: Iterable[AgentLog]) -> Iterator[Violation]:
+    """No process hands a message to a handler twice, whatever comes twice on the wire."""
+    for log in logs:
+        times = Counter((e.run, e.peer, e.message) for e in log.of(Kind.HANDLED))
+        for (_, _, message), count in times.items():
+            if count > 1:
+                yield Violation("once", log.agent, message, f"handled {count} times")
+
+
+def _wrongly_answered(logs: Iterable[AgentLog]) -> Iterator[Violation]:
+    for log in logs:
+        for event in log.of(Kind.OUTCOME):
+            if event.status == WRONG:
+                yield Violation("answered", log.agent, "", "with the answer to something else")
+
+
+def _gaps(logs: Iterable[AgentLog], seen: Seen, ledger: Ledger) -> Iterator[Violation]:
+    """Places are given and told without a gap: in the rows, on each connection, and in all."""
+    rows: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for delivery in ledger.deliveries:
+        rows[delivery.recipient, delivery.stream].append(delivery.seq)
+    for box in ledger.boxes:
+        if sorted(rows[box.agent, box.stream]) != list(range(1, box.last + 1)):
+            yield Violation("gapless", box.agent, "", f"the rows of {box.stream}")
+        for seq in range(1, box.last + 1):
+            place = (box.agent, box.stream, seq)
+            if place not in seen.delivered and place not in seen.gone:
+                yield Violation("gapless", box.agent, "", f"{box.stream} {seq} was never told")
+    for log in logs:
+        yield from _gaps_of_connections(log)
+
+
+def _gaps_of_connections(log: AgentLog) -> Iterator[Violation]:
+    """A connection begins no later than behind what its agent acknowledged, and skips nothing."""
+    acknowledged = dict.fromkeys(STREAMS, 0)
+    expected: dict[str, int | None] = dict.fromkeys(STREAMS)
+    for event in log.of(Kind.OPENED, Kind.DELIVERY, Kind.GONE, Kind.ACK):
+        if event.kind is Kind.OPENED:
+            expected = dict.fromkeys(STREAMS)
+        elif event.kind is Kind.ACK:
+            acknowledged[event.stream] = max(acknowledged[event.stream], event.seq)
+        else:
+            wanted, last = expected[event.stream], event.last or event.seq
+            beyond = acknowledged[event.stream] + 1 if wanted is None else wanted
+            if event.seq > beyond:
+                detail = f"{event.stream} {event.seq} came where {beyond} was due"
+                yield Violation("gapless", log.agent, event.message, detail)
+            expected[event.stream] = max(last + 1, wanted or 0)
+
+
+def _out_of_order(seen: Seen, deliveries: Iterable[StoredDelivery]) -> Iterator[Violation]:
+    """Of what one sender was told is accepted, each recipient's stream keeps the order.
+
+    Broadcasts are given out later than they are accepted, so they are ordered among themselves.
+    """
+    order = {key: number for number, key in enumerate(seen.sent)}
+    streams: dict[tuple[str, str, str, bool], list[StoredDelivery]] = defaultdict(list)
+    for delivery in deliveries:
+        key = (delivery.sender, delivery.message)
+        statuses = {receipt.status for receipt in seen.receipts.get(key, ())}
+        if key in order and "accepted" in statuses and not statuses & TOLD_TO_WAIT:
+            broadcast = seen.sent[key].peer == "*"
+            place = (delivery.sender, delivery.recipient, delivery.stream, broadcast)
+            streams[place].append(delivery)
+    for placed in streams.values():
+        placed.sort(key=lambda delivery: delivery.seq)
+        for earlier, later in pairwise(placed):
+            if order[earlier.sender, earlier.message] > order[later.sender, later.message]:
+                detail = f"it was sent before {earlier.message}, which came first"
+                yield _of_place("order", later, detail)
+
+
+def _told_otherwise(seen: Seen, stored: Mapping[Key, StoredEnvelope]) -> Iterator[Violation]:
+    """A final receipt says what is stored, whenever it was told."""
+    for (agent, message), receipts in seen.receipts.items():
+        if not message:
+            continue
+        envelope = stored.get((agent, message))
+        status = envelope.status if envelope is not None else "nothing"
+        for receipt in receipts:
+            final = receipt.status not in TOLD_TO_WAIT
+            fits = receipt.status == status or (
+                receipt.status not in JUDGED and status not in JUDGED
+            )
+            if final and not fits:
+                detail = f"told {receipt.status} ({receipt.code}), stored as {status}"
+                yield Violation("receipts", agent, message, detail)
+
+
+def _trail(seen: Seen, stored: Mapping[Key, StoredEnvelope], ledger: Ledger) -> Iterator[Violation]:
+    """No index is missing, no leaf is altered, and each verdict has one entry that says it."""
+    for index, entry in enumerate(ledger.entries):
+        if entry.index != index:
+            yield Violation("trail", "", "", f"entry {entry.index} where {index} was due")
+            break
+        if not entry.sound:
+            yield Violation("trail", "", "", f"the leaf of entry {index} has another hash")
+    verdicts = Counter(
+        ((e.sender, e.message), ENVELOPE_KINDS[e.kind])
+        for e in ledger.entries
+        if e.kind in ENVELOPE_KINDS
+    )
+    wanted = Counter((key, e.status) for key, e in stored.items() if e.status in JUDGED)
+    for (sender, message), status in (verdicts - wanted) + (wanted - verdicts):
+        detail = f"{verdicts[(sender, message), status]} entries say {status}"
+        yield Violation("trail", sender, message, detail)
+    yield from _entries_of_receipts(seen, ledger)
+
+
+def _entries_of_receipts(seen: Seen, ledger: Ledger) -> Iterator[Violation]:
+    """The entry that a receipt names says the same."""
+    entries = {
+        entry.index: (entry.sender, entry.message, entry.verdict) for entry in ledger.entries
+    }
+    for (agent, message), receipts in seen.receipts.items():
+        for receipt in receipts:
+            told = (agent, message, receipt.status)
+            if receipt.entry is not None and entries.get(receipt.entry) != told:
+                detail = f"its receipt names entry {receipt.entry}, which says otherwise"
+                yield Violation("trail", agent, message, detail)
+
+
+def _acknowledgements(logs: Iterable[AgentLog], ledger: Ledger) -> Iterator[Violation]:
+    """Nobody acknowledges but the recipient; the trail has each place acknowledged once."""
+    said: dict[tuple[str, str], int] = defaultdict(int)
+    for log in logs:
+        for event in log.of(Kind.ACK):
+            place = (log.agent, event.stream)
+            said[place] = max(said[place], event.seq)
+    entered: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    for entry in ledger.entries:
+        if entry.acknowledged is not None:
+            stream, first, last = entry.acknowledged
+            entered[entry.recipient, stream].append((first, last))
+    for box in ledger.boxes:
+        place = (box.agent, box.stream)
+        if box.acknowledged > said[place]:
+            detail = f"{box.stream} stands at {box.acknowledged}, it said {said[place]}"
+            yield Violation("acknowledged", box.agent, "", detail)
+        ranges = sorted(entered[place])
+        ends = [0, *(last for _, last in ranges)]
+        starts = [*(first for first, _ in ranges), box.acknowledged + 1]
+        if [end + 1 for end in ends] != starts:
+            yield Violation("acknowledged", box.agent, "", f"the entries of {box.stream}")
+
+
+def _of_place(rule: str, delivery: StoredDelivery, detail: str) -> Violation:
+    place = f"{delivery.stream} {delivery.seq} of {delivery.recipient}"
+    return Violation(rule, delivery.sender, delivery.message, f"{place}: {detail}")

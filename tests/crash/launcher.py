@@ -1,0 +1,99 @@
+"""`manage.py` with something bent: a mutant that the checker must catch, or a task that dies.
+
+    ATP_CRASH_MUTANT=receipt_before_commit python -m tests.crash.launcher worker --name w0
+
+Nothing of this is in the product. Besides the failpoints that the product has, `ATP_FAILPOINTS`
+may name the commits of any task: `before_commit_of_messaging.tasks.sweep:2` ends the process
+where the second of its transactions would commit, `after_commit_of_...` once it has.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from itertools import count
+from typing import Any
+
+import django
+from django.core.management import execute_from_command_line
+
+DIES_AT_BATCH = 12  # of a mutant whose receipts are out before the commit
+RECEIPTS_LEAVE_SECONDS = 0.3  # a node writes them from another thread
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "atp_site.settings")
+    django.setup()
+    watch_commits()
+    if mutant := os.environ.get("ATP_CRASH_MUTANT"):
+        MUTANTS[mutant]()
+    execute_from_command_line(sys.argv)
+
+
+def watch_commits() -> None:
+    """Make a failpoint of every commit of a task, before and after it."""
+    from celery import current_task
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from messaging import failpoints
+
+    commit = BaseDatabaseWrapper.commit
+
+    def watched(self: BaseDatabaseWrapper) -> None:
+        if task := current_task:
+            failpoints.hit(f"before_commit_of_{task.name}")
+        commit(self)
+        if task := current_task:
+            failpoints.hit(f"after_commit_of_{task.name}")
+
+    BaseDatabaseWrapper.commit = watched  # type: ignore[method-assign]  # what this is for
+
+
+def receipt_before_commit() -> None:
+    """The batch is committed after its receipts went out, by a process that dies between."""
+    from django.db import transaction
+
+    from messaging import pipeline
+
+    check, batches = pipeline.check, count(1)
+
+    def too_early(batch: Mapping[str, Any]) -> None:
+        with transaction.atomic():
+            check(batch)
+            if next(batches) == DIES_AT_BATCH:
+                time.sleep(RECEIPTS_LEAVE_SECONDS)
+                os._exit(9)
+
+    pipeline.check = too_early
+
+
+def acknowledged_for_them() -> None:
+    """Mail counts as acknowledged as soon as it has its place, before its recipient has it."""
+    from django.db.models import F
+
+    from messaging.actions import accept, mailboxes
+    from messaging.models import Mailbox
+
+    give_places = mailboxes.give_places
+
+    def and_taken(
+        expiries: Mapping[tuple[str, str], Sequence[datetime]],
+    ) -> dict[tuple[str, str], int]:
+        places = give_places(expiries)
+        agents = {agent for agent, _ in expiries}
+        Mailbox.objects.filter(agent__in=agents).update(acked_seq=F("last_seq"))
+        return places
+
+    accept.give_places = and_taken  # type: ignore[attr-defined]  # what this is for
+
+
+MUTANTS: dict[str, Callable[[], None]] = {
+    "receipt_before_commit": receipt_before_commit,
+    "acknowledged_for_them": acknowledged_for_them,
+}
+
+if __name__ == "__main__":
+    main()

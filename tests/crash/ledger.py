@@ -1,0 +1,125 @@
+"""What the hub's database says in the end, as plain values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, LiteralString
+
+Query = Callable[[LiteralString], Sequence[tuple[Any, ...]]]
+
+_ACKNOWLEDGED = re.compile(r"(\w+) (\d+)(?:-(\d+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEnvelope:
+    """A row of an envelope; `waiting` recipients of a broadcast have no delivery yet."""
+
+    sender: str
+    message: str
+    digest: str
+    target: str
+    status: str
+    recipients: int
+    waiting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDelivery:
+    """A place in a recipient's stream, and whose envelope stands there."""
+
+    recipient: str
+    stream: str
+    seq: int
+    sender: str
+    message: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """An entry of the trail; `sound` says that its leaf has the hash beside it."""
+
+    index: int
+    kind: str
+    sender: str
+    recipient: str
+    message: str
+    verdict: str
+    subject: str
+    sound: bool
+
+    @property
+    def acknowledged(self) -> tuple[str, int, int] | None:
+        """Stream, first and last place of an entry about an acknowledgement."""
+        if self.kind != "delivery.acknowledged":
+            return None
+        found = _ACKNOWLEDGED.fullmatch(self.subject)
+        assert found is not None, self
+        stream, first, last = found.groups()
+        return stream, int(first), int(last or first)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBox:
+    """The counters of a stream."""
+
+    agent: str
+    stream: str
+    last: int
+    acknowledged: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """All of it."""
+
+    envelopes: Sequence[StoredEnvelope] = field(default_factory=tuple)
+    deliveries: Sequence[StoredDelivery] = field(default_factory=tuple)
+    entries: Sequence[StoredEntry] = field(default_factory=tuple)
+    boxes: Sequence[StoredBox] = field(default_factory=tuple)
+
+
+def read_ledger(query: Query) -> Ledger:
+    """Read a hub's database, PostgreSQL or SQLite."""
+    return Ledger(
+        envelopes=[StoredEnvelope(*row) for row in query(_ENVELOPES)],
+        deliveries=[StoredDelivery(*row) for row in query(_DELIVERIES)],
+        entries=[_entry(row) for row in query(_ENTRIES)],
+        boxes=[StoredBox(*row) for row in query(_BOXES)],
+    )
+
+
+def _entry(row: tuple[Any, ...]) -> StoredEntry:
+    index, kind, sender, recipient, message, verdict, subject, leaf, told = row
+    sound = sha256(b"\0" + bytes(leaf)).digest() == bytes(told)
+    return StoredEntry(index, kind, sender, recipient, message, verdict, subject, sound)
+
+
+def unfinished(query: Query) -> str:
+    """What the hub has left to do for agents that are all connected, "" for nothing."""
+    waiting, behind = (int(query(sql)[0][0]) for sql in (_FANNING_OUT, _BEHIND))
+    parts = (f"{waiting} broadcasts to give out", f"{behind} streams to acknowledge")
+    return ", ".join(p for p, n in zip(parts, (waiting, behind), strict=True) if n)
+
+
+_ENVELOPES: LiteralString = """
+SELECT sender_id, message_id, digest, target, status, recipients, fan_out IS NOT NULL
+FROM messaging_envelope ORDER BY id
+"""
+_DELIVERIES: LiteralString = """
+SELECT d.recipient_id, d.stream, d.seq, e.sender_id, e.message_id, d.state
+FROM messaging_delivery d JOIN messaging_envelope e ON e.id = d.envelope_id
+ORDER BY d.recipient_id, d.stream, d.seq
+"""
+_ENTRIES: LiteralString = """
+SELECT "index", kind, sender, recipient, message_id, verdict, subject, leaf, leaf_hash
+FROM registry_entry ORDER BY "index"
+"""
+_BOXES: LiteralString = """
+SELECT agent_id, stream, last_seq, acked_seq FROM messaging_mailbox ORDER BY agent_id, stream
+"""
+_FANNING_OUT: LiteralString = "SELECT count(*) FROM messaging_envelope WHERE fan_out IS NOT NULL"
+_BEHIND: LiteralString = "SELECT count(*) FROM messaging_mailbox WHERE acked_seq < last_seq"

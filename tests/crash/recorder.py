@@ -1,0 +1,110 @@
+"""A transport that writes down what passes through it: the real one of the SDK, overheard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import orjson
+
+from atp.agent.frames import Delivery, Gone, Receipt, Withheld, parse_message
+from atp.agent.receiving import read_claims
+from atp.envelope import Envelope, envelope_from_value, parse_envelope
+from atp.errors import ATPError
+from atp.transports.base import Connection, Login, Transport
+from atp.types import TransportType
+from tests.crash.log import Event, Kind, LogWriter
+
+
+class RecordingTransport(Transport):
+    """Passes everything on to `inner`, and writes it to `log` first."""
+
+    type = TransportType.WEBSOCKET
+
+    def __init__(self, inner: Transport, log: LogWriter) -> None:
+        self.hub_id = inner.hub_id
+        self._inner = inner
+        self._log = log
+
+    async def connect(self, login: Login) -> Connection:
+        connection = await self._inner.connect(login)
+        self._log.write(Event(Kind.OPENED, message=connection.welcome.session))
+        return _RecordingConnection(connection, self._log)
+
+
+class _RecordingConnection(Connection):
+    def __init__(self, inner: Connection, log: LogWriter) -> None:
+        self.welcome = inner.welcome
+        self._inner = inner
+        self._log = log
+
+    async def send(self, message: bytes) -> None:
+        """Written down before it goes, so that the hub can have nothing that is not in the log."""
+        self._log.write(*_sent(message))
+        await self._inner.send(message)
+
+    async def receive(self) -> bytes:
+        """Written down before the SDK has it, so that it can acknowledge nothing unwritten."""
+        try:
+            message = await self._inner.receive()
+        except ATPError as problem:
+            self._log.write(Event(Kind.CLOSED, code=problem.code))
+            raise
+        self._log.write(*_received(message))
+        return message
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def _sent(message: bytes) -> Iterator[Event]:
+    parsed = orjson.loads(message)
+    for frame in parsed if isinstance(parsed, list) else [parsed]:
+        if frame.get("type") == "ack":
+            yield Event(
+                Kind.ACK, stream=frame["stream"], seq=frame["seq"], code=frame.get("refused", "")
+            )
+        elif "ATP" in frame:
+            yield _of_envelope(Kind.SENT, parse_envelope(orjson.dumps(frame)))
+
+
+def _received(message: bytes) -> Iterator[Event]:
+    for frame in parse_message(message):
+        match frame:
+            case Delivery():
+                envelope = envelope_from_value(frame.value, plain=frame.plain)
+                yield _of_envelope(Kind.DELIVERY, envelope, stream=frame.stream, seq=frame.seq)
+            case Receipt():
+                yield Event(
+                    Kind.RECEIPT,
+                    message=frame.message_id,
+                    status=frame.status,
+                    code=frame.code,
+                    entry=frame.entry,
+                    seq=frame.recipients or 0,
+                )
+            case Gone():
+                yield Event(
+                    Kind.GONE,
+                    stream=frame.stream,
+                    seq=frame.first,
+                    last=frame.last,
+                    code=frame.code,
+                )
+            case Withheld():
+                yield Event(
+                    Kind.GONE, stream=frame.stream, seq=frame.seq, last=frame.seq, code=frame.code
+                )
+
+
+def _of_envelope(kind: Kind, envelope: Envelope, *, stream: str = "", seq: int = 0) -> Event:
+    """Of what was sent `peer` is whom it is for; of what was delivered, whom it is from."""
+    return Event(
+        kind,
+        message=envelope.message_id,
+        digest=envelope.digest,
+        peer=envelope.target if kind is Kind.SENT else envelope.sender,
+        type=str(envelope.message_type),
+        stream=stream,
+        seq=seq,
+        expires=float(read_claims(envelope)["exp"]),
+    )

@@ -1,0 +1,308 @@
+"""One run: a hub is started, agents talk, the nemesis strikes, all is put right, and checked."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import secrets
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, LiteralString
+
+import httpx
+import psycopg
+from celery import Celery
+from kombu.exceptions import OperationalError
+from psycopg import sql
+
+from tests.crash.agents import TURNS, Part, Phase
+from tests.crash.checker import Violation, check
+from tests.crash.company import Company
+from tests.crash.ledger import Query, read_ledger, unfinished
+from tests.crash.log import AgentLog, read_log
+from tests.crash.nemesis import Blow, Nemesis, Temper
+from tests.crash.proxy import Proxy
+from tests.processes import free_port, hub_environment
+from tests.services import PrivatePostgres, PrivateRedis
+from tests.sources import ROOT
+
+BOOT_SECONDS = 60
+SETTLE_SECONDS = 150
+FINISH_SECONDS = 40
+_FAILPOINT = re.compile(rb"failpoint (\S+): this process ends here")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is like. Without engines it is one process on SQLite."""
+
+    seconds: float
+    seed: int
+    processes: int = 4  # of agents
+    agents: int = 4  # in each
+    rate: float = 4.0  # envelopes an agent begins, a second
+    turns: Mapping[str, int] = field(default_factory=lambda: dict(TURNS))
+    temper: Temper = field(default_factory=Temper)
+    armed_share: float = 0.7
+    mutant: str = ""
+    settle_seconds: float = SETTLE_SECONDS
+    patience_ms: int = 20_000  # for an answer or a receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """The private services of one or several runs."""
+
+    postgres: PrivatePostgres
+    redis: PrivateRedis
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run came to."""
+
+    plan: Plan
+    violations: list[Violation]
+    logs: list[AgentLog]
+    blows: list[Blow]
+    deaths: Counter[str]
+    failpoints: Counter[str]
+    settle_seconds: float
+    left_over: str
+
+
+class Stage:
+    """A hub and its agents, from the first start to the last stop."""
+
+    def __init__(self, plan: Plan, folder: Path, engines: Engines | None) -> None:
+        self.plan = plan
+        self.folder = folder
+        self.chance = random.Random(plan.seed)  # noqa: S311  # a run is to be repeatable
+        self._engines = engines
+        self._database = f"crash_{secrets.token_hex(4)}"
+        self.logs = folder / "logs"
+        self._phase = folder / "phase"
+        self._identities = folder / "identities"
+        self._ports = [free_port() for _ in range(2 if engines else 1)]
+        self.company = Company(folder, self._environment(), self.chance)
+        self.proxy = Proxy(self._ports, seed=plan.seed)
+        self._agents: list[str] = []
+
+    @property
+    def query(self) -> Query:
+        """A way to ask the hub's database; each question is its own connection."""
+        return self._ask_postgres if self._engines else self._ask_sqlite
+
+    def open(self) -> None:
+        """Start everything and wait until each agent has connected once."""
+        self.logs.mkdir(parents=True)
+        self.company.data.mkdir()
+        if self._engines:
+            self._make_database(self._engines)
+        self._start_hub()
+        self._say("run", self.plan.rate)
+        parts = self._enrol()
+        for number, identities in enumerate(parts):
+            part = Part(
+                identities=identities,
+                everyone=self._agents,
+                url=f"ws://127.0.0.1:{self.proxy.port}/ws/agents/",
+                logs=str(self.logs),
+                phase=str(self._phase),
+                seed=self.plan.seed,
+                turns=dict(self.plan.turns),
+                patience_ms=self.plan.patience_ms,
+            )
+            path = self.folder / f"agents-{number}.json"
+            part.write(path)
+            self.company.add_agents(f"agents-{number}", path)
+        for number in range(len(self._ports)):
+            self._await_node(number)
+        assert self._all_logs_have(b'"kind":"opened"', seconds=BOOT_SECONDS), "no agents"
+
+    def pace(self, rate: float) -> None:
+        """Have each agent begin so much a second."""
+        self._say("run", rate)
+
+    def settle(self) -> tuple[float, str]:
+        """Nothing goes wrong any more: how long it took until nothing was left, and what was."""
+        began = time.monotonic()
+        self.company.disarm()
+        self._say("quiet")
+        self._all_logs_have(b'"kind":"settled"', seconds=self.plan.settle_seconds)
+        left = "?"
+
+        def is_finished() -> bool:
+            nonlocal left
+            left = unfinished(self.query)
+            return not left
+
+        self.company.tend_until(is_finished, seconds=FINISH_SECONDS)
+        took = time.monotonic() - began
+        self._say("end")
+        return took, left
+
+    def send_task(self, name: str) -> None:
+        """Have a worker run a task, if the broker takes it."""
+        broker = self.company.env.get("ATP_BROKER_URL")
+        if broker is None:
+            return
+        options = {"socket_timeout": 1, "socket_connect_timeout": 1}
+        with Celery(broker=broker, broker_transport_options=options) as sender:
+            sender.conf.task_serializer = "msgpack"
+            with suppress(OperationalError):
+                sender.send_task(name, queue="atp", ignore_result=True, retry=False)
+
+    def close(self) -> None:
+        """End all that is not a service."""
+        self.company.stop()
+
+    def read_logs(self) -> list[AgentLog]:
+        return [read_log(path) for path in sorted(self.logs.glob("*.jsonl"))]
+
+    def failpoints(self) -> Counter[str]:
+        """How often a process ended at each."""
+        outputs = (path.read_bytes() for path in self.folder.glob("*.log"))
+        return Counter(name.decode() for out in outputs for name in _FAILPOINT.findall(out))
+
+    def _environment(self) -> dict[str, str]:
+        if self._engines is None:
+            return {}
+        database = self._engines.postgres.url.rpartition("/")[0]
+        return {
+            "ATP_DATABASE_URL": f"{database}/{self._database}",
+            "ATP_REDIS_URL": self._engines.redis.database(0),
+            "ATP_BROKER_URL": self._engines.redis.database(1),
+        }
+
+    def _make_database(self, engines: Engines) -> None:
+        with psycopg.connect(engines.postgres.url, autocommit=True) as server:
+            server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self._database)))
+        engines.redis.flush()
+        self.company.services |= {"postgres": engines.postgres, "redis": engines.redis}
+
+    def _start_hub(self) -> None:
+        self._add_node(0)  # which migrates, and has the first word
+        self._await_node(0)
+        if self._engines is not None:
+            self._add_node(1)
+            for number in range(2):
+                arguments = ("worker", "--concurrency=1", f"--name=w{number}")
+                self.company.add(
+                    f"worker-{number}", *arguments, port=self._ports[0], mutant=self.plan.mutant
+                )
+            self.company.add("beat", "beat", port=self._ports[0])
+
+    def _add_node(self, number: int) -> None:
+        port = self._ports[number]
+        arguments = ("hub", "--port", str(port))
+        self.company.add(f"node-{number}", *arguments, port=port, mutant=self.plan.mutant)
+
+    def _await_node(self, number: int) -> None:
+        ready = self.company.tend_until(
+            lambda: _is_ready(self._ports[number]), seconds=BOOT_SECONDS
+        )
+        assert ready, (self.folder / f"node-{number}.log").read_text()[-3000:]
+
+    def _enrol(self) -> list[list[str]]:
+        """Identity files of new agents, by the process that is to be them."""
+        count = self.plan.processes * self.plan.agents
+        with (self.folder / "identities.log").open("w+") as output:
+            enrolling = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.provision", str(count), str(self._identities)],
+                cwd=ROOT,
+                env=hub_environment(self.company.data, self._ports[0], self.company.env),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+            self.company.tend_until(lambda: enrolling.poll() is not None, seconds=BOOT_SECONDS)
+            output.seek(0)
+            assert enrolling.returncode == 0, output.read()[-3000:]
+        paths = sorted(self._identities.glob("*.json"))
+        self._agents = [path.stem for path in paths]
+        for path in paths:
+            members = json.loads(path.read_text())
+            members["ws_url"] = f"ws://127.0.0.1:{self.proxy.port}/ws/agents/"
+            path.write_text(json.dumps(members))
+        processes = self.plan.processes
+        return [[str(path) for path in paths[n::processes]] for n in range(processes)]
+
+    def _say(self, name: str, rate: float = 1.0) -> None:
+        Phase(name, rate).write(self._phase)
+
+    def _all_logs_have(self, word: bytes, *, seconds: float) -> bool:
+        waiting = {self.logs / f"{agent}.jsonl" for agent in self._agents}
+
+        def has_all() -> bool:
+            found = {path for path in waiting if path.exists() and word in path.read_bytes()}
+            waiting.difference_update(found)
+            return not waiting
+
+        return self.company.tend_until(has_all, seconds=seconds)
+
+    def _ask_postgres(self, question: LiteralString) -> Sequence[tuple[Any, ...]]:
+        with psycopg.connect(self.company.env["ATP_DATABASE_URL"], connect_timeout=5) as database:
+            return database.execute(question).fetchall()
+
+    def _ask_sqlite(self, question: LiteralString) -> Sequence[tuple[Any, ...]]:
+        with closing(sqlite3.connect(next(self.company.data.glob("*.sqlite3")))) as database:
+            return database.execute(question).fetchall()
+
+
+def run(plan: Plan, folder: Path, engines: Engines | None) -> Outcome:
+    """Run it in `folder`, which must be empty."""
+    stage = Stage(plan, folder, engines)
+    nemesis = Nemesis(stage.company, stage.proxy, stage.chance, plan.temper)
+    nemesis.send_task = stage.send_task
+    with stage.proxy:
+        try:
+            stage.open()
+            stage.company.armed_share = plan.armed_share
+            stage.company.tasks = _scheduled_tasks()
+            nemesis.strike_for(plan.seconds)
+            took, left = stage.settle()
+        finally:
+            stage.close()
+        return judge(stage, nemesis.blows, took, left)
+
+
+def judge(stage: Stage, blows: list[Blow], took: float, left: str) -> Outcome:
+    """Check what is written down of a run that is over."""
+    logs = stage.read_logs()
+    violations = check(logs, read_ledger(stage.query))
+    if left:
+        violations.append(Violation("settles", "", "", left))
+    if ended := stage.company.deaths["agents"]:
+        detail = f"{ended} processes of agents ended by themselves; agents-*.log says why"
+        violations.append(Violation("settles", "", "", detail))
+    return Outcome(
+        plan=stage.plan,
+        violations=violations,
+        logs=logs,
+        blows=blows,
+        deaths=stage.company.deaths,
+        failpoints=stage.failpoints(),
+        settle_seconds=took,
+        left_over=left,
+    )
+
+
+def _scheduled_tasks() -> tuple[str, ...]:
+    from atp_site import settings
+
+    return tuple(settings.CELERY_BEAT_SCHEDULE)
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False

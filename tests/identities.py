@@ -1,0 +1,37 @@
+"""Agents that were enrolled at a hub in another process, as the tests' cast has them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from atp.keys import PrivateKey, PublicKey
+from tests.cast import Player
+from tests.processes import HubProcess, hub_environment
+from tests.sources import ROOT
+
+
+def enrol(
+    hub: HubProcess, count: int, folder: Path, env: Mapping[str, str] | None = None
+) -> list[Path]:
+    """Identity files of new agents of an embedded hub."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.provision", str(count), str(folder)],
+        cwd=ROOT,
+        env=hub_environment(hub.data_dir, hub.port, env or {}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [Path(line) for line in done.stdout.splitlines()]
+
+
+def player(identity: Path) -> Player:
+    """The agent of an identity file; of the rows that its hub has on it, it knows nothing."""
+    row = json.loads(identity.read_text())
+    key = PrivateKey.from_pem((identity.parent / row["key"]).read_bytes())
+    hub_key = PublicKey.from_jwk(row["hub_key"])
+    return Player(row["agent"], key, row["hub"], hub_key, organisation=None)  # type: ignore[arg-type]

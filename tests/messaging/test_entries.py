@@ -1,0 +1,128 @@
+"""Every verdict stands in the trail, in one unbroken log."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+
+from django.db.models import Count, Max, Min
+
+from messaging.models import Batch, Delivery, Envelope, Mailbox, Session
+from registry.trail.kinds import Kind
+from registry.trail.models import Entry, RefusalCount
+from tests.cast import Player, answer, ask, broadcast, forged, make_agent, write
+from tests.messaging.conftest import LogIn, until
+
+
+def test_it_enters_every_verdict(log_in: LogIn, alice: Player, bob: Player) -> None:
+    """One entry for each accepted or denied envelope, named in its receipt."""
+    low = make_agent("unverified", organisation=alice.organisation)
+    wires = {p.id: log_in(p) for p in (alice, bob, low)}
+    request = ask(alice, bob, sensitivity="confidential")
+    letters = [
+        (alice, request, "accepted"),
+        (bob, answer(bob, request), "accepted"),
+        (alice, broadcast(alice), "accepted"),
+        (low, write(low, bob, sensitivity="internal"), "denied"),
+        (low, write(low, "nobody-at-all"), "denied"),
+    ]
+    for sender, letter, status in letters:
+        receipt = wires[sender.id].submit(letter)
+        assert receipt["status"] == status
+        entry = Entry.objects.get(index=receipt["entry"])
+        envelope = letter.envelope
+        assert (entry.kind, entry.verdict) == (f"envelope.{status}", status)
+        assert (entry.sender, entry.recipient) == (sender.id, envelope.target)
+        assert (entry.message_id, entry.request_id) == (
+            letter.message_id,
+            envelope.request_id or "",
+        )
+        assert entry.actor == f"agent:{sender.id}"
+        assert entry.score == receipt["trustScore"]
+        body = json.loads(bytes(entry.body.content))
+        assert (body["digest"], body["kid"]) == (letter.digest, sender.key.kid)
+        assert body.get("code") == receipt.get("code")
+        assert body["scoreInputs"]["level"] == body["level"]
+
+    ids = [letter.message_id for _, letter, _ in letters]
+    assert Entry.objects.filter(message_id__in=ids).count() == len(letters)
+
+
+def test_it_records_what_a_decision_was_made_of(log_in: LogIn, alice: Player, bob: Player) -> None:
+    receipt = log_in(alice).submit(ask(alice, bob, sensitivity="confidential"))
+    entry = Entry.objects.get(index=receipt["entry"])
+    decision = json.loads(bytes(entry.body.content))["decision"]
+
+    assert (entry.policy, entry.sensitivity) == ("Baseline", "confidential")
+    assert entry.rule == "Verified and certified agents may reach confidential data from score 70"
+    assert decision["consulted"]["sender.score"] == receipt["trustScore"]
+    assert decision["consulted"]["data.sensitivity"] == "confidential"
+
+
+def test_it_enters_acknowledgements_as_ranges(log_in: LogIn, alice: Player, bob: Player) -> None:
+    alices, bobs = log_in(alice), log_in(bob)
+    for _ in range(5):
+        alices.submit(write(alice, bob))
+        bobs.mail()
+    for seq in (2, 5):
+        bobs.ack(seq)
+        acked = Mailbox.objects.filter(agent_id=bob.id, acked_seq=seq)
+        until(acked.exists, "the ack")
+
+    entries = Entry.objects.filter(kind=Kind.DELIVERY_ACKNOWLEDGED, recipient=bob.id)
+    assert list(entries.values_list("subject", flat=True)) == ["mail 1-2", "mail 3-5"]
+
+
+def test_it_counts_refusals_instead_of_entering_each(
+    log_in: LogIn, bob: Player, mallory: Player
+) -> None:
+    """Forgeries can be made by the million: what they leave is a number, and no row."""
+    wire = log_in(mallory)
+    forgeries = [forged(mallory, bob, header={"typ": "JWT"}) for _ in range(20)]
+    wire.send_together(*forgeries)
+    assert {wire.receipt(letter)["status"] for letter in forgeries} == {"invalid"}
+
+    counts = RefusalCount.objects.filter(agent=mallory.id, code="signature.header")
+    assert sum(counts.values_list("count", flat=True)) == 20
+    assert not Envelope.objects.filter(sender_id=mallory.id).exists()
+    assert not Entry.objects.filter(kind__startswith="envelope.", sender=mallory.id).exists()
+
+
+def test_it_keeps_one_log_without_a_gap(log_in: LogIn, alice: Player, bob: Player) -> None:
+    """After all that the tests before this one have done to it."""
+    log_in(alice).submit(write(alice, bob))
+    log = Entry.objects.aggregate(first=Min("index"), last=Max("index"), n=Count("index"))
+
+    assert log["first"] == 0
+    assert log["n"] == log["last"] + 1
+    last_time = None
+    for entry in Entry.objects.order_by("index").iterator():
+        assert bytes(entry.leaf_hash) == hashlib.sha256(b"\x00" + bytes(entry.leaf)).digest()
+        assert last_time is None or entry.time >= last_time
+        last_time = entry.time
+    entered = Counter(
+        Entry.objects.filter(kind__in=[Kind.ENVELOPE_ACCEPTED, Kind.ENVELOPE_DENIED])
+        .values_list("sender", "message_id", "verdict")
+        .iterator()
+    )
+    judged = Envelope.objects.filter(batch_id__in=Batch.objects.values("id"))
+    for key in judged.values_list("sender_id", "message_id", "status").iterator():
+        assert entered[key] == 1, key
+
+
+def test_it_gives_every_stream_its_places_without_a_gap(
+    log_in: LogIn, alice: Player, bob: Player
+) -> None:
+    log_in(alice).submit(write(alice, bob))
+    connected = Session.objects.values("agent_id")  # others' rows may be made up
+    boxes = Mailbox.objects.filter(last_seq__gt=0, agent_id__in=connected)
+    places = {
+        (agent, stream): (first, last, n)
+        for agent, stream, first, last, n in Delivery.objects.values_list("recipient_id", "stream")
+        .annotate(first=Min("seq"), last=Max("seq"), n=Count("id"))
+        .values_list("recipient_id", "stream", "first", "last", "n")
+    }
+    for box in boxes:
+        assert places[box.agent_id, box.stream] == (1, box.last_seq, box.last_seq)
+        assert box.acked_seq <= box.last_seq

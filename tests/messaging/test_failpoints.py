@@ -1,0 +1,53 @@
+"""Failpoints: where a test may end a process, told by the environment; off when it says nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from messaging import failpoints
+from tests.sources import ROOT
+
+PASS_SIX = """
+from messaging import failpoints
+for passing in range(1, 7):
+    failpoints.hit("here")
+    print(passing, flush=True)
+"""
+
+
+def passings(armed: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", PASS_SIX],
+        cwd=ROOT,
+        env={**os.environ, "ATP_FAILPOINTS": armed},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("armed", "survived"), [("here", 0), ("here:1", 0), ("there,here:4", 3), (" here:6 ", 5)]
+)
+def test_it_ends_the_process_at_the_passing_that_was_named(armed: str, survived: int) -> None:
+    done = passings(armed)
+    assert done.returncode == 9
+    assert done.stdout.split() == [str(n + 1) for n in range(survived)]
+    assert done.stderr == "failpoint here: this process ends here\n"
+
+
+@pytest.mark.parametrize("armed", ["", "there", "here:7"])
+def test_it_passes_every_other_place(armed: str) -> None:
+    done = passings(armed)
+    assert (done.returncode, done.stdout.split()[-1]) == (0, "6")
+
+
+@pytest.mark.parametrize("armed", ["here:0", "here:-1", "here:x", ":2", "here:1:2", "here,:"])
+def test_rejects_what_names_no_place_or_passing(armed: str) -> None:
+    with pytest.raises(ValueError, match="ATP_FAILPOINTS"):
+        failpoints.arm_from_environment(armed)
+    failpoints.disarm("here")

@@ -1,0 +1,57 @@
+"""An agent that comes back while its older session is being closed: neither waits for the other."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from django.db import connection
+
+from atp.canonical import b64url
+from messaging import node
+from messaging.actions.sessions import Login, Opened, close_sessions, open_sessions
+from messaging.models import Presence, Session
+from tests.cast import Player, make_agent, prove
+from tests.conftest import LiveHub
+
+T = TypeVar("T")
+
+AGENTS = 12
+ROUNDS = 6
+
+
+def test_it_opens_sessions_while_the_older_ones_are_closed(hub: LiveHub) -> None:
+    players = [make_agent() for _ in range(AGENTS)]
+    older = _open(players)
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(ROUNDS):
+            closings = [(o.agent, o.session, "session.closed") for o in older]
+            opening = threads.submit(_here, _open, players)
+            threads.submit(_here, close_sessions, closings).result()
+            older = opening.result()
+
+    ids = [player.id for player in players]
+    present = Presence.objects.filter(agent__in=ids).values_list("session_id", flat=True)
+    still_open = Session.objects.filter(agent__in=ids, closed_at=None).values_list("id", flat=True)
+    assert set(present) == set(still_open) == {uuid.UUID(one.session) for one in older}
+
+
+def _open(players: Sequence[Player]) -> list[Opened]:
+    opened = open_sessions([_login(player) for player in players], node.current().id)
+    assert all(isinstance(one, Opened) for one in opened)
+    return [one for one in opened if isinstance(one, Opened)]
+
+
+def _login(player: Player) -> Login:
+    nonce = b64url(uuid.uuid4().bytes)
+    proof = prove(player, url="ws://hub.test/ws/agents/", nonce=nonce)
+    return Login(proof, nonce, host="hub.test", path="/ws/agents/", remote_address="")
+
+
+def _here(work: Callable[..., T], *args: Any) -> T:
+    try:
+        return work(*args)
+    finally:
+        connection.close()

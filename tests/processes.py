@@ -1,0 +1,161 @@
+"""Hubs as processes of their own, for tests that kill them or read what they print."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import httpx
+
+from atp_site import env as site_env
+from tests.sources import ROOT
+
+START_SECONDS = 40  # a first start migrates, on a busy machine
+STOP_SECONDS = 15
+SHARED_ENGINES = {"ATP_DATABASE_URL", "ATP_BROKER_URL"}
+
+_PASSWORD = re.compile(r"^  password  (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class HubProcess:
+    """A running `manage.py hub`."""
+
+    process: subprocess.Popen[bytes]
+    data_dir: Path
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws/agents/"
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far, both streams together."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def officer_password(self) -> str:
+        """The first officer's password, which only the first start prints."""
+        found = _PASSWORD.search(self.output)
+        assert found is not None, self.output
+        return found.group(1)
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        self.process.kill()
+        self.process.wait(STOP_SECONDS)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask it to end; returns the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(STOP_SECONDS)
+
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+
+def start_hub(
+    data_dir: Path, port: int | None = None, env: Mapping[str, str] | None = None
+) -> HubProcess:
+    """Start a hub on `data_dir` and wait until it is ready; embedded unless `env` says so."""
+    started = launch_hub(data_dir, port, env)
+    deadline = time.monotonic() + START_SECONDS
+    while not _is_ready(started.url):
+        if not started.is_running() or time.monotonic() > deadline:
+            started.kill()
+            raise AssertionError(f"the hub did not start:\n{started.output}")
+        time.sleep(0.05)
+    return started
+
+
+def launch_hub(
+    data_dir: Path, port: int | None = None, env: Mapping[str, str] | None = None
+) -> HubProcess:
+    """Start a hub and return at once, for tests of what happens on the way."""
+    port = port or free_port()
+    data_dir.mkdir(parents=True, exist_ok=True)
+    variables = hub_environment(data_dir, port, env or {})
+    with NamedTemporaryFile(dir=data_dir.parent, suffix=".log", delete=False) as output:
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", "hub"],
+            cwd=ROOT,
+            env=variables,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a Ctrl-C for the tests is none for the hub
+        )
+    return HubProcess(process, data_dir, port, Path(output.name))
+
+
+def manage(
+    arguments: Sequence[str], data_dir: Path, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run another command of `manage.py` to its end."""
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=hub_environment(data_dir, free_port(), env or {}),
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+
+
+def hub_environment(data_dir: Path, port: int, extra: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment, but with no setting of the hub other than the given ones.
+
+    On shared engines the secrets, which such a hub must be given, are those kept in `data_dir`.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("ATP_") and name != "DJANGO_SETTINGS_MODULE"
+    }
+    return {
+        **kept,
+        "ATP_DATA_DIR": str(data_dir),
+        "ATP_PORT": str(port),
+        **_kept_secrets(data_dir, extra),
+        **extra,
+    }
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _kept_secrets(data_dir: Path, given: Mapping[str, str]) -> dict[str, str]:
+    """The variables that name the secrets of `data_dir`, of those that are not `given`."""
+    named = {}
+    for name, (file, size) in site_env.SECRETS.items():
+        if not SHARED_ENGINES & given.keys() or {name, f"{name}_FILE"} & given.keys():
+            continue
+        data_dir.mkdir(parents=True, exist_ok=True)
+        site_env.kept_secret(data_dir / file, size=size)
+        named[f"{name}_FILE"] = str(data_dir / file)
+    return named
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False

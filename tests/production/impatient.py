@@ -1,0 +1,10 @@
+"""The hub's settings with short patience: what takes ten seconds outside takes a few in tests."""
+
+from __future__ import annotations
+
+from atp_site.settings import *  # noqa: F403  # all of them, as Django reads a module
+
+ATP_LEASE_SECONDS = 3.0
+ATP_LEASE_RENEW_SECONDS = 0.5
+ATP_OUTCOME_SECONDS = 1
+ATP_BUSY_AFTER_SECONDS = 2

@@ -1,0 +1,115 @@
+"""`make run-production`: a whole hub in the foreground, for trying it out."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import psycopg
+import pytest
+
+from tests.production.fleet import wait_until
+from tests.sources import ROOT
+
+START_SECONDS = 90  # seven processes, on a busy machine
+MEMBERS = ("node-1", "node-2", "worker-1", "worker-2", "beat")
+
+
+@dataclass(frozen=True, slots=True)
+class Troupe:
+    process: subprocess.Popen[bytes]
+    log: Path
+    port: int
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def is_ready(self) -> bool:
+        assert self.process.poll() is None, self.output
+        try:
+            urls = (f"http://127.0.0.1:{port}/readyz" for port in (self.port, self.port + 1))
+            return all(httpx.get(url, timeout=2).status_code == 200 for url in urls)
+        except httpx.TransportError:
+            return False
+
+    def children(self) -> list[int]:
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+
+def two_free_ports() -> int:
+    """The first of two neighbours, below those that the system gives to whoever asks."""
+    while True:
+        port = 20_000 + secrets.randbelow(10_000)
+        with suppress(OSError), closing(socket.create_server(("127.0.0.1", port))):
+            socket.create_server(("127.0.0.1", port + 1)).close()
+            return port
+
+
+@pytest.fixture
+def troupe(engines: dict[str, str], tmp_path: Path) -> Iterator[Troupe]:
+    """Started with the three addresses and nothing else, on a database that is not there yet."""
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(("ATP_", "DJANGO_"))}
+    name = f"atp_troupe_{os.getpid()}"
+    server = engines["ATP_DATABASE_URL"]
+    port = two_free_ports()
+    log = tmp_path / "troupe.log"
+    env = {
+        **kept,
+        **engines,
+        "ATP_DATABASE_URL": urlsplit(server)._replace(path=f"/{name}").geturl(),
+        "ATP_DATA_DIR": str(tmp_path / "data"),
+        "ATP_PORT": str(port),
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", "production"],
+            cwd=ROOT,
+            env=env,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield Troupe(process, log, port)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(30)
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="it looks into /proc")
+def test_it_runs_a_whole_hub_and_ends_all_of_it(troupe: Troupe) -> None:
+    wait_until(troupe.is_ready, seconds=START_SECONDS)
+    assert "Made the database" in troupe.output
+    assert re.search(r"^  password  \S+$", troupe.output, re.MULTILINE)
+    kept = [p.read_text().strip() for p in (troupe.log.parent / "data").glob("*key")]
+    assert len(kept) == 2, "its own, which its children were told of"
+    children = troupe.children()
+    assert len(children) == len(MEMBERS)
+
+    victim = children[2]
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: len(set(troupe.children()) - {victim}) == len(MEMBERS))
+    assert "worker-1 | ended with -9; starting it again" in troupe.output
+
+    last = troupe.children()
+    troupe.process.send_signal(signal.SIGINT)
+    assert troupe.process.wait(30) == 0
+    assert troupe.output.rstrip().endswith("All processes have stopped.")
+    assert not [pid for pid in last if Path(f"/proc/{pid}").exists()]
+    assert not [secret for secret in kept if secret in troupe.output]

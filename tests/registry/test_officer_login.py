@@ -1,0 +1,126 @@
+"""Signing in to the admin, over HTTP, as officers and password guessers do."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.db import transaction
+
+from registry.officers.actor import pseudonym
+from registry.officers.login import MOST_ANYWHERE, MOST_FAILURES, account_name
+from registry.trail.actions import count_refusals, summarise_refusals
+from registry.trail.kinds import Kind
+from registry.trail.models import Entry
+from tests.conftest import LiveHub
+
+PASSWORD = "a long enough password"
+
+
+@pytest.fixture
+def officer(database: None) -> str:
+    return _officer()
+
+
+def _officer() -> str:
+    name = f"officer-{uuid.uuid4().hex[:8]}"
+    get_user_model()._default_manager.create_user(name, password=PASSWORD, is_staff=True)
+    return name
+
+
+def _browser(hub: LiveHub, *, address: str = "127.0.0.1") -> httpx.Client:
+    """A browser with its cookies, somewhere; the whole of 127/8 is this machine."""
+    transport = httpx.HTTPTransport(local_address=address)
+    return httpx.Client(base_url=hub.http_url, follow_redirects=True, transport=transport)
+
+
+def _submit(browser: httpx.Client, name: str, password: str) -> httpx.Response:
+    page = browser.get("/admin/login/")
+    token = page.text.split('name="csrfmiddlewaretoken" value="')[1].split('"')[0]
+    return browser.post(
+        "/admin/login/?next=/admin/",
+        data={"username": name, "password": password, "csrfmiddlewaretoken": token},
+        headers={"Referer": f"{browser.base_url}/admin/login/"},
+    )
+
+
+def _log_in(hub: LiveHub, name: str, password: str, **where: str) -> httpx.Response:
+    with _browser(hub, **where) as browser:
+        return _submit(browser, name, password)
+
+
+def _signed_in(answer: httpx.Response) -> bool:
+    return answer.url.path == "/admin/"
+
+
+def _guessed_from_everywhere(name: str, times: int) -> None:
+    """Failures as they are counted, in this minute and in the next, in which the test may end."""
+    now = datetime.now(UTC)
+    for moment in (now, now + timedelta(minutes=1)):
+        with transaction.atomic():
+            count_refusals({(account_name(name), Kind.ADMIN_DENIED): times}, moment)
+
+
+def test_it_enters_who_signed_in_by_pseudonym(hub: LiveHub, officer: str) -> None:
+    user = get_user_model()._default_manager.get(username=officer)
+    answer = _log_in(hub, officer, PASSWORD)
+    assert answer.url.path == "/admin/"
+    (entry,) = Entry.objects.filter(kind="admin.login", actor=pseudonym(user.pk))
+    assert officer.encode() not in bytes(entry.leaf)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_rejects_further_guesses_alike_for_accounts_that_exist_and_that_do_not(
+    hub: LiveHub, officer: str, exists: bool
+) -> None:
+    name = officer if exists else f"nobody-{uuid.uuid4().hex[:8]}"
+    # So many that one of the at most two minutes they fall into sees too many of them.
+    answers = [_log_in(hub, name, "wrong") for _ in range(2 * MOST_FAILURES + 2)]
+    assert any("Too many failed attempts" in answer.text for answer in answers)
+    assert all(answer.url.path == "/admin/login/" for answer in answers)
+
+
+def test_it_keeps_no_officer_out_because_somebody_guesses_elsewhere(
+    hub: LiveHub, officer: str
+) -> None:
+    for _ in range(2 * MOST_FAILURES + 2):
+        answer = _log_in(hub, officer, "wrong", address="127.0.0.2")
+        if "Too many failed attempts" in answer.text:
+            break
+    assert not _signed_in(_log_in(hub, officer, PASSWORD, address="127.0.0.2"))
+    assert _signed_in(_log_in(hub, officer, PASSWORD))
+
+
+def test_rejects_guesses_from_many_addresses_but_not_a_browser_that_was_here(
+    hub: LiveHub, officer: str
+) -> None:
+    with _browser(hub) as known, _browser(hub) as other:
+        assert _signed_in(_submit(known, officer, PASSWORD))
+        colleague = _officer()
+        assert _signed_in(_submit(other, colleague, PASSWORD))
+        for browser in (known, other):
+            del browser.cookies[settings.SESSION_COOKIE_NAME]
+        _guessed_from_everywhere(officer, MOST_ANYWHERE)
+
+        assert "Too many failed attempts" in _log_in(hub, officer, PASSWORD).text
+        assert "Too many failed attempts" in _submit(other, officer, PASSWORD).text
+        assert _signed_in(_submit(known, officer, PASSWORD))
+
+
+def test_it_takes_fewer_guesses_the_longer_they_go_on(hub: LiveHub, officer: str) -> None:
+    patient = _officer()
+    _guessed_from_everywhere(patient, MOST_ANYWHERE // 2 - 1)
+    assert _signed_in(_log_in(hub, patient, PASSWORD))
+
+    for minutes_ago in (2, 1):
+        before = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+        with transaction.atomic():
+            count_refusals({(account_name(officer), Kind.ADMIN_DENIED): 1}, before)
+        while summarise_refusals(datetime.now(UTC)):
+            pass
+    _guessed_from_everywhere(officer, MOST_ANYWHERE // 2 - 1)
+    assert "Too many failed attempts" in _log_in(hub, officer, PASSWORD).text

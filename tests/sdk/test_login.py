@@ -1,0 +1,106 @@
+"""The login over a socket: who proves what to whom, and what is refused."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from atp import ATPClient, IAgentIdentity, PrivateKey, WebSocketTransport
+from atp.errors import (
+    KeyMissing,
+    KeyUnacceptable,
+    SessionAuthentication,
+    SessionTransport,
+    SignatureAudience,
+)
+from tests.sdk.fake_hub import FakeHub
+from tests.sdk.worlds import SocketWorld
+
+
+def client(hub: FakeHub, key: PrivateKey, **changes: object) -> ATPClient:
+    options = {"hub_id": hub.id, "hub_key": hub.key.public, **changes}
+    transport = WebSocketTransport(hub.url, **options)  # type: ignore[arg-type]
+    return ATPClient(IAgentIdentity("alice"), None, key, transport=transport)
+
+
+async def test_it_is_welcomed_with_what_the_hub_says_of_it(socket_world: SocketWorld) -> None:
+    hub = socket_world.hub
+    async with client(hub, hub.enrol("alice", level="certified")) as alice:
+        status = alice.get_trust_status()
+    assert status["level"] == "certified"
+    assert status["score"] == 80
+    assert status["hub"] == hub.id
+    assert hub.logins == {"alice": 1}
+
+
+async def test_rejects_another_hub_than_the_one_enrolled_at(socket_world: SocketWorld) -> None:
+    hub = socket_world.hub
+    alice = client(hub, hub.enrol("alice"), hub_id="hub-elsewhere")
+    with pytest.raises(SignatureAudience) as caught:
+        await alice.connect()
+    assert hub.id in str(caught.value)
+    assert not hub.logins
+
+
+async def test_rejects_a_hub_that_cannot_prove_itself(socket_world: SocketWorld) -> None:
+    hub = socket_world.hub
+    alice = client(hub, hub.enrol("alice"), hub_key=PrivateKey.generate().public)
+    with pytest.raises(SessionAuthentication):
+        await alice.connect()
+    assert not alice.get_trust_status()["connected"]
+
+
+async def test_it_relies_on_tls_where_the_hubs_key_is_not_known(
+    socket_world: SocketWorld,
+) -> None:
+    hub = socket_world.hub
+    async with client(hub, hub.enrol("alice"), hub_key=None) as alice:
+        assert alice.get_trust_status()["connected"]
+
+
+async def test_it_says_where_no_hub_runs(socket_world: SocketWorld) -> None:
+    hub = socket_world.hub
+    alice = client(hub, hub.enrol("alice"))
+    await hub.kill()
+    with pytest.raises(SessionTransport) as caught:
+        await alice.connect()
+    assert hub.url in str(caught.value)
+    await hub.start()
+
+
+@pytest.mark.parametrize(
+    "url", ["ws://hub.example/ws/agents/", "http://127.0.0.1/", "ws://", "hub", "ws://[1"]
+)
+def test_rejects_addresses_that_are_not_safe_or_none(url: str) -> None:
+    with pytest.raises(SessionTransport):
+        WebSocketTransport(url, hub_id="hub-1")
+
+
+@pytest.mark.parametrize(
+    "url", ["ws://127.0.0.1:8000/", "ws://[::1]:8000/", "ws://localhost/", "wss://hub.example/"]
+)
+def test_it_takes_tls_or_the_loopback(url: str) -> None:
+    assert WebSocketTransport(url, hub_id="hub-1").url == url
+
+
+def test_rejects_string_keys_on_a_network() -> None:
+    transport = WebSocketTransport("wss://hub.example/", hub_id="hub-1")
+    with pytest.raises(KeyUnacceptable) as caught:
+        ATPClient(IAgentIdentity("alice"), "verified", "my-private-key", transport=transport)
+    assert "my-private-key" not in str(caught.value)
+    assert "atp keygen" in str(caught.value)
+    with pytest.raises(KeyMissing):
+        ATPClient(IAgentIdentity("alice"), "verified", transport=transport)
+
+
+async def test_it_keeps_keys_and_proofs_out_of_the_log(
+    socket_world: SocketWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = socket_world.hub
+    key = hub.enrol("alice")
+    with caplog.at_level(logging.DEBUG, logger="atp"):
+        async with client(hub, key) as alice:
+            await alice.broadcast({"text": "a secret"})
+    assert "eyJ" not in caplog.text
+    assert "a secret" not in caplog.text

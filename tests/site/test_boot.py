@@ -1,0 +1,118 @@
+"""What each process of a production hub says when it can't start: one sentence, no password."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.processes import free_port, hub_environment, manage
+
+SHARED = {
+    "ATP_DATABASE_URL": "postgres://ann:s3cret@127.0.0.1:{port}/hub",
+    "ATP_REDIS_URL": "redis://:s3cret@127.0.0.1:{port}/0",
+    "ATP_BROKER_URL": "redis://:s3cret@127.0.0.1:{port}/1",
+}
+EVERYWHERE = "0.0.0.0"  # noqa: S104  # this is what must be refused
+
+
+def refusal(command: str, folder: Path, env: Mapping[str, str]) -> str:
+    """The sentence with which a command declined to start."""
+    done = manage(command.split(), folder, env)
+    assert done.returncode == 1, done.stdout + done.stderr
+    lines = [line for line in done.stderr.splitlines() if " WARNING " not in line]
+    assert len(lines) == 1, done.stderr
+    assert "s3cret" not in done.stdout + done.stderr
+    return lines[0]
+
+
+def closed(*names: str) -> dict[str, str]:
+    """Engines on a port where nothing listens."""
+    port = free_port()
+    return {name: url.format(port=port) for name, url in SHARED.items() if name in names}
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        ("hub", "ATP_KEY_ENCRYPTION_KEY"),
+        ("hub", "ATP_SECRET_KEY"),
+        ("worker", "ATP_KEY_ENCRYPTION_KEY"),
+        ("beat", "ATP_SECRET_KEY"),
+        ("migrate", "ATP_KEY_ENCRYPTION_KEY"),
+    ],
+)
+def test_rejects_shared_engines_without_given_secrets(
+    command: str, missing: str, tmp_path: Path
+) -> None:
+    shared = hub_environment(tmp_path, 8000, closed(*SHARED))
+    given = {name: value for name, value in shared.items() if name.startswith("ATP_")}
+    sentence = refusal(command, tmp_path, {**given, f"{missing}_FILE": ""})
+    assert sentence.startswith(f"{missing} is not set")
+    assert "token_urlsafe" in sentence
+
+
+@pytest.mark.parametrize("command", ["hub", "worker", "beat"])
+def test_rejects_a_database_that_does_not_answer(command: str, tmp_path: Path) -> None:
+    assert "database can't be used" in refusal(command, tmp_path, closed(*SHARED))
+
+
+def test_rejects_to_make_a_database_for_a_hub_that_can_not_run(tmp_path: Path) -> None:
+    assert "Redis at ATP_REDIS_URL" in refusal("production", tmp_path, closed(*SHARED))
+
+
+def test_rejects_a_layer_that_does_not_answer(tmp_path: Path) -> None:
+    env = {"ATP_DATABASE_URL": f"sqlite:///{tmp_path}/hub.sqlite3", **closed("ATP_REDIS_URL")}
+    assert "ATP_REDIS_URL" in refusal("hub", tmp_path, env)
+
+
+@pytest.mark.parametrize("url", [SHARED["ATP_BROKER_URL"], "amqp://ann:s3cret@127.0.0.1:{port}//"])
+def test_rejects_a_broker_that_does_not_answer(url: str, tmp_path: Path) -> None:
+    redis = os.environ.get("ATP_PRODUCTION_REDIS_URL", "redis://127.0.0.1:6379/9")
+    env = {"ATP_REDIS_URL": redis, "ATP_BROKER_URL": url.format(port=free_port())}
+    sentence = refusal("hub", tmp_path, env)
+    assert "broker at ATP_BROKER_URL does not answer" in sentence or "ATP_REDIS_URL" in sentence
+
+
+def test_rejects_a_broker_without_a_layer(tmp_path: Path) -> None:
+    sentence = refusal("hub", tmp_path, closed("ATP_BROKER_URL"))
+    assert "ATP_BROKER_URL is set, ATP_REDIS_URL is not." in sentence
+
+
+@pytest.mark.parametrize("command", ["worker", "beat"])
+def test_rejects_celery_without_a_broker(command: str, tmp_path: Path) -> None:
+    assert "Set ATP_BROKER_URL" in refusal(command, tmp_path, {})
+
+
+def test_it_says_what_to_type_when_no_engine_is_named(tmp_path: Path) -> None:
+    done = manage(["production"], tmp_path)
+    assert done.returncode == 1
+    for name in SHARED:
+        assert f"export {name}=" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "reason"),
+    [
+        ({"ATP_HOST": EVERYWHERE}, "ATP_PUBLIC_URL"),
+        ({"ATP_HOST": "::", "ATP_PUBLIC_URL": "http://hub.example.com"}, "ATP_PUBLIC_URL"),
+        (
+            {"ATP_HOST": EVERYWHERE, "ATP_PUBLIC_URL": "https://hub.example.com"},
+            "ATP_TRUSTED_PROXIES",
+        ),
+    ],
+)
+def test_rejects_to_listen_for_the_network_without_a_trusted_proxy(
+    env: dict[str, str], reason: str, tmp_path: Path
+) -> None:
+    assert reason in refusal("hub", tmp_path, env)
+    assert not list(tmp_path.glob("*.sqlite3")), "nothing half done"
+
+
+def test_rejects_a_host_that_is_no_address(tmp_path: Path) -> None:
+    done = manage(["hub", "--host", "hub.example.com"], tmp_path)
+    assert done.returncode == 2
+    assert "is no address" in done.stderr

@@ -1,0 +1,127 @@
+"""Log lines that nobody forges."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from atp_site.logs import JsonFormatter, LineFormatter
+from messaging import correlation
+from messaging.models import Envelope
+from registry.trail.models import Entry
+from tests.cast import make_agent, write
+from tests.conftest import LiveHub
+from tests.wire import Wire
+
+
+def _record(
+    message: str,
+    *args: object,
+    failed: bool = False,
+    formatter: logging.Formatter = LineFormatter(),  # noqa: B008  # it keeps nothing
+) -> str:
+    trace = sys.exc_info() if failed else None
+    record = logging.LogRecord("messaging.node", logging.INFO, "x.py", 1, message, args, trace)
+    return formatter.format(record)
+
+
+def test_it_writes_time_level_and_place() -> None:
+    line = _record("%d sockets closed", 3)
+    assert line.endswith("Z INFO messaging.node: 3 sockets closed")
+    assert line[10] == "T"
+
+
+def test_it_keeps_a_name_with_line_breaks_in_one_line() -> None:
+    forged = "alice\n2030-01-01T00:00:00Z INFO registry: mallory approved\r\x1b[2K\u2028\x85end"
+    line = _record("agent %s", forged)
+    assert len(line.splitlines()) == 1
+    assert "\x1b" not in line
+    assert "alice\\n2030" in line
+
+
+def test_it_indents_a_traceback_so_that_no_line_of_it_looks_like_a_record() -> None:
+    try:
+        raise ValueError("bad\n2030-01-01T00:00:00Z INFO registry: approved")
+    except ValueError:
+        text = _record("failed", failed=True)
+    first, *rest = text.splitlines()
+    assert first.endswith("failed")
+    assert rest
+    assert all(line.startswith("    ") for line in rest)
+
+
+def test_it_writes_a_json_object_a_line() -> None:
+    fields = json.loads(_record("%d sockets closed", 3, formatter=JsonFormatter()))
+    assert fields.pop("time").endswith("Z")
+    assert fields == {
+        "level": "INFO",
+        "logger": "messaging.node",
+        "message": "3 sockets closed",
+        "process": os.getpid(),
+    }
+
+
+def test_it_keeps_json_in_one_line_of_plain_characters() -> None:
+    forged = 'alice"}\n{"level": "INFO", "message": "approved"}\r\x1b[2K\x7f\u2028\x85\u202eend'
+    line = _record("agent %s", forged, formatter=JsonFormatter())
+    assert len(line.splitlines()) == 1
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line)["message"] == f"agent {forged}"
+
+
+def test_it_puts_a_traceback_into_the_object() -> None:
+    try:
+        raise ValueError("bad\n{}")
+    except ValueError:
+        line = _record("failed", failed=True, formatter=JsonFormatter())
+    assert len(line.splitlines()) == 1
+    assert "ValueError: bad\n{}" in json.loads(line)["exception"]
+
+
+def test_it_names_what_was_at_work_and_forgets_it_again() -> None:
+    with correlation.binding(batch="b1"):
+        with correlation.binding(session="s1"):
+            inner = json.loads(_record("in", formatter=JsonFormatter()))
+        outer = json.loads(_record("out", formatter=JsonFormatter()))
+    after = json.loads(_record("after", formatter=JsonFormatter()))
+    assert (inner["batch"], inner["session"]) == ("b1", "s1")
+    assert outer["batch"] == "b1"
+    assert "session" not in outer
+    assert "batch" not in after
+
+
+def test_it_leads_from_a_frame_over_its_batch_to_its_entry(hub: LiveHub) -> None:
+    """What docs/monitoring.md says: session and messageId, batch, row, entry, and back."""
+    alice = make_agent(name="alice")
+    bob = make_agent(name="bob", organisation=alice.organisation)
+    letter = write(alice, bob)
+    with _lines_of("messaging.pipeline") as lines, Wire.log_in(hub, alice) as wire:
+        receipt = wire.submit(letter)
+        session = wire.welcome["session"]
+
+    said = [json.loads(line) for line in lines.getvalue().splitlines()]
+    (line,) = [fields for fields in said if letter.message_id in str(fields["envelopes"])]
+    assert line["envelopes"] == [[session, letter.message_id, "accepted", "", receipt["entry"]]]
+    assert Envelope.objects.get(message_id=letter.message_id).batch_id == line["batch"]
+    assert Entry.objects.get(message_id=letter.message_id).index == receipt["entry"]
+
+
+@contextmanager
+def _lines_of(name: str) -> Iterator[io.StringIO]:
+    """What this logger writes, down to DEBUG, as it is kept in production."""
+    lines, logger = io.StringIO(), logging.getLogger(name)
+    handler = logging.StreamHandler(lines)
+    handler.setFormatter(JsonFormatter())
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield lines
+    finally:
+        logger.setLevel(logging.NOTSET)
+        logger.removeHandler(handler)

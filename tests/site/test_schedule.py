@@ -1,0 +1,26 @@
+"""What runs by itself: every scheduled task exists, and no copies of it pile up."""
+
+from __future__ import annotations
+
+from django.conf import settings
+
+from atp_site import celery_app
+
+
+def test_it_knows_every_scheduled_task() -> None:
+    """An unknown name would be sent to a broker that nobody listens to, in silence."""
+    scheduled = {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()}
+    assert scheduled
+    assert scheduled <= set(celery_app.tasks)
+
+
+def test_it_lets_a_run_lapse_when_the_next_is_due() -> None:
+    for entry in settings.CELERY_BEAT_SCHEDULE.values():
+        assert entry["options"]["expires"] <= entry["schedule"]
+
+
+def test_it_loses_no_task_with_its_worker() -> None:
+    """Celery acknowledges before it runs a task unless told otherwise, and twice at that."""
+    assert celery_app.conf.task_acks_late
+    assert celery_app.conf.task_reject_on_worker_lost
+    assert celery_app.conf.worker_prefetch_multiplier == 1

@@ -1,0 +1,255 @@
+"""Appending: places without a gap, times in order, and bytes that anybody can compute again."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection, connections, transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from atp.canonical import digest, parse, serialize
+from registry.bulk import insert_rows
+from registry.hub.actions import bump_epoch
+from registry.hub.models import Hub
+from registry.trail.actions import MOST_ENTRIES, EntryDraft, EpochMoved, append
+from registry.trail.kinds import Kind
+from registry.trail.models import Entry
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@contextmanager
+def undone() -> Iterator[None]:
+    """A transaction that is rolled back at its end."""
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)
+
+
+def drafts(n: int, *, sender: str = "alice") -> list[EntryDraft]:
+    return [
+        EntryDraft(Kind.ENVELOPE_ACCEPTED, sender=sender, score=i % 101, body={"n": i})
+        for i in range(n)
+    ]
+
+
+def add(*entries: EntryDraft, expected_epoch: int | None = None) -> int:
+    with transaction.atomic():
+        return append(entries, expected_epoch=expected_epoch)
+
+
+def leaf_again(entry: Entry) -> bytes:
+    """The leaf as an auditor computes it, from the columns and the body."""
+    members: dict[str, Any] = {
+        "index": entry.index,
+        "time": entry.time.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "hub": entry.hub,
+        "kind": entry.kind,
+        "actor": entry.actor,
+        "subject": entry.subject,
+        "sender": entry.sender,
+        "recipient": entry.recipient,
+        "messageId": entry.message_id,
+        "requestId": entry.request_id,
+        "sensitivity": entry.sensitivity,
+        "verdict": entry.verdict,
+        "policy": entry.policy,
+        "rule": entry.rule,
+        "issuer": entry.issuer,
+        "score": entry.score,
+    }
+    said = {name: value for name, value in members.items() if value not in ("", None)}
+    return serialize({**said, "body": digest(parse(bytes(entry.body.content)))})
+
+
+def test_it_gives_each_entry_the_next_place() -> None:
+    with transaction.atomic():  # the hub of this run appends, too, but not while we hold the lock
+        first = append(drafts(3))
+        second = append(drafts(2))
+    assert second == first + 3
+    rows = Entry.objects.filter(index__gte=first, index__lt=first + 5)
+    assert [row.index for row in rows] == list(range(first, first + 5))
+    assert [row.score for row in rows] == [0, 1, 2, 0, 1]
+
+
+def test_it_leaves_no_gap_after_a_rollback() -> None:
+    first = add(*drafts(1))
+    with undone():
+        append(drafts(3))
+    last = add(*drafts(1))
+    assert Entry.objects.filter(index__range=(first, last)).count() == last - first + 1
+
+
+def test_it_never_goes_back_in_time() -> None:
+    later = datetime.now(UTC) + timedelta(hours=1)
+    with undone():
+        ahead = append(drafts(1)) + 1
+        columns = ("index", "time", "hub", "kind", "actor", "subject", "sender", "recipient",
+                   "message_id", "request_id", "sensitivity", "verdict", "policy", "rule",
+                   "issuer", "score", "leaf", "leaf_hash")  # fmt: skip
+        row = (ahead, later, "hub", Kind.LOG_STARTED.value, *[""] * 11, None, b"", b"")
+        insert_rows(Entry, columns, [row])
+        assert Entry.objects.get(index=append(drafts(1))).time == later
+
+
+def test_it_keeps_the_whole_trail_contiguous_and_in_order_of_time() -> None:
+    add(*drafts(5))
+    rows = list(Entry.objects.order_by("index").values_list("index", "time"))
+    assert [index for index, _ in rows] == list(range(len(rows)))
+    assert [time for _, time in rows] == sorted(time for _, time in rows)
+
+
+def test_it_serves_many_writers_without_gap_or_deadlock() -> None:
+    name = f"writer-{secrets.token_hex(4)}"
+    firsts: list[int] = []
+
+    def write() -> None:
+        firsts.extend(add(*drafts(7, sender=name)) for _ in range(6))
+        connections.close_all()
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    places = list(Entry.objects.filter(sender=name).values_list("index", flat=True))
+    assert sorted(firsts) == places[::7]
+    assert places == [first + i for first in sorted(firsts) for i in range(7)]
+
+
+def test_it_writes_nothing_when_the_registry_moved() -> None:
+    epoch = Hub.objects.get().epoch
+    before = add(*drafts(1), expected_epoch=epoch)
+    with transaction.atomic():
+        bump_epoch()
+    with pytest.raises(EpochMoved):
+        add(*drafts(2), expected_epoch=epoch)
+    assert add(*drafts(1), expected_epoch=epoch + 1) == before + 1
+
+
+def test_it_takes_nothing_but_looks_at_the_epoch_where_there_is_nothing_to_append() -> None:
+    before = add(*drafts(1))
+    assert add() == before + 1
+    with pytest.raises(EpochMoved):
+        add(expected_epoch=Hub.objects.get().epoch + 1)
+
+
+def test_rejects_an_append_outside_a_transaction() -> None:
+    with pytest.raises(transaction.TransactionManagementError):
+        append(drafts(1))
+
+
+def test_rejects_more_than_one_hold_may_take() -> None:
+    with pytest.raises(ValueError, match="at most 256"):
+        add(*drafts(MOST_ENTRIES + 1))
+
+
+@pytest.mark.parametrize(
+    "draft",
+    [
+        EntryDraft(Kind.AGENT_CREATED, subject="x" * 201),
+        EntryDraft(Kind.AGENT_CREATED, message_id="x" * 37),
+        EntryDraft(Kind.AGENT_CREATED, body={"salt": "chosen by the caller"}),
+    ],
+)
+def test_rejects_what_it_could_not_keep_as_it_is(draft: EntryDraft) -> None:
+    with pytest.raises(ValueError, match=r"agent\.created"):
+        add(draft)
+
+
+def test_it_salts_bodies_so_that_equal_ones_look_different() -> None:
+    first = add(EntryDraft(Kind.AGENT_CREATED), EntryDraft(Kind.AGENT_CREATED))
+    one, two = Entry.objects.filter(index__gte=first, index__lt=first + 2)
+    assert parse(bytes(one.body.content))["salt"] != parse(bytes(two.body.content))["salt"]
+    assert parse(bytes(one.leaf))["body"] != parse(bytes(two.leaf))["body"]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"reason": "left the company"}, "left the company"),
+        ({"code": "trust.score", "detail": "62 is below 70"}, "trust.score: 62 is below 70"),
+        ({"code": "clock.expired"}, "clock.expired"),
+        ({"reason": "é" * 500}, "é" * 400),
+        ({"reason": {"not": "words"}}, ""),
+        ({}, ""),
+    ],
+)
+def test_it_repeats_the_reason_in_words(body: dict[str, Any], reason: str) -> None:
+    index = add(EntryDraft(Kind.AGENT_CHANGED, body=body))
+    assert Entry.objects.get(index=index).body.reason == reason
+
+
+def readable(number: float) -> bool:
+    """Whether our own parser would have let it in: integers beyond 2^53 - 1 it refuses."""
+    return not number.is_integer() or not 2**53 <= abs(number) < 1e21
+
+
+# A database holds no NUL in text; whatever else JSON can say may stand in an entry.
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False).filter(readable)
+    | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=12,
+)
+bodies = st.dictionaries(texts.filter(lambda name: name != "salt"), values, max_size=5)
+any_draft = st.builds(
+    EntryDraft,
+    kind=st.sampled_from(Kind),
+    actor=texts,
+    subject=texts,
+    request_id=texts,
+    verdict=st.sampled_from(["", "accepted", "denied"]),
+    rule=texts,
+    score=st.none() | st.integers(0, 100),
+    body=bodies,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(any_draft, min_size=1, max_size=4))
+def test_it_stores_bytes_that_can_be_computed_again(entries: list[EntryDraft]) -> None:
+    with undone():
+        first = append(entries)
+        rows = list(Entry.objects.filter(index__gte=first).select_related("body"))
+        for row, draft in zip(rows, entries, strict=True):
+            assert bytes(row.leaf) == leaf_again(row)
+            assert bytes(row.leaf_hash) == sha256(b"\0" + bytes(row.leaf)).digest()
+            assert bytes(row.body.content) == serialize(parse(bytes(row.body.content)))
+            content = parse(bytes(row.body.content))
+            assert {k: v for k, v in content.items() if k != "salt"} == draft.body
+
+
+def test_it_gives_up_when_the_log_stays_locked(settings: Any) -> None:
+    if connection.vendor == "sqlite":
+        pytest.skip("SQLite's one writer is waited for by its own time-out")
+    settings.ATP_TRAIL_LOCK_SECONDS = 0.2
+    locked, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            append(drafts(1))
+            locked.set()
+            done.wait(20)
+        connections.close_all()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    locked.wait(20)
+    with pytest.raises(OperationalError):
+        add(*drafts(1))
+    done.set()
+    holder.join(20)
+    add(*drafts(1))

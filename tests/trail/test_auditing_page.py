@@ -1,0 +1,50 @@
+"""The script of docs/auditing.md, run as it stands there over a real export."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+
+from tests.sources import ROOT
+from tests.trail.readers import PROVENANCE, add, fresh, note
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    page = (ROOT / "docs" / "auditing.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    path = tmp_path / "check.py"
+    path.write_text(block, encoding="utf-8")
+    return path
+
+
+def run(script: Path, export: bytes) -> list[str]:
+    path = script.with_name("trail.ndjson")
+    path.write_bytes(export)
+    done = subprocess.run(
+        [sys.executable, str(script), str(path)], capture_output=True, text=True, check=True
+    )
+    return done.stdout.splitlines()
+
+
+def test_it_confirms_an_export_and_catches_one_changed_value(
+    auditor: httpx.Client, script: Path
+) -> None:
+    sender = fresh("alice")
+    first = add(
+        note(sender=sender, score=0, body={"ratio": 0.1, "é": "\u2028"}),
+        note(sender=sender, subject="tab\there", body={"code": "a"}),
+    )
+    export = auditor.get(f"{PROVENANCE}export", params={"format": "ndjson", "sender": sender})
+    assert run(script, export.content) == [f"{first} fits", f"{first + 1} fits"]
+    lines = [orjson.loads(line) for line in export.content.splitlines()]
+    lines[0]["score"] = 1
+    lines[1]["body"]["code"] = "b"
+    changed = b"\n".join(orjson.dumps(line) for line in lines)
+    assert run(script, changed) == [f"{first} DOES NOT FIT", f"{first + 1} DOES NOT FIT"]

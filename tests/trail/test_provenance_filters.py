@@ -1,0 +1,175 @@
+"""Each filter finds what it names and nothing else; what can't be read is refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from registry.trail.filters import FIELDS, PARAMETERS
+from registry.trail.kinds import Kind
+from registry.trail.models import Entry
+from tests.trail.readers import PROVENANCE, add, fresh, listed, note, problem
+
+HEADER = {
+    "actor": "actor",
+    "subject": "subject",
+    "sender": "sender",
+    "recipient": "recipient",
+    "messageId": "message_id",
+    "requestId": "request_id",
+    "policy": "policy",
+    "rule": "rule",
+    "issuer": "issuer",
+}
+
+
+def indexes(rows: list[dict[str, Any]]) -> list[int]:
+    return [row["index"] for row in rows]
+
+
+@pytest.mark.parametrize("parameter", HEADER)
+def test_it_filters_by_text_of_the_header(auditor: httpx.Client, parameter: str) -> None:
+    ours, other = fresh("x"), fresh("y")
+    index = add(note(**{HEADER[parameter]: ours}), note(**{HEADER[parameter]: other}))
+    (row,) = listed(auditor, **{parameter: ours})
+    assert row["index"] == index
+    assert row[parameter] == ours
+    both = listed(auditor, **{parameter: [ours, other, "none"]})
+    assert indexes(both) == [index + 1, index]
+
+
+@pytest.mark.parametrize(("parameter", "value"), [("sensitivity", "secret"), ("verdict", "denied")])
+def test_it_filters_by_closed_words(auditor: httpx.Client, parameter: str, value: str) -> None:
+    sender = fresh("alice")
+    index = add(note(sender=sender, **{parameter: value}), note(sender=sender))
+    assert indexes(listed(auditor, sender=sender, **{parameter: value})) == [index]
+
+
+def test_it_filters_by_hub(auditor: httpx.Client) -> None:
+    index = add(note())
+    hub = Entry.objects.get(index=index).hub
+    assert index in indexes(listed(auditor, hub=hub))
+    assert listed(auditor, hub="hub-of-somebody-else") == []
+
+
+def test_it_filters_by_kind_and_by_all_kinds_of_a_subject(auditor: httpx.Client) -> None:
+    sender = fresh("alice")
+    kinds = [Kind.ENVELOPE_ACCEPTED, Kind.ENVELOPE_DENIED, Kind.SESSION_OPENED]
+    first = add(*(note(kind=kind, sender=sender) for kind in kinds))
+    assert indexes(listed(auditor, sender=sender, kind="envelope.denied")) == [first + 1]
+    assert indexes(listed(auditor, sender=sender, kind="envelope.*")) == [first + 1, first]
+    both = listed(auditor, sender=sender, kind=["session.opened", "envelope.accepted"])
+    assert indexes(both) == [first + 2, first]
+
+
+def test_it_filters_by_agent_in_any_part(auditor: httpx.Client) -> None:
+    agent = fresh("alice")
+    first = add(note(sender=agent), note(recipient=agent), note(subject=agent), note())
+    assert indexes(listed(auditor, agent=agent, order="oldest")) == [first, first + 1, first + 2]
+
+
+def test_it_filters_by_place(auditor: httpx.Client) -> None:
+    first = add(*[note()] * 5)
+    found = listed(auditor, indexFrom=first + 1, indexTo=first + 3)
+    assert indexes(found) == [first + 3, first + 2, first + 1]
+
+
+def test_it_filters_by_time_from_inclusive_to_exclusive(auditor: httpx.Client) -> None:
+    sender = fresh("alice")
+    first = add(note(sender=sender))
+    second = add(note(sender=sender))
+    third = add(note(sender=sender))
+    time = {row["index"]: row["time"] for row in listed(auditor, sender=sender)}
+    assert time[first] < time[second] < time[third]
+    found = listed(auditor, sender=sender, timeFrom=time[second], timeTo=time[third])
+    assert indexes(found) == [second]
+
+
+def test_it_filters_by_score_and_leaves_out_what_has_none(auditor: httpx.Client) -> None:
+    sender = fresh("alice")
+    first = add(*(note(sender=sender, score=score) for score in (0, 69, 70, 84, 100, None)))
+    assert indexes(listed(auditor, sender=sender, scoreFrom=70, scoreTo=84)) == [
+        first + 3,
+        first + 2,
+    ]
+    assert indexes(listed(auditor, sender=sender, scoreFrom=0)) == [
+        first + i for i in (4, 3, 2, 1, 0)
+    ]
+
+
+def test_it_searches_the_reason_in_any_case_and_literally(auditor: httpx.Client) -> None:
+    sender = fresh("alice")
+    first = add(
+        note(sender=sender, body={"code": "policy.denied", "detail": "Restricted after hours"}),
+        note(sender=sender, body={"reason": "100% of the keys_lost"}),
+        note(sender=sender, body={"elsewhere": "restricted"}),
+    )
+    assert indexes(listed(auditor, sender=sender, reason="restricted AFTER")) == [first]
+    assert indexes(listed(auditor, sender=sender, reason="policy.denied")) == [first]
+    assert indexes(listed(auditor, sender=sender, reason="0% of the keys_l")) == [first + 1]
+    assert listed(auditor, sender=sender, reason="r%d") == []
+
+
+def test_it_selects_members(auditor: httpx.Client) -> None:
+    index = add(note(sender=fresh("alice"), body={"kept": [1, {"é": None}]}))
+    (row,) = listed(auditor, indexFrom=index, indexTo=index, fields="body,index,leaf")
+    assert list(row) == ["index", "leaf", "body"]
+    assert row["body"]["kept"] == [1, {"é": None}]
+    (row,) = listed(auditor, indexFrom=index, indexTo=index)
+    assert list(row) == [name for name in FIELDS if name not in {"leaf", "body"}]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        ("sendr", "alice"),
+        ("sender__startswith", "a"),
+        ("sender", ""),
+        ("sender", "a\0b"),
+        ("sender", "x" * 201),
+        ("sender", ["alice"] * 51),
+        ("kind", "envelope"),
+        ("kind", "envelope.acc*"),
+        ("kind", "*"),
+        ("indexFrom", "-1"),
+        ("indexFrom", "1.0"),
+        ("indexFrom", "\u0661"),
+        ("indexTo", str(2**63)),
+        ("indexTo", ["1", "2"]),
+        ("timeFrom", "2026-03-01"),
+        ("timeFrom", "2026-03-01T00:00:00"),
+        ("timeTo", "2026-02-30T00:00:00Z"),
+        ("timeTo", "0001-01-01T00:00:00+14:00"),
+        ("scoreTo", "101"),
+        ("order", "index"),
+        ("order", ["newest", "oldest"]),
+        ("fields", "index,password"),
+        ("fields", ""),
+        ("limit", "0"),
+        ("limit", "1001"),
+        ("limit", "many"),
+        ("cursor", "WzAsMF0:forged"),
+        ("format", "csv"),
+    ],
+)
+def test_rejects_what_it_can_not_read(auditor: httpx.Client, parameter: str, value: Any) -> None:
+    errors = problem(auditor, **{parameter: value})
+    assert list(errors) == [parameter]
+    assert errors[parameter][0]
+
+
+def test_it_names_every_problem_at_once(auditor: httpx.Client) -> None:
+    assert set(problem(auditor, sendr="a", scoreFrom="x", order="up")) == {
+        "sendr",
+        "scoreFrom",
+        "order",
+    }
+
+
+def test_it_knows_a_filter_for_every_member_of_the_header(auditor: httpx.Client) -> None:
+    header = [name for name in FIELDS if name not in {"leafHash", "leaf", "body"}]
+    names = " ".join(parameter.name for parameter in PARAMETERS)
+    assert [name for name in header if name not in names] == []
+    assert auditor.get(f"{PROVENANCE}0/", params={"sender": "x"}).status_code == 400

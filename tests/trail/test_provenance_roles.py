@@ -1,0 +1,102 @@
+"""Who may read the trail: officers and auditors. Who may write to it: nobody."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+import pytest
+from django.conf import settings
+from django.test import Client
+
+from atp import tokens
+from atp.keys import PrivateKey
+from registry.officers.actor import Actor
+from registry.officers.groups import AUDITORS, OFFICERS
+from registry.trail.models import Entry
+from tests.trail.readers import PROVENANCE, add, fresh, note, person, reader
+
+PATHS = [PROVENANCE, f"{PROVENANCE}0/", f"{PROVENANCE}export?format=ndjson"]
+
+
+@pytest.fixture(autouse=True)
+def something_to_read(hub: Any) -> None:
+    add(note())
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("group", [AUDITORS, OFFICERS])
+def test_it_lets_officers_and_auditors_read(hub: Any, path: str, group: str) -> None:
+    with reader(hub.http_url, group) as client:
+        assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_rejects_strangers(hub: Any, path: str) -> None:
+    answer = httpx.get(hub.http_url + path)
+    assert answer.status_code == 401
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_rejects_people_without_the_right(hub: Any, path: str) -> None:
+    with reader(hub.http_url, user=person()) as client:
+        assert client.get(path).status_code == 403
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("scheme", ["Token", "Bearer"])
+def test_rejects_what_an_agent_can_show(hub: Any, path: str, scheme: str) -> None:
+    claims = {
+        "iss": "alice",
+        "aud": "hub",
+        "htu": hub.ws_url,
+        "nonce": "n" * 22,
+        "cnonce": "c" * 22,
+    }
+    proof = tokens.issue(tokens.Kind.AUTH, claims, PrivateKey.generate(), now=int(time.time()))
+    answer = httpx.get(hub.http_url + path, headers={"Authorization": f"{scheme} {proof}"})
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_rejects_every_way_of_writing(auditor: httpx.Client, path: str, method: str) -> None:
+    assert auditor.request(method, path, json={}).status_code == 405
+
+
+def test_it_takes_a_login_to_the_admin_as_well(hub: Any) -> None:
+    browser = Client()
+    browser.force_login(person(AUDITORS))
+    cookie = browser.cookies[settings.SESSION_COOKIE_NAME].value
+    with httpx.Client(cookies={settings.SESSION_COOKIE_NAME: cookie}) as client:
+        assert client.get(hub.http_url + PROVENANCE).status_code == 200
+        assert client.post(hub.http_url + PROVENANCE, json={}).status_code in {403, 405}
+
+
+def test_it_enters_each_list_and_each_export_before_it_answers(hub: Any) -> None:
+    user, sender = person(AUDITORS), fresh("alice")
+    index = add(note(sender=sender))
+    with reader(hub.http_url, user=user) as client:
+        size = client.get(PROVENANCE, params={"sender": sender}).json()["logSize"]
+        client.get(f"{PROVENANCE}{index}/")
+        client.get(f"{PROVENANCE}export", params={"format": "csv", "sender": sender})
+    rows = list(Entry.objects.filter(actor=Actor.of_user(user).name).select_related("body"))
+    assert [(row.kind, row.subject) for row in rows] == [
+        ("trail.queried", "provenance"),
+        ("trail.queried", f"entry {index}"),
+        ("export.created", "provenance"),
+    ]
+    assert rows[0].index == size
+    assert f'"sender":["{sender}"]'.encode() in bytes(rows[0].body.content)
+    assert b'"format":"csv"' in bytes(rows[2].body.content)
+
+
+def test_it_enters_nothing_that_it_does_not_answer(hub: Any) -> None:
+    user = person(AUDITORS)
+    with reader(hub.http_url, user=user) as client:
+        assert client.get(PROVENANCE, params={"nonsense": "1"}).status_code == 400
+        assert client.get(f"{PROVENANCE}{2**62}/").status_code == 404
+        assert client.get(f"{PROVENANCE}{2**80}/").status_code == 404
+    assert not Entry.objects.filter(actor=Actor.of_user(user).name).exists()

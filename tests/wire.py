@@ -1,0 +1,201 @@
+"""A raw socket to the hub: what an agent writes there, letter by letter, and what it hears."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from socket import SHUT_RDWR, SO_RCVBUF, SOL_SOCKET, socket
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
+
+from tests.cast import Letter, Player, prove
+from tests.conftest import LiveHub
+
+SUBPROTOCOL = Subprotocol("atp.v1")
+PATIENCE_SECONDS = 10.0  # on a loaded machine; nothing waits so long when all is well
+MOST_BYTES = 2_097_152
+
+Frame = dict[str, Any]
+
+
+class Wire:
+    """One socket. Frames are kept until somebody asks for them; arrays come apart."""
+
+    def __init__(
+        self,
+        hub: LiveHub,
+        player: Player | None = None,
+        *,
+        read_ahead: int | None = 64,
+        subprotocols: tuple[Subprotocol, ...] = (SUBPROTOCOL,),
+        buffer_bytes: int | None = None,
+    ) -> None:
+        """Connect only; `read_ahead` is how many messages are read before anybody asks.
+
+        `buffer_bytes` is how much the system reads beside that, which is megabytes otherwise.
+        """
+        self.url = hub.ws_url
+        self.player = player
+        self.welcome: Frame = {}
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self._frames: list[Frame] = []
+        self._opened = ExitStack()
+        self.socket = self._opened.enter_context(
+            connect(
+                self.url,
+                sock=dial(self.url, buffer_bytes),
+                subprotocols=list(subprotocols) or None,
+                compression=None,
+                max_size=MOST_BYTES,
+                max_queue=read_ahead,
+                ping_interval=None,
+                close_timeout=1,
+            )
+        )
+
+    @classmethod
+    def log_in(cls, hub: LiveHub, player: Player, **options: Any) -> Wire:
+        """The socket of an authenticated agent."""
+        wire = cls(hub, player, **options)
+        wire.authenticate(wire.prove(wire.challenge()["nonce"]))
+        wire.welcome = wire.next("welcome")
+        return wire
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._opened.close()
+
+    def cut(self) -> None:
+        """Break the connection without a word, as a dying network does."""
+        self.socket.socket.shutdown(SHUT_RDWR)
+
+    # --- The login, step by step -----------------------------------------------------------------
+
+    def challenge(self) -> Frame:
+        return self.next("challenge")
+
+    def prove(self, nonce: str, **changes: Any) -> str:
+        assert self.player is not None
+        return prove(self.player, url=self.url, nonce=nonce, **changes)
+
+    def authenticate(self, proof: object, **members: Any) -> None:
+        self.send_frame({"type": "authenticate", "proof": proof, **members})
+
+    # --- Sending ---------------------------------------------------------------------------------
+
+    def send_text(self, text: str | bytes) -> None:
+        self.socket.send(text)
+
+    def send_raw_text(self, data: bytes) -> None:
+        """A text message of these bytes, which may be no text at all."""
+        self.socket.send(data, text=True)
+
+    def send_frame(self, frame: object) -> None:
+        self.send_text(json.dumps(frame))
+
+    def send(self, *letters: Letter) -> None:
+        """Each in a message of its own."""
+        for letter in letters:
+            self.send_text(letter.text)
+
+    def send_together(self, *letters: Letter) -> None:
+        """All in one message, so that they are judged in one batch."""
+        self.send_text(f"[{','.join(letter.text for letter in letters)}]")
+
+    def submit(self, letter: Letter) -> Frame:
+        """Send it; its receipt."""
+        self.send(letter)
+        return self.receipt(letter)
+
+    def ack(self, seq: int, *, stream: str = "mail", **members: Any) -> None:
+        self.send_frame({"type": "ack", "stream": stream, "seq": seq, **members})
+
+    # --- Hearing ---------------------------------------------------------------------------------
+
+    def receipt(self, letter: Letter) -> Frame:
+        """The receipt of this envelope."""
+        return self.take(
+            lambda f: f["type"] == "receipt" and f["messageId"] == letter.message_id,
+            f"a receipt of {letter.message_id}",
+        )
+
+    def next(self, kind: str) -> Frame:
+        """The next frame of a type."""
+        return self.take(lambda f: f["type"] == kind, f"a frame of type {kind}")
+
+    def mail(self) -> Frame:
+        """What comes next in the stream `mail`: a delivery, a withheld one, or `gone`."""
+        return self.take(lambda f: f.get("stream") == "mail", "mail")
+
+    def answers(self) -> Frame:
+        return self.take(lambda f: f.get("stream") == "answers", "an answer")
+
+    def ended(self) -> tuple[str, int]:
+        """The code of the error frame, or of the closing, and the close code of a closed socket."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self.close_code is None:
+            self._read(deadline, "the end of the connection")
+        errors = [frame["code"] for frame in self._frames if frame["type"] == "error"]
+        return (errors[0] if errors else self.close_reason), self.close_code
+
+    def take(self, wanted: Callable[[Frame], bool], what: str) -> Frame:
+        """The first frame that is wanted; the others stay for those who ask for them."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        looked_at = 0
+        while True:
+            for place in range(looked_at, len(self._frames)):
+                if wanted(self._frames[place]):
+                    return self._frames.pop(place)
+            looked_at = len(self._frames)
+            self._read(deadline, what)
+            if self.close_code is not None and looked_at == len(self._frames):
+                raise AssertionError(
+                    f"closed ({self.close_code} {self.close_reason}) before {what};"
+                    f" heard {self._frames}"
+                )
+
+    def unasked(self) -> list[Frame]:
+        """The frames that came so far and nobody asked for."""
+        return list(self._frames)
+
+    def _read(self, deadline: float, what: str) -> None:
+        try:
+            message = self.socket.recv(timeout=max(0, deadline - time.monotonic()))
+        except TimeoutError:
+            raise AssertionError(f"{what} did not come; heard {self._frames}") from None
+        except ConnectionClosed as closed:
+            close = closed.rcvd
+            self.close_code = close.code if close else 1006
+            self.close_reason = close.reason if close else ""
+            return
+        value = json.loads(message)
+        self._frames.extend(value if isinstance(value, list) else [value])
+
+
+def dial(url: str, buffer_bytes: int | None = None) -> socket:
+    """A bare connection to where `url` is served."""
+    parts = urlsplit(url)
+    dialling = socket()
+    if buffer_bytes is not None:
+        dialling.setsockopt(SOL_SOCKET, SO_RCVBUF, buffer_bytes)
+    dialling.settimeout(PATIENCE_SECONDS)
+    dialling.connect((parts.hostname or "", parts.port or 80))
+    return dialling
