@@ -49,10 +49,20 @@ class Fleet:
         process.wait(STOP_SECONDS)
 
     def stop_worker(self, name: str) -> None:
-        """A warm stop: what it has begun it ends."""
+        """A warm stop, by a supervisor: what it has begun it ends, or is killed for taking long.
+
+        Where it takes long, its log says what it was at (SIGUSR1 makes Celery write down stacks).
+        """
         process = self.workers.pop(name)
         process.terminate()
-        process.wait(STOP_SECONDS)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGUSR1)
+            time.sleep(1.0)
+            print((self.folder.parent / f"{name}.log").read_text()[-5000:], file=sys.stderr)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(STOP_SECONDS)
 
     def restart_node(self, number: int) -> None:
         """Start a node again where it was, on its port."""
