@@ -18,6 +18,7 @@ MOST_TIME = 0.25  # the part of a lane's time that one agent may use for long
 BURST_SECONDS = 0.1  # of a lane's time, that an agent may use at once
 MOST_REST_SECONDS = 0.5  # a batch that an outage held up was nobody's doing
 ITEM_BYTES = 4_096  # what an item costs besides its own bytes, as if it were bytes
+LIGHT = 8  # who uses no more than this part of a share is charged nothing
 REMEMBERED = 1_000  # owners; beyond that, those who are within their part are forgotten
 
 
@@ -34,6 +35,7 @@ class Turns(Generic[T]):
         self._most_items, self._most_bytes = most_items, most_bytes
         self._share_items = max(1, most_items // SHARE) if whose else most_items
         self._share_bytes = 2 * most_bytes // SHARE if whose else most_bytes
+        self._light_cost = self._share_items // LIGHT * ITEM_BYTES + self._share_bytes // LIGHT
         self._queues: dict[str, deque[tuple[T, int]]] = {}  # in the order of the turns
         self._count = 0
         self._within_at: dict[str, float] = {}  # when an owner will have made up for its time
@@ -60,11 +62,17 @@ class Turns(Generic[T]):
         return batch
 
     def charge(self, seconds: float, now: float) -> None:
-        """Tell that the batch last taken has cost the lane so much time, ending now."""
+        """Tell that the batch last taken has cost the lane so much time, ending now.
+
+        Most of the time of a small batch goes by whatever is in it: a round trip, a commit. Who
+        had next to nothing in it pays nothing, or a few requests a second would be too many.
+        """
         if self._whose is None or not self._costs:
             return
         a_byte = seconds / sum(self._costs.values())
         for owner, cost in self._costs.items():
+            if cost <= self._light_cost:
+                continue
             start = max(self._within_at.get(owner, 0.0), now - seconds)
             latest = now + BURST_SECONDS / MOST_TIME + MOST_REST_SECONDS
             self._within_at[owner] = min(start + cost * a_byte / MOST_TIME, latest)

@@ -137,6 +137,21 @@ def test_it_takes_turns_between_agents() -> None:
     assert len(turns) == 6
 
 
+def test_it_charges_nothing_for_a_few_envelopes_at_a_time() -> None:
+    """A batch of one takes a round trip and a commit, which is not its sender's doing."""
+    turns: Turns[str] = Turns(most_items=256, most_bytes=1_048_576, whose=lambda item: item[0])
+    for now in range(20):
+        turns.put("a", 1_000)
+        assert turns.take(float(now)) == ["a"]
+        turns.charge(1.0, now + 1.0)
+
+    for n in range(40):
+        turns.put(f"m{n}", 1_000)
+    assert len(turns.take(20.0)) == 32
+    turns.charge(1.0, 21.0)
+    assert turns.take(21.0) == []
+
+
 # --- Whole attacks -------------------------------------------------------------------------------
 
 
