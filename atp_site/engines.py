@@ -62,10 +62,13 @@ def are_shared(database_url: str, broker_url: str) -> bool:
 
 
 def channel_layer(url: str) -> dict[str, Any]:
-    """The `CHANNEL_LAYERS` entry: Redis where there is a URL, else the memory of this process."""
-    # A message waits only while its node is busy; what is lost is found by the poll.
-    limits = {"capacity": 10_000, "expiry": 30}
+    """The `CHANNEL_LAYERS` entry: Redis where there is a URL, else the memory of this process.
+
+    Redis passes messages on and keeps none (pub/sub): that is one round trip for each, where the
+    layer that queues takes eight, and what is lost is found by the poll either way.
+    """
     if not url:
+        limits = {"capacity": 10_000, "expiry": 30}
         return {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": limits}
     parts = _split(url, "ATP_REDIS_URL")
     if parts.scheme not in REDIS_SCHEMES:
@@ -74,14 +77,13 @@ def channel_layer(url: str) -> dict[str, Any]:
     host: dict[str, Any] = {
         "address": url,
         "socket_connect_timeout": CONNECT_SECONDS,
-        # channels_redis blocks for 5 s in one read, which is also redis-py's default time-out.
-        "socket_timeout": 3 * CONNECT_SECONDS,
+        "socket_timeout": CONNECT_SECONDS,
     }
     if parts.scheme != "unix":
         host["socket_keepalive"] = True
     return {
-        "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [host], "prefix": "atp", **limits},
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [host], "prefix": "atp"},
     }
 
 
@@ -167,6 +169,8 @@ def _postgres(parts: SplitResult) -> dict[str, Any]:
         "OPTIONS": {
             "connect_timeout": CONNECT_SECONDS,
             "application_name": "atp",
+            "server_side_binding": True,
+            "prepare_threshold": 3,
             **options,
             "options": POSTGRES_SESSION,
         },
