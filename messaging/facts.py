@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial, reduce
@@ -11,7 +11,7 @@ from operator import or_
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Count, F, Q, QuerySet
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
 from atp.envelope import VerifiedEnvelope
@@ -197,6 +197,59 @@ _MAILBOXES = Compiled(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """An envelope that others name by its digest: as what they answer, or as their cause."""
+
+    id: int
+    digest: str
+    status: str
+    message_type: str
+    sender: str
+    target: str
+    request_id: str
+    expires_at: datetime
+    sensitivity: str
+    requires_trust: str
+    lowest_level: str
+    lowest_score: int
+    depth: int
+    answered: bool
+
+    @property
+    def is_accepted_request(self) -> bool:
+        return (self.status, self.message_type) == (Envelope.Status.ACCEPTED, MessageType.REQUEST)
+
+    def as_request(self) -> RequestFacts:
+        return RequestFacts(
+            self.sender,
+            self.target,
+            self.request_id,
+            self.expires_at.timestamp(),
+            self.sensitivity,
+            self.requires_trust,
+            self.answered,
+        )
+
+
+# An answer to what nobody asked has "" there; left out as the index leaves it out, or it is a scan.
+_ANSWERS = Envelope.objects.filter(
+    status=Envelope.Status.ACCEPTED, answers=OuterRef("digest")
+).exclude(answers="")
+_NAMED = Compiled(
+    lambda digests: (
+        Envelope.objects.filter(digest__any_of=digests)
+        .order_by()
+        .annotate(answered=Exists(_ANSWERS))
+        .values_list(
+            "id", "digest", "status", "message_type", "sender_id", "target", "request_id",
+            "expires_at", "sensitivity", "requires_trust", "chain_lowest_level",
+            "chain_lowest_score", "chain_depth", "answered",
+        )
+    )
+)  # fmt: skip
+
+
 def load_places(agents: Iterable[str]) -> dict[str, Place]:
     """Where these agents are connected, by the database's clock."""
     return {
@@ -215,8 +268,7 @@ def load_facts(
     known = {agent for agent in senders | targets if view.agent(agent) is not None}
     facts = BatchFacts(now=now, view=view, places=places)
     facts.inputs = view.score_inputs(known, now)
-    _load_requests(facts, {v.req for v in verified if v.req})
-    _load_causes(facts, {(v.cause, v.envelope.sender) for v in verified if v.cause})
+    _load_named(facts, verified)
     _load_members(facts, verified)
     hearing = {agent for members in facts.members.values() for agent in members}
     _load_waiting(facts, (targets & known) | hearing, senders, coming=len(verified))
@@ -224,46 +276,34 @@ def load_facts(
     return facts
 
 
-def _load_requests(facts: BatchFacts, digests: set[str]) -> None:
-    if not digests:
-        return
-    accepted = Envelope.objects.filter(status=Envelope.Status.ACCEPTED)
-    requests = accepted.filter(digest__any_of=digests, message_type=MessageType.REQUEST.value)
-    for row in requests.order_by().only(
-        "digest", "sender_id", "target", "request_id", "expires_at", "sensitivity", "requires_trust"
-    ):
-        facts.requests[row.digest] = RequestFacts(
-            row.sender_id,
-            row.target,
-            row.request_id,
-            row.expires_at.timestamp(),
-            row.sensitivity,
-            row.requires_trust,
-            answered=False,
-        )
-    answers = accepted.filter(answers__in=digests).exclude(answers="")  # as the index is: or a scan
-    facts.answered.update(answers.values_list("answers", flat=True))
+def _load_named(facts: BatchFacts, verified: Iterable[VerifiedEnvelope]) -> None:
+    """The requests that are answered here, and the chains of what senders were handling."""
+    requests = {v.req for v in verified if v.req}
+    causes = {(v.cause, v.envelope.sender) for v in verified if v.cause}
+    digests = requests | {digest for digest, _ in causes}
+    named = [_Named(*row) for row in _NAMED.rows(digests)] if digests else []
+    for one in named:
+        if one.digest in requests and one.is_accepted_request:
+            facts.requests[one.digest] = one.as_request()
+    _load_causes(facts, causes, {one.id: one for one in named})
 
 
-def _load_causes(facts: BatchFacts, wanted: set[tuple[str, str]]) -> None:
-    """The chains of the envelopes that these agents say they were handling, if they got them."""
-    if not wanted:
+def _load_causes(
+    facts: BatchFacts, wanted: set[tuple[str, str]], named: Mapping[int, _Named]
+) -> None:
+    """The chain of a cause counts for an agent that got it."""
+    digests = {digest for digest, _ in wanted}
+    causes = {row: one for row, one in named.items() if one.digest in digests}
+    if not causes:
         return
-    named = Envelope.objects.filter(digest__any_of={digest for digest, _ in wanted}).order_by()
-    causes = {
-        row: (digest, Chain(level, lowest_score, depth))
-        for row, digest, level, lowest_score, depth in named.values_list(
-            "id", "digest", "chain_lowest_level", "chain_lowest_score", "chain_depth"
-        )
-    }
     received = Delivery.objects.filter(
         envelope_id__in=causes.keys(),
         recipient_id__in={agent for _, agent in wanted},
         state__in=(Delivery.State.WAITING, Delivery.State.REFUSED),  # the others never came
     ).order_by()
     for row, agent in received.values_list("envelope_id", "recipient_id"):
-        digest, chain = causes[row]
-        facts.causes[digest, agent] = CauseFacts(True, chain)
+        chain = Chain(causes[row].lowest_level, causes[row].lowest_score, causes[row].depth)
+        facts.causes[causes[row].digest, agent] = CauseFacts(True, chain)
 
 
 def _load_waiting(facts: BatchFacts, targets: set[str], senders: set[str], *, coming: int) -> None:
