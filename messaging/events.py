@@ -21,7 +21,12 @@ FAN_OUT = "messaging.tasks.fan_out"
 def dispatch_check(batch: Mapping[str, Any], *, expires_seconds: float) -> None:
     """Hand a batch to Celery; in the embedded default this judges it before it returns."""
     task = current_app.tasks[CHECK_ENVELOPES]
-    task.apply_async(args=(batch,), expires=expires_seconds, ignore_result=True)
+    task.apply_async(
+        args=(batch,),
+        argsrepr=batch["batch"],  # what workers may write into logs, instead of envelopes
+        expires=expires_seconds,
+        ignore_result=True,
+    )
 
 
 def dispatch_fan_out() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Count, Max, Sum
 
 from atp.scoring import ALGORITHM_VERSION, Profile, TrustScore, score
@@ -46,6 +46,17 @@ TRAFFIC_PER_DAY = 10  # counted of one counterparty; trust.md, "The score"
 VIOLATIONS_PER_DAY = 20  # of one agent, rule and severity; as many low ones cost everything
 RULE_MAX_CHARS = 160  # of the column
 DESCENDANTS_MAX = 8  # generations whose scores hang on one agent's
+
+_SLIDE = """
+INSERT INTO registry_conduct (agent_id, signatures, good_envelopes) VALUES {rows}
+ON CONFLICT (agent_id) DO UPDATE SET signatures = {newest}
+WHERE registry_conduct.signatures <> {newest}
+"""
+_WINDOW = "registry_conduct.signatures || excluded.signatures"
+_NEWEST = (
+    f"substr({_WINDOW}, CASE WHEN length({_WINDOW}) > {SIGNATURES_MAX}"
+    f" THEN length({_WINDOW}) - {SIGNATURES_MAX} + 1 ELSE 1 END)"
+)
 
 
 class ViolationClosed(Exception):
@@ -128,27 +139,20 @@ def close_violation(violation_id: int, *, actor: Actor, reason: str) -> None:
         append([closed, *restate([row.agent_id], Kind.VIOLATION_CLOSED, now.timestamp())])
 
 
-def note_signatures(rows: Iterable[tuple[str, bool]]) -> None:
+def note_signatures(rows: Iterable[tuple[str, bool]]) -> int:
     """Slide the windows of (agent, whether the signature verified), in the order they came.
 
-    A full window of good ones stays as it is, so most batches write nothing. Locks the rows that
-    change, sorted by agent.
+    Gives back how many windows moved: a full one of good ones stays as it is. One statement, which
+    locks the agents' rows in sorted order.
     """
     fresh: dict[str, str] = {}
     for agent, good in rows:
         fresh[agent] = (fresh.get(agent, "") + ("1" if good else "0"))[-SIGNATURES_MAX:]
-    windows = dict(Conduct.objects.filter(agent_id__in=fresh).values_list("agent_id", "signatures"))
-    _ensure_conduct(fresh.keys() - windows.keys())
-    changed = [a for a, more in fresh.items() if _slide(w := windows.get(a, ""), more) != w]
-    if not changed:
-        return
-    with transaction.atomic(savepoint=False):
-        locked = list(
-            Conduct.objects.select_for_update().filter(agent_id__in=changed).order_by("agent_id")
-        )
-        for row in locked:
-            row.signatures = _slide(row.signatures, fresh[row.agent_id])
-        Conduct.objects.bulk_update(locked, ["signatures"])
+    places = ", ".join(["(%s, %s, 0)"] * len(fresh))
+    parameters = [value for pair in sorted(fresh.items()) for value in pair]
+    with connection.cursor() as cursor:
+        cursor.execute(_SLIDE.format(rows=places, newest=_NEWEST), parameters)
+        return cursor.rowcount
 
 
 def add_good_traffic(rows: Iterable[tuple[str, str, date, int]]) -> None:
@@ -316,10 +320,6 @@ def _ensure_conduct(agents: Collection[str]) -> None:
     Conduct.objects.bulk_create(
         [Conduct(agent_id=agent) for agent in sorted(agents)], ignore_conflicts=True
     )
-
-
-def _slide(window: str, more: str) -> str:
-    return (window + more)[-SIGNATURES_MAX:]
 
 
 def _creditable(
