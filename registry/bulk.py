@@ -36,6 +36,11 @@ _BINARY_TYPES = {
 Row = Sequence[Any]
 
 
+def is_few(count: int) -> bool:
+    """Whether so many rows go by INSERT on every database, so that `one_trip` may hold them."""
+    return count <= FEW_ROWS
+
+
 @dataclass(frozen=True, slots=True)
 class _Target:
     """A table and some of its columns, quoted, and how the database wants their values."""
@@ -65,7 +70,7 @@ def insert_rows(
         return []
     ending = "ON CONFLICT DO NOTHING" if on_conflict_do_nothing else ""
     is_postgresql = connection.vendor == "postgresql"
-    if ending or (is_postgresql and len(rows) <= FEW_ROWS):
+    if ending or (is_postgresql and is_few(len(rows))):
         if returning:
             ending += f" RETURNING {_names(model, returning)}"
         return _insert(_target(model, tuple(columns)), rows, ending)

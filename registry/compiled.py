@@ -13,6 +13,8 @@ from typing import Any
 import orjson
 from django.db import connection, models
 
+from registry.trips import Asked
+
 __all__ = ["AnyOf", "Compiled", "Texts"]
 
 
@@ -32,14 +34,19 @@ class Compiled:
     def __init__(self, build: Callable[[Texts], models.QuerySet[Any, Any]]) -> None:
         self._build = build
 
-    def rows(self, texts: Collection[str] = ()) -> list[tuple[Any, ...]]:
-        """What the query finds now."""
+    def ask(self, texts: Collection[str] = ()) -> Asked:
+        """Run the query; its rows are read when they are wanted."""
         sql, parameters, compiler = self._sql
         listed = _listed(texts)
-        with connection.cursor() as cursor:
-            cursor.execute(sql, [listed if isinstance(p, Texts) else p for p in parameters])
-            found = cursor.fetchall()
-        return list(compiler.results_iter(results=[found]))
+        return Asked(
+            sql,
+            [listed if isinstance(p, Texts) else p for p in parameters],
+            convert=lambda found: list(compiler.results_iter(results=[found])),
+        )
+
+    def rows(self, texts: Collection[str] = ()) -> list[tuple[Any, ...]]:
+        """What the query finds now."""
+        return self.ask(texts).rows()
 
     @cached_property
     def _sql(self) -> tuple[str, tuple[Any, ...], Any]:

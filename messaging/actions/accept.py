@@ -24,10 +24,11 @@ from messaging.facts import BatchFacts, stream_of
 from messaging.models import Batch
 from messaging.models import Delivery as DeliveryRow
 from messaging.models import Envelope as EnvelopeRow
-from registry.bulk import insert_rows
+from registry.bulk import insert_rows, is_few
 from registry.scores.actions import SIGNATURES_MAX, note_signatures, record_violations
 from registry.trail.actions import EntryDraft, append, count_refusals
 from registry.trail.kinds import Kind
+from registry.trips import one_trip
 
 FINAL = {"accepted", "denied"}  # what leaves a row and an entry
 RETRY_AFTER_SECONDS = 1.0  # for what a sender may try again: throttled, busy
@@ -104,7 +105,7 @@ def store(batch_id: str, judged: Sequence[Judged], facts: BatchFacts) -> Stored:
     stored = Stored(accepted_at=facts.now)
     stored.unstored = [_unstored_receipt(j) for j in judged if not j.final]
     now = datetime.fromtimestamp(facts.now, UTC)
-    with transaction.atomic():
+    with transaction.atomic(), one_trip(when=is_few(len(final))):
         _claim(batch_id, stored.unstored, now)
         failpoints.hit("before_insert", judged)
         audiences = {id(j): _audience(j, facts) for j in final}
@@ -128,6 +129,7 @@ def store(batch_id: str, judged: Sequence[Judged], facts: BatchFacts) -> Stored:
 
 
 def _claim(batch_id: str, unstored: list[dict[str, Any]], now: datetime) -> None:
+    """Waits for whoever stores the same batch; raises `AlreadyJudged` where somebody has."""
     claimed = insert_rows(
         Batch,
         ("id", "unstored", "judged_at"),

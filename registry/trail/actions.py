@@ -19,11 +19,12 @@ from typing import Any
 from django.conf import settings
 from django.db import connection, transaction
 
-from registry.bulk import insert_rows
+from registry.bulk import insert_rows, is_few
 from registry.officers.actor import Actor
 from registry.trail import leaves
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, EntryBody, RefusalCount
+from registry.trips import Asked, one_trip
 
 MOST_ENTRIES = 256  # a hold of the log lock (provenance.md, "Entry")
 LOG_LOCK = int.from_bytes(sha256(b"atp trail").digest()[:8], "big", signed=True)
@@ -41,9 +42,8 @@ LEFT JOIN (
     SELECT "index", "time" FROM registry_entry ORDER BY "index" DESC LIMIT 1
 ) AS last ON TRUE
 """
-# One trip for three statements: each sees what was committed before it, so the last sees all that
-# the former holder of the lock wrote. (In one statement it would see what stood before the wait.)
-_LOCK = f"SET LOCAL lock_timeout = {{}}; SELECT pg_advisory_xact_lock({LOG_LOCK});{_HEAD}"
+_PATIENCE = "SET LOCAL lock_timeout = {}"  # milliseconds
+_LOCK = f"SELECT pg_advisory_xact_lock({LOG_LOCK})"
 
 _COUNT_UP = """
 INSERT INTO registry_refusalcount (agent, code, minute, count) VALUES {rows}
@@ -103,10 +103,11 @@ def append(drafts: Sequence[EntryDraft], *, expected_epoch: int | None = None) -
         _row(draft, index, head, time, leaves.body_digest(body))  # (4)
         for index, (draft, body) in enumerate(zip(drafts, bodies, strict=True), head.index)
     ]
-    insert_rows(Entry, _COLUMNS, rows)  # (5)
     reasons = [_reason(draft.body) for draft in drafts]
     indexes = range(head.index, head.index + len(drafts))
-    insert_rows(EntryBody, _BODY_COLUMNS, list(zip(indexes, bodies, reasons, strict=True)))
+    with one_trip(when=is_few(len(drafts))):  # (5)
+        insert_rows(Entry, _COLUMNS, rows)
+        insert_rows(EntryBody, _BODY_COLUMNS, list(zip(indexes, bodies, reasons, strict=True)))
     return head.index
 
 
@@ -143,17 +144,15 @@ def _find_end(*, lock: bool) -> _Head:
 
     Who has nothing to append looks at the epoch only and keeps nobody waiting.
     """
-    with connection.cursor() as cursor:
+    with one_trip():
         if lock and connection.vendor == "postgresql":
-            cursor.execute(_LOCK.format(int(settings.ATP_TRAIL_LOCK_SECONDS * 1000)))
-            while cursor.nextset():
-                pass
-        else:
-            cursor.execute(_HEAD)
-        row = cursor.fetchone()
-    if row is None:
+            Asked(_PATIENCE.format(int(settings.ATP_TRAIL_LOCK_SECONDS * 1000)))
+            Asked(_LOCK)
+        # A statement of its own, or it would see what stood before the wait for the lock.
+        found = Asked(_HEAD).rows()
+    if not found:
         raise RuntimeError("the hub has no row yet; registry.hub.actions.ensure_hub() makes it")
-    hub, epoch, last_index, last_time = row
+    ((hub, epoch, last_index, last_time),) = found
     now = datetime.now(UTC)
     if last_index is None:
         return _Head(hub, epoch, 0, now)
