@@ -23,6 +23,7 @@ from messaging.models import Delivery, Envelope, Mailbox, Presence, RuleCounter
 from messaging.registry_view import RegistryView
 from registry.compiled import Compiled
 from registry.trail import leaves
+from registry.trips import Asked, one_trip
 
 CROWDED_CHUNK = 200  # mailboxes of one query; SQLite takes an expression of depth 1,000
 MOST_BROADCASTS = 16  # of one sender that wait to be given to their audiences; then throttled
@@ -250,12 +251,20 @@ _NAMED = Compiled(
 )  # fmt: skip
 
 
-def load_places(agents: Iterable[str]) -> dict[str, Place]:
-    """Where these agents are connected, by the database's clock."""
+def ask_places(agents: Iterable[str]) -> Asked:
+    """Ask where these agents are connected, by the database's clock; `places_of` tells."""
+    return _PLACES.ask(set(agents))
+
+
+def places_of(asked: Asked) -> dict[str, Place]:
     return {
-        agent: Place(str(session), channel, live)
-        for agent, session, channel, live in _PLACES.rows(set(agents))
+        agent: Place(str(session), channel, live) for agent, session, channel, live in asked.rows()
     }
+
+
+def load_places(agents: Iterable[str]) -> dict[str, Place]:
+    """Where these agents are connected."""
+    return places_of(ask_places(agents))
 
 
 def load_facts(
@@ -268,20 +277,24 @@ def load_facts(
     known = {agent for agent in senders | targets if view.agent(agent) is not None}
     facts = BatchFacts(now=now, view=view, places=places)
     facts.inputs = view.score_inputs(known, now)
-    _load_named(facts, verified)
     _load_members(facts, verified)
     hearing = {agent for members in facts.members.values() for agent in members}
-    _load_waiting(facts, (targets & known) | hearing, senders, coming=len(verified))
+    digests = {digest for v in verified for digest in (v.req, v.cause) if digest}
+    with one_trip():
+        named = _NAMED.ask(digests) if digests else None
+        boxes = _MAILBOXES.ask((targets & known) | hearing)
+    if named is not None:
+        _load_named(facts, verified, named)
+    _load_waiting(facts, boxes, senders, coming=len(verified))
     _load_rates(facts, senders)
     return facts
 
 
-def _load_named(facts: BatchFacts, verified: Iterable[VerifiedEnvelope]) -> None:
+def _load_named(facts: BatchFacts, verified: Iterable[VerifiedEnvelope], asked: Asked) -> None:
     """The requests that are answered here, and the chains of what senders were handling."""
     requests = {v.req for v in verified if v.req}
     causes = {(v.cause, v.envelope.sender) for v in verified if v.cause}
-    digests = requests | {digest for digest, _ in causes}
-    named = [_Named(*row) for row in _NAMED.rows(digests)] if digests else []
+    named = [_Named(*row) for row in asked.rows()]
     for one in named:
         if one.digest in requests and one.is_accepted_request:
             facts.requests[one.digest] = one.as_request()
@@ -306,11 +319,11 @@ def _load_causes(
         facts.causes[causes[row].digest, agent] = CauseFacts(True, chain)
 
 
-def _load_waiting(facts: BatchFacts, targets: set[str], senders: set[str], *, coming: int) -> None:
+def _load_waiting(facts: BatchFacts, boxes: Asked, senders: set[str], *, coming: int) -> None:
     """What waits for whom, and from whom where this batch could bring a sender to its share."""
     now = datetime.fromtimestamp(facts.now, UTC)
     crowded = []
-    for row in _MAILBOXES.rows(targets):
+    for row in boxes.rows():
         box = Mailbox(**dict(zip(_COUNTERS, row, strict=True)))
         place = (box.agent_id, box.stream)
         facts.waiting[place] += box.waiting

@@ -22,12 +22,13 @@ from atp.judgement import Verdict
 from atp.provenance import entry_kids
 from messaging import events, failpoints, outcome, telemetry
 from messaging.actions.accept import FINAL, AlreadyJudged, Judged, Stored, store
-from messaging.facts import BatchFacts, Place, load_facts, load_places
+from messaging.facts import BatchFacts, Place, ask_places, load_facts, places_of
 from messaging.models import Batch
 from messaging.models import Envelope as EnvelopeRow
-from messaging.registry_view import RegistryView, current_view
+from messaging.registry_view import RegistryView, ask_epoch, current_view
 from registry.compiled import Compiled
 from registry.trail.actions import EpochMoved
+from registry.trips import Asked, one_trip
 
 logger = logging.getLogger(__name__)
 
@@ -69,19 +70,22 @@ def check(batch: Mapping[str, Any]) -> None:
         _parse(item)
     telemetry.lap("parse")
     targets = {i.envelope.target for i in items if i.envelope}
-    places = load_places({i.agent for i in items} | targets)
+    with one_trip():
+        asked_places = ask_places({i.agent for i in items} | targets)
+        known, epoch = _ask_known(items), ask_epoch()
+    places = places_of(asked_places)
     _fence(items, places)  # (2)
     telemetry.lap("fence")
-    _find_repeats(items)  # (3)
+    _find_repeats(items, known)  # (3)
     telemetry.lap("repeats")
     try:
-        stored = _judge_and_store(batch["batch"], items, places)
+        stored = _judge_and_store(batch["batch"], items, places, epoch)
     except AlreadyJudged:  # this very batch came before: its receipts are told again
         stored = Stored(unstored=Batch.objects.get(id=batch["batch"]).unstored)
         for item in items:
             if item.envelope and not item.fenced:
                 item.verdict = item.repeat_of = item.echo_of = None
-        _find_repeats(items)
+        _find_repeats(items, _ask_known(items))
     failpoints.hit("after_commit", items)
     news = outcome.news(batch["batch"], batch["channel"], items, stored, places)
     telemetry.lap("receipts")
@@ -111,10 +115,13 @@ def _fence(items: Iterable[Item], places: Mapping[str, Place]) -> None:
             item.fenced, item.verdict = True, None
 
 
-def _find_repeats(items: Iterable[Item]) -> None:
+def _ask_known(items: Iterable[Item]) -> Asked:
+    return _KNOWN.ask({i.envelope.message_id for i in items if i.envelope})
+
+
+def _find_repeats(items: Iterable[Item], asked: Asked) -> None:
     """Repeats are looked up before signatures are verified; (agent, messageId) is the key."""
-    ids = {i.envelope.message_id for i in items if i.envelope and not i.fenced}
-    known = {key for (key,) in _KNOWN.rows(ids)}
+    known = {key for (key,) in asked.rows()}
     found = EnvelopeRow.objects.filter(pk__in=known).defer("content") if known else ()
     rows = {(row.sender_id, row.message_id): row for row in found}
     first: dict[tuple[str, str], Item] = {}
@@ -139,14 +146,20 @@ def _find_repeats(items: Iterable[Item]) -> None:
             )
 
 
-def _judge_and_store(batch_id: str, items: list[Item], places: dict[str, Place]) -> Stored:
-    """Steps (4) to (7), until the registry holds still."""
+def _judge_and_store(
+    batch_id: str, items: list[Item], places: dict[str, Place], epoch: Asked | None
+) -> Stored:
+    """Steps (4) to (7), until the registry holds still; first at the epoch that was asked for."""
     undecided = [i for i in items if i.open]
     for _ in range(MOST_JUDGEMENTS):
         now = round(time.time(), 3)
         for item in undecided:
             item.verified = item.verdict = None
-        facts = _verify_and_load(undecided, places, now)
+        view, epoch = current_view(now, epoch), None
+        _verify(undecided, view, now)
+        telemetry.lap("verify")
+        verified = [i.verified for i in undecided if i.verified]
+        facts = load_facts(verified, view, places, now)  # (5)
         telemetry.lap("facts")
         _judge(undecided, facts)
         telemetry.lap("judge")
@@ -162,15 +175,12 @@ def _judge_and_store(batch_id: str, items: list[Item], places: dict[str, Place])
     raise EpochMoved("the registry kept changing while a batch was judged")
 
 
-def _verify_and_load(items: list[Item], places: dict[str, Place], now: float) -> BatchFacts:
-    view = current_view(now)
+def _verify(items: list[Item], view: RegistryView, now: float) -> None:
     kids = {kid for item in items for kid in _kids(item)}
     view.load({i.agent for i in items}, kids)
     for item in items:  # (4)
         if item.verdict is None:
-            _verify(item, view, now)
-    telemetry.lap("verify")
-    return load_facts([i.verified for i in items if i.verified], view, places, now)  # (5)
+            _verify_one(item, view, now)
 
 
 def _kids(item: Item) -> set[str]:
@@ -184,7 +194,7 @@ def _kids(item: Item) -> set[str]:
     return {item.kid} | entry_kids(item.envelope.provenance)
 
 
-def _verify(item: Item, view: RegistryView, now: float) -> None:
+def _verify_one(item: Item, view: RegistryView, now: float) -> None:
     assert item.envelope is not None
     try:
         item.verified = judgement.verify(

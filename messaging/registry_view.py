@@ -21,6 +21,7 @@ from registry.models import Agent, AgentKey, Attestation, Hub
 from registry.policies.querysets import current_policy_set
 from registry.scores.inputs import Registered, inputs_of
 from registry.scores.querysets import current_profile
+from registry.trips import Asked
 
 LONGEST_SECONDS = 60.0
 INPUTS_SECONDS = 1.0  # score inputs also depend on traffic, which does not move the epoch
@@ -143,10 +144,18 @@ _lock = threading.Lock()
 _view: RegistryView | None = None
 
 
-def current_view(now: float) -> RegistryView:
-    """The view at the database's epoch of this moment: one query when nothing has changed."""
+def ask_epoch() -> Asked:
+    """Ask for the registry's epoch; for a `current_view` that asks for other things besides."""
+    return _EPOCH.ask()
+
+
+def current_view(now: float, asked: Asked | None = None) -> RegistryView:
+    """The view at the database's epoch, as asked for by `ask_epoch`, or of this moment.
+
+    Without another query when nothing has changed.
+    """
     global _view
-    ((hub_id, epoch),) = _EPOCH.rows()
+    ((hub_id, epoch),) = (asked or ask_epoch()).rows()
     view = _view
     if view is None or not view.stands(hub_id, epoch, now):
         with _lock:  # of several lanes that find it old, one reads
