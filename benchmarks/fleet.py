@@ -97,6 +97,7 @@ def running_hub(profile: str, agents: int, *, nodes: int = 1) -> Iterator[Runnin
         identities = Path(folder) / "identities"
         try:
             run_python("benchmarks.provision", str(agents), str(identities), env=environment)
+            os.sync()  # or commits wait, half a second at times, for what the start has written
             yield RunningHub(process, environment, identities, ports, engines)
         finally:
             process.send_signal(signal.SIGTERM)
