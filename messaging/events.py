@@ -21,7 +21,7 @@ FAN_OUT = "messaging.tasks.fan_out"
 def dispatch_check(batch: Mapping[str, Any], *, expires_seconds: float) -> None:
     """Hand a batch to Celery; in the embedded default this judges it before it returns."""
     task = current_app.tasks[CHECK_ENVELOPES]
-    task.apply_async(
+    task.apply_async(  # type: ignore[call-arg]  # argsrepr: an option of Celery's that its stubs lack
         args=(batch,),
         argsrepr=batch["batch"],  # what workers may write into logs, instead of envelopes
         expires=expires_seconds,

@@ -152,7 +152,7 @@ def note_signatures(rows: Iterable[tuple[str, bool]]) -> int:
     parameters = [value for pair in sorted(fresh.items()) for value in pair]
     with connection.cursor() as cursor:
         cursor.execute(_SLIDE.format(rows=places, newest=_NEWEST), parameters)
-        return cursor.rowcount
+        return int(cursor.rowcount)
 
 
 def add_good_traffic(rows: Iterable[tuple[str, str, date, int]]) -> None:
