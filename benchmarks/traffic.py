@@ -56,12 +56,17 @@ def measure_oneway(
 
 def request(hub: RunningHub, run: Run) -> list[Figure]:
     """Milliseconds from a request to its answer, 20 a second, and the CPU of 1,000 envelopes."""
-    meter = CpuMeter(hub.processes)
+    meter, stages = CpuMeter(hub.processes), StageMeter(hub.ports)
+
+    def mark(name: str) -> None:
+        meter.mark(name)
+        stages.mark(name)
+
     asking, answering, *_ = sorted(hub.identities.glob("*.json"))
     seen = run_python(
-        "benchmarks.requests", str(asking), str(answering),
-        env=hub.environment, at_mark=meter.mark,
-    )  # fmt: skip
+        "benchmarks.requests", str(asking), str(answering), env=hub.environment, at_mark=mark
+    )
+    print(f"hub.request: {stages.table()}", flush=True)
     waits = [run.wait(f"hub.request.{p}", seen[p]) for p in ("p50", "p99")]
     cpu = of_thousand({**meter.seconds, "load": seen["cpu"]}, seen["envelopes"])
     return [*waits, *cpu_figures("hub.request", run, cpu)]

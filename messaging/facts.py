@@ -11,7 +11,7 @@ from operator import or_
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet
+from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Now
 
 from atp.envelope import VerifiedEnvelope
@@ -215,7 +215,7 @@ class _Named:
     lowest_level: str
     lowest_score: int
     depth: int
-    answered: bool
+    answer: int | None  # the envelope that answers it, where one was accepted
 
     @property
     def is_accepted_request(self) -> bool:
@@ -229,7 +229,7 @@ class _Named:
             self.expires_at.timestamp(),
             self.sensitivity,
             self.requires_trust,
-            self.answered,
+            self.answer is not None,
         )
 
 
@@ -237,15 +237,16 @@ class _Named:
 _ANSWERS = Envelope.objects.filter(
     status=Envelope.Status.ACCEPTED, answers=OuterRef("digest")
 ).exclude(answers="")
-_NAMED = Compiled(
+NAMED = Compiled(
     lambda digests: (
         Envelope.objects.filter(digest__any_of=digests)
         .order_by()
-        .annotate(answered=Exists(_ANSWERS))
+        # By itself for each: with EXISTS PostgreSQL would rather read all answers there are.
+        .annotate(answer=Subquery(_ANSWERS.values("id")[:1]))
         .values_list(
             "id", "digest", "status", "message_type", "sender_id", "target", "request_id",
             "expires_at", "sensitivity", "requires_trust", "chain_lowest_level",
-            "chain_lowest_score", "chain_depth", "answered",
+            "chain_lowest_score", "chain_depth", "answer",
         )
     )
 )  # fmt: skip
@@ -281,7 +282,7 @@ def load_facts(
     hearing = {agent for members in facts.members.values() for agent in members}
     digests = {digest for v in verified for digest in (v.req, v.cause) if digest}
     with one_trip():
-        named = _NAMED.ask(digests) if digests else None
+        named = NAMED.ask(digests) if digests else None
         boxes = _MAILBOXES.ask((targets & known) | hearing)
     if named is not None:
         _load_named(facts, verified, named)

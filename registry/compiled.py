@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 from django.db import connection, models
+from psycopg.sql import Literal
 
 from registry.trips import Asked
 
@@ -53,6 +54,8 @@ class Compiled:
         query = self._build(Texts()).query
         compiler = query.get_compiler(connection=connection)
         sql, parameters = compiler.as_sql()
+        if connection.vendor == "postgresql":
+            sql, parameters = _written_out(sql, parameters)
         return sql, parameters, compiler
 
 
@@ -91,6 +94,20 @@ class AnyOf(models.Lookup[Any]):
 
     def _parameter(self) -> Any:
         return self.rhs if isinstance(self.rhs, Texts) else _listed(self.rhs)
+
+
+def _written_out(sql: str, parameters: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
+    """The same query with its constants in the text; what is left are the `Texts`.
+
+    A prepared statement is planned without its parameters. With a constant among them PostgreSQL
+    can't know that a partial index holds the rows, and reads those that it does not hold, too.
+    """
+    shown = [
+        "%s" if isinstance(p, Texts) else Literal(p).as_string().replace("%", "%%")
+        for p in parameters
+    ]
+    left = tuple(p for p in parameters if isinstance(p, Texts))
+    return sql.replace("%%", "%%%%") % tuple(shown), left
 
 
 def _listed(texts: Collection[str]) -> Any:
