@@ -55,9 +55,7 @@ def test_it_reads_no_more_than_what_is_named(stored):
         cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         prepared = f"PREPARE named (text[]) AS {statement.replace('%s', '$1')}"
         cursor.execute(prepared)
-        cursor.execute(
-            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE named (ARRAY['request-7'])"
-        )
+        cursor.execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE named (ARRAY['request-7'])")
         ((plan,),) = cursor.fetchall()
         cursor.execute("DEALLOCATE named")
     read = plan[0]["Plan"]
