@@ -7,7 +7,7 @@ import os
 from benchmarks.fleet import RunningHub, run_python
 from benchmarks.report import Figure
 from benchmarks.run import Run
-from benchmarks.traffic import Traffic, measure_oneway, measure_pipeline
+from benchmarks.traffic import Traffic, measure_oneway, measure_pipeline, measure_requests
 
 ROWS = int(os.environ.get("ATP_BENCH_ROWS") or 1_000_000)
 WARM_UP_SECONDS = 3.0
@@ -18,16 +18,18 @@ def growth(hub: RunningHub, run: Run) -> list[Figure]:
     """What a hub with so many envelopes, deliveries and entries does, in percent of one with none.
 
     The rate of hub.oneway, which wants a machine of one's own; and the CPU time of an envelope in
-    full batches, without sockets, which does not.
+    full batches, without sockets, which does not; and the median wait for an answer, whose batches
+    look for what they answer.
     """
-    empty, lean = _measure(hub)
+    empty, lean, soon = _measure(hub)
     told = run_python("benchmarks.fill", str(hub.identities), str(ROWS), env=hub.environment)
     print(f"hub.growth: {told.strip()}", flush=True)
-    full, fat = _measure(hub)
+    full, fat, late = _measure(hub)
     return [
         run.rate("hub.growth.empty", empty.rate, "envelopes/s"),
         run.rate("hub.growth.full", full.rate, "envelopes/s"),
         _percent("hub.growth", run, full.rate, empty.rate),
+        _percent("hub.growth.request.p50", run, late, soon),
         *(
             _percent(f"hub.growth.cpu.{kind}", run, after, lean.cpu[kind])
             for kind, after in fat.cpu.items()
@@ -40,6 +42,7 @@ def _percent(name: str, run: Run, full: float, empty: float) -> Figure:
     return Figure(name, run.profile, 100 * full / empty, "% of empty")
 
 
-def _measure(hub: RunningHub) -> tuple[Traffic, Traffic]:
+def _measure(hub: RunningHub) -> tuple[Traffic, Traffic, float]:
     measure_oneway(hub, WARM_UP_SECONDS)
-    return measure_oneway(hub, MEASURE_SECONDS), measure_pipeline(hub)
+    traffic = measure_oneway(hub, MEASURE_SECONDS)
+    return traffic, measure_pipeline(hub), measure_requests(hub)["p50"]

@@ -62,14 +62,22 @@ def request(hub: RunningHub, run: Run) -> list[Figure]:
         meter.mark(name)
         stages.mark(name)
 
-    asking, answering, *_ = sorted(hub.identities.glob("*.json"))
-    seen = run_python(
-        "benchmarks.requests", str(asking), str(answering), env=hub.environment, at_mark=mark
-    )
+    seen = measure_requests(hub, at_mark=mark)
     print(f"hub.request: {stages.table()}", flush=True)
     waits = [run.wait(f"hub.request.{p}", seen[p]) for p in ("p50", "p99")]
     cpu = of_thousand({**meter.seconds, "load": seen["cpu"]}, seen["envelopes"])
     return [*waits, *cpu_figures("hub.request", run, cpu)]
+
+
+def measure_requests(
+    hub: RunningHub, *, at_mark: Callable[[str], None] = lambda _: None
+) -> dict[str, float]:
+    """What `benchmarks.requests` tells of one agent that asks another."""
+    asking, answering, *_ = sorted(hub.identities.glob("*.json"))
+    seen: dict[str, float] = run_python(
+        "benchmarks.requests", str(asking), str(answering), env=hub.environment, at_mark=at_mark
+    )
+    return seen
 
 
 def pipeline(hub: RunningHub, run: Run) -> list[Figure]:
