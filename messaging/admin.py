@@ -6,6 +6,7 @@ All of it is read-only: what happened is not edited.
 from __future__ import annotations
 
 import json
+from datetime import UTC
 from typing import Any
 
 from django.contrib import admin
@@ -22,6 +23,7 @@ from atp.scoring import explain as explain_score
 from messaging.health import admin as health  # noqa: F401  # registers its pages
 from messaging.models import Delivery, Envelope, Mailbox, Node, Session
 from messaging.periodic import admin as periodic  # noqa: F401  # as above
+from registry.agents.models import AgentKey
 from registry.officers.pages import ReadOnlyAdmin
 from registry.policies.explaining import explain
 from registry.scores.querysets import profile_of_version
@@ -61,7 +63,10 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
         ),
         ("On its way", {"fields": ("recipients", "delivery_list", "trail", "batch_id")}),
         ("What led to it", {"fields": ("chain",)}),
-        ("As it was signed", {"fields": ("digest", "kid", "size", "readable_content")}),
+        (
+            "As it was signed",
+            {"fields": ("digest", "kid", "in_doubt", "size", "readable_content")},
+        ),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Envelope]:
@@ -135,6 +140,22 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
             for e in entries.only("index", "kind")[:50]
         )
         return format_html_join(format_html("<br>"), '<a href="{}">{} {}</a>', links) or "-"
+
+    @admin.display(description="who signed it")
+    def in_doubt(self, row: Envelope) -> SafeString | str:
+        """The mark of what was signed while others had the key (trust.md, "Keys")."""
+        since = (
+            AgentKey.objects.filter(pk=row.kid, compromised_since__lte=row.judged_at)
+            .values_list("compromised_since", flat=True)
+            .first()
+        )
+        if since is None:
+            return f"{row.sender_id}, by its key"
+        return format_html(
+            '<span class="badge badge-denied">in doubt</span> Others may have had this key'
+            " since {} UTC.",
+            since.astimezone(UTC).strftime("%Y-%m-%d %H:%M"),
+        )
 
     @admin.display(description="envelope")
     def readable_content(self, row: Envelope) -> SafeString:

@@ -128,6 +128,9 @@ class AgentKey(models.Model):
     enrolled_at = models.DateTimeField(auto_now_add=True)
     approved_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
+    compromised_since = models.DateTimeField(
+        null=True, blank=True, help_text="From when on others may have signed with it."
+    )
     rotated_from = models.ForeignKey(
         "self", null=True, blank=True, on_delete=models.PROTECT, related_name="rotated_to"
     )

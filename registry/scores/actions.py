@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from django.db.models import Count, Max, Sum
 
 from atp.scoring import ALGORITHM_VERSION, Profile, TrustScore, score
-from registry.agents.models import Agent
+from registry.agents.models import Agent, AgentKey
 from registry.hub.actions import bump_epoch
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
@@ -30,6 +30,7 @@ __all__ = [
     "ViolationClosed",
     "add_good_traffic",
     "close_violation",
+    "discount_traffic",
     "forget_old_traffic",
     "inputs_of",
     "note_signatures",
@@ -158,8 +159,8 @@ def note_signatures(rows: Iterable[tuple[str, bool]]) -> int:
 def add_good_traffic(rows: Iterable[tuple[str, str, date, int]]) -> None:
     """Count (agent, counterparty, day, envelopes): accepted from the agent and acknowledged.
 
-    At most 10 a day and counterparty count, none within an organisation, none since the agent's
-    key was compromised.
+    At most 10 a day and counterparty count, none within an organisation, none of the days on which
+    a key of the agent was in other hands.
     """
     counted: Counter[tuple[str, str, date]] = Counter()
     for agent, counterparty, day, n in rows:
@@ -184,6 +185,17 @@ def add_good_traffic(rows: Iterable[tuple[str, str, date, int]]) -> None:
             {key: min(TRAFFIC_PER_DAY, known.get(key, 0) + n) for key, n in counted.items()}
         )
         _sum_traffic(agents, max(day for _, _, day in counted))
+
+
+def discount_traffic(agent_id: str, since: datetime) -> None:
+    """Nothing counts that was sent since then: others may have signed it.
+
+    Assumes a transaction that holds the agent's row, and has written on its key since when.
+    """
+    _ensure_conduct([agent_id])
+    list(Conduct.objects.select_for_update().filter(agent_id=agent_id))
+    GoodTraffic.objects.filter(agent_id=agent_id, day__gte=since.astimezone(UTC).date()).delete()
+    _sum_traffic([agent_id], datetime.now(UTC).date())
 
 
 def forget_old_traffic(agent_ids: Collection[str], today: date) -> None:
@@ -326,17 +338,25 @@ def _creditable(
     counted: Counter[tuple[str, str, date]],
 ) -> Counter[tuple[str, str, date]]:
     ids = {agent for agent, _, _ in counted} | {other for _, other, _ in counted}
-    agents = {agent.id: agent for agent in Agent.objects.filter(id__in=ids)}
+    organisations = dict(Agent.objects.filter(id__in=ids).values_list("id", "organisation_id"))
+    doubtful = _doubtful_days({agent for agent, _, _ in counted})
     kept: Counter[tuple[str, str, date]] = Counter()
     for (agent_id, other_id, day), n in counted.items():
-        agent, other = agents.get(agent_id), agents.get(other_id)
-        if agent is None or other is None or n < 1:
+        if agent_id not in organisations or other_id not in organisations or n < 1:
             continue
-        compromised = agent.compromised_since
-        sound = compromised is None or day < compromised.date()
-        if sound and agent.organisation_id != other.organisation_id:
+        sound = not any(first <= day <= last for first, last in doubtful[agent_id])
+        if sound and organisations[agent_id] != organisations[other_id]:
             kept[agent_id, other_id, day] = n
     return kept
+
+
+def _doubtful_days(agents: Collection[str]) -> Mapping[str, list[tuple[date, date]]]:
+    """On which days a key of these agents was in other hands, both ends included."""
+    found: dict[str, list[tuple[date, date]]] = defaultdict(list)
+    keys = AgentKey.objects.filter(agent_id__in=agents, compromised_since__isnull=False)
+    for agent, since, ended in keys.values_list("agent_id", "compromised_since", "ended_at"):
+        found[agent].append((since.astimezone(UTC).date(), ended.astimezone(UTC).date()))
+    return found
 
 
 def _upsert_traffic(counts: Mapping[tuple[str, str, date], int]) -> None:

@@ -10,8 +10,8 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from atp.errors import MalformedDocument
-from registry.agents.models import Agent
-from registry.officers.actor import Actor
+from registry.agents.actions import revoke_key
+from registry.agents.models import Agent, AgentKey
 from registry.scores.actions import (
     ViolationClosed,
     add_good_traffic,
@@ -24,11 +24,11 @@ from registry.scores.actions import (
 )
 from registry.scores.models import Conduct, GoodTraffic, Score, Violation
 from registry.trail.models import Entry
+from tests.registry.agent_cast import OFFICER, active
 from tests.registry.score_cast import NOW, attest, make_agent, make_organisation, violate
 
 pytestmark = pytest.mark.usefixtures("database")
 TODAY = NOW.date()
-OFFICER = Actor(name="officer:0123456789ab")
 
 
 def window_of(agent: Agent) -> str:
@@ -74,13 +74,23 @@ def test_it_counts_no_mail_among_friends() -> None:
     assert not GoodTraffic.objects.filter(agent=agent).exists()
 
 
-def test_it_counts_no_mail_since_a_compromise() -> None:
-    agent, other = make_agent(), make_agent()
-    Agent.objects.filter(pk=agent.pk).update(compromised_since=NOW)
-    add_good_traffic(
-        [(agent.id, other.id, TODAY, 5), (agent.id, other.id, TODAY - timedelta(days=1), 3)]
-    )
-    assert good_of(agent) == 3
+@pytest.mark.parametrize("late", [False, True], ids=["acknowledged before", "and afterwards"])
+def test_it_counts_no_mail_signed_while_a_key_was_in_other_hands(late: bool) -> None:
+    enrolled, other = active(), active(organisation=make_organisation())
+    today = datetime.now(UTC)
+    days = [(today - timedelta(days=ago)).date() for ago in (3, 2, 1)]
+    rows = [(enrolled.agent, other.agent, day, 5) for day in days]
+    if not late:
+        add_good_traffic(rows)
+    since = today - timedelta(days=2)
+    revoke_key(enrolled.row.kid, actor=OFFICER, reason="laptop stolen", compromised_since=since)
+    if late:
+        add_good_traffic(rows)
+    assert Conduct.objects.get(agent=enrolled.agent).good_envelopes == 5
+    assert AgentKey.objects.get(pk=enrolled.row.kid).compromised_since == since
+    tomorrow = (today + timedelta(days=1)).date()
+    add_good_traffic([(enrolled.agent, other.agent, tomorrow, 4)])  # with its next key
+    assert Conduct.objects.get(agent=enrolled.agent).good_envelopes == 9
 
 
 def test_it_forgets_traffic_after_ninety_days() -> None:

@@ -15,7 +15,7 @@ from registry.agents.models import Agent, AgentKey
 from registry.hub.actions import bump_epoch
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
-from registry.scores.actions import restate
+from registry.scores.actions import discount_traffic, restate
 from registry.trail.actions import append
 from registry.trail.kinds import Kind
 
@@ -80,7 +80,7 @@ def revoke_key(
     """End a key at once; the agent's sockets close, and it needs to enrol another key.
 
     With `compromised_since`, keys that were rotated from it since then go with it: whoever had the
-    old one made them.
+    old one made them. What was signed since then no longer counts for the score, and is marked.
     """
     reason = check_reason(reason)
     since = check_compromised(compromised_since)
@@ -90,8 +90,10 @@ def revoke_key(
         if key.status == AgentKey.Status.REVOKED:
             raise KeyRevoked("this key has been revoked already")
         keys = [key, *(_rotated_since(key, since) if since else ())]
-        _revoke(keys)
+        _revoke(keys, since)
         hooks.close_sockets([agent.id], SessionRevoked.code)
+        if since is not None:
+            discount_traffic(agent.id, since)
         body: dict[str, Any] = {"kids": [each.kid for each in keys], "reason": reason}
         if since is not None:
             body["compromisedSince"] = since.isoformat()
@@ -138,10 +140,11 @@ def _rotated_since(key: AgentKey, since: datetime) -> Iterable[AgentKey]:
     return found.values()
 
 
-def _revoke(keys: Iterable[AgentKey]) -> None:
+def _revoke(keys: Iterable[AgentKey], since: datetime | None = None) -> None:
     for key in keys:
         key.status, key.ended_at = AgentKey.Status.REVOKED, datetime.now(UTC)
-        key.save(update_fields=["status", "ended_at"])
+        key.compromised_since = since
+        key.save(update_fields=["status", "ended_at", "compromised_since"])
 
 
 def _note_entry(keys: Iterable[AgentKey], **indices: int) -> None:

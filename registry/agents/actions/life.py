@@ -26,7 +26,7 @@ from registry.agents.models import Agent, AgentKey, EnrolmentToken, Organisation
 from registry.hub.actions import bump_epoch, hub_id
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
-from registry.scores.actions import restate
+from registry.scores.actions import discount_traffic, restate
 from registry.trail.actions import MOST_ENTRIES, EntryDraft, append
 from registry.trail.kinds import Kind
 
@@ -176,6 +176,8 @@ def revoke_agent(
         row.compromised_since = check_compromised(compromised_since)
         _set_status(row, Agent.Status.REVOKED, reason)
         ended = end_keys(row)
+        if row.compromised_since is not None:
+            discount_traffic(row.id, row.compromised_since)
         EnrolmentToken.objects.open_at(row_ended(row)).filter(agent=row).update(
             expires_at=row_ended(row)
         )
@@ -206,7 +208,8 @@ def end_keys(agent: Agent) -> list[AgentKey]:
     now = datetime.now(UTC)
     for key in keys:
         key.status, key.ended_at = AgentKey.Status.REVOKED, now
-    AgentKey.objects.bulk_update(keys, ["status", "ended_at"])
+        key.compromised_since = agent.compromised_since
+    AgentKey.objects.bulk_update(keys, ["status", "ended_at", "compromised_since"])
     return keys
 
 
