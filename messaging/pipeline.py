@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from atp.envelope import Envelope, VerifiedEnvelope, parse_envelope, signature_h
 from atp.errors import ATPError, ClockExpired, FlowThrottled, ReplayConflict
 from atp.judgement import Verdict
 from atp.provenance import entry_kids
-from messaging import events, failpoints, outcome, telemetry
+from messaging import events, failpoints, matches, outcome, telemetry
 from messaging.actions.accept import FINAL, AlreadyJudged, Judged, Stored, store
 from messaging.facts import BatchFacts, Place, ask_places, load_facts, places_of
 from messaging.models import Batch
@@ -94,6 +94,7 @@ def check(batch: Mapping[str, Any]) -> None:
     events.publish(news)  # (8)
     if stored.broadcasts:
         events.dispatch_fan_out()
+    matches.tell(_decided(items, stored), stored.accepted_at)
 
 
 def _parse(item: Item) -> None:
@@ -232,6 +233,15 @@ def _judged(item: Item) -> Judged | None:
     if verdict is None or (item.echo_of and verdict.status in FINAL):
         return None
     return Judged(item.session, item.agent, item.envelope, item.verified, verdict)
+
+
+def _decided(items: Iterable[Item], stored: Stored) -> Iterator[tuple[Envelope, Verdict]]:
+    """What this batch stored with a verdict of its own; not what was told again."""
+    for item in items:
+        if item.envelope is None or item.verdict is None or item.echo_of:
+            continue
+        if (item.agent, item.envelope.message_id) in stored.entries:
+            yield item.envelope, item.verdict
 
 
 def _outcome(item: Item) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from registry.attestations.models import Attestation
 from registry.hub.models import Hub, HubKey
 from registry.issuers.models import Issuer, IssuerKey
 from registry.officers.models import ApiToken
-from registry.policies.models import Condition, Policy, PolicyVersion, Rule
+from registry.policies.models import Condition, Policy, PolicyVersion, Rule, RuleNotice
 from registry.scores.models import Conduct, GoodTraffic, Score, ScoringProfile, Violation
 from registry.trail.models import Entry, EntryBody, RefusalCount
 
@@ -29,6 +29,7 @@ __all__ = [
     "PolicyVersion",
     "RefusalCount",
     "Rule",
+    "RuleNotice",
     "Score",
     "ScoringProfile",
     "Tag",

@@ -16,7 +16,14 @@ _SEEN_BY_BOTH = ("registry", "messaging")
 _MADE = {
     "agent", "organisation", "tag", "issuer", "attestation", "policy", "scoringprofile", "apitoken",
 }  # fmt: skip
-_CHANGED = _MADE | {"agentkey", "enrolmenttoken", "issuerkey", "violation", "backgroundtask"}
+_CHANGED = _MADE | {
+    "agentkey",
+    "enrolmenttoken",
+    "issuerkey",
+    "violation",
+    "backgroundtask",
+    "rulenotice",
+}
 
 
 def ensure_groups() -> None:

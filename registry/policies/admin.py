@@ -19,10 +19,11 @@ from django.utils.safestring import SafeString
 
 from atp.errors import MalformedDocument
 from registry.officers.actor import Actor
-from registry.officers.pages import OfficerAdmin
+from registry.officers.pages import OfficerAdmin, ReadOnlyAdmin
 from registry.policies.actions import PolicyChangedMeanwhile, save_policy, set_mode
 from registry.policies.forms import DocumentForm, ModeForm, field_table
-from registry.policies.models import Policy, PolicyVersion
+from registry.policies.models import Policy, PolicyVersion, RuleNotice
+from registry.policies.notices import mark_seen
 from registry.policies.page import PolicyPage, with_blank
 from registry.policies.starters import STARTERS
 from registry.policies.wording import differences_in_words, rule_in_words
@@ -234,3 +235,44 @@ def _reading(version: PolicyVersion) -> dict[str, Any]:
     rules = version.document["rules"]
     words = [{"name": rule["name"], "words": rule_in_words(rule)} for rule in rules]
     return {"version": version, "rules": words}
+
+
+class Unseen(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("unseen", "not seen yet"), ("seen", "seen")]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[RuleNotice]
+    ) -> QuerySet[RuleNotice]:
+        if self.value() is None:
+            return queryset
+        return queryset.filter(seen_at__isnull=self.value() == "unseen")
+
+
+@admin.register(RuleNotice)
+class RuleNoticeAdmin(ReadOnlyAdmin[RuleNotice]):
+    """What `notify` rules have matched."""
+
+    list_display = ("last_at", "rule", "sender", "recipient", "count", "first_at", "state")
+    list_filter = (Unseen, "policy")
+    search_fields = ("=sender", "rule")
+    search_help_text = "An agent id in full, or a word of the rule."
+    actions = ("mark_as_seen",)
+
+    def has_see_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("registry.change_rulenotice")
+
+    @admin.display(description="state", ordering="seen_at")
+    def state(self, row: RuleNotice) -> str:
+        if row.seen_at is None:
+            return "not seen yet"
+        return f"seen {row.seen_at:%Y-%m-%d %H:%M} by {row.seen_by or 'somebody'}"
+
+    @admin.action(description="Mark as seen", permissions=["see"])
+    def mark_as_seen(self, request: HttpRequest, queryset: QuerySet[RuleNotice]) -> None:
+        ids = list(queryset.values_list("pk", flat=True))
+        count = mark_seen(ids, actor=Actor.of_user(request.user))
+        messages.success(request, f"{count} notification{'s' * (count != 1)} marked as seen.")

@@ -88,3 +88,34 @@ class PolicyVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.policy} v{self.number}"
+
+
+class RuleNotice(models.Model):
+    """What a `notify` rule tells the officers of one sender; it counts up until it was seen."""
+
+    policy = models.CharField(max_length=120)
+    rule = models.CharField(max_length=160)
+    sender = models.CharField(max_length=128)
+    count = models.PositiveIntegerField(help_text="Messages that the rule matched.")
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+    recipient = models.CharField("last recipient", max_length=128)
+    message_id = models.CharField("last message", max_length=36)
+    seen_at = models.DateTimeField(null=True, blank=True)
+    seen_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    class Meta:
+        verbose_name = "notification"
+        ordering = ["-last_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["policy", "rule", "sender"],
+                condition=models.Q(seen_at__isnull=True),
+                name="one_unseen_notice",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.sender}"

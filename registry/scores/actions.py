@@ -355,7 +355,9 @@ def _doubtful_days(agents: Collection[str]) -> Mapping[str, list[tuple[date, dat
     found: dict[str, list[tuple[date, date]]] = defaultdict(list)
     keys = AgentKey.objects.filter(agent_id__in=agents, compromised_since__isnull=False)
     for agent, since, ended in keys.values_list("agent_id", "compromised_since", "ended_at"):
-        found[agent].append((since.astimezone(UTC).date(), ended.astimezone(UTC).date()))
+        assert since is not None  # or the filter would not have found it
+        last = ended or datetime.now(UTC)
+        found[agent].append((since.astimezone(UTC).date(), last.astimezone(UTC).date()))
     return found
 
 

@@ -17,6 +17,7 @@ from registry.attestations.querysets import State
 from registry.attestations.querysets import attestations as all_attestations
 from registry.issuers.models import Issuer
 from registry.officers.actor import Actor
+from registry.policies.models import RuleNotice
 from registry.scores.models import Violation
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry
@@ -119,6 +120,12 @@ def _tasks(now: datetime) -> list[Task]:
             "critical violation is open and holds scores down",
             "critical violations are open and hold scores down",
             f"{reverse('admin:registry_violation_changelist')}?severity__exact=critical",
+        ),
+        Task(
+            RuleNotice.objects.filter(seen_at=None).count(),
+            "notification of a rule has not been seen",
+            "notifications of rules have not been seen",
+            f"{reverse('admin:registry_rulenotice_changelist')}?state=unseen",
         ),
         Task(
             expiring.count(),

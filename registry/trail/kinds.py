@@ -56,6 +56,7 @@ class Kind(StrEnum):
 
     POLICY_CREATED = "policy.created"
     POLICY_CHANGED = "policy.changed"
+    NOTIFICATION_SEEN = "notification.seen"
     PROFILE_CHANGED = "profile.changed"
     SCORE_CHANGED = "score.changed"
     VIOLATION_RECORDED = "violation.recorded"

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from messaging import failpoints
-from tests.cast import Player, make_agent, make_organisation, write
+from registry.policies.actions import save_policy, turn_off
+from tests.cast import OFFICER, Player, make_agent, make_organisation, write
 from tests.conftest import LiveHub
 from tests.wire import PATIENCE_SECONDS, Wire
 
@@ -71,6 +72,26 @@ def arm() -> Iterator[Arm]:
     yield arm
     for name in armed:
         failpoints.disarm(name)
+
+
+def _rule(sender: Player, **parts: Any) -> dict[str, Any]:
+    mine = {"field": "sender.id", "operator": "equals", "value": sender.id}
+    conditions = [mine, *parts.pop("conditions", ())]
+    return {"name": "no floods", "conditions": conditions, **parts}
+
+
+@pytest.fixture
+def enforce(alice: Player) -> Iterator[Any]:
+    """Puts a rule about Alice in force, for the length of a test."""
+    made = []
+
+    def enforce(**rule: Any) -> None:
+        document = {"name": f"About {alice.id}", "mode": "enforce", "rules": [_rule(alice, **rule)]}
+        made.append(save_policy(document, actor=OFFICER, reason="made for a test"))
+
+    yield enforce
+    for policy in made:
+        turn_off(policy, actor=OFFICER, reason="end of test")
 
 
 class Scene:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,31 +15,10 @@ from messaging import node, pipeline
 from messaging.facts import judged_since
 from messaging.models import RuleCounter
 from messaging.tasks import sweep
-from registry.policies.actions import save_policy, turn_off
-from tests.cast import OFFICER, Player, write
+from tests.cast import Player, write
 from tests.messaging.conftest import Arm, LogIn
 
 MOST = 3
-
-
-def _rule(sender: Player, **parts: Any) -> dict[str, Any]:
-    mine = {"field": "sender.id", "operator": "equals", "value": sender.id}
-    conditions = [mine, *parts.pop("conditions", ())]
-    return {"name": "no floods", "conditions": conditions, **parts}
-
-
-@pytest.fixture
-def enforce(alice: Player) -> Iterator[Any]:
-    """Puts a rule about Alice in force, for the length of a test."""
-    made = []
-
-    def enforce(**rule: Any) -> None:
-        document = {"name": f"About {alice.id}", "mode": "enforce", "rules": [_rule(alice, **rule)]}
-        made.append(save_policy(document, actor=OFFICER, reason="made for a test"))
-
-    yield enforce
-    for policy in made:
-        turn_off(policy, actor=OFFICER, reason="end of test")
 
 
 @pytest.mark.parametrize("together", [True, False])
