@@ -201,6 +201,22 @@ def verify_stored(now: float, *, after: str = "", issuer_id: int | None = None) 
     return chunk[-1].jti
 
 
+def enter_expired(now: float) -> int:
+    """Enter that attestations have run out, each once; how many, at most a chunk of them.
+
+    Nothing follows from the entry: dates are compared wherever an attestation counts.
+    """
+    at = datetime.fromtimestamp(now, UTC)
+    rows = Attestation.objects.filter(expires_at__lte=at, revoked_at=None, expiry_entered_at=None)
+    chunk = list(rows.select_related("issuer").order_by("expires_at", "jti")[:VERIFY_CHUNK])
+    for row in chunk:
+        with transaction.atomic():  # two beats may be at it
+            fresh = Attestation.objects.filter(pk=row.pk, expiry_entered_at=None)
+            if fresh.update(expiry_entered_at=at):
+                _enter(Kind.ATTESTATION_EXPIRED, row, Actor.hub())
+    return len(chunk)
+
+
 def _note_fault(row: Attestation, fault: str) -> None:
     if fault:
         logger.error("attestation %s does not hold: %s", row.jti, fault)

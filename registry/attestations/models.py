@@ -28,6 +28,9 @@ class Attestation(models.Model):
     )
     revoked_at = models.DateTimeField(null=True, blank=True)
     revoked_reason = models.CharField(max_length=300, blank=True)
+    expiry_entered_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the trail got the entry that it has run out."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -6,12 +6,14 @@ import time
 
 from celery import shared_task
 
-from registry.attestations.actions import verify_stored
+from registry.attestations.actions import enter_expired, verify_stored
 
 
 @shared_task(name="registry.verify_attestations", ignore_result=True)
 def verify_attestations(issuer_id: int | None = None) -> None:
-    """Verify what is stored again, all of it or one issuer's, in chunks."""
+    """Verify what is stored again, all of it or one issuer's, and enter what has run out."""
     after: str | None = ""
     while after is not None:
         after = verify_stored(time.time(), after=after, issuer_id=issuer_id)
+    while enter_expired(time.time()):
+        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import zlib
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from atp.errors import ATPError
 from atp.keys import PrivateKey, PublicKey
 from atp.types import TrustLevel
 from registry.attestations.actions import (
+    enter_expired,
     renew_attestation,
     revoke_attestation,
     upload_attestation,
@@ -24,6 +26,7 @@ from registry.attestations.actions import (
 )
 from registry.attestations.models import Attestation
 from registry.attestations.querysets import states
+from registry.attestations.tasks import verify_attestations
 from registry.issuers.actions import (
     Limits,
     change_issuer,
@@ -34,6 +37,7 @@ from registry.issuers.models import Issuer
 from registry.issuers.querysets import agent_url, issuer_url, status_list_url
 from registry.issuers.status_list import REUSED_SECONDS, current_status_list
 from registry.scores.models import Score
+from registry.trail.models import Entry
 from tests.registry.agent_cast import (
     OFFICER,
     active,
@@ -337,3 +341,23 @@ def test_rejects_the_list_of_an_issuer_that_signs_elsewhere() -> None:
     elsewhere = Elsewhere()
     url = f"/api/v1/issuers/{elsewhere.issuer.slug}/status-list"
     assert Client(HTTP_HOST="localhost").get(url).status_code == 404
+
+
+def test_it_enters_once_that_an_attestation_has_run_out() -> None:
+    enrolled, anchor = active(), issuer()
+    ending = attest(enrolled.agent, anchor, days=1)
+    staying, revoked = (
+        attest(enrolled.agent, anchor, days=9),
+        attest(enrolled.agent, anchor, days=1),
+    )
+    revoke_attestation(revoked.jti, actor=OFFICER, reason="left the company")
+    verify_attestations()
+    assert "attestation.expired" not in kinds_about(enrolled.agent)
+
+    later = time.time() + 2 * 86_400
+    while enter_expired(later):
+        pass
+    said = Entry.objects.filter(kind="attestation.expired", subject=enrolled.agent)
+    assert [json.loads(bytes(e.body.content))["jti"] for e in said] == [ending.jti]
+    assert enter_expired(later) == 0
+    assert staying.jti != ending.jti
