@@ -21,9 +21,9 @@ from typing import Any, Self
 
 import psutil
 import psycopg
-import pytest
 import redis
 
+from tests.needs import need_program
 from tests.processes import free_port
 
 START_SECONDS = 40  # a PostgreSQL that was killed replays its log first, on a busy machine
@@ -228,12 +228,7 @@ def _program(name: str, *, folders: tuple[Path, ...]) -> str:
     for folder in folders:
         if (folder / name).is_file():
             return str(folder / name)
-    if found := shutil.which(name):
-        return found
-    message = f"there is no program {name} on this machine"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
+    return need_program(name)
 
 
 def _bin_folder() -> Path:

@@ -18,6 +18,7 @@ from atp.timestamps import format_timestamp
 from tests.cast import Letter, Player, forged, write
 from tests.conftest import LiveHub
 from tests.identities import enrol, player
+from tests.needs import missing
 from tests.processes import HubProcess, start_hub
 from tests.wire import Wire
 
@@ -158,5 +159,5 @@ def _library() -> Path:
     assert package.origin is not None
     library = Path(package.origin).parent / "vendor/libfaketime/src/libfaketime.so.1"
     if sys.platform != "linux" or platform.machine() != "x86_64" or not library.exists():
-        pytest.skip("no libfaketime for this machine")
+        missing("no libfaketime for this machine")
     return library

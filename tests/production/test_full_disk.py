@@ -16,6 +16,7 @@ import pytest
 from tests.cast import Letter, Player, write
 from tests.conftest import LiveHub
 from tests.identities import enrol, player
+from tests.needs import missing
 from tests.processes import HubProcess, start_hub
 from tests.production.fleet import wait_until
 from tests.services import PrivatePostgres
@@ -65,7 +66,7 @@ def mount() -> Iterator[Callable[[int], Disk]]:
                 check=False,
             )
             if done.returncode:
-                pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+                missing(f"nothing can be mounted here: {done.stderr.strip()}")
             mounted.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=True)
             return Disk(folder)
 

@@ -17,6 +17,7 @@ import yaml
 from django.core.management import get_commands, load_command_class
 
 from atp_site import settings as source
+from tests.needs import need_program
 from tests.sources import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -114,8 +115,8 @@ def test_it_gives_each_process_the_time_to_end_well() -> None:
         assert seconds > least, name
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here")
 def test_it_has_units_that_systemd_takes(tmp_path: Path) -> None:
+    need_program("systemd-analyze")
     for path in [*UNITS, DEPLOY / "systemd" / "atp.target"]:
         text = path.read_text().replace("/opt/atp/.venv/bin/python", sys.executable)
         (tmp_path / path.name).write_text(text.replace("/opt/atp", str(ROOT)))

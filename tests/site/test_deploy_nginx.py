@@ -26,6 +26,7 @@ from atp.transports.websocket import WebSocketTransport
 from messaging.models import Session
 from tests.cast import Player, make_agent, prove
 from tests.conftest import LiveHub
+from tests.needs import need_program
 from tests.processes import free_port
 from tests.sources import ROOT
 
@@ -52,8 +53,6 @@ http {{
 }}
 """
 
-pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
-
 
 @dataclass(frozen=True, slots=True)
 class Front:
@@ -74,6 +73,7 @@ class Front:
 
 @pytest.fixture(scope="module")
 def front(hub: LiveHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    need_program("nginx")
     folder = tmp_path_factory.mktemp("nginx")
     shutil.copy(DEPLOY / "prepare", folder)
     subprocess.run([folder / "prepare", "localhost"], capture_output=True, check=True)
