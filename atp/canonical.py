@@ -222,10 +222,18 @@ def _parse_general(raw: bytes) -> Parsed:
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise MalformedDuplicateMember(f"member {excerpt(twice)} stands there twice")
+        raise MalformedDuplicateMember(f"member {excerpt(_twice(pairs))} stands there twice")
     return members
+
+
+def _twice(pairs: list[tuple[str, Any]]) -> str:
+    """The first name that comes again; in one pass, as whoever sends it decides how many."""
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            return name
+        seen.add(name)
+    return ""
 
 
 def _integer(literal: str) -> int:

@@ -12,6 +12,7 @@ import django
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 from django.core.asgi import get_asgi_application
+from django.http.request import split_domain_port, validate_host
 from django.urls import re_path
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "atp_site.settings")
@@ -33,13 +34,26 @@ async def refuse_socket(scope: Any, receive: Any, send: Any) -> None:
 async def over_tls(scope: Any, receive: Any, send: Any) -> None:
     """Route a WebSocket, unless it came from another machine in plain text past the proxy.
 
-    Pages are led to https by Django; a socket can only be refused.
+    Pages are led to https by Django; a socket can only be refused. So is one whose host is not this
+    hub's: it is what a proof is held against, so whoever relays a login must not choose it.
     """
+    if not _is_known_host(scope):
+        await refuse_socket(scope, receive, send)
+        return
     wants_tls = settings.ATP_PUBLIC_URL.startswith("https://")
     if wants_tls and scope.get("scheme") != "wss" and not _is_local(scope.get("client")):
         await refuse_socket(scope, receive, send)
         return
     await sockets(scope, receive, send)
+
+
+def _is_known_host(scope: Any) -> bool:
+    """Whether the socket was asked for under one of this hub's names."""
+    named = [value for name, value in scope["headers"] if name == b"host"]
+    if len(named) != 1:
+        return False
+    domain, _ = split_domain_port(named[0].decode("latin-1"))
+    return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
 
 
 def _is_local(client: Any) -> bool:

@@ -103,7 +103,7 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
             return "It was refused before any policy was asked."
         context: dict[str, Any] = {}
         try:
-            payload = json.loads(bytes(row.content))["ATP"]["payload"]
+            payload = json.loads(bytes(row.content))["ATP"]["payload"] if row.content else None
             context["rules"] = explain(record, row.judged_at, payload=payload)
         except MalformedDocument as problem:
             context["problem"] = problem.detail
@@ -158,7 +158,9 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
         )
 
     @admin.display(description="envelope")
-    def readable_content(self, row: Envelope) -> SafeString:
+    def readable_content(self, row: Envelope) -> SafeString | str:
+        if not row.content:
+            return "It was denied, and too large to be kept; its digest tells which one it was."
         text = json.dumps(json.loads(bytes(row.content)), indent=2, ensure_ascii=False)
         cut = text[:LONGEST_CONTENT]
         more = "" if cut == text else f"\n... {len(text) - len(cut)} more characters"

@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 SUBPROTOCOL = "atp.v1"
 PROOF_FRAME_BYTES = 8_192  # an authenticate frame; nothing larger is parsed before it
 REFUSAL = re.compile(r"(?=.{1,40}\Z)[a-z_]+(\.[a-z_]+)*")  # goes into a column
+ACKS_BYTES = 65_536  # of one message, besides its envelopes: 256 acks, and room
 ENVELOPE_PREFIX = '{"ATP"'  # of a frame that goes to its lane unparsed
 
 
@@ -173,13 +174,17 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         several = parsed.value if isinstance(parsed.value, list) else [parsed.value]
         if len(several) > settings.ATP_MAX_FRAMES:
             raise MalformedFrame(f"at most {settings.ATP_MAX_FRAMES} frames in one message")
+        besides = len(text)
         for frame in several:
             if isinstance(frame, dict) and "ATP" in frame:
                 envelope = canonical.serialize(frame, plain=parsed.plain).decode()
+                besides -= len(envelope)
                 await connection.window_open(len(envelope))
                 self._node.take_envelope(connection, envelope)
             else:
                 self._take_ack(connection, frame)
+        if besides > ACKS_BYTES:  # read on the loop that serves everybody, and in no window
+            raise MalformedFrame(f"at most {ACKS_BYTES} bytes of a message are not envelopes")
 
     def _take_ack(self, connection: Connection, frame: object) -> None:
         if not isinstance(frame, dict) or frame.get("type") != "ack":

@@ -134,20 +134,23 @@ class Envelope(models.Model):
     )
     notify = models.BooleanField(default=False)
     size = models.PositiveIntegerField(help_text="Bytes of the canonical form.")
-    content = models.BinaryField()
+    content = models.BinaryField()  # empty where it was denied and large
 
     class Meta:
         ordering = ["-id"]
         constraints = [
             models.UniqueConstraint("message_id", "sender", name="envelope_of_sender"),
+            # Lanes of two nodes may judge two answers at once: the second is judged again.
+            models.UniqueConstraint(
+                fields=["answers"],
+                name="one_answer",
+                condition=models.Q(status="accepted") & ~models.Q(answers=""),
+            ),
         ]
         indexes = [
             models.Index(fields=["sender", "status", "judged_at"], name="envelope_rate"),
             models.Index(fields=["target", "id"], name="envelope_target"),
             models.Index(fields=["digest"], name="envelope_digest"),
-            models.Index(
-                fields=["answers"], name="envelope_answers", condition=~models.Q(answers="")
-            ),
             models.Index(
                 fields=["id"], name="envelope_fan_out", condition=models.Q(fan_out__isnull=False)
             ),

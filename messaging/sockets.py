@@ -11,6 +11,7 @@ from asyncio.transports import BaseTransport
 from collections.abc import Mapping
 from typing import Any, cast
 
+from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -19,6 +20,11 @@ PIECE_BYTES = 8_192  # parsed before what it holds has been taken: a thousand fr
 MOST_FRAGMENTS = 256  # of a message; libraries and proxies send one, or a few of some KiB
 REQUEST_SECONDS = 10.0  # from connecting to the end of a request's head; as long as a handshake
 HEAD_BYTES = 65_536  # of a request
+BODY_SECONDS = 30.0  # from the end of the head; what it may hold is Django's setting
+TOO_LARGE = (
+    b"HTTP/1.1 413 Content Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    b"content-length: 27\r\nconnection: close\r\n\r\nThe body is far too large.\n"
+)
 MESSAGE_TOO_BIG = 1009  # RFC 6455, 7.4.1
 LINGER_SECONDS = 5.0  # for the peer to take what was written before the end
 
@@ -105,10 +111,16 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """HTTP whose requests have to come: nobody holds a connection with half of one."""
+    """HTTP whose requests have to come: nobody holds a connection with half of one.
+
+    Django would write a body of any size to the disk before a view hears of it.
+    """
 
     _patience: asyncio.TimerHandle | None = None
+    _in_head = True
     _head_bytes = 0
+    _body_bytes = 0
+    _refused = False
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
@@ -117,7 +129,7 @@ class BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._head_bytes += len(data)
-        if self._patience is not None and self._head_bytes > HEAD_BYTES:
+        if self._patience is not None and self._in_head and self._head_bytes > HEAD_BYTES:
             self.transport.abort()
 
     def on_message_begin(self) -> None:
@@ -126,15 +138,43 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()
+        self._in_head, self._body_bytes = False, 0
+        if self._announced_bytes() > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            self._refused = True
+            self.transport.write(TOO_LARGE)
+            self.transport.close()
+            return
         super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            self._patience = self.loop.call_later(BODY_SECONDS, self.transport.abort)
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._refused:
+            return
+        if self._body_bytes > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            self._refused = True
+            self.transport.abort()
+            return
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._stop_waiting()
+        if not self._refused:
+            super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
 
+    def _announced_bytes(self) -> int:
+        """What the request says of its body; what is no number is the parser's business."""
+        said = [value for name, value in self.headers if name == b"content-length"]
+        return max((int(value) for value in said if value.isdigit()), default=0)
+
     def _expect_request(self) -> None:
         if self._patience is None:
-            self._head_bytes = 0
+            self._in_head, self._head_bytes = True, 0
             self._patience = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
 
     def _stop_waiting(self) -> None:

@@ -31,6 +31,7 @@ from registry.trail.kinds import Kind
 from registry.trips import one_trip
 
 FINAL = {"accepted", "denied"}  # what leaves a row and an entry
+DENIED_KEPT_BYTES = 16_384  # nobody is to get it: beyond this, digest and size tell what it was
 RETRY_AFTER_SECONDS = 1.0  # for what a sender may try again: throttled, busy
 BAD_SIGNATURES = {"signature.invalid", "signature.digest", "signature.provenance"}
 
@@ -202,8 +203,14 @@ def _envelope_row(
         orjson.dumps(audience).decode() if broadcast else None,
         envelope.notify,
         len(envelope.canonical),
-        envelope.canonical,
+        envelope.canonical if _is_kept(judged) else b"",
     )
+
+
+def _is_kept(judged: Judged) -> bool:
+    """Whether the content is stored: what is denied could fill the disk, for nobody's sake."""
+    assert judged.envelope is not None
+    return judged.verdict.accepted or len(judged.envelope.canonical) <= DENIED_KEPT_BYTES
 
 
 def _insert_deliveries(

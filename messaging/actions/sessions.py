@@ -208,7 +208,10 @@ def _looping(wait_seconds: float) -> FlowTooMany:
 
 def _check_url(dialled: str, login: Login) -> None:
     """A relay that passes our challenge on was dialled under another name than ours."""
-    parts = urlsplit(dialled)
+    try:
+        parts = urlsplit(dialled)
+    except ValueError as exc:
+        raise SessionAuthentication("the proof is for something that is no address") from exc
     if parts.scheme not in {"ws", "wss"} or parts.netloc.lower() != login.host.lower():
         raise SessionAuthentication("the proof is for another address than the one dialled")
     if parts.path != login.path:

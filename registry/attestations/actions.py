@@ -121,8 +121,8 @@ def upload_attestation(token: str, *, actor: Actor) -> Attestation:
     with transaction.atomic():
         bump_epoch()
         key = IssuerKey.objects.select_related("issuer").filter(pk=kid).first()
-        if key is None or key.status == IssuerKey.Status.REVOKED:
-            raise AttestationIssuer("no issuer has the key that signed it, or it has been revoked")
+        if key is None or key.status != IssuerKey.Status.ACTIVE:  # its dates are the signer's word
+            raise AttestationIssuer("no issuer signs with the key that signed it, or no longer")
         public = PublicKey.from_jwk(key.public_jwk, alg=key.algorithm)
         verified = verify_attestation(token, public, now, issuer=issuer_url(key.issuer.slug))
         agent = _subject(verified)

@@ -11,7 +11,7 @@ from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -85,6 +85,9 @@ class ApiTokenAdmin(OfficerAdmin[ApiToken]):
             )
 
         return self.decide(request, form, question, run)
+
+    def change_view(self, request: HttpRequest, *_: Any, **__: Any) -> HttpResponse:
+        raise Http404  # nothing of a token can be changed, whose it is least of all
 
     def revoke_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row = self.get_row(request, object_id, to_change=True)

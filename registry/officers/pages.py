@@ -50,6 +50,13 @@ class OfficerAdmin(admin.ModelAdmin[Row]):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Django's own form shows a row, at most; it would save past every rule and the trail."""
+        if request.method not in {"GET", "HEAD"}:
+            raise PermissionDenied
+        answer: HttpResponse = super().changeform_view(request, *args, **kwargs)
+        return answer
+
     def decision_url(self, route: str, view: Callable[..., HttpResponse]) -> URLPattern:
         """A URL below the list (`attest/`) or below a row (`<str:object_id>/suspend/`)."""
         name = route.rstrip("/").rpartition("/")[2]

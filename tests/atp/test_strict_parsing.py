@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from atp.canonical import b64url, b64url_decode, parse, parse_noted, serialize
-from atp.errors import ATPError, MalformedToken, MalformedTooDeep
+from atp.errors import ATPError, MalformedDuplicateMember, MalformedToken, MalformedTooDeep
 
 REFUSED = {
     "a duplicate member": (b'{"a":1,"a":1}', "malformed.duplicate_member"),
@@ -148,3 +148,10 @@ def test_it_leaves_the_recursion_limit_alone() -> None:
     with pytest.raises(MalformedTooDeep):
         parse(b"[" * 200_000)
     assert sys.getrecursionlimit() == before
+
+
+def test_rejects_the_last_of_very_many_names_in_one_pass():
+    """Looked for name by name this would not end today."""
+    names = "".join(f'"{n}":0,' for n in range(400_000))
+    with pytest.raises(MalformedDuplicateMember, match="399999"):
+        parse(f'{{{names}"399999":0}}', max_bytes=10_000_000)

@@ -6,10 +6,12 @@ Each is refused by its code, and the victim, who is connected meanwhile, hears n
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from pytest_django.fixtures import Settings
@@ -355,3 +357,32 @@ def test_it_leaves_nothing_behind_of_sockets_that_were_refused(
     assert not Presence.objects.filter(agent_id=intruder.id).exists()
     assert not Session.objects.filter(agent_id=intruder.id).exists()
     assert len(node.current().handshakes) == 0
+
+
+@pytest.mark.parametrize("url", ["ws://[x/", "ws://a\u2100b/ws/agents/", "ws://"])
+def test_rejects_a_proof_for_what_is_no_address_and_nobody_else(
+    scene: Scene, knock: LogIn, log_in: LogIn, alice: Player, url: str
+) -> None:
+    """Logins are handled together; one that can't be read must not take the others with it."""
+    evil, honest = knock(make_agent(name="mallory")), knock(alice)
+    nonces = evil.challenge()["nonce"], honest.challenge()["nonce"]
+    evil.authenticate(evil.prove(nonces[0], htu=url))
+    honest.authenticate(honest.prove(nonces[1]))
+    assert honest.next("welcome")["agent"] == alice.id
+    assert evil.next("error")["code"] == "session.authentication"
+    scene.victims_saw_nothing()
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", ""])
+def test_rejects_a_relay_that_passes_its_own_name_on(
+    hub: LiveHub, alice: Player, host: str
+) -> None:
+    """The agent was led to the relay, and signs that address; the relay names it as the host."""
+    where = urlsplit(hub.ws_url)
+    with socket.create_connection((where.hostname, where.port)) as relay:
+        relay.sendall(
+            f"GET {where.path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: atp.v1\r\n\r\n".encode()
+        )
+        assert relay.recv(64).split(b" ")[1] == b"403"

@@ -10,12 +10,14 @@ import pytest
 from atp.types import TrustLevel
 from messaging import connections, node
 from messaging.actions.mailboxes import credit_good_traffic
-from messaging.models import Delivery, Mailbox, Session
+from messaging.models import Delivery, Envelope, Mailbox, Session
 from registry.agents.actions import revoke_agent, suspend_agent
 from registry.scores.models import GoodTraffic
 from registry.trail.models import Entry
 from tests.cast import OFFICER, Player, answer, ask, attest, forged, make_agent, write
+from tests.conftest import LiveHub
 from tests.messaging.conftest import LogIn, Scene, until
+from tests.wire import Wire
 
 # --- What the hub says must not tell of others ---------------------------------------------------
 
@@ -385,3 +387,22 @@ def _wait_for_ack(player: Player, seq: int) -> None:
 def _acked(player: Player) -> int:
     row = Mailbox.objects.filter(agent_id=player.id, stream="mail").first()
     return row.acked_seq if row else 0
+
+
+def test_rejects_an_ack_with_more_in_it_than_an_ack(hub: LiveHub) -> None:
+    """A mebibyte of anything could be called an ack, and is read where all sockets are."""
+    with Wire.log_in(hub, make_agent(name="mallory")) as wire:
+        wire.send_frame({"type": "ack", "stream": "mail", "seq": 1, "filler": "x" * 100_000})
+        assert wire.next("error")["code"] == "malformed.frame"
+
+
+@pytest.mark.parametrize("size", [1_000, 100_000])
+def test_it_keeps_of_large_refused_mail_what_tells_which_it_was(
+    hub: LiveHub, log_in: LogIn, alice: Player, size: int
+) -> None:
+    letter = write(alice, "nobody-there", data={"filler": "x" * size})
+    assert log_in(alice).submit(letter)["status"] == "denied"
+    row = Envelope.objects.get(sender_id=alice.id, message_id=letter.message_id)
+    assert row.digest == letter.digest
+    assert row.size > size
+    assert len(bytes(row.content)) == (row.size if size == 1_000 else 0)

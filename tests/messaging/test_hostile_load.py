@@ -256,3 +256,27 @@ def _read_to_the_end(connection: socket.socket) -> bytes:
 def _peers() -> set[int]:
     """The ports at the other ends of this process's connections."""
     return {c.raddr.port for c in psutil.Process().net_connections("tcp") if c.raddr}
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"Content-Length: 100000000000", b"Transfer-Encoding: chunked"],
+    ids=["announced", "in chunks"],
+)
+def test_rejects_a_body_that_would_fill_the_disk(hub: LiveHub, head: bytes) -> None:
+    chunk = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
+    with dial(hub.url) as connection:
+        connection.sendall(b"POST /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n" + head + b"\r\n\r\n")
+        if b"Length" in head:
+            assert connection.recv(64).startswith(b"HTTP/1.1 413 ")
+        with pytest.raises(ConnectionError):
+            connection.sendall(chunk * 2_000)
+
+
+def test_it_waits_for_no_body_for_ever(hub: LiveHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "BODY_SECONDS", 0.2)
+    with dial(hub.url) as connection:
+        connection.sendall(
+            b"POST /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\nx"
+        )
+        _read_to_the_end(connection)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+import uuid
+from typing import Any
 
 import pytest
 
 from atp.canonical import digest
 from atp.tokens import Kind, verify
+from messaging.models import Envelope
 from tests.cast import Player, answer, ask, make_agent, write
-from tests.messaging.conftest import LogIn
+from tests.messaging.conftest import Arm, LogIn
 
 
 def test_it_carries_a_request_and_its_answer(log_in: LogIn, alice: Player, bob: Player) -> None:
@@ -135,3 +138,28 @@ def test_rejects_an_answer_after_the_request_expired(
     time.sleep(max(0, expires - time.time()))
     refused = bobs.submit(late)
     assert (refused["status"], refused["code"]) == ("expired", "clock.expired")
+
+
+def test_it_stores_one_answer_whatever_two_nodes_judged(
+    log_in: LogIn, alice: Player, bob: Player, arm: Arm
+) -> None:
+    """Another lane's answer is there by the time this one is stored: it is judged once more."""
+    alices, bobs = log_in(alice), log_in(bob)
+    request = ask(alice, bob)
+    alices.submit(request)
+    met: list[int] = []
+
+    def answer_elsewhere(judged: Any) -> None:
+        if any(one.verified and one.verified.req == request.digest for one in judged) and not met:
+            met.append(1)
+            first = Envelope.objects.get(sender_id=alice.id, message_id=request.message_id)
+            first.pk, first.answers = None, request.digest
+            first.sender_id, first.message_id = bob.id, str(uuid.uuid4())
+            first.save()
+
+    arm("before_insert", answer_elsewhere)
+    response = answer(bob, request)
+    assert bobs.submit(response)["status"] == "accepted"
+    assert met
+    assert alices.answers()["ATP"] == response.envelope.document
+    assert Envelope.objects.filter(answers=request.digest, status="accepted").count() == 1

@@ -21,6 +21,7 @@ from registry.agents.actions import (
 )
 from registry.agents.models import Agent, AgentKey, EnrolmentToken
 from registry.hub.actions import hub_id
+from registry.hub.models import Hub
 from registry.trail.models import Entry
 from tests.registry.agent_cast import OFFICER, enrol, fresh, kinds_about, proof_for, register
 
@@ -104,6 +105,9 @@ def test_it_answers_a_repeat_by_the_same_key(agent: Agent, token: str, key: Priv
     assert (first.status_code, again.status_code) == (202, 202)
     assert first.json() == again.json()
     assert EnrolmentToken.objects.get(agent=agent).misused_at is None
+    epoch = Hub.objects.get().epoch
+    assert post(enrolment(agent, token, key)).status_code == 202
+    assert Hub.objects.get().epoch == epoch  # or anybody could have every batch judged again
 
 
 def test_it_raises_an_alarm_at_a_second_use(

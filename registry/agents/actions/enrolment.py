@@ -84,7 +84,10 @@ def enrol_key(*, token: str, proof: str, jwk: Mapping[str, Any], now: float) -> 
         if row.used_at is not None:
             _alarm(row)
         raise
-    key = _register(row.pk, public, now)
+    if row.used_at is not None:  # told from what was read: a repeat must not move the epoch
+        key = _waiting_already(row, public)
+    else:
+        key = _register(row.pk, public, now)
     if key is None:
         _alarm(row)
         raise IdentityEnrolment("the enrolment token has been used; ask an officer for another one")
@@ -141,6 +144,8 @@ def _waiting_already(row: EnrolmentToken, public: PublicKey) -> AgentKey | None:
 
 def _alarm(row: EnrolmentToken) -> None:
     """Mark and enter that a used token came again; once, or it could fill the trail."""
+    if row.misused_at is not None:
+        return
     logger.critical("a used enrolment token of agent %s was tried again", row.agent_id)
     with transaction.atomic():
         bump_epoch()
