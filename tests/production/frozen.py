@@ -12,6 +12,8 @@ from tests.production.fleet import Fleet, wait_until
 from tests.production.load import assert_nothing_has_a_gap
 from tests.production.test_across_nodes import client, until
 
+PATIENCE_SECONDS = 30.0  # after it has woken
+
 
 async def freeze_and_wake(fleet: Fleet, agents: list[Path], *, seconds: float) -> None:
     """Freeze node 1 for `seconds`, which is more than a lease, in the middle of a conversation.
@@ -29,7 +31,9 @@ async def freeze_and_wake(fleet: Fleet, agents: list[Path], *, seconds: float) -
         fleet.nodes[1].process.send_signal(signal.SIGSTOP)
         frozen_at = time.monotonic()
         try:
-            unread = asyncio.create_task(frozen.send_notification(agents[0].stem, {"n": 0}))
+            patience = {"timeout": round(1000 * (seconds + PATIENCE_SECONDS))}
+            sending = frozen.send_notification(agents[0].stem, {"n": 0}, patience)
+            unread = asyncio.create_task(sending)
             await other.send_notification(agents[1].stem, {"n": 1})
             await asyncio.to_thread(
                 wait_until,
