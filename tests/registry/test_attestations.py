@@ -29,6 +29,7 @@ from registry.attestations.querysets import states
 from registry.attestations.tasks import verify_attestations
 from registry.issuers.actions import (
     Limits,
+    add_issuer_key,
     change_issuer,
     revoke_issuer_key,
     suspend_issuer,
@@ -279,6 +280,19 @@ def test_rejects_what_does_not_hold(other: dict[str, Any], code: str) -> None:
         )
     assert refused.value.code == code
     assert not Attestation.objects.filter(issuer=elsewhere.issuer).exists()
+
+
+def test_rejects_what_a_retired_key_signs() -> None:
+    """The dates in it are the signer's word: whoever has an old key could say any."""
+    enrolled, elsewhere = active(), Elsewhere()
+    before = elsewhere.sign(enrolled.agent, enrolled.key.kid)
+    upload_attestation(before, actor=OFFICER)
+    fresh_key = PrivateKey.generate().public.jwk
+    add_issuer_key(elsewhere.issuer.pk, actor=OFFICER, reason="yearly", public_jwk=fresh_key)
+    with pytest.raises(ATPError, match=r"attestation\.issuer"):
+        upload_attestation(elsewhere.sign(enrolled.agent, enrolled.key.kid), actor=OFFICER)
+    verify_all()  # what was taken in while the key was in use stays good
+    assert Attestation.objects.get(issuer=elsewhere.issuer).unreadable_reason == ""
 
 
 def test_rejects_the_same_twice() -> None:
