@@ -29,6 +29,7 @@ from websockets.exceptions import ConnectionClosed
 from atp import IAgentIdentity, MessageType
 from atp.agent.frames import serialize_ack
 from atp.envelope import new_document, sign_envelope
+from atp.errors import ATPError
 from benchmarks.load import SEQ, SUBPROTOCOL, Identity, connect, load_identities
 
 LIFETIME_SECONDS = 3_600
@@ -37,6 +38,7 @@ WAITING = 10_000  # for one recipient, which is as much as may wait
 WALK_PER_SECOND = 5  # envelopes of each honest sender, where the attack is the recipient's
 BROADCASTS_PER_SECOND = 200
 HALF_OPEN = 1_000
+RELOGIN_SECONDS = 0.5  # after the hub has thrown it out
 LARGE_BYTES = 1_048_000  # a frame just below the hub's limit
 LARGE_ENVELOPE_BYTES = 500_000  # an envelope just below it
 LARGE_AT_ONCE = 50  # unauthenticated sockets that send large frames
@@ -192,7 +194,8 @@ async def half_sent_frames(plan: Plan) -> dict[str, int]:
             socket.transport.abort()
 
     _ready()
-    await asyncio.gather(*(send() for _ in range(HALF_OPEN)))
+    while time.perf_counter() < until:  # the hub turns each away at once
+        await asyncio.gather(*(send() for _ in range(HALF_OPEN)))
     return {"sent": sent}
 
 
@@ -359,18 +362,27 @@ async def _connected(identity: Identity, *, deaf: bool = False) -> AsyncIterator
 
 
 async def _raw_flood(plan: Plan, first: bytes, some: bytes) -> dict[str, int]:
-    """Write raw frames to an authenticated socket for as long as it takes them."""
+    """Write raw frames to a logged-in socket for as long as it takes them; then to the next."""
     _ready()
-    loop = asyncio.get_running_loop()
     until = time.perf_counter() + plan.seconds
     written = 0
-    async with _connected(plan.identities[0], deaf=True) as socket:
-        with contextlib.suppress(TimeoutError, OSError), _descriptor(socket) as descriptor:
-            await asyncio.wait_for(loop.sock_sendall(descriptor, first), plan.seconds)
-            while (left := until - time.perf_counter()) > 0:
-                await asyncio.wait_for(loop.sock_sendall(descriptor, some), left)
-                written += len(some)
+    while time.perf_counter() < until:
+        with contextlib.suppress(ConnectionClosed, OSError, ATPError):
+            async with _connected(plan.identities[0], deaf=True) as socket:
+                written += await _write_raw(socket, first, some, until)
+        await asyncio.sleep(RELOGIN_SECONDS)
     return {"bytes": written}
+
+
+async def _write_raw(socket: Any, first: bytes, some: bytes, until: float) -> int:
+    loop = asyncio.get_running_loop()
+    written = 0
+    with contextlib.suppress(TimeoutError, OSError), _descriptor(socket) as descriptor:
+        await asyncio.wait_for(loop.sock_sendall(descriptor, first), until - time.perf_counter())
+        while (left := until - time.perf_counter()) > 0:
+            await asyncio.wait_for(loop.sock_sendall(descriptor, some), left)
+            written += len(some)
+    return written
 
 
 def _descriptor(socket: Any) -> Any:

@@ -34,6 +34,9 @@ LONGEST_CONTENT = 20_000  # characters of an envelope shown on its page
 
 @admin.register(Envelope)
 class EnvelopeAdmin(ReadOnlyAdmin[Any]):
+    when_empty = (
+        "Nothing was sent yet: agents send once their key is approved and they are attested."
+    )
     list_display = ("judged_at", "status_badge", "sender_link", "target", "message_type", "why")
     list_filter = ("status", "message_type", "sensitivity", "code")
     search_fields = ("=message_id", "=sender__id", "=target", "=request_id")
@@ -169,6 +172,7 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
 
 @admin.register(Session)
 class SessionAdmin(ReadOnlyAdmin[Any]):
+    when_empty = "Nobody has connected yet: an agent does once its key is approved."
     list_display = ("agent", "opened_at", "closed_at", "close_code", "remote_address", "node")
     list_filter = ("close_code", ("closed_at", admin.EmptyFieldListFilter))
     search_fields = ("=agent__id", "=remote_address")

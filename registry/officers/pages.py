@@ -45,6 +45,7 @@ class OfficerAdmin(admin.ModelAdmin[Row]):
     """Shows rows; what changes them are decisions. Nothing that has a history is deleted."""
 
     actions: Any = None
+    when_empty = ""  # what an empty list says: how something comes into it
     show_full_result_count = False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:

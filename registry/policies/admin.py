@@ -256,6 +256,7 @@ class Unseen(admin.SimpleListFilter):
 class RuleNoticeAdmin(ReadOnlyAdmin[RuleNotice]):
     """What `notify` rules have matched."""
 
+    when_empty = "Nothing yet: a rule with the action Notify tells here of what it matches."
     list_display = ("last_at", "rule", "sender", "recipient", "count", "first_at", "state")
     list_filter = (Unseen, "policy")
     search_fields = ("=sender", "rule")

@@ -187,6 +187,7 @@ class ScoringProfileAdmin(OfficerAdmin[ScoringProfile]):
 
 @admin.register(Violation)
 class ViolationAdmin(OfficerAdmin[Violation]):
+    when_empty = "None: no agent was denied by a rule, or sent a bad signature."
     list_display = ("at", "agent", "severity", "rule", "state")
     list_filter = (Open, "severity")
     list_select_related = ("agent",)

@@ -14,6 +14,7 @@ from django.utils.html import strip_tags
 from django.views.defaults import server_error
 
 from registry.agents.models import Agent
+from registry.policies.models import RuleNotice
 from registry.templatetags.registry_pages import Task
 from registry.trail.actions import count_refusals, summarise_refusals
 from tests.registry.admin_cast import officer_client, text_of
@@ -159,3 +160,14 @@ def test_it_admits_a_fault_of_its_own() -> None:
     answer = server_error(RequestFactory().get("/"))
     assert leads_back(answer, 500, "Something went wrong")
     assert "Traceback" not in json.dumps(answer.content.decode())
+
+
+def test_an_empty_list_says_what_to_do_next() -> None:
+    client = officer_client()
+    nothing_fits = client.get("/admin/registry/rulenotice/?state=seen&policy=nobody")
+    assert 'Nothing fits: <a href="?">show all</a>' in text_of(nothing_fits)
+    with transaction.atomic():
+        RuleNotice.objects.all().delete()
+        empty = client.get("/admin/registry/rulenotice/")
+        transaction.set_rollback(True)
+    assert "a rule with the action Notify" in text_of(empty)
