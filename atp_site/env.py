@@ -199,7 +199,15 @@ def public_url(name: str, default: str) -> str:
 def _make_secret(path: Path, size: int) -> None:
     """Write a random secret in one step, so that two processes starting at once agree on one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+    try:
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+    except (
+        OSError
+    ) as exc:  # a folder may seem writable, to root on a file system that takes nothing
+        raise ImproperlyConfigured(
+            f"The data folder {path.parent} can't be written: {exc.strerror}."
+            " Set ATP_DATA_DIR to another one."
+        ) from exc
     try:
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_urlsafe(size) + "\n")

@@ -122,8 +122,9 @@ class Link:
         while True:
             began = self._ticks()
             problem = await self._serve(connection)
-            logger.warning("%s: the connection ended: %s", self._login.identity.id, problem)
-            if isinstance(problem, _FINAL):
+            goes_on = "" if isinstance(problem, _FINAL) else " Connecting again."
+            logger.warning("%s: connection ended: %s%s", self._login.identity.id, problem, goes_on)
+            if not goes_on:
                 break
             failures = 0 if self._ticks() - began >= STEADY_SECONDS else failures + 1
             try:
@@ -132,7 +133,7 @@ class Link:
                 problem = self._last_word(problem, refusal)
                 break
             self._open(connection)
-            logger.info("%s: connected again", self._login.identity.id)
+            logger.warning("%s: connected again", self._login.identity.id)
         self._on_end(problem)
 
     async def _reconnect(self, failures: int, ended: ATPError) -> Connection:

@@ -121,7 +121,13 @@ def run(options: argparse.Namespace) -> None:
 
 def _check_url(text: str) -> str:
     """The base URL; what is not this machine is reached by https only."""
-    parts = urlsplit(text if "://" in text else f"https://{text}")
+    try:
+        if "://" not in text:
+            here = _is_loopback(urlsplit(f"//{text}").hostname or "")
+            text = f"{'http' if here else 'https'}://{text}"
+        parts = urlsplit(text)
+    except ValueError as exc:
+        raise MalformedDocument(f"{excerpt(text)} is no address") from exc
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
         raise MalformedDocument(f"{excerpt(text)} is no hub's address, such as https://hub.example")
     if parts.scheme == "http" and not _is_loopback(parts.hostname):
@@ -152,7 +158,10 @@ def _read_token(path: Path | None) -> str:
     if path is not None:
         text = path.read_text(encoding="utf-8")
     elif sys.stdin.isatty():
-        text = getpass.getpass("one-time token: ")
+        try:
+            text = getpass.getpass("one-time token: ")
+        except EOFError:  # Ctrl-D
+            text = ""
     else:
         text = sys.stdin.readline(TOKEN_MAX_CHARS * 2)
     text = text.strip()

@@ -199,7 +199,7 @@ async def _show_errors(cast: Cast) -> None:
         try:
             await cast.analyst.send_request(target, {"task": task}, options)
         except expected as problem:
-            print(f"   {problem.code}: {problem.detail[:70]}")
+            print(f"   {problem.code}: {problem.detail}")
         else:
             raise DemoError(f"the request {task!r} should have failed with {expected.code}")
 

@@ -59,7 +59,6 @@ class ValidityFilter(admin.SimpleListFilter):
 
 @admin.register(Attestation)
 class AttestationAdmin(OfficerAdmin[Attestation]):
-    when_empty = "None yet: open an agent whose key is approved, and press Attest."
     change_list_template = "admin/registry/attestation/change_list.html"
     list_display = ("agent", "state_badge", "level", "issuer", "names", "until")
     list_filter = (ValidityFilter, "level", "issuer")

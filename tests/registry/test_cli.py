@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from atp.agent.identity_file import read_identity_file
+from atp.cli import enroll
+from atp.errors import IdentityEnrolment, MalformedDocument
 from atp.fingerprint import fingerprint
 from atp.keys import PrivateKey
 from registry.agents.actions import approve_key, issue_enrolment_token
@@ -234,3 +236,33 @@ def test_it_helps(arguments: list[str], tmp_path: Path) -> None:
     done = atp(arguments, tmp_path)
     assert done.returncode == 0
     assert done.stdout.startswith("usage: atp")
+
+
+def test_it_says_that_there_is_no_token_when_nobody_types_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def ctrl_d(prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", ctrl_d)
+    with pytest.raises(IdentityEnrolment, match="no one-time token"):
+        enroll._read_token(None)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("localhost:8000", "http://localhost:8000"),
+        ("hub.example", "https://hub.example"),
+    ],
+)
+def test_it_speaks_https_to_all_but_this_machine(typed: str, meant: str) -> None:
+    assert enroll._check_url(typed) == meant
+
+
+@pytest.mark.parametrize("typed", ["[x", "http://[x", "http://hub.example", "ftp://localhost"])
+def test_rejects_an_address_that_it_must_not_use(typed: str) -> None:
+    with pytest.raises(MalformedDocument):
+        enroll._check_url(typed)

@@ -237,3 +237,10 @@ def test_it_passes_the_deployment_checks_in_production_settings(tmp_path: Path) 
     }
     done = manage(["check", "--deploy", "--fail-level", "WARNING"], tmp_path, production)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="it writes where nobody can, in /proc")
+def test_rejects_a_folder_that_only_seems_writable() -> None:
+    """To root every folder does."""
+    with pytest.raises(ImproperlyConfigured, match=r"/proc can't be written: .* ATP_DATA_DIR"):
+        env.kept_secret(Path("/proc/secret-key"), size=3)

@@ -54,7 +54,6 @@ def level_badge(level: str | None) -> SafeString | str:
 
 @admin.register(Agent)
 class AgentAdmin(AgentDecisions):
-    when_empty = "No agent is registered: press Add agent, then issue its enrolment token."
     change_list_template = "admin/registry/agent/change_list.html"
     list_display = (
         "id", "status_badge", "level_badge", "score_total", "organisation", "owner_name",
