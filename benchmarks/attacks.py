@@ -38,6 +38,7 @@ WAITING = 10_000  # for one recipient, which is as much as may wait
 WALK_PER_SECOND = 5  # envelopes of each honest sender, where the attack is the recipient's
 BROADCASTS_PER_SECOND = 200
 HALF_OPEN = 1_000
+WAVE_SECONDS = 2.0  # between a thousand connections and the next
 RELOGIN_SECONDS = 0.5  # after the hub has thrown it out
 LARGE_BYTES = 1_048_000  # a frame just below the hub's limit
 LARGE_ENVELOPE_BYTES = 500_000  # an envelope just below it
@@ -196,6 +197,7 @@ async def half_sent_frames(plan: Plan) -> dict[str, int]:
     _ready()
     while time.perf_counter() < until:  # the hub turns each away at once
         await asyncio.gather(*(send() for _ in range(HALF_OPEN)))
+        await asyncio.sleep(WAVE_SECONDS)
     return {"sent": sent}
 
 
