@@ -214,6 +214,7 @@ class ATPClient:
         """Call `handler(notice)`, which must not block, for later news on messages.
 
         Those of one's own that were sent with the option `notify`, and recalls of received ones.
+        The hub of this version sends none yet (docs/protocol.md, "Frames").
         """
         self._notice_handler = handler
 
