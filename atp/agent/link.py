@@ -132,8 +132,9 @@ class Link:
             except _FINAL as refusal:
                 problem = self._last_word(problem, refusal)
                 break
+            if self.suspended is None:  # or it is told in other words
+                logger.warning("%s: connected again", self._login.identity.id)
             self._open(connection)
-            logger.warning("%s: connected again", self._login.identity.id)
         self._on_end(problem)
 
     async def _reconnect(self, failures: int, ended: ATPError) -> Connection:

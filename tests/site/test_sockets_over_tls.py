@@ -20,7 +20,7 @@ async def first_answer(scheme: str, client: tuple[str, int]) -> str:
         "path": "/ws/agents/",
         "scheme": scheme,
         "client": client,
-        "headers": [],
+        "headers": [(b"host", b"localhost")],
         "subprotocols": [],
     }
     agent = ApplicationCommunicator(application, scope)
