@@ -130,7 +130,7 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
             return "Nobody was given it."
         acked = _acknowledged(deliveries)
         return format_html_join(
-            format_html("<br>"),
+            SafeString("<br>"),
             "{} ({} {}): {}",
             ((d.recipient_id, d.stream, d.seq, _delivery_state(d, acked)) for d in deliveries),
         )
@@ -142,7 +142,7 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
             (reverse("admin:registry_entry_change", args=[e.index]), e.index, e.kind)
             for e in entries.only("index", "kind")[:50]
         )
-        return format_html_join(format_html("<br>"), '<a href="{}">{} {}</a>', links) or "-"
+        return format_html_join(SafeString("<br>"), '<a href="{}">{} {}</a>', links) or "-"
 
     @admin.display(description="who signed it")
     def in_doubt(self, row: Envelope) -> SafeString | str:

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -15,7 +16,7 @@ from atp.canonical import b64url
 from messaging import loops, node
 from messaging.actions.sessions import Login, open_sessions
 from messaging.connections import Connection
-from messaging.models import Delivery
+from messaging.models import Delivery, Envelope
 from registry.agents.actions import (
     resume_agent,
     revoke_agent,
@@ -28,6 +29,7 @@ from registry.trail.kinds import Kind
 from registry.trail.models import Entry
 from tests.cast import OFFICER, Player, attest, make_agent, prove, write
 from tests.messaging.conftest import LogIn, until
+from tests.registry.admin_cast import officer_client, text_of
 from tests.registry.agent_cast import issuer
 
 REASON = "it is part of the play"
@@ -200,3 +202,20 @@ def _end(player: Player, how: str) -> None:
     else:
         assert player.attestation is not None
         revoke_attestation(player.attestation.jti, actor=OFFICER, reason=REASON)
+
+
+def test_it_marks_what_was_signed_while_others_may_have_had_the_key(
+    log_in: LogIn, alice: Player, bob: Player
+) -> None:
+    alices, before = log_in(alice), write(alice, bob)
+    alices.submit(before)
+    since = datetime.now(UTC)
+    doubtful = write(alice, bob)
+    alices.submit(doubtful)
+    revoke_key(alice.key.kid, actor=OFFICER, reason="laptop stolen", compromised_since=since)
+    officer = officer_client()
+    for letter, marked in ((before, False), (doubtful, True)):
+        row = Envelope.objects.get(sender_id=alice.id, message_id=letter.message_id)
+        shown = text_of(officer.get(f"/admin/messaging/envelope/{row.pk}/change/"))
+        assert ("in doubt" in shown) == marked
+        assert ("by its key" in shown) != marked
