@@ -44,6 +44,13 @@ def begin_traces(**_: Any) -> None:
     tracing.begin()
 
 
+@worker_process_init.connect
+def settle_heap(**_: Any) -> None:
+    from messaging import heap
+
+    heap.settle()
+
+
 @worker_process_shutdown.connect
 def end_traces(**_: Any) -> None:
     from atp_site import tracing

@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 from django.conf import settings
 
-from messaging import boot, node
+from messaging import boot, heap, node
 from messaging.sockets import BoundedHttp, BoundedWebSocket
 from registry.agents.models import Agent
 from registry.officers.first_officer import FirstOfficer
@@ -86,6 +86,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
+        heap.settle()
         self._say(self._started)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -2,6 +2,8 @@
 
 What a stranger may send is small and soon; a message comes in few fragments; who does not read
 is not read either; and a connection that is over does not wait for its peer to take the rest.
+Nothing that is over refers to itself: it is freed at once, not when the garbage collector stops
+everybody to look for it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from typing import Any, cast
 from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from messaging import turnstile
 
 STRANGER_BYTES = 16_384  # a message before the proof is accepted; twice what a proof may have
 PIECE_BYTES = 8_192  # parsed before what it holds has been taken: a thousand frames at most
@@ -33,12 +37,14 @@ ADMIT = "atp.admit"  # in a scope's extensions
 
 def admit(scope: Mapping[str, Any]) -> None:
     """Let this socket's messages be as large as the hub takes: its agent has proved who it is."""
-    if (admitted := scope.get("extensions", {}).get(ADMIT)) is not None:
+    if (admitted := scope.get("extensions", {}).pop(ADMIT, None)) is not None:
         admitted()
 
 
 class BoundedWebSocket(WebSocketsSansIOProtocol):
     """A WebSocket that costs the hub little, whoever is at its other end."""
+
+    _patience: asyncio.TimerHandle | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -107,7 +113,17 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
     async def run_asgi(self) -> None:
         await super().run_asgi()
-        self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+        if not self.disconnected:
+            self._patience = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._patience is not None:
+            self._patience.cancel()
+        self._unread.clear()
+        self.conn.parser.close()  # its frame refers to `conn`
+        if self.handshake_initiated:
+            cast(dict[str, Any], self.scope["extensions"]).pop(ADMIT, None)
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -116,6 +132,8 @@ class BoundedHttp(HttpToolsProtocol):
     Django would write a body of any size to the disk before a view hears of it.
     """
 
+    _inside = False
+    _unheard = b""
     _patience: asyncio.TimerHandle | None = None
     _in_head = True
     _head_bytes = 0
@@ -127,6 +145,23 @@ class BoundedHttp(HttpToolsProtocol):
         self._expect_request()
 
     def data_received(self, data: bytes) -> None:
+        """What comes first waits for its turn; nothing more is read meanwhile."""
+        if self._inside:
+            self._hear(data)
+            return
+        if not self._unheard:
+            self.transport.pause_reading()
+            turnstile.of_running_loop().queue(self._enter)
+        self._unheard += data
+
+    def _enter(self) -> None:
+        self._inside = True
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+            self._hear(self._unheard)
+        self._unheard = b""
+
+    def _hear(self, data: bytes) -> None:
         super().data_received(data)
         self._head_bytes += len(data)
         if self._patience is not None and self._in_head and self._head_bytes > HEAD_BYTES:
@@ -162,6 +197,10 @@ class BoundedHttp(HttpToolsProtocol):
         self._stop_waiting()
         if not self._refused:
             super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        self.parser = cast(Any, None)  # it refers to this protocol, which is not needed any more
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
