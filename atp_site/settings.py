@@ -104,9 +104,9 @@ CHANNEL_LAYERS = {"default": engines.channel_layer(_redis_url)}
 
 CELERY_BROKER_URL = engines.broker(_broker_url)
 CELERY_TASK_ALWAYS_EAGER = not _broker_url
-# Of a node; a sender always uses the same one. Verifying and writing let the interpreter's lock
-# go, so two carry 1.7 times what one does within one process of two cores (hub.oneway).
-ATP_LANES = 4 if _broker_url else 2
+# Of a node; half of them for small ones (messaging/lanes.py). Verifying and writing let the
+# interpreter's lock go, so two carry 1.7 times what one does within one process of two cores.
+ATP_BATCHES_UNDER_WAY = 4 if _broker_url else 2
 CELERY_TASK_DEFAULT_QUEUE = "atp"
 CELERY_TASK_SERIALIZER = "msgpack"  # envelopes travel as bytes
 CELERY_ACCEPT_CONTENT = ["msgpack", "json"]

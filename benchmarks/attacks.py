@@ -20,17 +20,17 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
-import websockets
 from websockets.exceptions import ConnectionClosed
 
 from atp import IAgentIdentity, MessageType
 from atp.agent.frames import serialize_ack
 from atp.envelope import new_document, sign_envelope
 from atp.errors import ATPError
-from benchmarks.load import SEQ, SUBPROTOCOL, Identity, connect, load_identities
+from benchmarks.lean import LeanSocket, log_in_all, upgrade_request
+from benchmarks.load import SEQ, Identity, connect, load_identities
 
 LIFETIME_SECONDS = 3_600
 FLOOD_PER_SECOND = 1_500  # envelopes signed in advance; where they don't do, they go once more
@@ -38,7 +38,8 @@ WAITING = 10_000  # for one recipient, which is as much as may wait
 WALK_PER_SECOND = 5  # envelopes of each honest sender, where the attack is the recipient's
 BROADCASTS_PER_SECOND = 200
 HALF_OPEN = 1_000
-WAVE_SECONDS = 2.0  # between a thousand connections and the next
+PAUSE_SECONDS = 0.1  # of a stranger that was thrown out
+WAVE_SECONDS = 2.0  # the same, where it costs the attacker more
 RELOGIN_SECONDS = 0.5  # after the hub has thrown it out
 LARGE_BYTES = 1_048_000  # a frame just below the hub's limit
 LARGE_ENVELOPE_BYTES = 500_000  # an envelope just below it
@@ -103,102 +104,48 @@ async def broadcast_flood(plan: Plan) -> dict[str, int]:
     attacker, *audience = plan.identities
     count = int(BROADCASTS_PER_SECOND * plan.seconds)
     letters = _letters(attacker, "*", count, kind=MessageType.BROADCAST)
+    heard = 0
+
+    def hear(socket: LeanSocket, text: bytes) -> None:
+        nonlocal heard
+        if places := SEQ.findall(text.decode()):
+            heard += len(places)
+            socket.send(serialize_ack("mail", int(places[-1])))
+
     _ready()
-    async with contextlib.AsyncExitStack() as opened:
-        hearing = [await opened.enter_async_context(_connected(other)) for other in audience]
-        socket = await opened.enter_async_context(_connected(attacker))
-        busy = [asyncio.create_task(_acknowledge(other)) for other in hearing]
-        busy.append(asyncio.create_task(_discard(socket)))
+    listening = await log_in_all(audience, hear)
+    async with _connected(attacker) as socket:
+        busy = asyncio.create_task(_discard(socket))
         sent = await _send_all(socket, letters, plan.seconds)
-        for task in busy:
-            task.cancel()
-    return {"sent": sent}
+        busy.cancel()
+    for one in listening:
+        one.abort()
+    return {"sent": sent, "heard": heard}
 
 
 async def half_open(plan: Plan) -> dict[str, int]:
     """A thousand sockets that never answer the challenge, made anew as the hub closes them."""
-    until = time.perf_counter() + plan.seconds
-    opened = 0
-
-    async def hold() -> None:
-        nonlocal opened
-        while time.perf_counter() < until:
-            with contextlib.suppress(OSError, websockets.WebSocketException):
-                socket = await _connect_only(plan.url)
-                opened += 1
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(socket.wait_closed(), until - time.perf_counter())
-                socket.transport.abort()
-            await asyncio.sleep(0.1)
-
-    _ready()
-    await asyncio.gather(*(hold() for _ in range(HALF_OPEN)))
-    return {"opened": opened}
+    return await _crowd(plan, lambda _: Stranger(upgrade_request(plan.url)))
 
 
 async def silent_connections(plan: Plan) -> dict[str, int]:
     """A thousand connections that send half a request, or nothing."""
-    until = time.perf_counter() + plan.seconds
-    opened = 0
-
-    async def hold(text: bytes) -> None:
-        nonlocal opened
-        while time.perf_counter() < until:
-            reader, writer = await _dial(plan.url)
-            opened += 1
-            writer.write(text)
-            with contextlib.suppress(TimeoutError, OSError):
-                await asyncio.wait_for(reader.read(), until - time.perf_counter())
-            writer.transport.abort()
-
-    _ready()
     texts = (b"", b"GET /ws/agents/ HTTP/1.1\r\nHost: x\r\n")
-    await asyncio.gather(*(hold(texts[n % 2]) for n in range(HALF_OPEN)))
-    return {"opened": opened}
+    return await _crowd(plan, lambda n: Stranger(texts[n % 2]))
 
 
 async def large_frames(plan: Plan) -> dict[str, int]:
     """Strangers that send 1 MiB where a proof is due."""
-    until = time.perf_counter() + plan.seconds
-    frame = "x" * LARGE_BYTES
-    sent = 0
-
-    async def send() -> None:
-        nonlocal sent
-        while time.perf_counter() < until:
-            with contextlib.suppress(OSError, websockets.WebSocketException):
-                socket = await _connect_only(plan.url)
-                await socket.send(frame)
-                sent += 1
-                await asyncio.wait_for(socket.wait_closed(), 10)
-            await asyncio.sleep(0)
-
-    _ready()
-    await asyncio.gather(*(send() for _ in range(LARGE_AT_ONCE)))
-    return {"sent": sent}
+    frame = _header(TCP_TEXT, LARGE_BYTES, final=True) + b"x" * LARGE_BYTES
+    stranger = partial(Stranger, upgrade_request(plan.url), frame)
+    return await _crowd(plan, lambda _: stranger(), size=LARGE_AT_ONCE)
 
 
 async def half_sent_frames(plan: Plan) -> dict[str, int]:
     """A thousand strangers that send the first MiB of a frame, but for its last byte."""
-    until = time.perf_counter() + plan.seconds
     frame = _header(TCP_TEXT, LARGE_BYTES, final=True) + b"x" * (LARGE_BYTES - 1)
-    sent = 0
-
-    async def send() -> None:
-        nonlocal sent
-        with contextlib.suppress(OSError, websockets.WebSocketException):
-            socket = await _connect_only(plan.url)
-            socket.transport.write(frame)
-            sent += 1
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(socket.wait_closed(), until - time.perf_counter())
-            socket.transport.abort()
-
-    _ready()
-    while time.perf_counter() < until:  # the hub turns each away at once
-        await asyncio.gather(*(send() for _ in range(HALF_OPEN)))
-        await asyncio.sleep(WAVE_SECONDS)
-    return {"sent": sent}
+    stranger = partial(Stranger, upgrade_request(plan.url), frame)
+    return await _crowd(plan, lambda _: stranger(), pause=WAVE_SECONDS)
 
 
 async def large_envelopes(plan: Plan) -> dict[str, int]:
@@ -236,6 +183,59 @@ ATTACKS: dict[str, Attack] = {
 
 
 # --- Parts of them ---------------------------------------------------------------------------
+
+
+class Stranger(asyncio.Protocol):
+    """A connection that says `first`, `then` when it is answered, and nothing more."""
+
+    def __init__(self, first: bytes, then: bytes = b"") -> None:
+        self.closed = asyncio.get_running_loop().create_future()
+        self._first, self._then = first, then
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.write(self._first)
+
+    def data_received(self, data: bytes) -> None:
+        if self._then:
+            self.transport.write(self._then)
+            self._then = b""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set_result(None)
+
+
+async def _crowd(
+    plan: Plan,
+    stranger: Callable[[int], Stranger],
+    *,
+    size: int = HALF_OPEN,
+    pause: float = PAUSE_SECONDS,
+) -> dict[str, int]:
+    """So many strangers at once, each made anew a pause after the hub has closed it."""
+    parts = urlsplit(plan.url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    host, port = parts.hostname, parts.port
+    until = time.perf_counter() + plan.seconds
+    loop = asyncio.get_running_loop()
+    opened = 0
+
+    async def hold(n: int) -> None:
+        nonlocal opened
+        while (left := until - time.perf_counter()) > 0:
+            with contextlib.suppress(OSError, TimeoutError):
+                _, one = await loop.create_connection(partial(stranger, n), host, port)
+                opened += 1
+                try:
+                    await asyncio.wait_for(asyncio.shield(one.closed), left)
+                finally:
+                    one.transport.abort()
+            await asyncio.sleep(pause)
+
+    _ready()
+    await asyncio.gather(*map(hold, range(size)))
+    return {"opened": opened}
 
 
 def _ready() -> None:
@@ -340,16 +340,6 @@ async def _discard(socket: Any) -> None:
             pass
 
 
-async def _connect_only(url: str) -> Any:
-    return await websockets.connect(
-        url,
-        subprotocols=[websockets.Subprotocol(SUBPROTOCOL)],
-        compression=None,
-        ping_interval=None,
-        close_timeout=1,
-    )
-
-
 @contextlib.asynccontextmanager
 async def _connected(identity: Identity, *, deaf: bool = False) -> AsyncIterator[Any]:
     """An authenticated socket; a deaf one is not read any more, not even by its library."""
@@ -390,11 +380,6 @@ async def _write_raw(socket: Any, first: bytes, some: bytes, until: float) -> in
 def _descriptor(socket: Any) -> Any:
     """Another handle of the same connection, to write to without its library."""
     return socket.transport.get_extra_info("socket").dup()
-
-
-async def _dial(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    parts = urlsplit(url)
-    return await asyncio.open_connection(parts.hostname, parts.port)
 
 
 def _header(opcode: int, length: int, *, final: bool) -> bytes:

@@ -1,10 +1,12 @@
 """What a bystander pair of agents feels while another agent, or a stranger, attacks the hub.
 
 Each attack is held against the calm just before it, on the same hub: at most twice the p99.
+The attacker shares the machine only here, so it has the lowest priority; what it did is printed.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -24,9 +26,11 @@ from benchmarks.report import Figure
 from benchmarks.run import Bench, Run
 
 AGENTS = 16  # a pair of bystanders; the others attack, or are sent to
-ATTACK_SECONDS = 16.0  # which the bystanders' measuring does not take
+BYSTANDERS_SECONDS = 20.0  # four hundred requests: p99 is the fourth worst
+ATTACK_SECONDS = 28.0  # which the bystanders' measuring does not take
 SETTLE_SECONDS = 1.0  # from the beginning of the attack until it is measured
 LOOK_SECONDS = 0.05
+LOWEST_PRIORITY = 19
 
 
 @dataclass(slots=True)
@@ -76,6 +80,7 @@ def attacking(
         stdout=subprocess.PIPE,
         text=True,
     )
+    psutil.Process(process.pid).nice(LOWEST_PRIORITY)
     try:
         assert process.stdout is not None
         if process.stdout.readline() != "ready\n":
@@ -96,12 +101,17 @@ def under_attack(name: str, hub: RunningHub, run: Run) -> list[Figure]:
         felt = _bystanders(hub)
         if attack.poll() is not None:
             raise SystemExit(f"the attack {name} ended before the bystanders had been measured")
+        did = json.loads(attack.communicate(timeout=ATTACK_SECONDS)[0])
     return [
         *(
             Figure(f"hostile.{name}.{p}", run.profile, felt[p], "ms", "calm", felt[p] / calm[p])
             for p in ("p50", "p99")
         ),
         Figure(f"hostile.{name}.memory", run.profile, memory.grown / 2**20, "MiB more"),
+        *(
+            Figure(f"hostile.{name}.attack", run.profile, count, word)
+            for word, count in did.items()
+        ),
     ]
 
 
@@ -119,7 +129,10 @@ BENCHES = tuple(
 
 def _bystanders(hub: RunningHub) -> dict[str, float]:
     asking, answering, *_ = sorted(hub.identities.glob("*.json"))
-    felt = run_python("benchmarks.requests", str(asking), str(answering), env=hub.environment)
+    seconds = ("--seconds", str(BYSTANDERS_SECONDS))
+    felt = run_python(
+        "benchmarks.requests", str(asking), str(answering), *seconds, env=hub.environment
+    )
     return dict(felt)
 
 

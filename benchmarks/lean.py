@@ -72,13 +72,7 @@ class LeanSocket(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        parts = urlsplit(self.identity.ws_url)
-        self._transport.write(
-            f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
-            f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
-            f"{base64.b64encode(os.urandom(16)).decode()}\r\n"
-            f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n".encode()
-        )
+        self._transport.write(upgrade_request(self.identity.ws_url))
 
     def data_received(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
@@ -155,6 +149,17 @@ class LeanSocket(asyncio.Protocol):
         else:
             head = struct.pack(">BBH", FINAL | kind, MASKED | 126, size)
         self._transport.write(head + NO_MASK + content)
+
+
+def upgrade_request(url: str) -> bytes:
+    """What asks for a WebSocket (RFC 6455, 4.1)."""
+    parts = urlsplit(url)
+    return (
+        f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
+        f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+        f"{base64.b64encode(os.urandom(16)).decode()}\r\n"
+        f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n"
+    ).encode()
 
 
 async def log_in(identity: Identity, on_text: OnText | None = None) -> LeanSocket:

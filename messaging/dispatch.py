@@ -81,7 +81,7 @@ class Dispatcher:
     def on_news(self, news: News) -> None:
         """Take what a worker says of a batch; receipts are the node's business."""
         waiting = self._outcomes.get(news.batch)
-        if waiting is None or waiting.done():  # another lane's, or told too late
+        if waiting is None or waiting.done():  # told twice, or too late
             return
         if news.status == "begun":
             self._begun.add(news.batch)

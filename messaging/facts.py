@@ -27,6 +27,8 @@ from registry.trips import Asked, one_trip
 
 CROWDED_CHUNK = 200  # mailboxes of one query; SQLite takes an expression of depth 1,000
 MOST_BROADCASTS = 16  # of one sender that wait to be given to their audiences; then throttled
+BROADCAST_LIMITS = ((1.0, 1_000), (10.0, 10_000))  # seconds, and what a sender's may cost in them
+BROADCAST_COST = 10  # of one, besides a delivery to each recipient
 SENDERS_SHARE = 10  # one sender may fill at most a tenth of an inbox (protocol.md, "Frames")
 RATE_FIELDS = {
     "context.messages_per_minute": (timedelta(minutes=1), ("accepted", "denied")),
@@ -61,6 +63,7 @@ class BatchFacts:
     counted: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     members: dict[str, list[str]] = field(default_factory=dict)
     broadcasting: Counter[str] = field(default_factory=Counter)  # nobody has fanned out yet
+    broadcast_costs: Counter[tuple[str, float]] = field(default_factory=Counter)
     audiences: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     _counter_windows: set[tuple[str, int]] = field(default_factory=set)
     _scores: dict[ScoreInputs, TrustScore] = field(default_factory=dict)
@@ -123,6 +126,8 @@ class BatchFacts:
             recipients = [a for a in hearing if not self._is_full(sender, a, stream)]
             self.audiences[sender, envelope.message_id] = recipients
             self.broadcasting[sender] += 1
+            for seconds, _ in BROADCAST_LIMITS:
+                self.broadcast_costs[sender, seconds] += len(recipients) + BROADCAST_COST
         for recipient in recipients:
             self.waiting[recipient, stream] += 1
             self.waiting_from[recipient, stream, sender] += 1
@@ -142,10 +147,17 @@ class BatchFacts:
         hearing = self.members_besides(sender)
         return bool(hearing) and all(self._is_full(sender, a, stream) for a in hearing)
 
-    def has_broadcast_enough(self, verified: VerifiedEnvelope) -> bool:
-        """Whether this is one broadcast more than may wait of its sender."""
-        sender, target = verified.envelope.sender, verified.envelope.target
-        return target == BROADCAST_TARGET and self.broadcasting[sender] >= MOST_BROADCASTS
+    def broadcasts_too_much(self, verified: VerifiedEnvelope) -> str:
+        """Why this is one broadcast more than may come of its sender now; empty where it is not."""
+        sender = verified.envelope.sender
+        if verified.envelope.target != BROADCAST_TARGET:
+            return ""
+        if self.broadcasting[sender] >= MOST_BROADCASTS:
+            return "wait until your earlier broadcasts have reached their audiences"
+        for seconds, limit in BROADCAST_LIMITS:
+            if self.broadcast_costs[sender, seconds] >= limit:
+                return f"your broadcasts made too many deliveries in {seconds:g} s; wait as long"
+        return ""
 
     def members_besides(self, sender: str) -> list[str]:
         """The connected agents of this sender's organisation, without itself."""
@@ -328,7 +340,8 @@ def _load_waiting(facts: BatchFacts, boxes: Asked, senders: set[str], *, coming:
         box = Mailbox(**dict(zip(_COUNTERS, row, strict=True)))
         place = (box.agent_id, box.stream)
         facts.waiting[place] += box.waiting
-        if facts.waiting[place] + coming > settings.ATP_INBOX_LIMIT // SENDERS_SHARE:
+        limit = settings.ATP_INBOX_LIMIT  # at which nobody's share matters any more
+        if limit > facts.waiting[place] > limit // SENDERS_SHARE - coming:
             crowded.append(Q(recipient_id=box.agent_id, stream=box.stream, seq__gt=box.done_seq))
     for start in range(0, len(crowded), CROWDED_CHUNK):  # most often none: nobody can fill a tenth
         condition = reduce(or_, crowded[start : start + CROWDED_CHUNK])
@@ -385,3 +398,20 @@ def _load_members(facts: BatchFacts, verified: list[VerifiedEnvelope]) -> None:
         for agent_id in facts.members_besides(sender):
             facts.waiting[agent_id, "mail"] += count
             facts.waiting_from[agent_id, "mail", sender] += count
+    _load_broadcast_costs(facts, senders)
+
+
+def _load_broadcast_costs(facts: BatchFacts, senders: set[str]) -> None:
+    """What the broadcasts of these senders have cost lately; few rows, as the limits see to it."""
+    now = datetime.fromtimestamp(facts.now, UTC)
+    longest = max(seconds for seconds, _ in BROADCAST_LIMITS)
+    rows = Envelope.objects.filter(
+        sender_id__in=senders,
+        status=Envelope.Status.ACCEPTED,
+        judged_at__range=(now - timedelta(seconds=longest), now),
+        target=BROADCAST_TARGET,
+    ).order_by()
+    for sender, judged_at, recipients in rows.values_list("sender_id", "judged_at", "recipients"):
+        for seconds, _ in BROADCAST_LIMITS:
+            if judged_at > now - timedelta(seconds=seconds):
+                facts.broadcast_costs[sender, seconds] += recipients + BROADCAST_COST

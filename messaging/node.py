@@ -23,7 +23,7 @@ from django.db import Error as DatabaseProblem
 from django.db import close_old_connections, connections
 
 from atp.errors import ATPError, FlowBusy
-from messaging import inbox, instruments, loops
+from messaging import inbox, instruments, loops, turnstile
 from messaging.actions import nodes as lease
 from messaging.actions.mailboxes import Ack, acknowledge
 from messaging.actions.sessions import Login, Opened, close_sessions, open_sessions
@@ -83,26 +83,21 @@ class Node:
         await self.in_thread(lease.take, self.id, self.name, self.channel)
         self.hub_id = await self.in_thread(hub_id)
         await self._watch.begin()
-        self.dispatchers = [
-            Dispatcher(
-                self.channel,
-                self.executor,
-                tell=self._tell,
-                settle=self._settle,
-                sees=self._watch.sees,
-            )
-            for _ in range(settings.ATP_LANES)
-        ]
-        self.envelope_lanes: list[Lane[Frame]] = [
-            Lane(
-                f"envelopes-{n}",
-                dispatcher.judge,
-                most_items=settings.ATP_BATCH_ENVELOPES,
-                most_bytes=settings.ATP_BATCH_BYTES,
-                whose=attrgetter("agent"),
-            )
-            for n, dispatcher in enumerate(self.dispatchers)
-        ]
+        self.dispatcher = Dispatcher(
+            self.channel,
+            self.executor,
+            tell=self._tell,
+            settle=self._settle,
+            sees=self._watch.sees,
+        )
+        self.envelope_lane: Lane[Frame] = Lane(
+            "envelopes",
+            self.dispatcher.judge,
+            most_items=settings.ATP_BATCH_ENVELOPES,
+            most_bytes=settings.ATP_BATCH_BYTES,
+            whose=attrgetter("agent"),
+            places=settings.ATP_BATCHES_UNDER_WAY,
+        )
         self.ack_lane: Lane[tuple[Connection, str]] = Lane(
             "acks", self._take_acks, linger_seconds=ACK_LINGER_SECONDS
         )
@@ -113,6 +108,7 @@ class Node:
         self.close_lane: Lane[tuple[Closing, list[Ack]]] = Lane("closings", self._close)
         for lane in self._lanes():
             lane.start()
+        turnstile.of_running_loop().busy = lambda: self.envelope_lane.busy
         for work in (self._watch.keep_lease(), self._watch.follow_epoch()):
             self._spawn(work)
         for work in (self._hear_news(), self._poll(), self._carry_over_log()):
@@ -131,7 +127,7 @@ class Node:
             connection.paused = True
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
-                await asyncio.gather(*(lane.settled() for lane in self.envelope_lanes))
+                await self.envelope_lane.settled()
                 await asyncio.gather(*(connection.written() for connection in live))
         except TimeoutError:
             logger.warning("stopping with receipts that could not be told")
@@ -174,7 +170,7 @@ class Node:
 
     def _lanes(self) -> list[Lane[Any]]:
         return [
-            *self.envelope_lanes,
+            self.envelope_lane,
             self.ack_lane,
             self.login_lane,
             self.newcomer_lane,
@@ -232,10 +228,10 @@ class Node:
         self.close_lane.put(((connection.agent, connection.session, code), acks))
 
     def take_envelope(self, connection: Connection, text: str) -> None:
-        """Hand an envelope to the lane of its sender, so that order holds."""
+        """Hand an envelope to the lane, which keeps the order of a sender's."""
         connection.outstanding += 1
-        lane = self.envelope_lanes[hash(connection.agent) % len(self.envelope_lanes)]
-        lane.put(Frame(connection.session, connection.agent, text), size=len(text))
+        frame = Frame(connection.session, connection.agent, text)
+        self.envelope_lane.put(frame, size=len(text))
 
     def take_ack(self, connection: Connection, stream: str, seq: int, refused: str) -> None:
         """An ack beyond what was written to this socket counts up to there, and refuses nothing.
@@ -321,8 +317,7 @@ class Node:
         for session, text in news.receipts:
             self._tell(session, text)
         if news.batch:
-            for dispatcher in self.dispatchers:
-                dispatcher.on_news(news)
+            self.dispatcher.on_news(news)
             instruments.take_tally(news.tally)
         for agent, stream, first, last, text in news.deliveries:
             if (connection := self.agents.get(agent)) is not None:

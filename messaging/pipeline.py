@@ -216,8 +216,7 @@ def _judge(items: Iterable[Item], facts: BatchFacts) -> None:
     for item in items:  # (6)
         if item.verified is None or item.verdict is not None:
             continue
-        if facts.has_broadcast_enough(item.verified):
-            detail = "wait until your earlier broadcasts have reached their audiences"
+        if detail := facts.broadcasts_too_much(item.verified):
             item.verdict = Verdict("throttled", FlowThrottled.code, detail)
             continue
         failpoints.hit("judge", item.verified)

@@ -85,6 +85,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             piece = bytes(self._unread[:PIECE_BYTES])
             del self._unread[:PIECE_BYTES]
             super().data_received(piece)
+            if self.conn.parser_exc is not None:  # it has failed; the rest means nothing
+                self._unread.clear()
 
     async def receive(self) -> Any:
         message = await self.queue.get()

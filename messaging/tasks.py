@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import UTC, datetime
 from typing import Any
 
 from celery import shared_task
+from django.conf import settings
 from django.db import InterfaceError, OperationalError
 
 from messaging import correlation, events, pipeline, telemetry
@@ -21,6 +23,8 @@ from messaging.periodic import recording
 from registry.trail.actions import EpochMoved
 
 logger = logging.getLogger(__name__)
+
+FAN_OUT_SECONDS = 0.05  # of a worker at a time
 
 
 @shared_task(ignore_result=True)
@@ -53,9 +57,13 @@ def _judge(batch: dict[str, Any]) -> str:
 
 @shared_task(ignore_result=True)
 def fan_out() -> None:
-    """Give waiting broadcasts to their audiences."""
+    """Give waiting broadcasts to their audiences; what takes long lets batches in between."""
+    until = time.monotonic() + FAN_OUT_SECONDS
     while (news := fan_out_next()) is not None:
         events.publish(news)
+        if time.monotonic() > until and not settings.CELERY_TASK_ALWAYS_EAGER:
+            events.dispatch_fan_out()
+            return
 
 
 @shared_task(ignore_result=True)

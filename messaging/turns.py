@@ -1,17 +1,21 @@
 """Who is next in a lane: agents take turns, so that nobody waits behind what another floods.
 
-A batch holds at most a share of one agent's envelopes. An agent that has used more than its part
-of the lane's time waits until it is back within it, however full its window is; while several
-send, each of them is within its part anyway, and the lane never rests.
+A batch holds at most a share of one agent's envelopes, and an agent has part in one batch at a
+time, so that its envelopes keep their order. One that has used more than its part of the lane's
+time waits until it is back within it, however full its window is; while several send, each of
+them is within its part anyway, and the lane never rests.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+NEVER = float("inf")
 
 SHARE = 8  # an agent has at most this part of a batch's places, and twice that of its bytes
 MOST_TIME = 0.25  # the part of a lane's time that one agent may use for long
@@ -20,6 +24,14 @@ MOST_REST_SECONDS = 0.5  # a batch that an outage held up was nobody's doing
 ITEM_BYTES = 4_096  # what an item costs besides its own bytes, as if it were bytes
 LIGHT = 8  # who uses no more than this part of a share is charged nothing
 REMEMBERED = 1_000  # owners; beyond that, those who are within their part are forgotten
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[T]):
+    """What was taken, and what each owner had in it."""
+
+    items: list[T] = field(default_factory=list)
+    costs: dict[str, int] = field(default_factory=dict)
 
 
 class Turns(Generic[T]):
@@ -39,7 +51,7 @@ class Turns(Generic[T]):
         self._queues: dict[str, deque[tuple[T, int]]] = {}  # in the order of the turns
         self._count = 0
         self._within_at: dict[str, float] = {}  # when an owner will have made up for its time
-        self._costs: dict[str, int] = {}  # of each owner in the batch last taken
+        self._under_way: set[str] = set()  # who has part in a batch that is not done
 
     def __len__(self) -> int:
         return self._count
@@ -49,28 +61,38 @@ class Turns(Generic[T]):
         self._queues.setdefault(owner, deque()).append((item, size))
         self._count += 1
 
-    def take(self, now: float) -> list[T]:
+    def holds(self, count: int, now: float) -> bool:
+        """Whether so many items could be taken."""
+        for owner, queue in self._queues.items():
+            if self.due(owner) <= now:
+                count -= len(queue)
+                if count <= 0:
+                    return True
+        return False
+
+    def take(self, now: float) -> Batch[T]:
         """The next batch; empty where everybody who has something waits."""
-        batch: list[T] = []
+        batch: Batch[T] = Batch()
         room = self._most_bytes
-        self._costs = {}
         for owner in [o for o in self._queues if self.due(o) <= now]:
-            if len(batch) >= self._most_items or (batch and room <= 0):
+            if len(batch.items) >= self._most_items or (batch.items and room <= 0):
                 break
             room -= self._take_from(owner, batch, room)
-        self._count -= len(batch)
+        self._count -= len(batch.items)
+        self._under_way |= batch.costs.keys()
         return batch
 
-    def charge(self, seconds: float, now: float) -> None:
-        """Tell that the batch last taken has cost the lane so much time, ending now.
+    def done(self, batch: Batch[T], seconds: float, now: float) -> None:
+        """Tell that the batch has cost the lane so much time, ending now.
 
         Most of the time of a small batch goes by whatever is in it: a round trip, a commit. Who
         had next to nothing in it pays nothing, or a few requests a second would be too many.
         """
-        if self._whose is None or not self._costs:
+        self._under_way -= batch.costs.keys()
+        if self._whose is None or not batch.costs:
             return
-        a_byte = seconds / sum(self._costs.values())
-        for owner, cost in self._costs.items():
+        a_byte = seconds / sum(batch.costs.values())
+        for owner, cost in batch.costs.items():
             if cost <= self._light_cost:
                 continue
             start = max(self._within_at.get(owner, 0.0), now - seconds)
@@ -80,27 +102,29 @@ class Turns(Generic[T]):
             self._within_at = {o: at for o, at in self._within_at.items() if at > now}
 
     def due(self, owner: str) -> float:
-        """When this owner may have its next turn."""
+        """When this owner may have its next turn; nobody knows it of one with a batch under way."""
+        if owner in self._under_way:
+            return NEVER
         return self._within_at.get(owner, 0.0) - BURST_SECONDS / MOST_TIME
 
     def next_due(self) -> float:
         """When the first of those who have something may have its turn."""
-        return min(map(self.due, self._queues))
+        return min(map(self.due, self._queues), default=NEVER)
 
-    def _take_from(self, owner: str, batch: list[T], room: int) -> int:
+    def _take_from(self, owner: str, batch: Batch[T], room: int) -> int:
         """Move an owner's share, as far as there is room, into the batch; its bytes."""
         queue = self._queues.pop(owner)
-        most = min(self._share_items, self._most_items - len(batch))
+        most = min(self._share_items, self._most_items - len(batch.items))
         taken = size = 0
         while queue and taken < most:
             item, item_size = queue[0]
-            if (taken or batch) and size + item_size > min(room, self._share_bytes):
+            if (taken or batch.items) and size + item_size > min(room, self._share_bytes):
                 break
             queue.popleft()
-            batch.append(item)
+            batch.items.append(item)
             taken, size = taken + 1, size + item_size
         if queue:
             self._queues[owner] = queue  # last now
         if taken:
-            self._costs[owner] = size + taken * ITEM_BYTES
+            batch.costs[owner] = size + taken * ITEM_BYTES
         return size

@@ -13,13 +13,19 @@ from collections import deque
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
+REST_SECONDS = 0.002
+
 _of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Turnstile] = WeakKeyDictionary()
 
 
 class Turnstile:
-    """The strangers of a loop that have spoken and were not heard yet."""
+    """The strangers of a loop that have spoken and were not heard yet.
+
+    While `busy` says that insiders wait for something, each stranger is followed by a rest.
+    """
 
     def __init__(self) -> None:
+        self.busy: Callable[[], bool] = lambda: False
         self._outside: deque[Callable[[], None]] = deque()
 
     def queue(self, enter: Callable[[], None]) -> None:
@@ -29,8 +35,12 @@ class Turnstile:
             asyncio.get_running_loop().call_soon(self._let_in)
 
     def _let_in(self) -> None:
+        loop = asyncio.get_running_loop()
         if len(self._outside) > 1:
-            asyncio.get_running_loop().call_soon(self._let_in)
+            if self.busy():
+                loop.call_later(REST_SECONDS, self._let_in)
+            else:
+                loop.call_soon(self._let_in)
         self._outside.popleft()()
 
 

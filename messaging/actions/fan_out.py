@@ -1,8 +1,9 @@
-"""Giving a broadcast to its audience, after its acceptance and in chunks."""
+"""Giving broadcasts to their audiences, after their acceptance and in chunks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from django.conf import settings
@@ -19,74 +20,138 @@ from registry.bulk import insert_rows
 from registry.models import Agent, AgentKey
 from registry.trail.querysets import entries_of_messages
 
-CHUNK = 256  # recipients a transaction
+CHUNK = 256  # deliveries a transaction
 
 
 def fan_out_next() -> dict[str, News] | None:
-    """Give a waiting broadcast to its next recipients; `None` when none waits for us.
+    """Give the next broadcasts of one sender to their recipients; `None` when none waits for us.
 
-    Each is the first that its sender has waiting, so that a sender's broadcasts keep their order
-    however many workers are at it. The recipients left are part of the row, so that whoever dies
-    half way is carried on by the next call, and nobody gets it twice.
+    As many as make a chunk of deliveries go together. They begin with the first that their sender
+    has waiting, so that a sender's broadcasts keep their order however many workers are at it.
+    The recipients left are part of the row, so that whoever dies half way is carried on by the
+    next call, and nobody gets it twice.
     """
     with transaction.atomic():
-        envelope = _lock_next()
-        if envelope is None:
+        first = _lock_next()
+        if first is None:
             return None
-        audience: list[str] = envelope.fan_out or []
-        chunk, rest = audience[:CHUNK], audience[CHUNK:]
-        expiries = {(agent, "mail"): [envelope.expires_at] for agent in chunk}
-        places = give_places(expiries) if chunk else {}
-        insert_rows(Delivery, DELIVERY_COLUMNS, [_row(envelope, a, s) for a, s in places.items()])
-        Envelope.objects.filter(pk=envelope.pk).update(fan_out=rest or None)
-        failpoints.hit("half_way_through_broadcast", envelope)
-    return _news(envelope, chunk, {agent: seq for (agent, _), seq in places.items()})
+        parts = _cut([first, *_lock_behind(first)])
+        _give_out(parts)
+        failpoints.hit("half_way_through_broadcast", first)
+    return _news(parts)
+
+
+@dataclass(slots=True)
+class _Part:
+    """A broadcast, the recipients whose turn it is, and their places."""
+
+    envelope: Envelope
+    chunk: list[str]
+    rest: list[str]
+    seqs: dict[str, int] = field(default_factory=dict)
 
 
 def _lock_next() -> Envelope | None:
     waiting = Envelope.objects.filter(fan_out__isnull=False)
     free = waiting.select_for_update(skip_locked=True, of=("self",))
-    return free.filter(pk__in=_first_of_each_sender(waiting)).order_by("id").first()
+    firsts = _first_of_each_sender(waiting)
+    return free.filter(pk__in=firsts).order_by("id").first()
+
+
+def _lock_behind(first: Envelope) -> list[Envelope]:
+    """The others that this sender has waiting, in order; who has the first has them all."""
+    if len(first.fan_out or []) >= CHUNK:
+        return []
+    waiting = Envelope.objects.filter(fan_out__isnull=False, sender_id=first.sender_id)
+    return _in_order(waiting.exclude(pk=first.pk).select_for_update(of=("self",)))
+
+
+def _cut(envelopes: Iterable[Envelope]) -> list[_Part]:
+    """As many as make a chunk; only the last of them may leave recipients for the next one."""
+    parts: list[_Part] = []
+    room = CHUNK
+    for envelope in envelopes:
+        audience: list[str] = envelope.fan_out or []
+        parts.append(_Part(envelope, audience[:room], audience[room:]))
+        room -= len(parts[-1].chunk)
+        if room <= 0:
+            break
+    return parts
+
+
+def _give_out(parts: Sequence[_Part]) -> None:
+    expiries: dict[tuple[str, str], list[datetime]] = {}
+    for part in parts:
+        for agent in part.chunk:
+            expiries.setdefault((agent, "mail"), []).append(part.envelope.expires_at)
+    places = give_places(expiries) if expiries else {}
+    rows = []
+    for part in parts:
+        for agent in part.chunk:
+            seq = part.seqs[agent] = places[agent, "mail"]
+            places[agent, "mail"] += 1
+            rows.append(_row(part.envelope, agent, seq))
+    insert_rows(Delivery, DELIVERY_COLUMNS, rows)
+    complete = [part.envelope.pk for part in parts if not part.rest]
+    Envelope.objects.filter(pk__in=complete).update(fan_out=None)
+    for part in parts:
+        if part.rest:
+            Envelope.objects.filter(pk=part.envelope.pk).update(fan_out=part.rest)
 
 
 def _first_of_each_sender(waiting: QuerySet[Envelope]) -> list[int]:
-    """By entry: of one batch, ids follow the message ids, and entries the order of the frames."""
-    rows = list(waiting.values_list("pk", "sender_id", "message_id"))
-    entries = entries_of_messages({message_id for *_, message_id in rows})
     first: dict[str, int] = {}
-    for pk, sender, _ in sorted(rows, key=lambda row: entries[row[1], row[2]]):
-        first.setdefault(sender, pk)
+    for envelope in _in_order(waiting.only("sender_id", "message_id")):
+        first.setdefault(envelope.sender_id, envelope.pk)
     return list(first.values())
 
 
-def _row(envelope: Envelope, place: tuple[str, str], seq: int) -> tuple[object, ...]:
+def _in_order(envelopes: Iterable[Envelope]) -> list[Envelope]:
+    """By entry: of one batch, ids follow the message ids, and entries the order of the frames."""
+    found = list(envelopes)
+    entries = entries_of_messages({envelope.message_id for envelope in found})
+    return sorted(found, key=lambda e: entries[e.sender_id, e.message_id])
+
+
+def _row(envelope: Envelope, agent: str, seq: int) -> tuple[object, ...]:
     sender = envelope.sender_id
-    return (envelope.pk, *place, seq, sender, envelope.expires_at, "waiting", "")
+    return (envelope.pk, agent, "mail", seq, sender, envelope.expires_at, "waiting", "")
 
 
-def _news(envelope: Envelope, chunk: Sequence[str], seqs: dict[str, int]) -> dict[str, News]:
-    entry = entries_of_messages({envelope.message_id}).get(
-        (envelope.sender_id, envelope.message_id)
-    )
-    light = envelope.size * len(chunk) <= settings.ATP_LUGGAGE_BYTES
-    carried = light and _still_stands(envelope)  # or the nodes read the rows, and look themselves
+def _news(parts: Sequence[_Part]) -> dict[str, News]:
+    entries = entries_of_messages({part.envelope.message_id for part in parts})
+    places = load_places({agent for part in parts for agent in part.chunk})
+    carried = _carried(parts)
     all_news: dict[str, News] = {}
-    for agent, place in load_places(chunk).items():
-        if not place.live:
-            continue
-        seq = seqs[agent]
-        text = ""
-        if carried:
-            frame = frames.stored_delivery(envelope, stream="mail", seq=seq, entry=entry)
-            text = frame.decode()
-        all_news.setdefault(place.channel, News()).deliveries.append(
-            (agent, "mail", seq, seq, text)
-        )
+    for part in parts:
+        envelope = part.envelope
+        entry = entries.get((envelope.sender_id, envelope.message_id))
+        for agent, seq in part.seqs.items():
+            place = places.get(agent)
+            if place is None or not place.live:
+                continue
+            text = ""
+            if envelope.pk in carried:
+                frame = frames.stored_delivery(envelope, stream="mail", seq=seq, entry=entry)
+                text = frame.decode()
+            news = all_news.setdefault(place.channel, News())
+            news.deliveries.append((agent, "mail", seq, seq, text))
     return all_news
 
 
-def _still_stands(envelope: Envelope) -> bool:
-    """Whether it may be pushed without another look, however long after its acceptance."""
-    sender = Agent.objects.filter(pk=envelope.sender_id, status=Agent.Status.ACTIVE)
-    revoked = AgentKey.objects.filter(pk=envelope.kid, status=AgentKey.Status.REVOKED)
-    return envelope.expires_at > datetime.now(UTC) and sender.exists() and not revoked.exists()
+def _carried(parts: Sequence[_Part]) -> set[int]:
+    """What may be pushed without another look, however long after its acceptance.
+
+    Of the rest, nodes read the rows, and look themselves.
+    """
+    if sum(part.envelope.size * len(part.chunk) for part in parts) > settings.ATP_LUGGAGE_BYTES:
+        return set()
+    envelopes, now = [part.envelope for part in parts], datetime.now(UTC)
+    active = Agent.objects.filter(pk=envelopes[0].sender_id, status=Agent.Status.ACTIVE).exists()
+    kids = {envelope.kid for envelope in envelopes}
+    revoked = set(
+        AgentKey.objects.filter(pk__in=kids, status=AgentKey.Status.REVOKED).values_list(
+            "pk", flat=True
+        )
+    )
+    return {e.pk for e in envelopes if active and e.expires_at > now and e.kid not in revoked}

@@ -169,3 +169,49 @@ def test_it_spares_only_the_full_inboxes(
 
 def _waiting(player: Player) -> bool:
     return Envelope.objects.filter(sender_id=player.id, fan_out__isnull=False).exists()
+
+
+def test_it_throttles_who_broadcasts_to_more_than_a_hub_can_bear(
+    log_in: LogIn, alice: Player, bob: Player, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of a broadcast's deliveries costs the hub; one that was refused can be sent again."""
+    monkeypatch.setattr(facts, "BROADCAST_LIMITS", ((0.5, 23), (3_600.0, 1_000)))
+    alices, bobs = log_in(alice), log_in(bob)
+    flood = [broadcast(alice, data={"n": n}) for n in range(5)]
+    alices.send_together(*flood[:4])
+    receipts = [alices.receipt(letter) for letter in flood[:4]]
+
+    assert [r["status"] for r in receipts] == ["accepted"] * 3 + ["throttled"]
+    assert receipts[3]["code"] == "flow.throttled"
+    assert "in 0.5 s" in receipts[3]["detail"]
+    assert alices.submit(write(alice, bob))["status"] == "accepted"
+    until(lambda: alices.submit(flood[3])["status"] == "accepted", "that the time is over")
+    monkeypatch.setattr(facts, "BROADCAST_LIMITS", ((3_600.0, 44),))
+    assert alices.submit(flood[4])["status"] == "throttled"
+    assert [bobs.mail()["seq"] for _ in range(5)] == [1, 2, 3, 4, 5]
+
+
+def test_it_gives_a_senders_broadcasts_out_together(
+    log_in: LogIn, alice: Player, bob: Player, arm: Arm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as make a chunk; where one is cut, the next call begins with its rest."""
+    monkeypatch.setattr(fan_out, "CHUNK", 5)
+    members = [bob, make_agent("verified", organisation=alice.organisation)]
+    alices, wires = log_in(alice), [log_in(member) for member in members]
+    left: list[list[int]] = []
+
+    def look(envelope: Envelope) -> None:
+        if envelope.sender_id == alice.id:
+            rows = Envelope.objects.filter(sender_id=alice.id).order_by("judged_at", "id")
+            left.append(sorted(len(row.fan_out or []) for row in rows))
+
+    arm("half_way_through_broadcast", look)
+    letters = [broadcast(alice) for _ in range(4)]
+    alices.send_together(*letters)
+
+    assert {alices.receipt(letter)["status"] for letter in letters} == {"accepted"}
+    for wire in wires:
+        heard = [wire.mail() for _ in letters]
+        assert [frame["seq"] for frame in heard] == [1, 2, 3, 4]
+        assert [frame["ATP"]["messageId"] for frame in heard] == [x.message_id for x in letters]
+    assert left == [[0, 0, 1, 2], [0, 0, 0, 0]]

@@ -19,7 +19,7 @@ import pytest
 from benchmarks.hostile import Memory, attacking
 from messaging import connections, node, sockets
 from messaging.models import Envelope
-from messaging.turns import Turns
+from messaging.turns import NEVER, Turns
 from tests.cast import Player, make_agent, write
 from tests.conftest import LiveHub
 from tests.identities import enrol, player
@@ -127,14 +127,32 @@ def test_it_takes_turns_between_agents() -> None:
         turns.put(f"m{n}", 100)
     turns.put("a0", 100)
 
-    assert turns.take(0.0) == ["m0", "m1", "a0"]
-    turns.charge(1.0, 1.0)
+    first = turns.take(0.0)
+    assert first.items == ["m0", "m1", "a0"]
+    turns.done(first, 1.0, 1.0)
     turns.put("b0", 100)
-    assert turns.take(1.0) == ["b0"]
-    assert turns.take(1.0) == []
+    assert turns.take(1.0).items == ["b0"]
+    assert turns.take(1.0).items == []
     assert 1.0 < turns.next_due() <= 2.0
-    assert turns.take(turns.next_due()) == ["m2", "m3"]
+    assert turns.take(turns.next_due()).items == ["m2", "m3"]
     assert len(turns) == 6
+
+
+def test_nobody_has_part_in_two_batches_at_once() -> None:
+    """Or the second might be judged before the first."""
+    turns: Turns[str] = Turns(most_items=16, most_bytes=10_000, whose=lambda item: item[0])
+    for n in range(4):
+        turns.put(f"a{n}", 100)
+    first = turns.take(0.0)
+    turns.put("b0", 100)
+
+    assert first.items == ["a0", "a1"]
+    assert not turns.holds(2, 0.0)
+    assert turns.take(0.0).items == ["b0"]
+    assert turns.next_due() == NEVER
+    turns.done(first, 0.0, 0.0)
+    assert turns.holds(2, 0.0)
+    assert turns.take(0.0).items == ["a2", "a3"]
 
 
 def test_it_charges_nothing_for_a_few_envelopes_at_a_time() -> None:
@@ -142,14 +160,16 @@ def test_it_charges_nothing_for_a_few_envelopes_at_a_time() -> None:
     turns: Turns[str] = Turns(most_items=256, most_bytes=1_048_576, whose=lambda item: item[0])
     for now in range(20):
         turns.put("a", 1_000)
-        assert turns.take(float(now)) == ["a"]
-        turns.charge(1.0, now + 1.0)
+        batch = turns.take(float(now))
+        assert batch.items == ["a"]
+        turns.done(batch, 1.0, now + 1.0)
 
     for n in range(40):
         turns.put(f"m{n}", 1_000)
-    assert len(turns.take(20.0)) == 32
-    turns.charge(1.0, 21.0)
-    assert turns.take(21.0) == []
+    batch = turns.take(20.0)
+    assert len(batch.items) == 32
+    turns.done(batch, 1.0, 21.0)
+    assert turns.take(21.0).items == []
 
 
 # --- Whole attacks -------------------------------------------------------------------------------

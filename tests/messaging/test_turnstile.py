@@ -50,6 +50,22 @@ def test_one_stranger_enters_at_a_turn(run: Callable[[Any], object]) -> None:
     assert "".join(word[0] for word in happened) == "sisisisisiii"
 
 
+@pytest.mark.parametrize(("seconds", "entered"), [(3_600.0, 1), (0.0, 3)])
+async def test_strangers_rest_while_insiders_wait(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, entered: int
+) -> None:
+    monkeypatch.setattr(turnstile, "REST_SECONDS", seconds)
+    ours = Turnstile()
+    ours.busy = lambda: True
+    happened: list[str] = []
+    for _ in range(3):
+        ours.queue(lambda: happened.append("stranger"))
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+
+    assert len(happened) == entered
+
+
 def test_each_loop_has_a_turnstile_of_its_own() -> None:
     async def ours() -> Turnstile:
         return turnstile.of_running_loop()
