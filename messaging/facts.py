@@ -27,8 +27,8 @@ from registry.trips import Asked, one_trip
 
 CROWDED_CHUNK = 200  # mailboxes of one query; SQLite takes an expression of depth 1,000
 MOST_BROADCASTS = 16  # of one sender that wait to be given to their audiences; then throttled
-BROADCAST_LIMITS = ((1.0, 1_000), (10.0, 10_000))  # seconds, and what a sender's may cost in them
-BROADCAST_COST = 10  # of one, besides a delivery to each recipient
+BROADCAST_LIMITS = ((0.25, 250), (10.0, 10_000))  # seconds, and what a sender's may cost in them
+BROADCAST_COST = 40  # of one, in deliveries, besides those that it makes
 SENDERS_SHARE = 10  # one sender may fill at most a tenth of an inbox (protocol.md, "Frames")
 RATE_FIELDS = {
     "context.messages_per_minute": (timedelta(minutes=1), ("accepted", "denied")),

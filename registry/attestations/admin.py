@@ -16,6 +16,7 @@ from django.urls import URLPattern
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from registry.agents.models import Agent
 from registry.attestations.actions import (
     renew_attestation,
     revoke_attestation,
@@ -114,6 +115,7 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
             title=str(row),
             row=row,
             badge=self.state_badge(row),
+            agent_is_revoked=row.agent.status == Agent.Status.REVOKED,
             may_change=self.has_change_permission(request, row),
         )
 

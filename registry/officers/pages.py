@@ -30,7 +30,10 @@ BY_ENTER = "by_enter"  # the unseen first button of a form, which Enter in a fie
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a decision page asks. `facts` are (label, value) shown above the form."""
+    """What a decision page asks.
+
+    `facts` are (label, value) shown above the form; `alarm` stands in red above everything.
+    """
 
     title: str
     text: str
@@ -39,6 +42,7 @@ class Question:
     facts: Sequence[tuple[str, Any]] = ()
     danger: bool = False
     done: str = "Done."
+    alarm: str = ""
 
 
 class OfficerAdmin(admin.ModelAdmin[Row]):

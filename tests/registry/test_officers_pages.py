@@ -13,7 +13,7 @@ from django.test import Client
 
 from atp.fingerprint import fingerprint
 from atp.keys import PrivateKey
-from registry.agents.actions import issue_enrolment_token
+from registry.agents.actions import issue_enrolment_token, revoke_agent
 from registry.agents.models import Agent, AgentKey, EnrolmentToken, Organisation
 from registry.attestations.models import Attestation
 from registry.issuers.models import Issuer
@@ -147,7 +147,7 @@ def test_it_warns_of_a_token_tried_twice(officer: Client) -> None:
     EnrolmentToken.objects.filter(agent=enrolled.agent).update(misused_at=enrolled.row.enrolled_at)
     assert "tried a second time" in text_of(officer.get(page(enrolled.agent, "change")))
     url = page(enrolled.agent, "keys", enrolled.key.kid, "approve")
-    assert "ATTENTION" in text_of(officer.get(url))
+    assert "tried a second time" in text_of(officer.get(url))
 
 
 def test_it_attests_and_shows_the_score(officer: Client) -> None:
@@ -348,6 +348,17 @@ def test_it_suspends_an_issuer_and_shows_what_that_does(officer: Client) -> None
     assert "issuer may not vouch" in text_of(officer.get(page(agent, "change")))
     post(officer, f"{ADMIN}/issuer/{anchor.pk}/resume/", reason="passed")
     assert "issuer may not vouch" not in text_of(officer.get(page(agent, "change")))
+
+
+def test_it_offers_no_renewal_where_the_agent_is_revoked(officer: Client) -> None:
+    row = attest(active().agent)
+    url = f"{ADMIN}/attestation/{row.jti.replace('_', '_5F')}/change/"
+    before = officer.get(url).content.decode()
+    revoke_agent(row.agent_id, actor=OFFICER, reason="it is part of the play")
+    after = officer.get(url).content.decode()
+
+    assert ("Its agent is revoked" in before, "/renew/" in before) == (False, True)
+    assert ("Its agent is revoked" in after, "/renew/" in after) == (True, False)
 
 
 def test_it_renews_and_revokes_an_attestation(officer: Client) -> None:

@@ -95,13 +95,14 @@ class AgentDecisions(OfficerAdmin[Agent]):
         agent, key = self._key(request, object_id, kid)
         misused = agent.enrolment_tokens.exclude(misused_at=None).exists()
         warning = (
-            " ATTENTION: an enrolment token of this agent was tried a second time. Somebody else"
-            " may have been first."
+            "An enrolment token of this agent was tried a second time. Somebody else may have been"
+            " first: if the fingerprint is not the owner's, refuse the key and issue another token."
         )
         question = Question(
             title=f"Approve the key of {agent.pk}",
             text="Call the owner and compare: upper and lower case matter. From then on whoever"
-            f" holds this key speaks for {agent.pk}.{warning if misused else ''}",
+            f" holds this key speaks for {agent.pk}.",
+            alarm=warning if misused else "",
             button="Approve this key",
             back=self.url("change", agent.pk),
             facts=(
