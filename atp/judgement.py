@@ -188,6 +188,7 @@ class Verdict:
     inputs: scoring.ScoreInputs | None = None
     violation: str = ""
     rule: str = ""
+    retry_after: float | None = None  # seconds, where it is known when trying again can help
 
     @property
     def accepted(self) -> bool:

@@ -15,6 +15,7 @@ from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Now
 
 from atp.envelope import VerifiedEnvelope
+from atp.errors import FlowThrottled
 from atp.judgement import CauseFacts, Chain, Facts, RequestFacts
 from atp.policy import Decision
 from atp.scoring import Profile, ScoreInputs, TrustScore, score
@@ -147,17 +148,16 @@ class BatchFacts:
         hearing = self.members_besides(sender)
         return bool(hearing) and all(self._is_full(sender, a, stream) for a in hearing)
 
-    def broadcasts_too_much(self, verified: VerifiedEnvelope) -> str:
-        """Why this is one broadcast more than may come of its sender now; empty where it is not."""
-        sender = verified.envelope.sender
-        if verified.envelope.target != BROADCAST_TARGET:
-            return ""
+    def broadcast_excess(self, sender: str) -> FlowThrottled | None:
+        """Why another broadcast is more than may come of this sender now, and until when."""
         if self.broadcasting[sender] >= MOST_BROADCASTS:
-            return "wait until your earlier broadcasts have reached their audiences"
+            detail = "wait until your earlier broadcasts have reached their audiences"
+            return FlowThrottled(detail, retry_after=BROADCAST_LIMITS[0][0])
         for seconds, limit in BROADCAST_LIMITS:
             if self.broadcast_costs[sender, seconds] >= limit:
-                return f"your broadcasts made too many deliveries in {seconds:g} s; wait as long"
-        return ""
+                detail = f"your broadcasts cost the hub too much in {seconds:g} s; wait a little"
+                return FlowThrottled(detail, retry_after=seconds / 2)
+        return None
 
     def members_besides(self, sender: str) -> list[str]:
         """The connected agents of this sender's organisation, without itself."""
@@ -380,10 +380,14 @@ def _load_members(facts: BatchFacts, verified: list[VerifiedEnvelope]) -> None:
     senders = {
         v.envelope.sender for v in verified if v.envelope.message_type == MessageType.BROADCAST
     }
-    organisations = {
-        agent.organisation for sender in senders if (agent := facts.view.agent(sender))
-    }
-    if not organisations:
+    if not senders:
+        return
+    pending = Envelope.objects.filter(sender_id__in=senders, fan_out__isnull=False)
+    facts.broadcasting.update(dict(pending.values_list("sender_id").annotate(n=Count("id"))))
+    _load_broadcast_costs(facts, senders)
+    heard = {sender for sender in senders if facts.broadcast_excess(sender) is None}
+    organisations = {agent.organisation for sender in heard if (agent := facts.view.agent(sender))}
+    if not organisations:  # those of the others are refused, whoever would hear them
         return
     rows = Presence.objects.filter(
         agent__organisation__name__in=organisations,
@@ -392,13 +396,10 @@ def _load_members(facts: BatchFacts, verified: list[VerifiedEnvelope]) -> None:
     ).order_by("agent_id")
     for agent_id, organisation in rows.values_list("agent_id", F("agent__organisation__name")):
         facts.members.setdefault(organisation, []).append(agent_id)
-    pending = Envelope.objects.filter(sender_id__in=senders, fan_out__isnull=False)
-    for sender, count in pending.values_list("sender_id").annotate(n=Count("id")):
-        facts.broadcasting[sender] = count
+    for sender in heard:
         for agent_id in facts.members_besides(sender):
-            facts.waiting[agent_id, "mail"] += count
-            facts.waiting_from[agent_id, "mail", sender] += count
-    _load_broadcast_costs(facts, senders)
+            facts.waiting[agent_id, "mail"] += facts.broadcasting[sender]
+            facts.waiting_from[agent_id, "mail", sender] += facts.broadcasting[sender]
 
 
 def _load_broadcast_costs(facts: BatchFacts, senders: set[str]) -> None:

@@ -81,38 +81,46 @@ class Lane(Generic[T]):
         try:
             await asyncio.wait_for(self.settled(), within_seconds)
         except TimeoutError:
-            logger.warning("lane %s stopped with %d items waiting", self.name, len(self))
+            under_way = len(self._under_way)
+            message = "lane %s stopped with %d items waiting and %d batches under way"
+            logger.warning(message, self.name, len(self), under_way)
         if self._task is not None:
             await loops.end([self._task, *self._under_way])
 
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
+        looked_at = clock()
         while True:
-            await self._change()
-            while self._waiting and self._has_place(clock()):
+            await self._change(looked_at)
+            while self._may_begin(looked_at := clock()):
                 if self._linger_seconds:
                     await asyncio.sleep(self._linger_seconds)
-                batch = self._waiting.take(clock())
-                if not batch.items:
+                if not self._begin(looked_at):
                     break
-                task = asyncio.create_task(self._work_off(batch))
-                self._under_way[task] = clock()
 
-    async def _change(self) -> None:
-        """Until something arrives or is done, or what waits is due."""
+    def _begin(self, now: float) -> bool:
+        """Have the next batch handled, if there is one; nothing else holds on to what is in it."""
+        batch = self._waiting.take(now)
+        if batch.items:
+            task = asyncio.create_task(self._work_off(batch))
+            self._under_way[task] = now
+        return bool(batch.items)
+
+    async def _change(self, looked_at: float) -> None:
+        """Until something arrives or is done, or what could not be taken then may be."""
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(self._next_look()):
+            async with asyncio.timeout_at(self._next_look(looked_at)):
                 await self._changed.wait()
         self._changed.clear()
 
-    def _next_look(self) -> float | None:
+    def _next_look(self, looked_at: float) -> float | None:
         if not self._waiting or len(self._under_way) >= self._places:
             return None
-        due = max(self._waiting.next_due(), self._quiet_until())
-        return due if due < NEVER else None
+        looks = [self._waiting.next_due(looked_at), self._quiet_until()]
+        return min((look for look in looks if looked_at < look < NEVER), default=None)
 
-    def _has_place(self, now: float) -> bool:
-        if len(self._under_way) >= self._places:
+    def _may_begin(self, now: float) -> bool:
+        if not self._waiting or len(self._under_way) >= self._places:
             return False
         return now >= self._quiet_until() or self._waiting.holds(CROWD, now)
 

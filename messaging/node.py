@@ -200,6 +200,8 @@ class Node:
             if future.done() and not future.cancelled() and future.exception() is None:
                 self.abandon(future.result())
             raise
+        finally:
+            del future  # with its exception and this frame it would hold the whole socket
 
     def abandon(self, opened: Opened) -> None:
         """Close a session whose agent has gone before it was attached."""

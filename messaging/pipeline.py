@@ -20,6 +20,7 @@ from atp.envelope import Envelope, VerifiedEnvelope, parse_envelope, signature_h
 from atp.errors import ATPError, ClockExpired, FlowThrottled, ReplayConflict
 from atp.judgement import Verdict
 from atp.provenance import entry_kids
+from atp.types import BROADCAST_TARGET
 from messaging import events, failpoints, matches, outcome, telemetry
 from messaging.actions.accept import FINAL, AlreadyJudged, Judged, Stored, store
 from messaging.facts import BatchFacts, Place, ask_places, load_facts, places_of
@@ -216,14 +217,22 @@ def _judge(items: Iterable[Item], facts: BatchFacts) -> None:
     for item in items:  # (6)
         if item.verified is None or item.verdict is not None:
             continue
-        if detail := facts.broadcasts_too_much(item.verified):
-            item.verdict = Verdict("throttled", FlowThrottled.code, detail)
+        if (excess := _excess(item.verified, facts)) is not None:
+            item.verdict = Verdict(
+                "throttled", excess.code, excess.detail, retry_after=excess.retry_after
+            )
             continue
         failpoints.hit("judge", item.verified)
         item.verdict = judgement.judge(item.verified, facts.of(item.verified))
         facts.note_judged(item.agent, item.verdict.status)
         if item.verdict.accepted:
             facts.note_accepted(item.verified)
+
+
+def _excess(verified: VerifiedEnvelope, facts: BatchFacts) -> FlowThrottled | None:
+    """Why a broadcast, and nothing else, has to wait."""
+    envelope = verified.envelope
+    return facts.broadcast_excess(envelope.sender) if envelope.target == BROADCAST_TARGET else None
 
 
 def _judged(item: Item) -> Judged | None:

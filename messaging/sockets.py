@@ -24,6 +24,7 @@ PIECE_BYTES = 8_192  # parsed before what it holds has been taken: a thousand fr
 MOST_FRAGMENTS = 256  # of a message; libraries and proxies send one, or a few of some KiB
 REQUEST_SECONDS = 10.0  # from connecting to the end of a request's head; as long as a handshake
 HEAD_BYTES = 65_536  # of a request
+HEAD_END = b"\r\n\r\n"  # RFC 9112, 2.1
 BODY_SECONDS = 30.0  # from the end of the head; what it may hold is Django's setting
 TOO_LARGE = (
     b"HTTP/1.1 413 Content Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
@@ -48,6 +49,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._extensions: dict[str, Any] = {}  # of its scope, once it has one
         self._most_bytes = self.conn.max_message_size
         self.conn.max_message_size = STRANGER_BYTES
         self._unread = bytearray()
@@ -55,8 +57,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
         if not self.close_sent:
-            extensions = cast(dict[str, Any], self.scope["extensions"])
-            extensions[ADMIT] = self._admit
+            self._extensions = cast(dict[str, Any], self.scope["extensions"])
+            self._extensions[ADMIT] = self._admit
 
     def _admit(self) -> None:
         self.conn.max_message_size = self._most_bytes
@@ -124,8 +126,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             self._patience.cancel()
         self._unread.clear()
         self.conn.parser.close()  # its frame refers to `conn`
-        if self.handshake_initiated:
-            cast(dict[str, Any], self.scope["extensions"]).pop(ADMIT, None)
+        self._extensions.pop(ADMIT, None)
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -134,8 +135,8 @@ class BoundedHttp(HttpToolsProtocol):
     Django would write a body of any size to the disk before a view hears of it.
     """
 
-    _inside = False
     _unheard = b""
+    _mid_request = False
     _patience: asyncio.TimerHandle | None = None
     _in_head = True
     _head_bytes = 0
@@ -144,24 +145,30 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
+        self._turnstile = turnstile.of_running_loop()
         self._expect_request()
 
     def data_received(self, data: bytes) -> None:
-        """What comes first waits for its turn; nothing more is read meanwhile."""
-        if self._inside:
+        """Whoever has asked for something waits for its turn; nothing more is read meanwhile."""
+        if self._mid_request:
             self._hear(data)
             return
         if not self._unheard:
-            self.transport.pause_reading()
-            turnstile.of_running_loop().queue(self._enter)
+            self._expect_request()
         self._unheard += data
+        asked = HEAD_END in self._unheard or not self._unheard[:1].isalpha()
+        if asked:
+            self._stop_waiting()
+            self.transport.pause_reading()
+            self._turnstile.queue(self, self._enter)
+        elif len(self._unheard) > HEAD_BYTES:
+            self.transport.abort()
 
     def _enter(self) -> None:
-        self._inside = True
+        heard, self._unheard = self._unheard, b""
         if not self.transport.is_closing():
             self.transport.resume_reading()
-            self._hear(self._unheard)
-        self._unheard = b""
+            self._hear(heard)
 
     def _hear(self, data: bytes) -> None:
         super().data_received(data)
@@ -171,6 +178,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._mid_request = True
         self._expect_request()
 
     def on_headers_complete(self) -> None:
@@ -197,6 +205,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._stop_waiting()
+        self._mid_request = False
         if not self._refused:
             super().on_message_complete()
 
@@ -205,6 +214,8 @@ class BoundedHttp(HttpToolsProtocol):
         self.parser = cast(Any, None)  # it refers to this protocol, which is not needed any more
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._turnstile.leave(self)
+        self._unheard = b""
         self._stop_waiting()
         super().connection_lost(exc)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -62,13 +63,22 @@ class Turns(Generic[T]):
         self._count += 1
 
     def holds(self, count: int, now: float) -> bool:
-        """Whether so many items could be taken."""
+        """Whether a batch of so many items could be taken."""
         for owner, queue in self._queues.items():
             if self.due(owner) <= now:
-                count -= len(queue)
+                count -= self._share_of(queue, count)
                 if count <= 0:
                     return True
         return False
+
+    def _share_of(self, queue: deque[tuple[T, int]], most: int) -> int:
+        """How many of these items, up to `most`, could have part in one batch."""
+        room, taken = self._share_bytes, 0
+        for _, size in islice(queue, min(most, self._share_items)):
+            if taken and size > room:
+                break
+            room, taken = room - size, taken + 1
+        return taken
 
     def take(self, now: float) -> Batch[T]:
         """The next batch; empty where everybody who has something waits."""
@@ -107,9 +117,9 @@ class Turns(Generic[T]):
             return NEVER
         return self._within_at.get(owner, 0.0) - BURST_SECONDS / MOST_TIME
 
-    def next_due(self) -> float:
-        """When the first of those who have something may have its turn."""
-        return min(map(self.due, self._queues), default=NEVER)
+    def next_due(self, now: float) -> float:
+        """When the next of those who have something, and rest, may have its turn."""
+        return min((due for o in self._queues if (due := self.due(o)) > now), default=NEVER)
 
     def _take_from(self, owner: str, batch: Batch[T], room: int) -> int:
         """Move an owner's share, as far as there is room, into the batch; its bytes."""

@@ -160,7 +160,7 @@ def _insert_envelopes(
     facts: BatchFacts,
     now: datetime,
 ) -> dict[tuple[str, str], int]:
-    """Row ids by (sender, messageId). One sender's ids were looked up in this same lane."""
+    """Row ids by (sender, messageId). A sender has part in one batch, which looked its up."""
     ordered = sorted(final, key=lambda j: (j.message_id or "", j.agent))
     rows = [_envelope_row(batch_id, j, audiences[id(j)], now) for j in ordered]
     inserted = insert_rows(
@@ -332,7 +332,7 @@ def _entry(judged: Judged, facts: BatchFacts) -> EntryDraft:
 
 def _unstored_receipt(judged: Judged) -> dict[str, Any]:
     verdict = judged.verdict
-    retry_after = RETRY_AFTER_SECONDS if verdict.status in {"throttled", "busy"} else None
+    again = RETRY_AFTER_SECONDS if verdict.status in {"throttled", "busy"} else None
     return {
         "session": judged.session,
         **frames.receipt(
@@ -340,6 +340,6 @@ def _unstored_receipt(judged: Judged) -> dict[str, Any]:
             verdict.status,
             code=verdict.code,
             detail=verdict.detail,
-            retry_after=retry_after,
+            retry_after=verdict.retry_after or again,
         ),
     }

@@ -52,7 +52,7 @@ class _Part:
 
 
 def _lock_next() -> Envelope | None:
-    waiting = Envelope.objects.filter(fan_out__isnull=False)
+    waiting = Envelope.objects.filter(fan_out__isnull=False).defer("content")
     free = waiting.select_for_update(skip_locked=True, of=("self",))
     firsts = _first_of_each_sender(waiting)
     return free.filter(pk__in=firsts).order_by("id").first()
@@ -63,6 +63,7 @@ def _lock_behind(first: Envelope) -> list[Envelope]:
     if len(first.fan_out or []) >= CHUNK:
         return []
     waiting = Envelope.objects.filter(fan_out__isnull=False, sender_id=first.sender_id)
+    waiting = waiting.defer("content")
     return _in_order(waiting.exclude(pk=first.pk).select_for_update(of=("self",)))
 
 
@@ -122,6 +123,7 @@ def _news(parts: Sequence[_Part]) -> dict[str, News]:
     entries = entries_of_messages({part.envelope.message_id for part in parts})
     places = load_places({agent for part in parts for agent in part.chunk})
     carried = _carried(parts)
+    contents = dict(Envelope.objects.filter(pk__in=carried).values_list("pk", "content"))
     all_news: dict[str, News] = {}
     for part in parts:
         envelope = part.envelope
@@ -131,7 +133,8 @@ def _news(parts: Sequence[_Part]) -> dict[str, News]:
             if place is None or not place.live:
                 continue
             text = ""
-            if envelope.pk in carried:
+            if envelope.pk in contents:
+                envelope.content = contents[envelope.pk]
                 frame = frames.stored_delivery(envelope, stream="mail", seq=seq, entry=entry)
                 text = frame.decode()
             news = all_news.setdefault(place.channel, News())

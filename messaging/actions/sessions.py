@@ -92,6 +92,10 @@ class _Refused:
     problem: ATPError
     signer: str = ""
 
+    def __post_init__(self) -> None:
+        """Forget where it was raised: those frames hold this, and its socket, until collected."""
+        self.problem.__traceback__ = None
+
 
 @dataclass(frozen=True, slots=True)
 class _Held:

@@ -149,7 +149,7 @@ def test_it_throttles_who_broadcasts_faster_than_it_is_given_out(
     receipts = [alices.receipt(letter) for letter in flood]
 
     assert [r["status"] for r in receipts] == ["accepted"] * 2 + ["throttled"] * 2
-    assert (receipts[3]["code"], receipts[3]["retryAfter"]) == ("flow.throttled", 1.0)
+    assert (receipts[3]["code"], receipts[3]["retryAfter"]) == ("flow.throttled", 0.25)
     assert [bobs.mail()["seq"] for _ in range(2)] == [1, 2]
     assert alices.submit(flood[3])["status"] == "accepted"
 

@@ -133,8 +133,8 @@ def test_it_takes_turns_between_agents() -> None:
     turns.put("b0", 100)
     assert turns.take(1.0).items == ["b0"]
     assert turns.take(1.0).items == []
-    assert 1.0 < turns.next_due() <= 2.0
-    assert turns.take(turns.next_due()).items == ["m2", "m3"]
+    assert 1.0 < turns.next_due(1.0) <= 2.0
+    assert turns.take(turns.next_due(1.0)).items == ["m2", "m3"]
     assert len(turns) == 6
 
 
@@ -149,7 +149,7 @@ def test_nobody_has_part_in_two_batches_at_once() -> None:
     assert first.items == ["a0", "a1"]
     assert not turns.holds(2, 0.0)
     assert turns.take(0.0).items == ["b0"]
-    assert turns.next_due() == NEVER
+    assert turns.next_due(0.0) == NEVER
     turns.done(first, 0.0, 0.0)
     assert turns.holds(2, 0.0)
     assert turns.take(0.0).items == ["a2", "a3"]
