@@ -76,11 +76,12 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """A quarter of a megabyte may come at once; as tiny frames it would become many."""
-        if self._unread or len(data) > PIECE_BYTES:
+        if not self._unread:
+            super().data_received(data[:PIECE_BYTES])
+            data = data[PIECE_BYTES:]
+        if data and self.conn.parser_exc is None:
             self._unread += data
             self._parse_on()
-        else:
-            super().data_received(data)
 
     def _parse_on(self) -> None:
         while self._unread and (self.queue.empty() or self.close_sent):

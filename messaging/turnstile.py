@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Hashable
 from weakref import WeakKeyDictionary
 
-REST_SECONDS = 0.002  # after a stranger, while insiders wait for something
+REST_SECONDS = 0.006  # after a stranger, while insiders wait for something
 LONG_QUEUE = 1_000  # then nobody rests: those outside must get in before they give up
 
 _of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Turnstile] = WeakKeyDictionary()
