@@ -201,9 +201,7 @@ def _make_secret(path: Path, size: int) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
-    except (
-        OSError
-    ) as exc:  # a folder may seem writable, to root on a file system that takes nothing
+    except OSError as exc:  # to root every folder seems writable
         raise ImproperlyConfigured(
             f"The data folder {path.parent} can't be written: {exc.strerror}."
             " Set ATP_DATA_DIR to another one."

@@ -2,7 +2,7 @@
 
 A thousand who ask for something at once would all be served in a single turn, a third of a second
 long, and whoever is inside would wait for its end at each hop that its message makes. One at a
-turn costs the insiders about a millisecond a hop; a hub that has nothing else to do turns so fast
+turn costs the insiders little at each hop; a hub that has nothing else to do turns so fast
 that the strangers lose nothing either.
 """
 
