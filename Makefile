@@ -6,7 +6,7 @@ PROFILE ?= embedded
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
-PACKAGES := manage.py atp atp_site registry messaging tests $(wildcard benchmarks)
+PACKAGES := manage.py atp atp_site registry messaging examples tests $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
 .PHONY: help run run-production demo test lint format bench crash soak
@@ -18,7 +18,7 @@ run: $(VENV)/.runtime ## serve the hub on 127.0.0.1 (ATP_PORT, ATP_DATA_DIR); Ct
 	@exec $(BIN)/python manage.py hub
 
 demo: $(VENV)/.runtime ## a story on the running hub, each agent a process; starts a hub if none runs
-	@exec $(BIN)/python -m atp.examples.story
+	@exec $(BIN)/python -m examples.story
 
 test: $(VENV)/.develop ## all tests; TESTS="tests/site -k lock" runs some
 	@exec $(BIN)/python -m pytest $(TESTS)

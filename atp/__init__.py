@@ -1,9 +1,12 @@
 """Agent Trust Protocol: the protocol core and the agent SDK."""
 
-from atp.agent.frames import Notice, Receipt
-from atp.attestations import VerifiedAttestation, issue_attestation, verify_attestation
 from atp.client import ATPClient
-from atp.envelope import (
+from atp.envelope_shell import ATPEnvelope
+from atp.errors import ATPError
+from atp.memory.transport import InMemoryTransport
+from atp.transports import Transport, WebSocketTransport
+from atp.trust.attestations import VerifiedAttestation, issue_attestation, verify_attestation
+from atp.trust.envelope import (
     Envelope,
     VerifiedEnvelope,
     envelope_from_value,
@@ -13,11 +16,8 @@ from atp.envelope import (
     signature_header,
     verify_envelope,
 )
-from atp.envelope_shell import ATPEnvelope
-from atp.errors import ATPError
-from atp.keys import PrivateKey, PublicKey
-from atp.provenance import AddedEntry, sign_entry, verify_entries
-from atp.transports import InMemoryTransport, Transport, WebSocketTransport
+from atp.trust.keys import PrivateKey, PublicKey
+from atp.trust.provenance import AddedEntry, sign_entry, verify_entries
 from atp.types import (
     DataSensitivity,
     IAgentIdentity,
@@ -33,6 +33,7 @@ from atp.types import (
     TransportType,
     TrustLevel,
 )
+from atp.wire.frames import Notice, Receipt
 
 __all__ = [
     "ATPClient",

@@ -18,19 +18,18 @@ from typing import Any, Final, Self
 
 from atp.agent.courier import Author, Courier
 from atp.agent.dispatch import Dispatcher, Handler, raise_handler_error
-from atp.agent.frames import Notice, Receipt
 from atp.agent.handlers import HANDLERS_RUNNING, HandlerPool, suspended
 from atp.agent.identity_file import read_identity_file
 from atp.agent.options import SendOptions, parse_options
 from atp.agent.receiving import KeyFinder, Received, Verifier, trusted_keys
 from atp.agent.session import Arrived
-from atp.demo.keys import DIRECTORY, DemoKey, read_key
 from atp.envelope_shell import ATPEnvelope
 from atp.errors import KeyMissing, KeyUnacceptable, TrustLevelTooLow, from_code
-from atp.keys import PrivateKey, PublicKey
+from atp.memory.keys import DIRECTORY, DemoKey, read_key
+from atp.memory.transport import InMemoryTransport
 from atp.transports.base import Transport
-from atp.transports.memory import InMemoryTransport
 from atp.transports.websocket import WebSocketTransport
+from atp.trust.keys import PrivateKey, PublicKey
 from atp.types import (
     BROADCAST_TARGET,
     IAgentIdentity,
@@ -40,6 +39,7 @@ from atp.types import (
     TrustLevel,
     check_agent_id,
 )
+from atp.wire.frames import Notice, Receipt
 
 __all__ = ["ATPClient"]
 

@@ -16,17 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from atp.agent.receiving import Received, read_claims, read_token
-from atp.demo.keys import DEMO_HUB_ID, DIRECTORY, DemoKey, read_key
-from atp.demo.trust import believed_score, covers_now
-from atp.envelope import (
-    Envelope,
-    envelope_from_value,
-    new_document,
-    parse_envelope,
-    sign_envelope,
-    signature_header,
-    verify_signature,
-)
 from atp.errors import (
     ATPError,
     AttestationExpired,
@@ -36,10 +25,20 @@ from atp.errors import (
     SignatureMissing,
     TrustLevelTooLow,
 )
-from atp.keys import PrivateKey, PublicKey
-from atp.provenance import sign_entry
-from atp.signing import read_header
-from atp.timestamps import format_timestamp
+from atp.memory.keys import DEMO_HUB_ID, DIRECTORY, DemoKey, read_key
+from atp.memory.trust import believed_score, covers_now
+from atp.trust.envelope import (
+    Envelope,
+    envelope_from_value,
+    new_document,
+    parse_envelope,
+    sign_envelope,
+    signature_header,
+    verify_signature,
+)
+from atp.trust.keys import PrivateKey, PublicKey
+from atp.trust.provenance import sign_entry
+from atp.trust.signing import read_header
 from atp.types import (
     BROADCAST_TARGET,
     IAgentIdentity,
@@ -50,6 +49,7 @@ from atp.types import (
     MessageType,
     TrustLevel,
 )
+from atp.wire.timestamps import format_timestamp
 
 __all__ = ["ATPEnvelope"]
 

@@ -19,8 +19,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "atp_site.settings")
 django.setup()
 
 from atp_site import tracing  # noqa: E402  # models need the apps to be ready
-from messaging import node  # noqa: E402
-from messaging.routing import websocket_urlpatterns  # noqa: E402
+from messaging.node import node  # noqa: E402
+from messaging.wire.routing import websocket_urlpatterns  # noqa: E402
 
 logger = logging.getLogger(__name__)
 

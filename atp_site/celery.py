@@ -46,9 +46,9 @@ def begin_traces(**_: Any) -> None:
 
 @worker_process_init.connect
 def settle_heap(**_: Any) -> None:
-    from messaging import heap
+    from messaging.process import gc_settings
 
-    heap.settle()
+    gc_settings.settle()
 
 
 @worker_process_shutdown.connect
@@ -61,6 +61,6 @@ def end_traces(**_: Any) -> None:
 @task_postrun.connect
 def mend_connections(**_: Any) -> None:
     """Get over a database that was away, also in the thread of an embedded beat."""
-    from messaging.threads import mend_connections as mend  # its settings are loaded by now
+    from registry.storage.threads import mend_connections as mend  # its settings are loaded by now
 
     mend()

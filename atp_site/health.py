@@ -19,9 +19,9 @@ from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from messaging import node
 from messaging.health.looks import Look
 from messaging.health.state import Part, State, Status, is_silent, state_of_hub
+from messaging.node import node
 from registry.api.auth import ProblemView
 
 MAY_SEE_DETAILS = "messaging.view_process"

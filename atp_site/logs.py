@@ -7,7 +7,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from messaging import correlation
+from messaging.telemetry import correlation
 
 FORMATS = {"line": "atp_site.logs.LineFormatter", "json": "atp_site.logs.JsonFormatter"}
 IDS = ("session", "batch", "messageId", "entry", "envelopes")  # that a record may bring itself

@@ -19,7 +19,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from messaging import instruments, node, telemetry
+from messaging.node import node
+from messaging.telemetry import instruments, telemetry
 from registry.trail.models import RefusalCount
 
 ANSWER_SECONDS = 1.0  # for broker and database; a scrape must not hang on what it tells of

@@ -104,7 +104,7 @@ CHANNEL_LAYERS = {"default": engines.channel_layer(_redis_url)}
 
 CELERY_BROKER_URL = engines.broker(_broker_url)
 CELERY_TASK_ALWAYS_EAGER = not _broker_url
-# Of a node; half of them for small ones (messaging/lanes.py). Verifying and writing let the
+# Of a node; half of them for small ones (messaging/node/lanes.py). Verifying and writing let the
 # interpreter's lock go, so two carry 1.7 times what one does within one process of two cores.
 ATP_BATCHES_UNDER_WAY = 4 if _broker_url else 2
 CELERY_TASK_DEFAULT_QUEUE = "atp"
@@ -125,7 +125,7 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a broker may be away for longer than a hundred tries
 CELERY_BROKER_TRANSPORT_OPTIONS = engines.broker_options(CELERY_BROKER_URL)
 CELERY_TIMEZONE = "UTC"
-CELERY_BEAT_SCHEDULER = "messaging.beat:LastingScheduler"
+CELERY_BEAT_SCHEDULER = "messaging.periodic.beat:LastingScheduler"
 _beat_seconds = {
     "messaging.tasks.sweep": 5,
     "messaging.tasks.credit_traffic": 15,

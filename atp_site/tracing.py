@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core import checks
 
-from messaging import telemetry
+from messaging.telemetry import telemetry
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -8,7 +8,7 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from atp_site import health, metrics
-from registry.officers.login import officer_login
+from registry.admin.officers.login import officer_login
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),

@@ -26,9 +26,9 @@ from urllib.parse import urlsplit
 from websockets.exceptions import ConnectionClosed
 
 from atp import IAgentIdentity, MessageType
-from atp.agent.frames import serialize_ack
-from atp.envelope import new_document, sign_envelope
 from atp.errors import ATPError
+from atp.trust.envelope import new_document, sign_envelope
+from atp.wire.frames import serialize_ack
 from benchmarks.lean import LeanSocket, log_in_all, upgrade_request
 from benchmarks.load import SEQ, Identity, connect, load_identities
 

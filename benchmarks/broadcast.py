@@ -18,8 +18,8 @@ from pathlib import Path
 import uvloop
 
 from atp import IAgentIdentity, MessageType
-from atp.agent.frames import serialize_ack
-from atp.envelope import new_document, sign_envelope
+from atp.trust.envelope import new_document, sign_envelope
+from atp.wire.frames import serialize_ack
 from benchmarks.lean import LeanSocket, log_in, log_in_all, spread
 from benchmarks.load import LIFETIME_SECONDS, Identity, load_identities
 

@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 from django.conf import settings
 from django.db import models, transaction
 
-from atp.attestations import Status, issue_attestation, trust_mark_type
-from atp.keys import PrivateKey
+from atp.trust.attestations import Status, issue_attestation, trust_mark_type
+from atp.trust.keys import PrivateKey
 from atp.types import TrustLevel
+from registry.attestations.status_list import STATUS_INDICES
 from registry.hub.actions import bump_epoch
 from registry.issuers.actions import signing_key
 from registry.issuers.models import Issuer
 from registry.issuers.querysets import agent_url, issuer_url, status_list_url
-from registry.issuers.status_list import STATUS_INDICES
 from registry.models import Agent, AgentKey, Attestation, Score
 
 Row = TypeVar("Row", bound=models.Model)

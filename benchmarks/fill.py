@@ -84,7 +84,7 @@ def _hurry() -> None:
 
 
 def _original() -> _Original:
-    from messaging.actions.accept import ENVELOPE_COLUMNS
+    from messaging.judging.accept import ENVELOPE_COLUMNS
     from messaging.models import Envelope
     from registry.trail.actions import EntryDraft
     from registry.trail.kinds import Kind
@@ -124,7 +124,7 @@ def _pairs(agents: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _letter(original: _Original, sender: str, recipient: str) -> _Letter:
-    from atp.canonical import sha256_b64url
+    from atp.wire.canonical import sha256_b64url
 
     old = original.columns
     message_id = str(uuid.uuid4())
@@ -138,10 +138,10 @@ def _store(original: _Original, letters: Sequence[_Letter], judged_at: datetime)
     """One transaction, rows in the order of `messaging.actions.accept`, the trail last."""
     from django.db import transaction
 
-    from messaging.actions.accept import DELIVERY_COLUMNS, ENVELOPE_COLUMNS
-    from messaging.actions.mailboxes import give_places
+    from messaging.judging.accept import DELIVERY_COLUMNS, ENVELOPE_COLUMNS
+    from messaging.mail.mailboxes import give_places
     from messaging.models import Delivery, Envelope
-    from registry.bulk import insert_rows
+    from registry.storage.bulk import insert_rows
     from registry.trail.actions import MOST_ENTRIES, append
 
     expires_at = judged_at + LIFETIME

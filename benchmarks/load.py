@@ -23,9 +23,9 @@ import uvloop
 import websockets
 
 from atp import IAgentIdentity, MessageType, PrivateKey, PublicKey
-from atp.agent.frames import Welcome, serialize_ack, serialize_messages
 from atp.agent.handshake import Handshake
-from atp.envelope import new_document, sign_envelope
+from atp.trust.envelope import new_document, sign_envelope
+from atp.wire.frames import Welcome, serialize_ack, serialize_messages
 
 SUBPROTOCOL = "atp.v1"
 ENVELOPE_BYTES = 800

@@ -24,7 +24,7 @@ LIFETIME_SECONDS = 3600
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "atp_site.settings")
     django.setup()
-    from messaging import pipeline
+    from messaging.judging import pipeline
 
     identities = load_identities(Path(sys.argv[1]))
     sessions = _open_sessions([i.agent for i in identities])
@@ -43,11 +43,11 @@ def _open_sessions(agents: list[str]) -> dict[str, str]:
     """Sessions on a node of our own, so that nothing is fenced off."""
     from django.utils import timezone
 
-    from messaging.actions import nodes
     from messaging.models import Presence, Session
+    from messaging.sessions import leases
 
     node = uuid.uuid4()
-    nodes.take(node, "bench", "bench.node")
+    leases.take(node, "bench", "bench.node")
     sessions = {agent: str(uuid.uuid4()) for agent in agents}
     now = timezone.now()
     Session.objects.bulk_create(
@@ -64,7 +64,7 @@ def _open_sessions(agents: list[str]) -> dict[str, str]:
 
 def _batch(identities: list[Identity], sessions: dict[str, str]) -> dict[str, object]:
     from atp import IAgentIdentity, MessageType
-    from atp.envelope import new_document, sign_envelope
+    from atp.trust.envelope import new_document, sign_envelope
 
     half = len(identities) // 2
     frames = []

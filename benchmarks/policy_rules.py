@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from atp.policy import BASELINE, Decision, PolicySet, compile_policies, evaluate
+from atp.judging.policy import BASELINE, Decision, PolicySet, compile_policies, evaluate
 
 MESSAGES = 20_000
 RULES = 100

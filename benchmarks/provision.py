@@ -72,9 +72,9 @@ def _issuer(slug: str) -> Any:
 
 
 def _enrol(agent_id: str, organisation: Any, folder: Path, level: str, issuer: Any) -> Path:
-    from atp import tokens
-    from atp.canonical import sha256_b64url
-    from atp.keys import PrivateKey
+    from atp.trust import tokens
+    from atp.trust.keys import PrivateKey
+    from atp.wire.canonical import sha256_b64url
     from registry.agents.actions.enrolment import enrol_key, issue_enrolment_token
     from registry.agents.actions.keys import approve_key
     from registry.agents.actions.life import register_agent
@@ -109,7 +109,7 @@ def _enrol(agent_id: str, organisation: Any, folder: Path, level: str, issuer: A
 def _write(agent_id: str, key: object, folder: Path) -> Path:
     from django.conf import settings
 
-    from atp.keys import PrivateKey
+    from atp.trust.keys import PrivateKey
     from registry.hub.actions import hub_id, session_key
 
     assert isinstance(key, PrivateKey)

@@ -6,7 +6,7 @@ import time
 import uuid
 
 from atp import IAgentIdentity, MessageType, PrivateKey
-from atp.envelope import new_document, parse_envelope, sign_envelope, verify_envelope
+from atp.trust.envelope import new_document, parse_envelope, sign_envelope, verify_envelope
 from benchmarks.report import Figure
 from benchmarks.run import Run
 from benchmarks.yardsticks import rate

@@ -11,8 +11,9 @@ class MessagingConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from messaging import presence, tasks  # noqa: F401  # a task is known once imported
-        from messaging.health import signs  # noqa: F401  # listens to Celery, as recording does
+        from messaging import tasks  # noqa: F401  # a task is known once imported
+        from messaging.sessions import presence  # a task is known once imported
+        from messaging.telemetry import signs  # noqa: F401  # listens to Celery, as recording does
         from registry import hooks
 
         hooks.fill(close_sockets=presence.close_sockets, online_agents=presence.online_agents)

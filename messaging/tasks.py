@@ -11,15 +11,17 @@ from celery import shared_task
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
 
-from messaging import correlation, events, pipeline, telemetry
-from messaging.actions.fan_out import fan_out_next
-from messaging.actions.forgetting import forget_batches_and_counters
-from messaging.actions.held import settle_held
-from messaging.actions.mailboxes import credit_good_traffic
-from messaging.actions.sessions import close_sessions_of_dead_nodes
-from messaging.actions.withhold import expire
-from messaging.news import News
+from messaging.judging import pipeline
+from messaging.layer import events
+from messaging.layer.news import News
+from messaging.mail.fan_out import fan_out_next
+from messaging.mail.held import settle_held
+from messaging.mail.mailboxes import credit_good_traffic
+from messaging.mail.retention import forget_batches_and_counters
+from messaging.mail.withhold import expire
 from messaging.periodic import recording
+from messaging.sessions.sessions import close_sessions_of_dead_nodes
+from messaging.telemetry import correlation, telemetry
 from registry.trail.actions import EpochMoved
 
 logger = logging.getLogger(__name__)

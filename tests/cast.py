@@ -15,18 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from atp import tokens
-from atp.canonical import sha256_b64url
-from atp.envelope import (
-    Envelope,
-    new_document,
-    parse_envelope,
-    sign_envelope,
-    signing_claims,
-)
-from atp.keys import PrivateKey, PublicKey
-from atp.timestamps import format_timestamp
+from atp.trust import tokens
+from atp.trust.envelope import Envelope, new_document, parse_envelope, sign_envelope, signing_claims
+from atp.trust.keys import PrivateKey, PublicKey
 from atp.types import DataSensitivity, IAgentIdentity, IPolicyContext, MessageType
+from atp.wire.canonical import sha256_b64url
+from atp.wire.timestamps import format_timestamp
 from registry.agents.actions import (
     approve_key,
     create_organisation,

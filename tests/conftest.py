@@ -97,7 +97,7 @@ def django_db_setup(
 @pytest.fixture(scope="session")
 def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """The test database, migrated, with the hub's own row and keys."""
-    from registry.hub.actions import ensure_hub
+    from registry.bootstrap import ensure_hub
 
     with django_db_blocker.unblock():
         ensure_hub()
@@ -107,7 +107,7 @@ def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def hub(database: None) -> Iterator[LiveHub]:
     """The project's ASGI application on a real uvicorn, on a free port of the loopback."""
-    from messaging.serve import server_config
+    from messaging.process.serve import server_config
 
     listener = socket.create_server(("127.0.0.1", 0))
     with closing(listener):

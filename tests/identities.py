@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from atp.keys import PrivateKey, PublicKey
+from atp.trust.keys import PrivateKey, PublicKey
 from tests.cast import Player
 from tests.processes import HubProcess, hub_environment
 from tests.sources import ROOT

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("atp", "registry", "messaging", "atp_site", "benchmarks", "tests")
+PACKAGES = ("atp", "registry", "messaging", "atp_site", "examples", "benchmarks", "tests")
 
 
 def python_files(*packages: str) -> list[Path]:

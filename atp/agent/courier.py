@@ -16,18 +16,18 @@ from typing import Any, Final
 
 from atp.agent.dispatch import current_cause
 from atp.agent.exchanges import Exchange, Exchanges
-from atp.agent.frames import Gone, Notice, Receipt, Withheld
 from atp.agent.link import Link
 from atp.agent.options import SendOptions
 from atp.agent.receiving import Received, Verifier
 from atp.agent.session import AgentSession, Answered, Arrived, Event, Expected
-from atp.envelope import envelope_from_value, new_document, parse_envelope, sign_envelope
 from atp.errors import ATPError, SessionClosed, from_code
-from atp.keys import PrivateKey
-from atp.timestamps import format_timestamp
-from atp.tokens import MESSAGE_MAX_LIFE_SECONDS
 from atp.transports.base import Login, Transport
+from atp.trust.envelope import envelope_from_value, new_document, parse_envelope, sign_envelope
+from atp.trust.keys import PrivateKey
+from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS
 from atp.types import IAgentIdentity, IPolicyContext, MessageType, TrustLevel
+from atp.wire.frames import Gone, Notice, Receipt, Withheld
+from atp.wire.timestamps import format_timestamp
 
 __all__ = ["Author", "Courier"]
 

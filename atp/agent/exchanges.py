@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from atp.agent.frames import Notice, Receipt
 from atp.agent.outbox import TRY_AGAIN
 from atp.agent.receiving import Received
 from atp.agent.session import Answered
 from atp.errors import ATPError, FlowTimeout, FlowWindow, PolicyHeld, from_code
+from atp.wire.frames import Notice, Receipt
 
 __all__ = ["Exchange", "Exchanges"]
 

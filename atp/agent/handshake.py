@@ -6,15 +6,6 @@ learnt at enrolment proves itself over the agent's nonce.
 
 from __future__ import annotations
 
-from atp import tokens
-from atp.agent.frames import (
-    Challenge,
-    Failure,
-    Frame,
-    Welcome,
-    parse_message,
-    serialize_authenticate,
-)
 from atp.errors import (
     ATPError,
     KeyMissing,
@@ -25,8 +16,17 @@ from atp.errors import (
     excerpt,
     from_code,
 )
-from atp.keys import PrivateKey, PublicKey
-from atp.signing import read_header
+from atp.trust import tokens
+from atp.trust.keys import PrivateKey, PublicKey
+from atp.trust.signing import read_header
+from atp.wire.frames import (
+    Challenge,
+    Failure,
+    Frame,
+    Welcome,
+    parse_message,
+    serialize_authenticate,
+)
 
 __all__ = ["Handshake", "first_frame"]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from atp.canonical import parse
 from atp.errors import ATPError, KeyMissing, KeyUnknown, MalformedDocument
-from atp.keys import PrivateKey, PublicKey
+from atp.trust.keys import PrivateKey, PublicKey
 from atp.types import check_agent_id
+from atp.wire.canonical import parse
 
 __all__ = ["IdentityFile", "read_identity_file"]
 

@@ -13,8 +13,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from atp.agent.frames import ANSWERS, MAIL, Stream, serialize_ack
 from atp.errors import SessionTransport
+from atp.wire.frames import ANSWERS, MAIL, Stream, serialize_ack
 
 __all__ = ["Inbox"]
 

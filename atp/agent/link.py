@@ -15,7 +15,6 @@ from contextlib import suppress
 from secrets import SystemRandom
 from typing import Final
 
-from atp.agent.frames import Failure, Welcome
 from atp.agent.session import AgentSession, Event
 from atp.errors import (
     ATPError,
@@ -30,6 +29,7 @@ from atp.errors import (
     from_code,
 )
 from atp.transports.base import Connection, Login, Transport
+from atp.wire.frames import Failure, Welcome
 
 __all__ = ["Link"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from atp.errors import MalformedDocument, MalformedError, excerpt
-from atp.tokens import MESSAGE_MAX_LIFE_SECONDS
+from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS
 from atp.types import DataSensitivity, IPolicyContext, IProvenanceEntry, TrustLevel
 
 __all__ = ["SendOptions", "parse_options"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from atp.agent.frames import Receipt
+from atp.wire.frames import Receipt
 
 __all__ = ["Outbox"]
 

@@ -11,9 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from atp.agent.frames import Delivery
-from atp.canonical import b64url_decode, parse
-from atp.envelope import Envelope, envelope_from_value, signature_header, verify_claims
 from atp.errors import (
     KeyUnknown,
     MalformedToken,
@@ -22,11 +19,14 @@ from atp.errors import (
     SignatureMissing,
     excerpt,
 )
-from atp.keys import PublicKey
-from atp.signing import verify
-from atp.timestamps import parse_timestamp
-from atp.tokens import MESSAGE_MAX_LIFE_SECONDS, Kind, check_times
+from atp.trust.envelope import Envelope, envelope_from_value, signature_header, verify_claims
+from atp.trust.keys import PublicKey
+from atp.trust.signing import verify
+from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS, Kind, check_times
 from atp.types import BROADCAST_TARGET
+from atp.wire.canonical import b64url_decode, parse
+from atp.wire.frames import Delivery
+from atp.wire.timestamps import parse_timestamp
 
 __all__ = ["KeyFinder", "Received", "Verifier", "read_claims", "read_token", "trusted_keys"]
 

@@ -11,7 +11,12 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from atp.agent.frames import (
+from atp.agent.inbox import Inbox
+from atp.agent.outbox import Outbox
+from atp.agent.receiving import Received, Verifier
+from atp.errors import ATPError, MalformedFrame, SessionTransport
+from atp.types import MessageType
+from atp.wire.frames import (
     MAIL,
     Delivery,
     Failure,
@@ -24,11 +29,6 @@ from atp.agent.frames import (
     parse_message,
     serialize_messages,
 )
-from atp.agent.inbox import Inbox
-from atp.agent.outbox import Outbox
-from atp.agent.receiving import Received, Verifier
-from atp.errors import ATPError, MalformedFrame, SessionTransport
-from atp.types import MessageType
 
 __all__ = ["AgentSession", "Answered", "Arrived", "Event", "Expected"]
 

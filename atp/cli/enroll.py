@@ -22,8 +22,6 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from atp import tokens
-from atp.canonical import parse, sha256_b64url
 from atp.cli.key_files import read_key, undone_on, write_key, write_private
 from atp.errors import (
     ATPError,
@@ -39,9 +37,11 @@ from atp.errors import (
     excerpt,
     from_code,
 )
-from atp.fingerprint import fingerprint
-from atp.keys import ALGORITHMS, PrivateKey, PublicKey
+from atp.trust import tokens
+from atp.trust.fingerprint import fingerprint
+from atp.trust.keys import ALGORITHMS, PrivateKey, PublicKey
 from atp.types import check_agent_id
+from atp.wire.canonical import parse, sha256_b64url
 
 __all__ = ["add_to", "run"]
 

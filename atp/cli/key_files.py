@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from atp.errors import KeyInUse, KeyMissing
-from atp.keys import PrivateKey
+from atp.trust.keys import PrivateKey
 
 __all__ = ["read_key", "undone_on", "write_key", "write_private"]
 

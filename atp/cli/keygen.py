@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from atp.cli.key_files import write_key
-from atp.fingerprint import fingerprint
-from atp.keys import ALGORITHMS, PrivateKey
+from atp.trust.fingerprint import fingerprint
+from atp.trust.keys import ALGORITHMS, PrivateKey
 
 __all__ = ["add_to", "run"]
 

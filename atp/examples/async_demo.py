@@ -16,10 +16,10 @@ from typing import Any, Final
 from atp.client import ATPClient
 from atp.envelope_shell import ATPEnvelope
 from atp.errors import ATPError, FlowTimeout, HandlerFailed, RecipientUnavailable, TrustLevelTooLow
-from atp.keys import PrivateKey
-from atp.timestamps import format_timestamp
-from atp.transports.memory import InMemoryTransport
+from atp.memory.transport import InMemoryTransport
+from atp.trust.keys import PrivateKey
 from atp.types import IAgentIdentity, IAttestation, TrustLevel
+from atp.wire.timestamps import format_timestamp
 
 __all__ = ["main"]
 

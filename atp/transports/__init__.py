@@ -1,7 +1,6 @@
-"""What carries an agent's frames: within the process, or to a hub."""
+"""What carries an agent's frames to a hub; within one process it is `atp.memory`."""
 
 from atp.transports.base import Connection, Login, Transport
-from atp.transports.memory import InMemoryTransport
 from atp.transports.websocket import WebSocketTransport
 
-__all__ = ["Connection", "InMemoryTransport", "Login", "Transport", "WebSocketTransport"]
+__all__ = ["Connection", "Login", "Transport", "WebSocketTransport"]

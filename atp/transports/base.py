@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from atp.agent.frames import Welcome
-from atp.keys import PrivateKey
+from atp.trust.keys import PrivateKey
 from atp.types import IAgentIdentity, TransportType, TrustLevel
+from atp.wire.frames import Welcome
 
 __all__ = ["Clock", "Connection", "Login", "Transport"]
 

@@ -22,9 +22,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from websockets.typing import Subprotocol
 
-from atp.agent.frames import MESSAGE_MAX_BYTES
 from atp.agent.handshake import Handshake
-from atp.demo.keys import DemoKey
 from atp.errors import (
     BY_CODE,
     KeyUnacceptable,
@@ -34,9 +32,11 @@ from atp.errors import (
     excerpt,
     from_code,
 )
-from atp.keys import PublicKey
+from atp.memory.keys import DemoKey
 from atp.transports.base import Clock, Connection, Login, Transport
+from atp.trust.keys import PublicKey
 from atp.types import TransportType
+from atp.wire.frames import MESSAGE_MAX_BYTES
 
 __all__ = ["WebSocketTransport"]
 

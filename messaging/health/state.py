@@ -22,8 +22,6 @@ from typing import Any, TypeVar
 from django.conf import settings
 from django.db import connection
 
-from messaging import node
-from messaging.beat import embedded_beat_lives
 from messaging.health.looks import LOOK_SECONDS, Look
 from messaging.health.models import Process
 from messaging.health.services import (
@@ -33,6 +31,8 @@ from messaging.health.services import (
     look_at_database,
     look_at_layer,
 )
+from messaging.node import node
+from messaging.periodic.beat import embedded_beat_lives
 from messaging.periodic.failures import without_place
 from messaging.periodic.schedule import Scheduled, scheduled_tasks
 

@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 from kombu.exceptions import OperationalError
 
 from atp.errors import FlowBusy
-from messaging import events
+from messaging.layer import events
 from messaging.models import Node
 from messaging.periodic.models import BackgroundTask, Outcome, TaskRun
 from messaging.periodic.schedule import LOST_AFTER, every_seconds

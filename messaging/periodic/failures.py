@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
-from atp.canonical import b64url
+from atp.wire.canonical import b64url
 from messaging.periodic.models import ERROR_MAX_CHARS
 
 MESSAGE_MAX_CHARS = 250

@@ -18,7 +18,7 @@ from django.db import transaction
 from messaging.periodic import actions
 from messaging.periodic.failures import in_words
 from messaging.periodic.schedule import every_seconds
-from messaging.threads import mend_connections
+from registry.storage.threads import mend_connections
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from rest_framework.parsers import BaseParser
 
-from atp.canonical import parse
 from atp.errors import MalformedTooLarge
+from atp.wire.canonical import parse
 
 BODY_MAX_BYTES = 65_536  # of a call of the registry; none needs more than a key and a token
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from django.urls import path
 
-from registry.agents.api import AgentDetailView, AgentListView, EnrolView
-from registry.hub.api import HubView
-from registry.issuers.api import IssuerKeysView, StatusListView
-from registry.trail.api import urlpatterns as provenance
+from registry.api.agents import AgentDetailView, AgentListView, EnrolView
+from registry.api.hub import HubView
+from registry.api.issuers import IssuerKeysView, StatusListView
+from registry.api.trail.views import urlpatterns as provenance
 
 urlpatterns = [
     path("hub", HubView.as_view(), name="hub"),

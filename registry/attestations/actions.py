@@ -16,16 +16,6 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 
-from atp.attestations import (
-    Status,
-    VerifiedAttestation,
-    trust_mark_type,
-    uncovered,
-    verify_attestation,
-)
-from atp.attestations import (
-    issue_attestation as sign_attestation,
-)
 from atp.errors import (
     ATPError,
     AttestationExpired,
@@ -40,18 +30,26 @@ from atp.errors import (
     excerpt,
     from_code,
 )
-from atp.keys import PublicKey
-from atp.signing import read_header
+from atp.trust.attestations import (
+    Status,
+    VerifiedAttestation,
+    trust_mark_type,
+    uncovered,
+    verify_attestation,
+)
+from atp.trust.attestations import issue_attestation as sign_attestation
+from atp.trust.keys import PublicKey
+from atp.trust.signing import read_header
 from atp.types import TrustLevel
 from registry.agents.actions.life import check_capabilities, enter, lock_agent
 from registry.agents.models import Agent, AgentKey
 from registry.attestations.models import Attestation
-from registry.attestations.standing import issuer_standings
+from registry.attestations.status_list import STATUS_INDICES
 from registry.hub.actions import bump_epoch
 from registry.issuers.actions import REVOKED_KEY_FAULT, signing_key
 from registry.issuers.models import Issuer, IssuerKey
 from registry.issuers.querysets import agent_url, issuer_url, status_list_url
-from registry.issuers.status_list import STATUS_INDICES
+from registry.issuers.standing import issuer_standings
 from registry.officers.actor import Actor
 from registry.officers.reason import REASON_MAX_CHARS, check_reason
 from registry.scores.actions import restate

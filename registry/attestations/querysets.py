@@ -11,7 +11,7 @@ from django.db import models
 
 from atp.errors import AttestationRevoked
 from registry.attestations.models import Attestation
-from registry.attestations.standing import issuer_standings
+from registry.issuers.standing import issuer_standings
 
 
 class AttestationQuerySet(models.QuerySet[Attestation]):

@@ -7,9 +7,10 @@ import time
 from celery import shared_task
 
 from registry.attestations.actions import enter_expired, verify_stored
+from registry.issuers.events import VERIFY
 
 
-@shared_task(name="registry.verify_attestations", ignore_result=True)
+@shared_task(name=VERIFY, ignore_result=True)
 def verify_attestations(issuer_id: int | None = None) -> None:
     """Verify what is stored again, all of it or one issuer's, and enter what has run out."""
     after: str | None = ""

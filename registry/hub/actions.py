@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import secrets
 import threading
 from collections.abc import Mapping
 
@@ -11,49 +9,18 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from atp.keys import PrivateKey
-from registry import keyring
+from atp.trust.keys import PrivateKey
+from registry.hub import keyring
 from registry.hub.models import Hub, HubKey
-from registry.hub.pseudonyms import keep_pseudonym_key
-from registry.officers.groups import ensure_groups
-
-logger = logging.getLogger(__name__)
-
-HUB_ID_BYTES = 8  # random per installation, so that a proof for one hub is none for another
 
 
 class HubMissing(Exception):
-    """The database has no hub row: `ensure_hub` was not called, or the wrong database is used."""
+    """The database has no hub row: `registry.bootstrap.ensure_hub` makes it."""
 
 
 _lock = threading.Lock()
 _hub_id: str | None = None
 _private_keys: dict[str, PrivateKey] = {}
-
-
-def ensure_hub() -> Hub:
-    """The hub, made with its keys where this database has none; changes nothing a second time.
-
-    A new one begins with an organisation and a trust anchor of its own, which officers may revoke.
-    """
-    from registry.hub.furnishing import furnish  # its actions need bump_epoch
-
-    with transaction.atomic():
-        made = {"hub_id": f"hub-{secrets.token_hex(HUB_ID_BYTES)}"}
-        # The row's lock makes nodes that start together do the rest one after another.
-        hub, created = Hub.objects.select_for_update().get_or_create(
-            pk=Hub.SINGLETON_ID, defaults=made
-        )
-        keep_pseudonym_key(hub, new=created)
-        for purpose in HubKey.Purpose.values:
-            if not HubKey.objects.filter(purpose=purpose, retired_at=None).exists():
-                add_key(hub, purpose)
-        ensure_groups()
-        if created:
-            furnish(hub)
-    if created:
-        logger.info("this hub is %s", hub.hub_id)
-    return hub
 
 
 def bump_epoch() -> None:

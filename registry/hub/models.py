@@ -31,7 +31,7 @@ class Hub(models.Model):
 
 
 class HubKey(models.Model):
-    """A key of the hub, one purpose each; the private half is encrypted (registry/keyring.py).
+    """A key of the hub, one purpose each; the private half is encrypted (registry/hub/keyring.py).
 
     A retired one has no private half any more. `succession` is its last word, an
     `atp-successor+jwt` that names the key after it; empty where it was compromised.

@@ -6,7 +6,7 @@ import secrets
 
 from django.conf import settings
 
-from registry import keyring
+from registry.hub import keyring
 from registry.hub.models import Hub
 
 SECRET_BYTES = 32

@@ -15,7 +15,6 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from atp.capabilities import check_pattern
 from atp.errors import (
     AttestationIssuer,
     AttestationLimit,
@@ -25,13 +24,14 @@ from atp.errors import (
     MalformedDocument,
     excerpt,
 )
-from atp.keys import PrivateKey, PublicKey
-from registry import keyring
-from registry.attestations.events import enqueue_verification_on_commit
-from registry.attestations.standing import narrowing_fault
+from atp.trust.capabilities import check_pattern
+from atp.trust.keys import PrivateKey, PublicKey
+from registry.hub import keyring
 from registry.hub.actions import bump_epoch
+from registry.issuers.events import enqueue_verification_on_commit
 from registry.issuers.models import Issuer, IssuerKey
 from registry.issuers.querysets import signing_key_row
+from registry.issuers.standing import narrowing_fault
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
 from registry.scores.events import enqueue_refresh_on_commit

@@ -4,9 +4,9 @@ from typing import Any
 
 from django.db import migrations
 
-from atp.canonical import digest
-from atp.policy import BASELINE
-from atp.scoring import DEFAULT_PROFILE
+from atp.wire.canonical import digest
+from atp.judging.policy import BASELINE
+from atp.judging.scoring import DEFAULT_PROFILE
 from registry.policies.documents import normalise
 
 REASON = "shipped with the hub"

@@ -10,8 +10,8 @@ from typing import Any
 
 from django.db import transaction
 
-from atp.canonical import b64url
 from atp.errors import MalformedDocument
+from atp.wire.canonical import b64url
 from registry.officers.actor import Actor, pseudonym
 from registry.officers.models import ApiToken
 from registry.trail.actions import EntryDraft, append

@@ -9,9 +9,9 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Max
 
-from atp.canonical import digest
 from atp.errors import MalformedDocument, excerpt
-from atp.policy import compile_policies
+from atp.judging.policy import compile_policies
+from atp.wire.canonical import digest
 from registry.hub.actions import bump_epoch
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason

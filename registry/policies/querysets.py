@@ -10,7 +10,7 @@ from typing import Any
 from django.db import models
 from django.db.models import Max
 
-from atp.policy import PolicySet, compile_policies
+from atp.judging.policy import PolicySet, compile_policies
 from registry.policies.models import PolicyVersion
 
 SCORE_FIELDS = frozenset({"sender.score", "recipient.score", "chain.lowest_score"})

@@ -12,7 +12,7 @@ from typing import Any
 from django.db import connection, transaction
 from django.db.models import Count, Max, Sum
 
-from atp.scoring import ALGORITHM_VERSION, Profile, TrustScore, score
+from atp.judging.scoring import ALGORITHM_VERSION, Profile, TrustScore, score
 from registry.agents.models import Agent, AgentKey
 from registry.hub.actions import bump_epoch
 from registry.officers.actor import Actor

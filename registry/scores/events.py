@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from celery import current_app
 from django.db import transaction
+
+RECOMPUTE = "registry.recompute_scores"
+REFRESH = "registry.refresh_scores"
 
 
 def enqueue_recompute_on_commit(agents: Collection[str], because: str) -> None:
     """Compute these agents' scores again, named `because`, once what changed is committed."""
-    from registry.scores.tasks import recompute_scores  # tasks import the actions that call this
-
     if agents:
-        _on_commit(lambda: recompute_scores.delay(sorted(agents), because))
+        _on_commit(lambda: current_app.tasks[RECOMPUTE].delay(sorted(agents), because))
 
 
 def enqueue_refresh_on_commit(because: str) -> None:
     """Compute everybody's score again once what changed is committed."""
-    from registry.scores.tasks import refresh_scores  # as above
-
-    _on_commit(lambda: refresh_scores.delay(because))
+    _on_commit(lambda: current_app.tasks[REFRESH].delay(because))
 
 
 def _on_commit(send: Callable[[], object]) -> None:

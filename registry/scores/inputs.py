@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from atp.errors import AttestationError, AttestationIssuer
-from atp.judgement import AttestationFacts, best_attestation
-from atp.scoring import Profile, ScoreInputs, Violation, score
+from atp.judging.judgement import AttestationFacts, best_attestation
+from atp.judging.scoring import Profile, ScoreInputs, Violation, score
 from atp.types import TrustLevel
-from registry.attestations.standing import issuer_standing
+from registry.issuers.standing import issuer_standing
 from registry.scores.models import Conduct
 from registry.scores.offences import VIOLATIONS_MAX, Offence, load_offences
 from registry.scores.querysets import current_profile

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.models import OuterRef, QuerySet, Subquery
 
-from atp.scoring import Profile
+from atp.judging.scoring import Profile
 from registry.agents.models import Agent, Organisation
 from registry.scores.models import Violation
 from registry.scores.querysets import ViolationQuerySet, violations

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from django.db import models
 from django.db.models import Max, Q
 
-from atp import scoring
-from atp.scoring import DEFAULT_PROFILE, Profile, TrustScore
+from atp.judging import scoring
+from atp.judging.scoring import DEFAULT_PROFILE, Profile, TrustScore
 from registry.agents.models import Agent
 from registry.policies.querysets import score_thresholds
 from registry.scores.models import Score, ScoringProfile, Violation

@@ -9,18 +9,19 @@ from celery import shared_task
 
 from registry.agents.models import Agent
 from registry.scores.actions import PERIODIC, forget_old_traffic, recompute
+from registry.scores.events import RECOMPUTE, REFRESH
 
 CHUNK_AGENTS = 200  # of one transaction, so that the log's lock is never held for long
 
 
-@shared_task(name="registry.recompute_scores", ignore_result=True)
+@shared_task(name=RECOMPUTE, ignore_result=True)
 def recompute_scores(agent_ids: Sequence[str], because: str) -> None:
     """Scores of these agents, after the event `because`; agents that are gone are left out."""
     for chunk in _chunks(agent_ids):
         recompute(chunk, because)
 
 
-@shared_task(name="registry.refresh_scores", ignore_result=True)
+@shared_task(name=REFRESH, ignore_result=True)
 def refresh_scores(because: str = PERIODIC) -> None:
     """Scores of all active agents: freshness falls and violations fade without any event."""
     today = datetime.now(UTC).date()

@@ -10,9 +10,9 @@ from django import template
 from django.urls import reverse
 from django.utils.safestring import SafeString
 
-from atp import fingerprint as fingerprints
+from atp.trust import fingerprint as fingerprints
+from registry.admin.attestations import pages as attestations
 from registry.agents.models import Agent, AgentKey, EnrolmentToken
-from registry.attestations import admin as attestations
 from registry.attestations.querysets import State
 from registry.attestations.querysets import attestations as all_attestations
 from registry.issuers.models import Issuer

@@ -19,12 +19,12 @@ from typing import Any
 from django.conf import settings
 from django.db import connection, transaction
 
-from registry.bulk import insert_rows, is_few
+from atp.log import leaves
 from registry.officers.actor import Actor
-from registry.trail import leaves
+from registry.storage.bulk import insert_rows, is_few
+from registry.storage.round_trips import Asked, one_trip
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, EntryBody, RefusalCount
-from registry.trips import Asked, one_trip
 
 MOST_ENTRIES = 256  # a hold of the log lock (provenance.md, "Entry")
 LOG_LOCK = int.from_bytes(sha256(b"atp trail").digest()[:8], "big", signed=True)
@@ -151,7 +151,7 @@ def _find_end(*, lock: bool) -> _Head:
         # A statement of its own, or it would see what stood before the wait for the lock.
         found = Asked(_HEAD).rows()
     if not found:
-        raise RuntimeError("the hub has no row yet; registry.hub.actions.ensure_hub() makes it")
+        raise RuntimeError("the hub has no row yet; registry.bootstrap.ensure_hub() makes it")
     ((hub, epoch, last_index, last_time),) = found
     now = datetime.now(UTC)
     if last_index is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from django.db import models
 from django.db.models import Q
 
-from registry.compiled import Compiled, Texts
+from registry.storage.compiled import Compiled, Texts
 
 if TYPE_CHECKING:
     from registry.trail.models import Entry

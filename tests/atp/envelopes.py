@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from atp.envelope import new_document, sign_envelope
-from atp.keys import PrivateKey
+from atp.trust.envelope import new_document, sign_envelope
+from atp.trust.keys import PrivateKey
 from atp.types import (
     DataSensitivity,
     IAgentIdentity,

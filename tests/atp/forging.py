@@ -7,8 +7,8 @@ import hmac
 import json
 from typing import Any
 
-from atp.canonical import b64url
-from atp.keys import PrivateKey
+from atp.trust.keys import PrivateKey
+from atp.wire.canonical import b64url
 
 
 def forge(header: Any, claims: Any, key: PrivateKey | bytes | None) -> str:

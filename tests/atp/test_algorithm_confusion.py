@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from atp import signing
-from atp.canonical import b64url
 from atp.errors import ATPError, MalformedToken, SignatureMissing
-from atp.keys import PrivateKey, PublicKey
-from atp.tokens import Kind, issue, verify
+from atp.trust import signing
+from atp.trust.keys import PrivateKey, PublicKey
+from atp.trust.tokens import Kind, issue, verify
+from atp.wire.canonical import b64url
 from tests.atp.forging import forge
 
 NOW = 1_800_000_000

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from atp.attestations import (
+from atp.errors import ATPError
+from atp.trust.attestations import (
     Status,
     VerifiedAttestation,
     issue_attestation,
     trust_mark_type,
     verify_attestation,
 )
-from atp.errors import ATPError
-from atp.keys import PrivateKey
-from atp.tokens import Kind, issue
+from atp.trust.keys import PrivateKey
+from atp.trust.tokens import Kind, issue
 from atp.types import TrustLevel
 from tests.atp.forging import forge
 

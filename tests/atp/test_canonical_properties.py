@@ -9,8 +9,8 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atp.canonical import is_plain, parse, parse_noted, serialize
 from atp.errors import ATPError, MalformedError
+from atp.wire.canonical import is_plain, parse, parse_noted, serialize
 from tests.atp.json_values import values
 
 

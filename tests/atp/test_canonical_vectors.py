@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from atp.canonical import parse, serialize
 from atp.errors import MalformedNumber
+from atp.wire.canonical import parse, serialize
 
 NAMES = ("arrays", "french", "structures", "unicode", "values", "weird")
 

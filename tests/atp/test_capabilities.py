@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atp.capabilities import check_pattern, contained, covers, is_capability, uncovered
 from atp.errors import MalformedDocument
+from atp.trust.capabilities import check_pattern, contained, covers, is_capability, uncovered
 
 segments = st.sampled_from(["a", "b", "ab", "a-b", "0"])
 names = st.lists(segments, min_size=1, max_size=4).map(".".join)

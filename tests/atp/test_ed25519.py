@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atp import ed25519
-from atp.canonical import b64url
 from atp.errors import SignatureInvalid
-from atp.keys import PrivateKey, PublicKey
+from atp.trust import ed25519
+from atp.trust.keys import PrivateKey, PublicKey
+from atp.wire.canonical import b64url
 from tests.atp import edwards
 from tests.sources import ROOT
 
@@ -115,7 +115,8 @@ def test_it_verifies_without_pynacl() -> None:
     script = (
         "import sys\n"
         "sys.modules['nacl'] = None\n"
-        "from atp import PrivateKey, ed25519\n"
+        "from atp import PrivateKey\n"
+        "from atp.trust import ed25519\n"
         "key = PrivateKey.generate()\n"
         "key.public.verify(b'content', key.sign(b'content'), 'EdDSA')\n"
         "assert set(ed25519.IMPLEMENTATIONS) == {'openssl'}\n"

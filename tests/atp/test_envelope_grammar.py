@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atp.canonical import ENVELOPE_MAX_BYTES
-from atp.envelope import envelope_from_value, parse_envelope, verify_envelope
 from atp.errors import ATPError, MalformedError, MalformedTooDeep, MalformedTooLarge
+from atp.trust.envelope import envelope_from_value, parse_envelope, verify_envelope
+from atp.wire.canonical import ENVELOPE_MAX_BYTES
 from tests.atp.envelopes import ALICE, HUB, NOW, document, of_bytes, signed, to_bytes
 from tests.atp.json_values import values
 

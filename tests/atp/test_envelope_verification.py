@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from atp import signing
-from atp.canonical import parse_noted
-from atp.envelope import (
+from atp.errors import ATPError, SignatureMissing
+from atp.trust import signing
+from atp.trust.envelope import (
     VerifiedEnvelope,
     envelope_from_value,
     parse_envelope,
@@ -19,10 +19,10 @@ from atp.envelope import (
     verify_envelope,
     verify_signature,
 )
-from atp.errors import ATPError, SignatureMissing
-from atp.keys import ALGORITHMS, PrivateKey
-from atp.tokens import Kind
+from atp.trust.keys import ALGORITHMS, PrivateKey
+from atp.trust.tokens import Kind
 from atp.types import DataSensitivity, MessageType, TrustLevel
+from atp.wire.canonical import parse_noted
 from tests.atp.envelopes import (
     ALICE,
     DIGEST,

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from atp import keys
-from atp.canonical import b64url
 from atp.errors import ATPError, KeyAlgorithm, KeyUnacceptable, MalformedToken, SignatureError
-from atp.keys import PrivateKey, PublicKey
-from atp.signing import verify_compact
+from atp.trust import keys
+from atp.trust.keys import PrivateKey, PublicKey
+from atp.trust.signing import verify_compact
+from atp.wire.canonical import b64url
 
 WYCHEPROOF_CASES = 401
 # Valid by the book and refused on purpose, by number (tcId).

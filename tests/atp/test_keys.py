@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 
-from atp.canonical import b64url
 from atp.errors import (
     ATPError,
     KeyAlgorithm,
@@ -22,7 +21,8 @@ from atp.errors import (
     MalformedKey,
     SignatureInvalid,
 )
-from atp.keys import ALGORITHMS, PrivateKey, PublicKey
+from atp.trust.keys import ALGORITHMS, PrivateKey, PublicKey
+from atp.wire.canonical import b64url
 
 KEYS = {alg: PrivateKey.generate(alg) for alg in sorted(ALGORITHMS)}
 ALICE = KEYS["EdDSA"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from atp.policy import BASELINE, compile_policies, evaluate, explain_rules
+from atp.judging.policy import BASELINE, compile_policies, evaluate, explain_rules
 
 LEVELS = ("sandboxed", "unverified", "verified", "certified")
 SENSITIVITIES = ("public", "internal", "confidential", "restricted")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from atp.errors import MalformedDocument
-from atp.policy import compile_policies, explain_rules
+from atp.judging.policy import compile_policies, explain_rules
 
 SUNDAY_2330_UTC = 1_800_228_600  # 2027-01-17T23:30:00Z, in Berlin already Monday 00:30
 

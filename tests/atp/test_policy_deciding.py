@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from atp.policy import compile_policies, evaluate, explain_rules
+from atp.judging.policy import compile_policies, evaluate, explain_rules
 
 STRICTEST_FIRST = ("deny", "quarantine", "escalate", "throttle", "allow")
 ALICE = {"sender.id": "alice", "sender.score": 80}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from atp.errors import MalformedDocument
-from atp.policy import (
+from atp.judging.policy import (
     ACTIONS,
     FIELDS,
     OPERATORS,

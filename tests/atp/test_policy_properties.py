@@ -5,7 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atp.policy import ACTIONS, compile_policies, effective_sensitivity, evaluate, explain_rules
+from atp.judging.policy import (
+    ACTIONS,
+    compile_policies,
+    effective_sensitivity,
+    evaluate,
+    explain_rules,
+)
 
 RANK = ["deny", "quarantine", "escalate", "throttle", "allow"]
 LEVELS = ["sandboxed", "unverified", "verified", "certified"]

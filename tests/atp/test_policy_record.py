@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from atp import canonical
-from atp.policy import (
+from atp.judging.policy import (
     EVALUATOR_VERSION,
     RE2_VERSION,
     TIME_ZONE_DATA_VERSION,
@@ -15,6 +14,7 @@ from atp.policy import (
     hash_payload_value,
 )
 from atp.types import MessageType
+from atp.wire import canonical
 
 SALT = "c2FsdHNhbHRzYWx0c2FsdA"
 PAYLOAD: dict[str, Any] = {"salt": SALT, "data": {"iban": "DE02120300000000202051", "amount": 12.5}}

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from atp.envelope import parse_envelope, verify_envelope
 from atp.errors import (
     ATPError,
     KeyUnknown,
@@ -14,15 +13,16 @@ from atp.errors import (
     SignatureClaims,
     SignatureProvenance,
 )
-from atp.keys import PrivateKey, PublicKey
-from atp.provenance import (
+from atp.trust.envelope import parse_envelope, verify_envelope
+from atp.trust.keys import PrivateKey, PublicKey
+from atp.trust.provenance import (
     chain_head,
     check_provenance_claim,
     provenance_claim,
     sign_entry,
     verify_entries,
 )
-from atp.tokens import Kind, issue
+from atp.trust.tokens import Kind, issue
 from atp.types import IProvenanceEntry
 from tests.atp.envelopes import ALICE, ENTRY, HUB, NOW, of_bytes, signed, to_bytes
 

@@ -7,8 +7,8 @@ from decimal import Decimal, localcontext
 
 import pytest
 
-from atp.scoring import HALF_LIFE as TABLE
-from atp.scoring import ScoreInputs, Violation, explain, recompute, score
+from atp.judging.scoring import HALF_LIFE as TABLE
+from atp.judging.scoring import ScoreInputs, Violation, explain, recompute, score
 
 DAY = 86_400
 NOW = 1_800_000_000

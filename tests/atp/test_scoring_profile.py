@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from atp.errors import MalformedDocument
-from atp.scoring import DEFAULT_PROFILE, Profile, ScoreInputs, Violation, recompute, score
+from atp.judging.scoring import DEFAULT_PROFILE, Profile, ScoreInputs, Violation, recompute, score
 
 NOW = 1_800_000_000
 INPUTS = ScoreInputs(level="verified", violations=(Violation("low", NOW, True, "r"),))

@@ -8,8 +8,8 @@ from dataclasses import replace
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from atp import canonical
-from atp.scoring import Profile, ScoreInputs, Violation, explain, recompute, score
+from atp.judging.scoring import Profile, ScoreInputs, Violation, explain, recompute, score
+from atp.wire import canonical
 
 DAY = 86_400
 NOW = 1_800_000_000

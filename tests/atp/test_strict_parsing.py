@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from atp.canonical import b64url, b64url_decode, parse, parse_noted, serialize
 from atp.errors import ATPError, MalformedDuplicateMember, MalformedToken, MalformedTooDeep
+from atp.wire.canonical import b64url, b64url_decode, parse, parse_noted, serialize
 
 REFUSED = {
     "a duplicate member": (b'{"a":1,"a":1}', "malformed.duplicate_member"),

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from atp import tokens
 from atp.errors import ATPError, SignatureClaims
-from atp.keys import PrivateKey
-from atp.tokens import Kind
+from atp.trust import tokens
+from atp.trust.keys import PrivateKey
+from atp.trust.tokens import Kind
 
 NOW = 1_800_000_000
 ALICE = PrivateKey.generate()

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from atp import errors
 from atp.errors import BY_CODE, ATPError, MalformedError, excerpt, from_code
-from atp.timestamps import format_timestamp, parse_timestamp
 from atp.types import (
     DataSensitivity,
     IAgentIdentity,
@@ -24,6 +23,7 @@ from atp.types import (
     TrustLevel,
     check_agent_id,
 )
+from atp.wire.timestamps import format_timestamp, parse_timestamp
 
 
 @pytest.mark.parametrize("kind", [TrustLevel, DataSensitivity])

@@ -56,7 +56,7 @@ def receipt_before_commit() -> None:
     """The batch is committed after its receipts went out, by a process that dies between."""
     from django.db import transaction
 
-    from messaging import pipeline
+    from messaging.judging import pipeline
 
     check, batches = pipeline.check, count(1)
 
@@ -74,7 +74,8 @@ def acknowledged_for_them() -> None:
     """Mail counts as acknowledged as soon as it has its place, before its recipient has it."""
     from django.db.models import F
 
-    from messaging.actions import accept, mailboxes
+    from messaging.judging import accept
+    from messaging.mail import mailboxes
     from messaging.models import Mailbox
 
     give_places = mailboxes.give_places

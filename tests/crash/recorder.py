@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import orjson
 
-from atp.agent.frames import Delivery, Gone, Receipt, Withheld, parse_message
 from atp.agent.receiving import read_claims
-from atp.envelope import Envelope, envelope_from_value, parse_envelope
 from atp.errors import ATPError
 from atp.transports.base import Connection, Login, Transport
+from atp.trust.envelope import Envelope, envelope_from_value, parse_envelope
 from atp.types import TransportType
+from atp.wire.frames import Delivery, Gone, Receipt, Withheld, parse_message
 from tests.crash.log import Event, Kind, LogWriter
 
 

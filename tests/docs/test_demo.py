@@ -97,7 +97,7 @@ def _begin(port: int, temporary: Path, account: dict[str, str]) -> subprocess.Po
     environment = hub_environment(temporary, port, {**account, "TMPDIR": str(temporary)})
     del environment["ATP_DATA_DIR"]
     return subprocess.Popen(
-        [sys.executable, "-m", "atp.examples.story"],
+        [sys.executable, "-m", "examples.story"],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.DEVNULL,

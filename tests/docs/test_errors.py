@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from atp.errors import BY_CODE
-from messaging.close_codes import CLOSE_CODES, close_code
+from messaging.wire.close_codes import CLOSE_CODES, close_code
 from registry.api.errors import status_of
 from tests.docs.tables import code, rows
 

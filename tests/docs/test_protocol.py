@@ -6,10 +6,10 @@ import re
 
 from django.conf import settings
 
-from atp import canonical, envelope, tokens
-from atp.agent import frames
+from atp.log import leaves
+from atp.trust import envelope, tokens
 from atp.types import DataSensitivity, TrustLevel
-from registry.trail import leaves
+from atp.wire import canonical, frames
 from registry.trail.kinds import Kind
 from tests.docs.tables import code, page, rows
 

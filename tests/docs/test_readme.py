@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from atp.examples.story_officer import Officer
+from examples.story.officer import Officer
 from tests.docs.tables import Block, blocks, code, page, rows
 from tests.processes import HubProcess, hub_environment, start_hub
 from tests.sources import ROOT

@@ -18,9 +18,9 @@ from pytest_django.fixtures import Settings
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from atp.keys import PrivateKey
-from messaging import node
+from atp.trust.keys import PrivateKey
 from messaging.models import Presence, Session
+from messaging.node import node
 from registry.agents.actions import refuse_key, revoke_agent, revoke_key, suspend_agent
 from registry.trail.models import Entry, RefusalCount
 from tests.atp.forging import forge

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from atp.types import TrustLevel
-from messaging import connections, node
-from messaging.actions.mailboxes import credit_good_traffic
+from messaging.mail.mailboxes import credit_good_traffic
 from messaging.models import Delivery, Envelope, Mailbox, Session
+from messaging.node import connections, node
 from registry.agents.actions import revoke_agent, suspend_agent
 from registry.scores.models import GoodTraffic
 from registry.trail.models import Entry

@@ -17,10 +17,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from atp.keys import PrivateKey
-from atp.provenance import sign_entry
-from atp.timestamps import format_timestamp
+from atp.trust.keys import PrivateKey
+from atp.trust.provenance import sign_entry
 from atp.types import IProvenanceEntry, MessageType
+from atp.wire.timestamps import format_timestamp
 from messaging.models import Envelope
 from registry.scores.models import Violation
 from tests.atp.forging import forge

@@ -11,10 +11,12 @@ import pytest
 from django.db import OperationalError
 from pytest_django.fixtures import Settings
 
-from atp.envelope import VerifiedEnvelope
-from messaging import failpoints, node, pipeline
+from atp.trust.envelope import VerifiedEnvelope
+from messaging import failpoints
+from messaging.judging import pipeline
+from messaging.layer.news import News
 from messaging.models import Batch, Envelope
-from messaging.news import News
+from messaging.node import node
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry
 from tests.cast import Letter, Player, forged, write
@@ -250,7 +252,7 @@ def test_it_receipts_everything_even_when_poison_can_t_be_entered(
     log_in: LogIn, alice: Player, bob: Player, arm: Arm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trail being away at that moment must not swallow the rest of the batch."""
-    from messaging import dispatch
+    from messaging.node import dispatch
 
     def away(*_: object) -> None:
         raise OperationalError("the database is away")

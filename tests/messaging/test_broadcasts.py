@@ -7,8 +7,9 @@ import threading
 import pytest
 from pytest_django.fixtures import Settings
 
-from messaging import facts, failpoints
-from messaging.actions import fan_out
+from messaging import failpoints
+from messaging.judging import facts
+from messaging.mail import fan_out
 from messaging.models import Delivery, Envelope
 from messaging.tasks import sweep
 from registry.agents.actions import revoke_agent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from messaging.registry_view import RegistryView, current_view
+from messaging.judging.registry_view import RegistryView, current_view
 from registry.scores.actions import record_violations
 from tests.cast import Player
 

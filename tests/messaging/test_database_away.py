@@ -10,9 +10,9 @@ import pytest
 from django.db import Error as DatabaseProblem
 from django.db import connection, connections
 
-from messaging import node
-from messaging.actions import nodes as lease
-from messaging.threads import DatabaseThreads
+from messaging.node import node
+from messaging.sessions import leases as lease
+from registry.storage.threads import DatabaseThreads
 from tests.cast import Player, write
 from tests.messaging.conftest import LogIn, until
 

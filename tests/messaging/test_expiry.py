@@ -9,7 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from pytest_django.fixtures import Settings
 
-from messaging.actions.withhold import expire
+from messaging.mail.withhold import expire
 from messaging.models import Delivery, Envelope, Mailbox
 from registry.scores.models import Violation
 from registry.trail.kinds import Kind

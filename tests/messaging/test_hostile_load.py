@@ -17,9 +17,10 @@ import psutil
 import pytest
 
 from benchmarks.hostile import Memory, attacking
-from messaging import connections, node, sockets
 from messaging.models import Envelope
-from messaging.turns import NEVER, Turns
+from messaging.node import connections, node
+from messaging.node.fairness import NEVER, Turns
+from messaging.wire import sockets
 from tests.cast import Player, make_agent, write
 from tests.conftest import LiveHub
 from tests.identities import enrol, player

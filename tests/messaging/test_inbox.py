@@ -8,7 +8,7 @@ import time
 import pytest
 from pytest_django.fixtures import Settings
 
-from messaging import inbox
+from messaging.mail import inbox
 from messaging.models import Delivery, Mailbox
 from messaging.tasks import sweep
 from registry.trail.kinds import Kind

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from messaging import lanes
-from messaging.lanes import Lane
+from messaging.node import lanes
+from messaging.node.lanes import Lane
 
 
 class Play:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from atp.envelope import VerifiedEnvelope
-from messaging import node, pipeline
-from messaging.facts import judged_since
+from atp.trust.envelope import VerifiedEnvelope
+from messaging.judging import pipeline
+from messaging.judging.facts import judged_since
 from messaging.models import RuleCounter
+from messaging.node import node
 from messaging.tasks import sweep
 from tests.cast import Player, write
 from tests.messaging.conftest import Arm, LogIn

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from atp.canonical import digest
-from atp.tokens import Kind, verify
+from atp.trust.tokens import Kind, verify
+from atp.wire.canonical import digest
 from messaging.models import Envelope
 from tests.cast import Player, answer, ask, make_agent, write
 from tests.messaging.conftest import Arm, LogIn

@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from atp.canonical import b64url
-from messaging import loops, node
-from messaging.actions.sessions import Login, open_sessions
-from messaging.connections import Connection
+from atp.wire.canonical import b64url
+from messaging.layer import loops
 from messaging.models import Delivery, Envelope
+from messaging.node import node
+from messaging.node.connections import Connection
+from messaging.sessions.sessions import Login, open_sessions
 from registry.agents.actions import (
     resume_agent,
     revoke_agent,

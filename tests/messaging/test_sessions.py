@@ -12,9 +12,10 @@ import pytest
 from django.conf import settings as hub_settings
 from pytest_django.fixtures import Settings
 
-from messaging import node, pipeline
-from messaging.actions.mailboxes import Ack, acknowledge
+from messaging.judging import pipeline
+from messaging.mail.mailboxes import Ack, acknowledge
 from messaging.models import Envelope, Mailbox, Node, Presence, Session
+from messaging.node import node
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, RefusalCount
 from tests.cast import Letter, Player, write

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from messaging.actions.held import settle_held
+from messaging.mail.held import settle_held
 from messaging.models import Delivery
 from registry.agents.actions import resume_agent, revoke_agent, revoke_key, suspend_agent
 from registry.trail.kinds import Kind

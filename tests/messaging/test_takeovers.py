@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from django.db import connection
 
-from atp.canonical import b64url
-from messaging import node
-from messaging.actions.sessions import Login, Opened, close_sessions, open_sessions
+from atp.wire.canonical import b64url
 from messaging.models import Presence, Session
+from messaging.node import node
+from messaging.sessions.sessions import Login, Opened, close_sessions, open_sessions
 from tests.cast import Player, make_agent, prove
 from tests.conftest import LiveHub
 

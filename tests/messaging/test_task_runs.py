@@ -17,9 +17,9 @@ from django.contrib.auth.models import Group
 from django.db import connection
 from django.test import Client
 
-from messaging.beat import EmbeddedScheduler
 from messaging.models import BackgroundTask, TaskRun
 from messaging.periodic.actions import RUNS_KEPT, record_start
+from messaging.periodic.beat import EmbeddedScheduler
 from messaging.periodic.models import Outcome
 from messaging.periodic.schedule import LOST_AFTER
 from registry.officers.actor import pseudonym

@@ -9,8 +9,8 @@ from typing import Any
 import msgpack
 import pytest
 
-from messaging import instruments, telemetry
-from messaging.news import News
+from messaging.layer.news import News
+from messaging.telemetry import instruments, telemetry
 from registry.agents.actions import revoke_agent
 from tests.cast import OFFICER, Player, forged, write
 from tests.messaging.conftest import Arm, LogIn, until

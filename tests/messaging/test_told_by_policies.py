@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
-from messaging import matches
+from messaging.judging import rule_notices
 from registry.officers.groups import AUDITORS, OFFICERS
 from registry.policies.models import RuleNotice
 from registry.trail.models import Entry
@@ -84,7 +84,7 @@ def test_it_logs_what_a_rule_matched(
 ) -> None:
     enforce(**RULE, action="log")
     letter = write(alice, bob)
-    with caplog.at_level(logging.INFO, logger="messaging.matches"):
+    with caplog.at_level(logging.INFO, logger="messaging.judging.rule_notices"):
         assert log_in(alice).submit(letter)["status"] == "accepted"
         until(lambda: letter.message_id in caplog.text, "a line in the log")
     (line,) = [r.getMessage() for r in caplog.records if letter.message_id in r.getMessage()]
@@ -98,7 +98,7 @@ def test_a_notification_that_fails_is_an_alarm_and_no_denial(
     def fail(*_: Any) -> None:
         raise RuntimeError("no room")
 
-    monkeypatch.setattr(matches, "record_notices", fail)
+    monkeypatch.setattr(rule_notices, "record_notices", fail)
     enforce(**RULE, action="notify")
     assert log_in(alice).submit(write(alice, bob))["status"] == "accepted"
     until(lambda: "notifications of policies were lost" in caplog.text, "an alarm")

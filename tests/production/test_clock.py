@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from atp.timestamps import format_timestamp
+from atp.wire.timestamps import format_timestamp
 from tests.cast import Letter, Player, forged, write
 from tests.conftest import LiveHub
 from tests.identities import enrol, player

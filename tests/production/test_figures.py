@@ -10,7 +10,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from atp import ATPClient
-from messaging.telemetry import STAGES
+from messaging.telemetry.telemetry import STAGES
 from tests.production.fleet import Fleet
 
 LETTERS = 20

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from atp import tokens
-from atp.canonical import sha256_b64url
-from atp.keys import PrivateKey
+from atp.trust import tokens
+from atp.trust.keys import PrivateKey
+from atp.wire.canonical import sha256_b64url
 from registry.agents.actions import (
     approve_key,
     enrol_key,

@@ -16,7 +16,7 @@ from atp.errors import (
     KeyRevoked,
     MalformedDocument,
 )
-from atp.keys import PrivateKey
+from atp.trust.keys import PrivateKey
 from registry.agents.actions import (
     approve_key,
     change_agent,

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from atp import signing, tokens
-from atp.attestations import Status, issue_attestation, trust_mark_type, verify_attestation
-from atp.canonical import b64url_decode
 from atp.errors import ATPError
-from atp.keys import PrivateKey, PublicKey
+from atp.trust import signing, tokens
+from atp.trust.attestations import Status, issue_attestation, trust_mark_type, verify_attestation
+from atp.trust.keys import PrivateKey, PublicKey
 from atp.types import TrustLevel
+from atp.wire.canonical import b64url_decode
 from registry.attestations.actions import (
     enter_expired,
     renew_attestation,
@@ -26,6 +26,7 @@ from registry.attestations.actions import (
 )
 from registry.attestations.models import Attestation
 from registry.attestations.querysets import states
+from registry.attestations.status_list import REUSED_SECONDS, current_status_list
 from registry.attestations.tasks import verify_attestations
 from registry.issuers.actions import (
     Limits,
@@ -36,7 +37,6 @@ from registry.issuers.actions import (
 )
 from registry.issuers.models import Issuer
 from registry.issuers.querysets import agent_url, issuer_url, status_list_url
-from registry.issuers.status_list import REUSED_SECONDS, current_status_list
 from registry.scores.models import Score
 from registry.trail.models import Entry
 from tests.registry.agent_cast import (

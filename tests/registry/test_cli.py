@@ -20,8 +20,8 @@ import pytest
 from atp.agent.identity_file import read_identity_file
 from atp.cli import enroll
 from atp.errors import IdentityEnrolment, MalformedDocument
-from atp.fingerprint import fingerprint
-from atp.keys import PrivateKey
+from atp.trust.fingerprint import fingerprint
+from atp.trust.keys import PrivateKey
 from registry.agents.actions import approve_key, issue_enrolment_token
 from registry.agents.models import AgentKey
 from registry.hub.actions import hub_id, session_key

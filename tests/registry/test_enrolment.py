@@ -13,7 +13,7 @@ from django.core.cache import cache
 from django.db import connection
 from django.test import Client
 
-from atp.keys import PrivateKey
+from atp.trust.keys import PrivateKey
 from registry.agents.actions import (
     approve_key,
     issue_enrolment_token,

@@ -8,12 +8,13 @@ from django.contrib.auth.models import Group
 from django.db import transaction
 from django.test import Client
 
-from atp.keys import PublicKey
-from registry import keyring
-from registry.hub.actions import bump_epoch, ensure_hub, hub_id, session_key
+from atp.trust.keys import PublicKey
+from registry.bootstrap import ensure_hub
+from registry.hub import keyring
+from registry.hub.actions import bump_epoch, hub_id, session_key
+from registry.hub.keyring import SealBroken
 from registry.hub.models import Hub, HubKey
 from registry.issuers.models import Issuer
-from registry.keyring import SealBroken
 from registry.officers.actor import Actor, officer_names, pseudonym
 from registry.officers.groups import AUDITORS, OFFICERS, ensure_groups
 from registry.trail.models import Entry

@@ -13,11 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from atp import ATPClient, tokens
-from atp.agent.frames import Welcome
+from atp import ATPClient
 from atp.agent.handshake import Handshake
 from atp.errors import ATPError, SessionAuthentication
-from atp.keys import PrivateKey
+from atp.trust import tokens
+from atp.trust.keys import PrivateKey
+from atp.wire.frames import Welcome
 from tests.processes import HubProcess, hub_environment, manage, start_hub
 from tests.sources import ROOT
 

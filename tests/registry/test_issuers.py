@@ -12,8 +12,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from atp.errors import ATPError, AttestationLimit, KeyInUse, KeyMissing, MalformedDocument
-from atp.keys import PrivateKey, PublicKey
-from registry.attestations.standing import issuer_standing, issuer_standings
+from atp.trust.keys import PrivateKey, PublicKey
+from registry.hub.keyring import SealBroken
 from registry.issuers.actions import (
     Limits,
     add_issuer_key,
@@ -26,7 +26,7 @@ from registry.issuers.actions import (
     suspend_issuer,
 )
 from registry.issuers.models import Issuer, IssuerKey
-from registry.keyring import SealBroken
+from registry.issuers.standing import issuer_standing, issuer_standings
 from tests.registry.agent_cast import OFFICER, active, fresh, issuer, kinds_about, local
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -12,10 +12,10 @@ from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
 from django.test import Client, RequestFactory
 
+from registry.admin.pages import OfficerAdmin
 from registry.officers.actions import issue_api_token
 from registry.officers.actor import Actor, pseudonym
 from registry.officers.models import ApiToken
-from registry.officers.pages import OfficerAdmin
 from registry.trail.models import Entry
 
 

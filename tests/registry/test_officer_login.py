@@ -11,8 +11,8 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import transaction
 
+from registry.admin.officers.login import MOST_ANYWHERE, MOST_FAILURES, account_name
 from registry.officers.actor import pseudonym
-from registry.officers.login import MOST_ANYWHERE, MOST_FAILURES, account_name
 from registry.trail.actions import count_refusals, summarise_refusals
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry

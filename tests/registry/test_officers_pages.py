@@ -11,8 +11,8 @@ from django.contrib.auth.models import Group
 from django.db import transaction
 from django.test import Client
 
-from atp.fingerprint import fingerprint
-from atp.keys import PrivateKey
+from atp.trust.fingerprint import fingerprint
+from atp.trust.keys import PrivateKey
 from registry.agents.actions import issue_enrolment_token, revoke_agent
 from registry.agents.models import Agent, AgentKey, EnrolmentToken, Organisation
 from registry.attestations.models import Attestation

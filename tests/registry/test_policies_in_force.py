@@ -13,11 +13,11 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from atp.errors import MalformedDocument
-from atp.policy import Decision, evaluate
+from atp.judging.policy import Decision, evaluate
+from registry.admin.policies.explaining import explain
 from registry.hub.models import Hub
 from registry.officers.actor import Actor
 from registry.policies.actions import save_policy, set_mode, turn_off
-from registry.policies.explaining import explain
 from registry.policies.models import Policy
 from registry.policies.querysets import current_policy_set, score_thresholds
 from registry.trail.models import Entry

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atp.policy import BASELINE, FIELDS, OPERATORS, Kind, operators_for
-from registry.policies.values import format_value, hint_for, parse_value
-from registry.policies.wording import condition_in_words, differences_in_words, rule_in_words
+from atp.judging.policy import BASELINE, FIELDS, OPERATORS, Kind, operators_for
+from registry.admin.policies.values import format_value, hint_for, parse_value
+from registry.admin.policies.wording import condition_in_words, differences_in_words, rule_in_words
 
 _WORDS = st.text('abcXYZ019.-_*," ', min_size=1, max_size=12).map(str.strip).filter(bool)
 _NUMBERS = st.one_of(st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False))

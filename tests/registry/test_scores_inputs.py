@@ -10,10 +10,10 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from atp.scoring import score
+from atp.judging.scoring import score
 from registry.agents.models import Agent, AgentKey
 from registry.attestations.models import Attestation
-from registry.attestations.standing import issuer_standing
+from registry.issuers.standing import issuer_standing
 from registry.scores.inputs import Registered, inputs_of
 from registry.scores.models import Violation
 from registry.scores.offences import OFFENCES_MAX, VIOLATIONS_MAX

@@ -20,12 +20,13 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from atp import ATPError, PrivateKey, PublicKey, envelope_from_value, tokens, verify_envelope
-from atp.canonical import parse
-from atp.envelope import Envelope
-from atp.signing import read_header
-from atp.timestamps import format_timestamp
+from atp import ATPError, PrivateKey, PublicKey, envelope_from_value, verify_envelope
+from atp.trust import tokens
+from atp.trust.envelope import Envelope
+from atp.trust.signing import read_header
 from atp.types import BROADCAST_TARGET, MessageType
+from atp.wire.canonical import parse
+from atp.wire.timestamps import format_timestamp
 
 WINDOW = 256
 SCORE = 80

@@ -7,7 +7,7 @@ from typing import Any
 
 from atp import ATPEnvelope
 from atp.agent.receiving import read_claims
-from atp.envelope import Envelope
+from atp.trust.envelope import Envelope
 from tests.sdk.waiting import until
 from tests.sdk.worlds import SocketWorld
 

@@ -17,7 +17,7 @@ from atp import (
     parse_envelope,
     sign_envelope,
 )
-from atp.canonical import parse
+from atp.wire.canonical import parse
 from tests.sdk.waiting import until
 from tests.sdk.worlds import SocketWorld
 

@@ -17,9 +17,9 @@ from atp import (
     PrivateKey,
     TrustLevel,
 )
-from atp.demo.keys import DemoKey, read_key
 from atp.errors import KeyUnacceptable, MalformedKey, SignatureInvalid, TrustLevelTooLow
-from atp.timestamps import parse_timestamp
+from atp.memory.keys import DemoKey, read_key
+from atp.wire.timestamps import parse_timestamp
 from tests.sdk.waiting import until
 
 DAY = parse_timestamp("2025-07-01T00:00:00Z")

@@ -20,8 +20,8 @@ from atp import (
     verify_entries,
 )
 from atp.errors import KeyMissing, MalformedEnvelope, MalformedJson
-from atp.timestamps import parse_timestamp
 from atp.types import DataSensitivity
+from atp.wire.timestamps import parse_timestamp
 
 NOW = parse_timestamp("2026-03-01T12:00:00Z")
 STEP = {"type": "service", "id": "checker", "action": "checked"}

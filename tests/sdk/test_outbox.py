@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atp.agent.frames import Receipt
 from atp.agent.outbox import Outbox
+from atp.wire.frames import Receipt
 
 WINDOW = 4
 STEPS = st.lists(

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from atp import ATPEnvelope
-from atp.envelope import Envelope
 from atp.errors import (
     ClockExpired,
     FlowBusy,
@@ -20,6 +19,7 @@ from atp.errors import (
     PolicyDenied,
     PolicyHeld,
 )
+from atp.trust.envelope import Envelope
 from tests.sdk.fake_hub import WINDOW
 from tests.sdk.waiting import until
 from tests.sdk.worlds import SocketWorld

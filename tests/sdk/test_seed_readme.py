@@ -30,7 +30,7 @@ from atp import (
     TrustLevel,
 )
 from atp.errors import RecipientUnavailable
-from atp.timestamps import parse_timestamp
+from atp.wire.timestamps import parse_timestamp
 from tests.sdk.seed_readme import ADAPTED, adapted, blocks, run, run_program
 from tests.sdk.waiting import until
 

@@ -100,7 +100,8 @@ def test_it_hardens_every_unit() -> None:
 
 def test_it_gives_each_process_the_time_to_end_well() -> None:
     limits = {path.name: int(unit(path)["Service"]["TimeoutStopSec"]) for path in UNITS}
-    from messaging import node, serve
+    from messaging.node import node
+    from messaging.process import serve
 
     draining = node.DRAIN_SECONDS + node.GOODBYE_SECONDS + node.STOP_SECONDS + serve.GRACE_SECONDS
     assert limits["atp-hub@.service"] > draining

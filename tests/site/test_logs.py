@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from atp_site.logs import JsonFormatter, LineFormatter
-from messaging import correlation
 from messaging.models import Envelope
+from messaging.telemetry import correlation
 from registry.trail.models import Entry
 from tests.cast import make_agent, write
 from tests.conftest import LiveHub
@@ -101,7 +101,7 @@ def test_it_leads_from_a_frame_over_its_batch_to_its_entry(hub: LiveHub) -> None
     alice = make_agent(name="alice")
     bob = make_agent(name="bob", organisation=alice.organisation)
     letter = write(alice, bob)
-    with _lines_of("messaging.pipeline") as lines, Wire.log_in(hub, alice) as wire:
+    with _lines_of("messaging.judging.pipeline") as lines, Wire.log_in(hub, alice) as wire:
         receipt = wire.submit(letter)
         session = wire.welcome["session"]
 

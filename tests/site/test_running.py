@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from atp.examples.story_officer import Officer
+from examples.story.officer import Officer
 from tests.processes import HubProcess, free_port, launch_hub, manage, start_hub
 
 # A row for every run of a node, and those of the background tasks it ran.

@@ -13,8 +13,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from atp_site import tracing
-from messaging import telemetry
 from messaging.models import Envelope
+from messaging.telemetry import telemetry
 from tests.cast import Letter, Player, make_agent, write
 from tests.conftest import LiveHub
 from tests.messaging.conftest import until

@@ -15,10 +15,10 @@ from django.db import OperationalError, connection, connections, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atp.canonical import digest, parse, serialize
-from registry.bulk import insert_rows
+from atp.wire.canonical import digest, parse, serialize
 from registry.hub.actions import bump_epoch
 from registry.hub.models import Hub
+from registry.storage.bulk import insert_rows
 from registry.trail.actions import MOST_ENTRIES, EntryDraft, EpochMoved, append
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry

@@ -10,7 +10,7 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from messaging.models import Batch, Node
-from registry.bulk import insert_rows
+from registry.storage.bulk import insert_rows
 from registry.trail.models import RefusalCount
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -13,9 +13,9 @@ from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 from django.http import QueryDict
 
-from atp.canonical import digest, serialize, sha256_b64url
-from registry.trail.exports import EXPORTS_AT_A_TIME, FORMATS, PAGE_ENTRIES, counted, stream
-from registry.trail.filters import LISTED, parse_query
+from atp.wire.canonical import digest, serialize, sha256_b64url
+from registry.api.trail.exports import EXPORTS_AT_A_TIME, FORMATS, PAGE_ENTRIES, counted, stream
+from registry.api.trail.filters import LISTED, parse_query
 from registry.trail.models import Entry, EntryBody
 from registry.trail.triggers import drop_triggers, make_triggers
 from tests.trail.readers import PROVENANCE, add, fresh, note, problem

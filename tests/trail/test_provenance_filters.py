@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from registry.trail.filters import FIELDS, PARAMETERS
+from registry.api.trail.filters import FIELDS, PARAMETERS
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry
 from tests.trail.readers import PROVENANCE, add, fresh, listed, note, problem

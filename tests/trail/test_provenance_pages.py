@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from atp.canonical import digest, serialize, sha256_b64url
+from atp.wire.canonical import digest, serialize, sha256_b64url
 from tests.trail.readers import PROVENANCE, add, fresh, listed, note, reader
 
 

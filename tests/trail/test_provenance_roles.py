@@ -10,8 +10,8 @@ import pytest
 from django.conf import settings
 from django.test import Client
 
-from atp import tokens
-from atp.keys import PrivateKey
+from atp.trust import tokens
+from atp.trust.keys import PrivateKey
 from registry.officers.actor import Actor
 from registry.officers.groups import AUDITORS, OFFICERS
 from registry.trail.models import Entry

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db import transaction
 
-from atp.canonical import parse
+from atp.wire.canonical import parse
 from registry.trail.actions import count_refusals, summarise_refusals
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, RefusalCount

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.conf import settings
 
-from messaging.management.celery_command import CeleryCommand
+from messaging.process.celery_command import CeleryCommand
 
 
 class Command(CeleryCommand):

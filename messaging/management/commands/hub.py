@@ -11,8 +11,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser, DjangoHelpFormatter
 
-from messaging.boot import StartRefused
-from messaging.serve import serve
+from messaging.process.boot import StartRefused
+from messaging.process.serve import serve
 
 
 class _Formatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):

@@ -8,8 +8,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
-from messaging.boot import StartRefused
-from messaging.troupe import run_troupe
+from messaging.process.boot import StartRefused
+from messaging.process.supervisor import run_troupe
 
 
 class Command(BaseCommand):

@@ -6,8 +6,8 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from messaging.boot import StartRefused
-from messaging.management.celery_command import CeleryCommand
+from messaging.process.boot import StartRefused
+from messaging.process.celery_command import CeleryCommand
 
 
 class Command(CeleryCommand):

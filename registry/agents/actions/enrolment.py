@@ -16,8 +16,6 @@ from typing import Any
 
 from django.db import transaction
 
-from atp import tokens
-from atp.canonical import b64url
 from atp.errors import (
     ATPError,
     IdentityEnrolment,
@@ -25,7 +23,9 @@ from atp.errors import (
     SignatureClaims,
     excerpt,
 )
-from atp.keys import PublicKey
+from atp.trust import tokens
+from atp.trust.keys import PublicKey
+from atp.wire.canonical import b64url
 from registry.agents.actions.life import draft, lock_agent
 from registry.agents.models import Agent, AgentKey, EnrolmentToken
 from registry.hub.actions import bump_epoch, hub_id

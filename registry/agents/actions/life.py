@@ -9,7 +9,6 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from atp.capabilities import is_capability
 from atp.errors import (
     IdentityInvalidId,
     IdentityNotActive,
@@ -19,6 +18,7 @@ from atp.errors import (
     SessionRevoked,
     excerpt,
 )
+from atp.trust.capabilities import is_capability
 from atp.types import check_agent_id
 from registry import hooks
 from registry.agents.actions.organisations import add_missing_tags

@@ -6,10 +6,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from registry.hub.rotation import reseal_keys
-from registry.keyring import SealBroken
+from registry.hub.keyring import SealBroken
 from registry.management.confirming import add_confirmation, confirm
 from registry.officers.actor import Actor
+from registry.rotation import reseal_keys
 
 WARNING = """\
 All private keys that the hub holds are sealed with ATP_KEY_ENCRYPTION_KEY, all or none of them.

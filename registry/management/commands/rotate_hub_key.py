@@ -7,12 +7,12 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from atp.errors import ATPError
-from atp.fingerprint import fingerprint
+from atp.trust.fingerprint import fingerprint
+from registry.hub.keyring import SealBroken
 from registry.hub.models import HubKey
-from registry.hub.rotation import rotate_hub_key
-from registry.keyring import SealBroken
 from registry.management.confirming import add_confirmation, confirm
 from registry.officers.actor import Actor
+from registry.rotation import rotate_hub_key
 
 PLANNED = """\
 The hub gets a new {purpose} key at once, on all nodes. The old one names it as its successor, so

@@ -1,0 +1,1 @@
+"""Whether an envelope may pass: policies, score and the ordered judgement."""

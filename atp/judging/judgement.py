@@ -1,0 +1,506 @@
+"""The ordered judgement of one envelope: facts in, a verdict with its reason out.
+
+Pure, so that the hub, a simulation and an offline verifier come to the same answer
+(architecture.md, "Folders"). What was claimed in the envelope is compared with the facts;
+the facts win.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from atp.errors import (
+    ATPError,
+    AttestationCapability,
+    AttestationExpired,
+    AttestationMissing,
+    ClockExpired,
+    FlowError,
+    FlowRecipientFull,
+    IdentityMismatch,
+    IdentityNotActive,
+    IdentityRevoked,
+    IdentityUnknown,
+    KeyRevoked,
+    KeyUnknown,
+    MalformedEnvelope,
+    RecipientNoRequest,
+    RecipientSelf,
+    RecipientUnavailable,
+    TrustCauseInvalid,
+    TrustLevelTooLow,
+    TrustScoreTooLow,
+    from_code,
+)
+from atp.judging import policy as policies
+from atp.judging import scoring
+from atp.trust.envelope import Envelope, VerifiedEnvelope, verify_envelope
+from atp.trust.keys import PublicKey
+from atp.trust.provenance import verify_entries
+from atp.types import BROADCAST_TARGET, MessageType, TrustLevel
+
+__all__ = [
+    "AgentFacts",
+    "AttestationFacts",
+    "CauseFacts",
+    "Chain",
+    "Facts",
+    "KeyFacts",
+    "RequestFacts",
+    "Verdict",
+    "best_attestation",
+    "judge",
+    "verify",
+]
+
+DEEPEST_CHAIN = 32  # causes behind an envelope; protocol.md "Parsing" bounds depth alike
+
+# Denials that are the sender's doing, and how heavily they weigh (trust.md, "The score").
+# A denial that is the other side's fault is none.
+VIOLATIONS = {
+    "identity.mismatch": "high",
+    "signature.invalid": "high",
+    "signature.digest": "high",
+    "signature.audience": "medium",
+    "signature.provenance": "high",
+    "replay.conflict": "medium",
+    "trust.cause": "medium",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFacts:
+    """What the registry knows of an agent."""
+
+    id: str
+    status: str
+    organisation: str
+    tags: tuple[str, ...] = ()
+    declared_capabilities: tuple[str, ...] = ()
+    sensitivity_floor: str = "public"
+    minimum_level: str = ""
+    minimum_score: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFacts:
+    """A key on record, and whose it is."""
+
+    agent: str
+    status: str
+    public: PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class AttestationFacts:
+    """An attestation on record. `fault` is the code of what is wrong with it, dates aside."""
+
+    jti: str
+    issuer: str
+    level: str
+    capabilities: frozenset[str]
+    jkt: str
+    issued_at: int
+    expires_at: int
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """The accepted request that a response says it answers."""
+
+    sender: str
+    target: str
+    request_id: str
+    expires_at: float
+    sensitivity: str
+    requires_trust: str
+    answered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What led to an envelope, itself included: its weakest link and its length."""
+
+    lowest_level: str
+    lowest_score: int
+    depth: int
+
+    def to_wire(self) -> dict[str, Any]:
+        """The `chain` member of a delivery frame."""
+        return {
+            "lowestLevel": self.lowest_level,
+            "lowestScore": self.lowest_score,
+            "depth": self.depth,
+        }
+
+    @classmethod
+    def from_wire(cls, value: Mapping[str, Any]) -> Chain:
+        return cls(value["lowestLevel"], value["lowestScore"], value["depth"])
+
+
+@dataclass(frozen=True, slots=True)
+class CauseFacts:
+    """The envelope that an agent says it was handling; `received` is whether it got it at all."""
+
+    received: bool
+    chain: Chain
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything a judgement may look at. `now` is the batch's one clock reading, in seconds."""
+
+    now: float
+    sender: AgentFacts | None
+    key: KeyFacts | None
+    attestations: Sequence[AttestationFacts]
+    inputs: scoring.ScoreInputs
+    policy_set: policies.PolicySet
+    recipient: AgentFacts | None = None
+    recipient_attestations: Sequence[AttestationFacts] = ()
+    recipient_inputs: scoring.ScoreInputs | None = None
+    recipient_full: bool = False
+    request: RequestFacts | None = None
+    cause: CauseFacts | None = None
+    rates: Mapping[str, int] = field(default_factory=dict)
+    profile: scoring.Profile = scoring.DEFAULT_PROFILE
+    throttled: Callable[[str, int, int], bool] = lambda rule, limit, seconds: False
+    score: Callable[..., scoring.TrustScore] = scoring.score
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of an envelope, and everything the record needs to show why."""
+
+    status: str
+    code: str
+    detail: str
+    score: int = 0
+    level: str = ""
+    sensitivity: str = ""
+    chain: Chain | None = None
+    issuer: str = ""
+    decision: policies.Decision | None = None
+    inputs: scoring.ScoreInputs | None = None
+    violation: str = ""
+    rule: str = ""
+    retry_after: float | None = None  # seconds, where it is known when trying again can help
+
+    @property
+    def accepted(self) -> bool:
+        return self.status == "accepted"
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What a judgement has found so far; a refusal half way keeps what was known by then."""
+
+    level: str = ""
+    issuer: str = ""
+    sensitivity: str = ""
+    total: int = 0
+    inputs: scoring.ScoreInputs | None = None
+    chain: Chain | None = None
+    decision: policies.Decision | None = None
+
+
+def verify(
+    envelope: Envelope,
+    key: KeyFacts | None,
+    *,
+    session_agent: str,
+    hub_id: str,
+    now: float,
+    find_key: Callable[[str], KeyFacts | None],
+) -> VerifiedEnvelope:
+    """Check that the session's agent signed `envelope` with a key of its own that is in force.
+
+    Entries added to its provenance must be by who they say, found by `find_key`. Raises
+    `IdentityMismatch`, `KeyUnknown`, `KeyRevoked`, `SignatureProvenance`, or what
+    `verify_envelope` raises.
+    """
+    if envelope.sender != session_agent:
+        raise IdentityMismatch("agentIdentity.id is not the agent of this session")
+    if key is None or key.agent != session_agent:
+        raise KeyUnknown("no key of this agent has the thumbprint that the signature names")
+    if key.status != "active":
+        raise KeyRevoked(f"the signing key is {key.status}; sign with the agent's active key")
+    verified = verify_envelope(envelope, key.public, hub_id=hub_id, now=now)
+    if entries := envelope.provenance:
+        signer = partial(_entry_signer, find_key)
+        verify_entries(entries, digest=envelope.digest, find_key=signer, now=now)
+    return verified
+
+
+def judge(verified: VerifiedEnvelope, facts: Facts) -> Verdict:
+    """Judge a verified envelope, in this order, the first refusal deciding:
+
+    (1) the sender may speak, (2) somebody vouches for it, (3) its score, (4) the recipient can
+    be reached and takes such mail, (5) a response answers a request made to its sender, (6) what
+    was demanded of the other side holds, (7) the cause was received, (8) policy.
+    """
+    found = _Findings()
+    try:
+        _judge(verified, facts, found)
+    except ATPError as problem:
+        return _refusal(problem, found)
+    decision = found.decision
+    assert decision is not None
+    if decision.action == "allow":
+        return _verdict("accepted", "", "", found)
+    status = "throttled" if decision.action == "throttle" else "denied"
+    return _verdict(status, decision.code, decision.detail, found)
+
+
+def best_attestation(
+    attestations: Sequence[AttestationFacts], *, kid: str, now: float, required: Sequence[str] = ()
+) -> AttestationFacts:
+    """The valid attestation of the highest level that covers everything `required`.
+
+    Levels and capabilities of two attestations are never mixed. Raises `AttestationMissing`,
+    `AttestationExpired`, `AttestationCapability`, or the fault that the registry found:
+    absent, expired, revoked and unreadable are different answers.
+    """
+    ours = [a for a in attestations if a.jkt == kid]
+    if not ours:
+        raise AttestationMissing("no issuer has attested this agent's key")
+    sound = [a for a in ours if not a.fault]
+    if not sound:
+        raise from_code(ours[0].fault, f"its attestation by {ours[0].issuer} does not hold")
+    current = [a for a in sound if a.issued_at <= now < a.expires_at]
+    if not current:
+        raise AttestationExpired("its attestation is not valid at this time")
+    covering = [a for a in current if a.capabilities.issuperset(required)]
+    if not covering:
+        raise AttestationCapability("no one attestation covers all required capabilities")
+    return max(covering, key=lambda a: (TrustLevel(a.level).rank, a.expires_at))
+
+
+def _entry_signer(find_key: Callable[[str], KeyFacts | None], kid: str) -> tuple[str, PublicKey]:
+    """Whose key signed an entry; one that has been rotated since may well be older."""
+    key = find_key(kid)
+    if key is None or key.status not in {"active", "retired"}:
+        raise KeyUnknown("no agent has the key that it names, or that key was revoked")
+    return key.agent, key.public
+
+
+def _judge(verified: VerifiedEnvelope, facts: Facts, found: _Findings) -> None:
+    envelope = verified.envelope
+    _check_sender(facts.sender)  # (1)
+    assert facts.sender is not None
+    attestation = best_attestation(facts.attestations, kid=verified.kid, now=facts.now)  # (2)
+    found.level, found.issuer = attestation.level, attestation.issuer
+    found.inputs = _inputs_for(facts.inputs, attestation)
+    found.total = facts.score(found.inputs, facts.now, facts.profile).total  # (3)
+    found.chain = Chain(found.level, found.total, 1)
+    found.sensitivity = policies.effective_sensitivity(
+        envelope.sensitivity,
+        facts.sender.sensitivity_floor,
+        facts.recipient.sensitivity_floor if facts.recipient else None,
+        facts.request.sensitivity if facts.request else None,
+    )
+    _check_recipient(envelope, facts, found)  # (4)
+    _check_response(verified, facts, found)  # (5)
+    other_level = _check_demands(envelope, facts)  # (6)
+    _extend_chain(verified, facts, found)  # (7)
+    found.decision = policies.evaluate(  # (8)
+        facts.policy_set,
+        _context(verified, facts, found, other_level),
+        payload=envelope.payload,
+        throttled=facts.throttled,
+    )
+
+
+def _check_sender(sender: AgentFacts | None) -> None:
+    if sender is None:
+        raise IdentityUnknown("this agent is not registered")
+    if sender.status == "revoked":
+        raise IdentityRevoked("this agent has been revoked")
+    if sender.status != "active":
+        raise IdentityNotActive(f"this agent is {sender.status}")
+
+
+def _inputs_for(inputs: scoring.ScoreInputs, attestation: AttestationFacts) -> scoring.ScoreInputs:
+    """The inputs as they stand for the attestation that this envelope's key has."""
+    if (inputs.level, inputs.expires_at) == (attestation.level, attestation.expires_at):
+        return inputs
+    return replace(
+        inputs,
+        level=attestation.level,
+        issued_at=attestation.issued_at,
+        expires_at=attestation.expires_at,
+        attested_capabilities=tuple(sorted(attestation.capabilities)),
+    )
+
+
+def _check_recipient(envelope: Envelope, facts: Facts, found: _Findings) -> None:
+    broadcast = envelope.message_type == MessageType.BROADCAST
+    if broadcast != (envelope.target == BROADCAST_TARGET):
+        raise MalformedEnvelope("broadcasts, and nothing else, are addressed to *")
+    if broadcast:
+        if facts.recipient_full:
+            raise FlowRecipientFull("nobody who would hear it has room for more from this sender")
+        return
+    if envelope.target == envelope.sender:
+        raise RecipientSelf("an agent can't send to itself")
+    recipient = facts.recipient
+    if recipient is None or recipient.status != "active":
+        raise RecipientUnavailable(f"no agent {envelope.target} can be reached through this hub")
+    if facts.recipient_full:
+        raise FlowRecipientFull("the recipient's inbox has no room for more from this sender")
+    if recipient.minimum_level and _below(found.level, recipient.minimum_level):
+        raise TrustLevelTooLow(f"the recipient takes mail from {recipient.minimum_level} up")
+    if found.total < recipient.minimum_score:
+        raise TrustScoreTooLow(f"the recipient takes mail from score {recipient.minimum_score} up")
+
+
+def _check_response(verified: VerifiedEnvelope, facts: Facts, found: _Findings) -> None:
+    envelope, request = verified.envelope, facts.request
+    if envelope.message_type != MessageType.RESPONSE:
+        if verified.req is not None:
+            raise MalformedEnvelope("only a response may have the claim req")
+        return
+    if request is None or (request.target, request.sender) != (envelope.sender, envelope.target):
+        raise RecipientNoRequest("no such request was sent to this agent by its target")
+    if request.request_id != envelope.request_id:  # what applications match answers by
+        raise RecipientNoRequest("the request that it answers has another requestId")
+    if request.answered:
+        raise RecipientNoRequest("that request has been answered already")
+    if request.expires_at <= facts.now:
+        raise ClockExpired("the request expired before it was answered")
+    if request.requires_trust and _below(found.level, request.requires_trust):
+        raise TrustLevelTooLow(f"the request may only be answered from {request.requires_trust} up")
+
+
+def _check_demands(envelope: Envelope, facts: Facts) -> str:
+    """The recipient's level for this request, having checked what the sender demands of it."""
+    inputs = facts.recipient_inputs
+    if facts.recipient is None or inputs is None:
+        return ""
+    required = envelope.required_capabilities
+    level = inputs.level or ""
+    if required:
+        level = max(
+            (
+                a.level
+                for a in facts.recipient_attestations
+                if not a.fault
+                and a.issued_at <= facts.now < a.expires_at
+                and a.capabilities.issuperset(required)
+            ),
+            key=lambda name: TrustLevel(name).rank,
+            default="",
+        )
+        if not level:
+            raise AttestationCapability("no attestation of the recipient covers what is required")
+    if envelope.requires_trust and _below(level, envelope.requires_trust):
+        raise TrustLevelTooLow(f"the recipient is not {envelope.requires_trust}")
+    return level
+
+
+def _extend_chain(verified: VerifiedEnvelope, facts: Facts, found: _Findings) -> None:
+    if verified.cause is None:
+        return
+    cause = facts.cause
+    if cause is None or not cause.received:
+        raise TrustCauseInvalid(
+            "this agent did not receive the envelope that it names as the cause"
+        )
+    if cause.chain.depth >= DEEPEST_CHAIN:
+        raise TrustCauseInvalid(f"more than {DEEPEST_CHAIN} envelopes led to this one")
+    found.chain = Chain(
+        min(cause.chain.lowest_level, found.level, key=lambda name: TrustLevel(name).rank),
+        min(cause.chain.lowest_score, found.total),
+        cause.chain.depth + 1,
+    )
+
+
+def _below(level: str, demanded: str) -> bool:
+    return not level or TrustLevel(level).rank < TrustLevel(demanded).rank
+
+
+def _context(
+    verified: VerifiedEnvelope, facts: Facts, found: _Findings, recipient_level: str
+) -> dict[str, Any]:
+    """The field values that rules may ask for; what is not known is left out."""
+    envelope, sender, chain = verified.envelope, facts.sender, found.chain
+    assert sender is not None
+    assert chain is not None
+    assert found.inputs is not None
+    context: dict[str, Any] = {
+        "sender.id": sender.id,
+        "sender.level": found.level,
+        "sender.score": found.total,
+        "sender.capabilities": found.inputs.attested_capabilities,
+        "sender.organisation": sender.organisation,
+        "sender.tags": sender.tags,
+        "sender.key_algorithm": found.inputs.key_algorithm,
+        "message.type": envelope.message_type,
+        "message.size": len(envelope.canonical),
+        "message.required_capabilities": envelope.required_capabilities,
+        "message.allowed_tools": envelope.allowed_tools,
+        "message.age": max(0, int(facts.now) - verified.issued_at),
+        "data.sensitivity": found.sensitivity,
+        "time.now": facts.now,
+        "chain.lowest_level": chain.lowest_level,
+        "chain.lowest_score": chain.lowest_score,
+        "chain.depth": chain.depth,
+        **facts.rates,
+    }
+    if envelope.max_lifespan_seconds is not None:
+        context["message.lifespan_exceeded"] = (
+            context["message.age"] > envelope.max_lifespan_seconds
+        )
+    if facts.recipient is not None:
+        context.update(_recipient_context(facts, recipient_level))
+    return context
+
+
+def _recipient_context(facts: Facts, level: str) -> dict[str, Any]:
+    recipient, inputs = facts.recipient, facts.recipient_inputs
+    assert recipient is not None
+    context: dict[str, Any] = {
+        "recipient.id": recipient.id,
+        "recipient.organisation": recipient.organisation,
+        "recipient.tags": recipient.tags,
+    }
+    if inputs is not None:
+        context["recipient.capabilities"] = inputs.attested_capabilities
+        context["recipient.score"] = facts.score(inputs, facts.now, facts.profile).total
+        if inputs.key_algorithm:
+            context["recipient.key_algorithm"] = inputs.key_algorithm
+    if level:
+        context["recipient.level"] = level
+    return context
+
+
+def _refusal(problem: ATPError, found: _Findings) -> Verdict:
+    status = "denied"
+    if isinstance(problem, ClockExpired):
+        status = "expired"
+    elif isinstance(problem, FlowError):
+        status = "busy"
+    verdict = _verdict(status, problem.code, problem.detail, found)
+    return replace(verdict, violation=VIOLATIONS.get(problem.code, ""))
+
+
+def _verdict(status: str, code: str, detail: str, found: _Findings) -> Verdict:
+    decision = found.decision
+    return Verdict(
+        status=status,
+        code=code,
+        detail=detail,
+        score=found.total,
+        level=found.level,
+        sensitivity=found.sensitivity,
+        chain=found.chain,
+        issuer=found.issuer,
+        decision=decision,
+        inputs=found.inputs,
+        violation=decision.severity if decision and decision.action == "deny" else "",
+        rule=decision.rule if decision else "",
+    )

@@ -1,0 +1,227 @@
+"""Policies: compiled once, evaluated often; facts in, a decision with its reason out.
+
+Example::
+
+    policy_set = compile_policies(BASELINE)
+    decision = evaluate(policy_set, context, payload=payload, throttled=over_limit)
+    decision.action, decision.rule, decision.to_record()
+
+How it is fast: rules are bits of one integer. For each field in use, the rules that its value lets
+stand are computed once a value and remembered, so that judging a message is one look-up and one
+AND a field, however many rules there are. `explain_rules` goes condition by condition instead; a
+property test holds the two together. See trust.md, "Policies".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from atp.errors import MalformedDocument, MalformedError
+from atp.judging.policy.baseline import BASELINE
+from atp.judging.policy.columns import build_columns, read, recordable
+from atp.judging.policy.document import Policy, Rule, parse_policies
+from atp.judging.policy.fields import (
+    ACTIONS,
+    FIELDS,
+    OPERATORS,
+    SEVERITIES,
+    Action,
+    Argument,
+    Field,
+    Kind,
+    Operand,
+    Operator,
+    operators_for,
+)
+from atp.judging.policy.readers import (
+    RE2_VERSION,
+    TIME_ZONE_DATA_VERSION,
+    FieldKey,
+    hash_payload_value,
+    parse_field,
+)
+from atp.judging.policy.set import EVALUATOR_VERSION, Decision, Match, PolicySet
+from atp.types import DataSensitivity
+from atp.wire.canonical import digest
+
+__all__ = [  # noqa: RUF022  # as sorted() has it
+    "ACTIONS",
+    "Action",
+    "Argument",
+    "BASELINE",
+    "ConditionVerdict",
+    "Decision",
+    "EVALUATOR_VERSION",
+    "FIELDS",
+    "Field",
+    "Kind",
+    "Match",
+    "OPERATORS",
+    "Operand",
+    "Operator",
+    "PolicySet",
+    "RE2_VERSION",
+    "RuleVerdict",
+    "SEVERITIES",
+    "TIME_ZONE_DATA_VERSION",
+    "compile_policies",
+    "effective_sensitivity",
+    "evaluate",
+    "explain_rules",
+    "hash_payload_value",
+    "operators_for",
+    "parse_field",
+]
+
+Throttled = Callable[[str, int, int], bool]
+"""Whether the rule of that key is over its limit in that many seconds: (key, limit, seconds)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionVerdict:
+    """One condition and what became of it; `result` is `None` where it can't be told.
+
+    `seen` is `None` where there was no value, and for payload values, which are not shown.
+    """
+
+    field: str
+    operator: str
+    value: Any
+    seen: Any
+    result: bool | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuleVerdict:
+    """One rule and whether it matched, for officers who ask why."""
+
+    policy: str
+    rule: str
+    action: str
+    severity: str
+    enforced: bool
+    mandatory: bool
+    matches: bool
+    conditions: tuple[ConditionVerdict, ...]
+
+
+def compile_policies(documents: Sequence[Mapping[str, Any]]) -> PolicySet:
+    """Compile policy documents; none at all makes a set that denies everything.
+
+    Raises `MalformedDocument` naming policy, rule and condition, and what to do about it.
+    """
+    rules = _in_order(parse_policies(documents))
+    columns = build_columns(rules)
+    return PolicySet(
+        hash=_hash(documents),
+        uses=frozenset(key.text for key in columns.keys),
+        rules=rules,
+        columns=columns,
+        _actions={action: _bits(rule.action == action for rule in rules) for action in ACTIONS},
+        _enforced=_bits(rule.enforced for rule in rules),
+    )
+
+
+def evaluate(
+    policy_set: PolicySet,
+    context: Mapping[str, Any],
+    *,
+    payload: object = None,
+    throttled: Throttled,
+    waived: str = "",
+) -> Decision:
+    """Judge one message: `deny` beats `quarantine` beats `escalate` beats `throttle` beats `allow`.
+
+    `context` has a value under each field's name (`time.now`, in seconds, for hour and weekday);
+    what is not known is left out. `throttled` is asked about the limits that apply, by priority,
+    until one is exceeded, and only where the message would pass. `waived` is the key of one rule
+    that officers released the message from; denials can't be waived.
+    """
+    matching, values = policy_set.columns.match(context, payload)
+    if waived:
+        matching = policy_set.waive(matching, waived)
+    outcome = policy_set.outcome(matching)
+    for rule in outcome.limits:
+        assert rule.throttle is not None
+        if throttled(rule.key, *rule.throttle):
+            outcome = outcome.decided_by(rule, "throttle")
+            break
+    return Decision(policy_set, outcome, values, payload, waived)
+
+
+def explain_rules(
+    policy_set: PolicySet, context: Mapping[str, Any], payload: object = None
+) -> list[RuleVerdict]:
+    """Every rule with every condition: true, false, or unknown (`None`), in order of priority."""
+    seen = {key: read(key, context, payload) for key in policy_set.columns.keys}
+    return [_explain(rule, seen) for rule in policy_set.rules]
+
+
+def effective_sensitivity(*levels: str | None) -> str:
+    """The highest of `levels`, of which `None` says nothing.
+
+    The most is assumed for a word that is no sensitivity, and when nothing is said at all.
+    """
+    said = [level for level in levels if level is not None]
+    try:
+        return max(DataSensitivity(level) for level in said).value
+    except ValueError:
+        return DataSensitivity.RESTRICTED.value
+
+
+def _hash(documents: Sequence[Mapping[str, Any]]) -> str:
+    try:
+        return digest(sorted(documents, key=lambda document: str(document["name"])))
+    except MalformedError as exc:
+        raise MalformedDocument(f"the policies are not JSON that can be signed: {exc}") from exc
+
+
+def _in_order(policies: Sequence[Policy]) -> tuple[Rule, ...]:
+    """By priority, what is mandatory first; the order of a document breaks ties."""
+    ordered = sorted(policies, key=lambda p: (not p.mandatory, p.priority, p.name))
+    return tuple(
+        rule for policy in ordered for rule in sorted(policy.rules, key=lambda r: r.priority)
+    )
+
+
+def _bits(wanted: Iterable[bool]) -> int:
+    return sum(1 << bit for bit, is_wanted in enumerate(wanted) if is_wanted)
+
+
+def _explain(rule: Rule, seen: Mapping[FieldKey, object]) -> RuleVerdict:
+    conditions = tuple(
+        ConditionVerdict(
+            field=condition.field.text,
+            operator=condition.operator,
+            value=condition.value,
+            seen=None
+            if condition.field.in_payload
+            else recordable(condition.field, seen[condition.field], None),
+            result=condition.check(seen[condition.field]),
+            text=_sentence(condition.field.text, condition.operator, condition.value),
+        )
+        for condition in rule.conditions
+    )
+    results = [condition.result for condition in conditions]
+    unknown_holds = ACTIONS[rule.action].matches_unknown
+    return RuleVerdict(
+        policy=rule.policy,
+        rule=rule.name,
+        action=rule.action,
+        severity=rule.severity,
+        enforced=rule.enforced,
+        mandatory=rule.mandatory,
+        matches=all(result or (result is None and unknown_holds) for result in results),
+        conditions=conditions,
+    )
+
+
+def _sentence(name: str, operator: str, value: Any) -> str:
+    if operator == "exists":
+        return f"{name} is {'missing' if value is False else 'known'}"
+    if isinstance(value, list | tuple):
+        value = (" and " if operator == "between" else ", ").join(str(item) for item in value)
+    return f"{name} {OPERATORS[operator].label} {value}"

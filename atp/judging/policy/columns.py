@@ -1,0 +1,176 @@
+"""Rules, turned on their side: per field, which rules each of its values lets stand, as bits.
+
+What a value does to the rules is remembered, because most fields have few values. A memory is
+bounded in entries and in the size of what it keeps, for values come from senders.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from atp.judging.policy.conditions import Check
+from atp.judging.policy.document import Condition, Rule
+from atp.judging.policy.fields import ACTIONS, Argument, Kind
+from atp.judging.policy.readers import FieldKey, read_payload, read_time, recorded_payload_value
+
+__all__ = ["Columns", "build_columns", "recordable"]
+
+MASKS_MAX = 4_096  # remembered values a field
+TEXT_MAX_CHARS = 256  # a longer text is judged each time
+TEXTS_MAX = 64  # a longer list likewise
+
+# 1 and true are one key of a dict but two values of a rule, so these keys carry the type, too.
+_TYPED = frozenset({Kind.NUMBER, Kind.HOUR, Kind.BOOLEAN, Kind.ANY})
+
+
+@dataclass(slots=True)
+class _Test:
+    """A condition and the rules that have it, as bits: all of them, and those that need it true."""
+
+    check: Check
+    rules: int = 0
+    strict_rules: int = 0
+
+
+class Column:
+    """One field as all rules of a set see it."""
+
+    __slots__ = ("_everything", "_tests", "_typed", "key", "masks")
+
+    def __init__(self, key: FieldKey, tests: Sequence[_Test], everything: int) -> None:
+        self.key = key
+        self.masks: dict[object, int] = {}
+        self._tests = tuple(tests)
+        self._everything = everything
+        self._typed = key.field.kind in _TYPED
+
+    def mask(self, value: object) -> int:
+        """The bits of the rules that `value` lets stand, worked out unless it is remembered."""
+        if isinstance(value, list):
+            value = tuple(value)
+        if not _is_small(value):
+            return self._compute(value)
+        key = (value.__class__, value) if self._typed else value
+        known = self.masks.get(key)
+        if known is None:
+            if len(self.masks) >= MASKS_MAX:
+                self.masks.clear()
+            known = self.masks[key] = self._compute(value)
+        return known
+
+    def _compute(self, value: object) -> int:
+        mask = self._everything
+        for test in self._tests:
+            result = test.check(value)
+            if result is None:
+                mask &= ~test.strict_rules
+            elif not result:
+                mask &= ~test.rules
+        return mask
+
+
+class Columns:
+    """All fields that a set of rules uses; `keys` are in the order of the values of `match`."""
+
+    __slots__ = ("_derived", "_everything", "_typed", "_untyped", "keys", "reads_payload")
+
+    def __init__(self, columns: Sequence[Column], everything: int) -> None:
+        looked_up = [c for c in columns if c.key.field.argument is Argument.NONE]
+        untyped = [c for c in looked_up if c.key.field.kind not in _TYPED]
+        typed = [c for c in looked_up if c.key.field.kind in _TYPED]
+        self._derived = [c for c in columns if c.key.field.argument is not Argument.NONE]
+        self._untyped = [(c.key.text, c.masks, c) for c in untyped]
+        self._typed = [(c.key.text, c.masks, c) for c in typed]
+        self._everything = everything
+        self.keys = tuple(c.key for c in (*untyped, *typed, *self._derived))
+        self.reads_payload = any(key.tokens for key in self.keys)
+
+    def match(self, context: Mapping[str, Any], payload: object) -> tuple[int, tuple[object, ...]]:
+        """The bits of the rules that match, and the values that they were matched against."""
+        matching = self._everything
+        values: list[object] = []
+        # The look-up stands here twice instead of in `mask`: a call costs as much as the rest.
+        for name, masks, column in self._untyped:
+            value = context.get(name)
+            values.append(value)
+            try:
+                matching &= masks[value]
+            except (KeyError, TypeError):
+                matching &= column.mask(value)
+        for name, masks, column in self._typed:
+            value = context.get(name)
+            values.append(value)
+            try:
+                matching &= masks[value.__class__, value]
+            except (KeyError, TypeError):
+                matching &= column.mask(value)
+        for column in self._derived:
+            value = read(column.key, context, payload)
+            values.append(value)
+            matching &= column.mask(value)
+        return matching, tuple(values)
+
+
+def build_columns(rules: Sequence[Rule]) -> Columns:
+    """The columns of `rules`, whose first is the lowest bit; equal conditions are tested once."""
+    tests: dict[FieldKey, dict[str, _Test]] = {}
+    for bit, rule in enumerate(rules):
+        strict = not ACTIONS[rule.action].matches_unknown
+        for condition in rule.conditions:
+            of_field = tests.setdefault(condition.field, {})
+            test = of_field.setdefault(_identity(condition), _Test(condition.check))
+            test.rules |= 1 << bit
+            test.strict_rules |= strict << bit
+    everything = (1 << len(rules)) - 1
+    return Columns(
+        [Column(key, tuple(by.values()), everything) for key, by in tests.items()], everything
+    )
+
+
+def read(key: FieldKey, context: Mapping[str, Any], payload: object) -> object:
+    """The value of any field; `None` where there is none."""
+    if key.field.argument is Argument.POINTER:
+        return read_payload(payload, key.tokens)
+    if key.field.argument is Argument.ZONE:
+        return read_time(key, context)
+    return context.get(key.text)
+
+
+def recordable(key: FieldKey, value: object, payload: object) -> Any:
+    """`value` as it may stand in a record: JSON, and of the payload only a hash."""
+    if value is None:
+        return None
+    if key.tokens:
+        return recorded_payload_value(payload, key, value)
+    if value.__class__ is str or value.__class__ is int:  # nearly all of them are
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, list | tuple | set | frozenset):
+        texts = [str(item) for item in value if isinstance(item, str)]
+        if len(texts) == len(value):
+            return sorted(texts) if isinstance(value, set | frozenset) else texts
+    # Of no type that a rule can use, so every condition on it was unknown; the record says so.
+    return {"unusable": type(value).__name__}
+
+
+def _identity(condition: Condition) -> str:
+    return f"{condition.operator} {json.dumps(condition.value)}"
+
+
+def _is_small(value: object) -> bool:
+    if isinstance(value, str):
+        return len(value) <= TEXT_MAX_CHARS
+    if isinstance(value, tuple | frozenset):
+        return len(value) <= TEXTS_MAX and all(
+            isinstance(item, str) and len(item) <= TEXT_MAX_CHARS for item in value
+        )
+    if isinstance(value, int):
+        return value.bit_length() <= 64
+    return value is None or isinstance(value, float)

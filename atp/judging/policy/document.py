@@ -1,0 +1,265 @@
+"""Policy documents, read strictly: what officers wrote becomes rules, or an error that says where.
+
+A document is `{"name", "description"?, "mode"?: "enforce"|"monitor", "mandatory"?, "priority"?,
+"rules"}`; a rule is `{"name", "description"?, "action", "severity"?, "priority"?, "always"?,
+"conditions", "throttle"?: {"limit", "per_seconds"}, "officers"?}`; a condition is
+`{"field", "operator", "value"?}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from atp.errors import MalformedDocument, excerpt
+from atp.judging.policy.conditions import Check, compile_check
+from atp.judging.policy.fields import ACTIONS, SEVERITIES
+from atp.judging.policy.readers import FieldKey, parse_field
+
+__all__ = ["Condition", "Policy", "Rule", "parse_policies"]
+
+NAME_MAX_CHARS = 160
+DESCRIPTION_MAX_CHARS = 2_000
+PRIORITY_DEFAULT = 100
+PRIORITY_MAX = 32_767  # a small integer of every database
+RULES_MAX = 1_000  # of one set; ten times the design's load
+CONDITIONS_MAX = 50
+THROTTLE_MAX = 1_000_000
+THROTTLE_MAX_SECONDS = 86_400  # counters are kept for a day
+OFFICERS_DEFAULT = {"quarantine": 1, "escalate": 2}
+OFFICERS_MAX = 9
+
+_POLICY_MEMBERS = frozenset({"name", "description", "mode", "mandatory", "priority", "rules"})
+_RULE_MEMBERS = frozenset(
+    {
+        "name",
+        "description",
+        "action",
+        "severity",
+        "priority",
+        "always",
+        "conditions",
+        "throttle",
+        "officers",
+    }
+)
+_CONDITION_MEMBERS = frozenset({"field", "operator", "value"})
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A field, an operator and a value, with the function that tells whether it holds."""
+
+    field: FieldKey
+    operator: str
+    value: Any
+    check: Check
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule; `throttle` is (limit, seconds), `officers` how many must release what it holds."""
+
+    policy: str
+    name: str
+    action: str
+    severity: str
+    priority: int
+    enforced: bool
+    mandatory: bool
+    conditions: tuple[Condition, ...]
+    throttle: tuple[int, int] | None
+    officers: int
+
+    @property
+    def key(self) -> str:
+        """The name under which counters and waivers know the rule; unique in a set."""
+        return f"{self.policy}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A named list of rules, either enforced or only watched."""
+
+    name: str
+    enforced: bool
+    mandatory: bool
+    priority: int
+    rules: tuple[Rule, ...]
+
+
+def parse_policies(documents: Sequence[Mapping[str, Any]]) -> tuple[Policy, ...]:
+    """Read `documents`; raises `MalformedDocument` naming policy, rule, condition and remedy."""
+    policies = tuple(_policy(document) for document in documents)
+    _refuse_repeats([policy.name for policy in policies], "two policies are called", "policies")
+    keys = [rule.key for policy in policies for rule in policy.rules]
+    _refuse_repeats(keys, "two rules are called", "rules")
+    if len(keys) > RULES_MAX:
+        raise MalformedDocument(f"{len(keys)} rules; merge some, at most {RULES_MAX} are taken")
+    return policies
+
+
+def _refuse_repeats(names: Sequence[str], problem: str, what: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise MalformedDocument(f"{problem} {excerpt(name)}; {what} need names of their own")
+        seen.add(name)
+
+
+def _policy(document: object) -> Policy:
+    members = _members(document, _POLICY_MEMBERS, ("name", "rules"), "a policy")
+    name = _text(members, "name", "a policy", NAME_MAX_CHARS)
+    where = f"policy {excerpt(name)}"
+    _text(members, "description", where, DESCRIPTION_MAX_CHARS, default="")
+    mode = _choice(members, "mode", ("enforce", "monitor"), where, default="enforce")
+    mandatory = _flag(members, "mandatory", where)
+    if mandatory and mode != "enforce":
+        raise MalformedDocument(f"{where} is mandatory, so its mode must be enforce")
+    draft = Policy(name, mode == "enforce", mandatory, _priority(members, where), ())
+    rules = tuple(_rule(rule, draft) for rule in _array(members, "rules", where, RULES_MAX))
+    return Policy(draft.name, draft.enforced, draft.mandatory, draft.priority, rules)
+
+
+def _rule(document: object, policy: Policy) -> Rule:
+    outer = f"policy {excerpt(policy.name)}, a rule"
+    members = _members(document, _RULE_MEMBERS, ("name", "action"), outer)
+    name = _text(members, "name", outer, NAME_MAX_CHARS)
+    where = f"policy {excerpt(policy.name)}, rule {excerpt(name)}"
+    _text(members, "description", where, DESCRIPTION_MAX_CHARS, default="")
+    action = _choice(members, "action", tuple(ACTIONS), where)
+    return Rule(
+        policy=policy.name,
+        name=name,
+        action=action,
+        severity=_choice(members, "severity", SEVERITIES, where, default="low"),
+        priority=_priority(members, where),
+        enforced=policy.enforced,
+        mandatory=policy.mandatory,
+        conditions=_conditions(members, where),
+        throttle=_throttle(members, action, where),
+        officers=_officers(members, action, where),
+    )
+
+
+def _conditions(members: Mapping[str, Any], where: str) -> tuple[Condition, ...]:
+    always = _flag(members, "always", where)
+    documents = _array(members, "conditions", where, CONDITIONS_MAX)
+    if always and documents:
+        raise MalformedDocument(f"{where} says always and has conditions; remove one or the other")
+    if not always and not documents:
+        raise MalformedDocument(
+            f"{where} has no conditions; add one, or say always if it is meant for everything"
+        )
+    return tuple(
+        _condition(document, f"{where}, condition {number}")
+        for number, document in enumerate(documents, start=1)
+    )
+
+
+def _condition(document: object, where: str) -> Condition:
+    members = _members(document, _CONDITION_MEMBERS, ("field", "operator"), where)
+    value = members.get("value")
+    try:
+        key = parse_field(members["field"])
+        check = compile_check(key.field, members["operator"], value)
+    except MalformedDocument as exc:
+        raise MalformedDocument(f"{where}: {exc.detail}") from exc
+    return Condition(key, members["operator"], value, check)
+
+
+def _throttle(members: Mapping[str, Any], action: str, where: str) -> tuple[int, int] | None:
+    document = members.get("throttle")
+    if action != "throttle":
+        if document is not None:
+            raise MalformedDocument(f"{where}: only a rule with action throttle has a limit")
+        return None
+    names = ("limit", "per_seconds")
+    limits = _members(document, frozenset(names), names, f"{where}, throttle")
+    return (
+        _whole(limits, "limit", where, 1, THROTTLE_MAX),
+        _whole(limits, "per_seconds", where, 1, THROTTLE_MAX_SECONDS),
+    )
+
+
+def _officers(members: Mapping[str, Any], action: str, where: str) -> int:
+    default = OFFICERS_DEFAULT.get(action, 0)
+    if default == 0 and members.get("officers") is not None:
+        raise MalformedDocument(f"{where}: only quarantine and escalate wait for officers")
+    return _whole(members, "officers", where, default, OFFICERS_MAX, default=default)
+
+
+def _members(
+    document: object, known: frozenset[str], required: Sequence[str], where: str
+) -> Mapping[str, Any]:
+    if not isinstance(document, Mapping):
+        raise MalformedDocument(f"{where} must be an object, not {excerpt(document)}")
+    for name in document:
+        if name not in known:
+            names = ", ".join(sorted(known))
+            raise MalformedDocument(f"{where}: unknown member {excerpt(name)}; known are: {names}")
+    for name in required:
+        if name not in document:
+            raise MalformedDocument(f"{where}: the member {name} is missing")
+    return document
+
+
+def _text(
+    members: Mapping[str, Any], name: str, where: str, longest: int, *, default: str | None = None
+) -> str:
+    text = members.get(name, default)
+    if isinstance(text, str) and len(text) <= longest and (text.strip() or default is not None):
+        return text
+    raise MalformedDocument(f"{where}: {name} must be a text of 1 to {longest} characters")
+
+
+def _choice(
+    members: Mapping[str, Any],
+    name: str,
+    choices: Sequence[str],
+    where: str,
+    *,
+    default: str | None = None,
+) -> str:
+    choice = members.get(name, default)
+    if isinstance(choice, str) and choice in choices:
+        return choice
+    raise MalformedDocument(
+        f"{where}: {name} can't be {excerpt(choice)}; use one of: {', '.join(choices)}"
+    )
+
+
+def _flag(members: Mapping[str, Any], name: str, where: str) -> bool:
+    flag = members.get(name, False)
+    if isinstance(flag, bool):
+        return flag
+    raise MalformedDocument(f"{where}: {name} must be true or false, not {excerpt(flag)}")
+
+
+def _priority(members: Mapping[str, Any], where: str) -> int:
+    return _whole(members, "priority", where, 0, PRIORITY_MAX, default=PRIORITY_DEFAULT)
+
+
+def _whole(
+    members: Mapping[str, Any],
+    name: str,
+    where: str,
+    least: int,
+    most: int,
+    *,
+    default: int | None = None,
+) -> int:
+    number = members.get(name, default)
+    if type(number) is int and least <= number <= most:
+        return number
+    raise MalformedDocument(f"{where}: {name} must be a whole number from {least} to {most}")
+
+
+def _array(
+    members: Mapping[str, Any], name: str, where: str, longest: int
+) -> Sequence[Mapping[str, Any]]:
+    items = members.get(name, ())
+    if isinstance(items, list | tuple) and len(items) <= longest:
+        return items
+    raise MalformedDocument(f"{where}: {name} must be a list of at most {longest}")

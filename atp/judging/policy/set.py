@@ -1,0 +1,242 @@
+"""Compiled policies, and the decisions they lead to, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from atp.judging.policy.columns import Columns, recordable
+from atp.judging.policy.document import Rule
+from atp.judging.policy.readers import RE2_VERSION, TIME_ZONE_DATA_VERSION
+
+__all__ = [  # noqa: RUF022  # as sorted() has it
+    "Decision",
+    "EVALUATOR_VERSION",
+    "Match",
+    "Outcome",
+    "PolicySet",
+]
+
+EVALUATOR_VERSION = 1  # goes up when the same policies and facts could lead to another decision
+OUTCOMES_MAX = 4_096  # remembered per set: one for each combination of rules that matched
+
+_CODES: Final = {
+    "deny": "policy.denied",
+    "quarantine": "policy.held",
+    "escalate": "policy.held",
+    "throttle": "policy.throttled",
+    "allow": "",
+}
+
+_VERBS: Final = {
+    "deny": "denied by",
+    "quarantine": "held for an officer by",
+    "escalate": "held for officers by",
+    "throttle": "over the limit of",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A rule whose conditions all held, or could not be told where that counts as holding."""
+
+    policy: str
+    rule: str
+    action: str
+    severity: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What follows from the rules that matched; the same for every message that matches them."""
+
+    action: str
+    matched: tuple[Match, ...]
+    monitored: tuple[Match, ...]
+    policy: str = ""
+    rule: str = ""
+    severity: str = ""
+    code: str = ""
+    detail: str = ""
+    officers: int = 0
+    limits: tuple[Rule, ...] = ()
+
+    def decided_by(self, rule: Rule, action: str) -> Outcome:
+        """This outcome with `rule` as what decided on `action`."""
+        verb = _VERBS.get(action)
+        return replace(
+            self,
+            action=action,
+            policy=rule.policy,
+            rule=rule.name,
+            severity=rule.severity,
+            code=_CODES[action],
+            detail=f"{verb} the rule '{rule.name}'" if verb else "",
+            officers=rule.officers,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the policies say of one message, why, and what it was decided by.
+
+    `action` is allow, throttle, quarantine, escalate or deny. `rule` and `severity` are empty
+    when no rule matched; then `code` is `policy.none`. `waived` is the rule left out of account.
+    """
+
+    policy_set: PolicySet = field(repr=False)
+    _outcome: Outcome
+    _values: tuple[object, ...] = field(repr=False)
+    _payload: object = field(repr=False)
+    waived: str = ""
+
+    @property
+    def action(self) -> str:
+        return self._outcome.action
+
+    @property
+    def policy(self) -> str:
+        return self._outcome.policy
+
+    @property
+    def rule(self) -> str:
+        """The first by priority among the rules that decided."""
+        return self._outcome.rule
+
+    @property
+    def rule_key(self) -> str:
+        """What `waived` takes once officers have released what this rule holds."""
+        return f"{self.policy}/{self.rule}" if self.rule else ""
+
+    @property
+    def severity(self) -> str:
+        return self._outcome.severity
+
+    @property
+    def code(self) -> str:
+        return self._outcome.code
+
+    @property
+    def detail(self) -> str:
+        return self._outcome.detail
+
+    @property
+    def officers(self) -> int:
+        """How many officers must release a held message; 0 when it is not held."""
+        return self._outcome.officers
+
+    @property
+    def matched(self) -> tuple[Match, ...]:
+        """All enforced rules that matched, by priority; `log` and `notify` are among them."""
+        return self._outcome.matched
+
+    @property
+    def monitored(self) -> tuple[Match, ...]:
+        """The rules that matched in policies that only watch."""
+        return self._outcome.monitored
+
+    @property
+    def consulted(self) -> dict[str, Any]:
+        """Every field that the policies use with its value, `None` where there was none.
+
+        Payload values are salted hashes. Evaluating again with this as the context (and the
+        payload, where rules look into it) gives the same decision.
+        """
+        keys = self.policy_set.columns.keys
+        return {
+            key.text: recordable(key, value, self._payload)
+            for key, value in zip(keys, self._values, strict=True)
+        }
+
+    @property
+    def record_key(self) -> Hashable | None:
+        """What two decisions of one set have in common when their records are the same.
+
+        `None` where the record says something of the payload: that is salted for each message.
+        """
+        if self.policy_set.columns.reads_payload:
+            return None
+        return id(self._outcome), self.waived, self._values
+
+    def to_record(self) -> dict[str, Any]:
+        """All of it as JSON, for the trail."""
+        return {
+            "action": self.action,
+            "policy": self.policy,
+            "rule": self.rule,
+            "severity": self.severity,
+            "code": self.code,
+            "matched": [_match_record(match) for match in self.matched],
+            "monitored": [_match_record(match) for match in self.monitored],
+            "waived": self.waived,
+            "consulted": self.consulted,
+            "policySet": self.policy_set.hash,
+            "evaluator": EVALUATOR_VERSION,
+            "re2": RE2_VERSION,
+            "timeZoneData": TIME_ZONE_DATA_VERSION,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PolicySet:
+    """Compiled policies, safe to share between threads; `rules` are in order of priority.
+
+    `hash` is the digest of the documents, `uses` the names of the fields they look at.
+    """
+
+    hash: str
+    uses: frozenset[str]
+    rules: tuple[Rule, ...]
+    columns: Columns = field(repr=False)
+    _actions: Mapping[str, int] = field(repr=False)
+    _enforced: int = field(repr=False)
+    _outcomes: dict[int, Outcome] = field(repr=False, default_factory=dict)
+
+    def outcome(self, matching: int) -> Outcome:
+        """What follows when the rules of these bits match."""
+        known = self._outcomes.get(matching)
+        if known is None:
+            if len(self._outcomes) >= OUTCOMES_MAX:
+                self._outcomes.clear()
+            known = self._outcomes[matching] = self._decide(matching)
+        return known
+
+    def waive(self, matching: int, key: str) -> int:
+        """`matching` without the rule `key`, if that rule is one that holds messages."""
+        for bit, rule in enumerate(self.rules):
+            if rule.key == key and rule.officers:
+                return matching & ~(1 << bit)
+        return matching
+
+    def _decide(self, matching: int) -> Outcome:
+        enforced = matching & self._enforced
+        matched = self._matches(enforced)
+        monitored = self._matches(matching & ~self._enforced)
+        for action in ("deny", "quarantine", "escalate", "allow"):
+            hits = enforced & self._actions[action]
+            if hits:
+                rule = self._rules_of(hits)[0]
+                limits = enforced & self._actions["throttle"] if action == "allow" else 0
+                outcome = Outcome(action, matched, monitored, limits=self._rules_of(limits))
+                return outcome.decided_by(rule, action)
+        detail = "no rule of the policies in force allows this"
+        return Outcome("deny", matched, monitored, code="policy.none", detail=detail)
+
+    def _rules_of(self, bits: int) -> tuple[Rule, ...]:
+        return tuple(rule for bit, rule in enumerate(self.rules) if bits >> bit & 1)
+
+    def _matches(self, bits: int) -> tuple[Match, ...]:
+        return tuple(
+            Match(rule.policy, rule.name, rule.action, rule.severity)
+            for rule in self._rules_of(bits)
+        )
+
+
+def _match_record(match: Match) -> dict[str, str]:
+    return {
+        "policy": match.policy,
+        "rule": match.rule,
+        "action": match.action,
+        "severity": match.severity,
+    }

@@ -1,0 +1,93 @@
+"""The seed's string keys, for the in-memory transport only (protocol.md, "Demo mode").
+
+A string becomes an HS256 secret; who verifies needs the same secret, so a directory within the
+process knows it. None of this can leave the process: a network transport refuses such a key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Final
+
+from atp.errors import KeyAlgorithm, KeyUnacceptable, SignatureInvalid, excerpt
+from atp.trust.keys import PrivateKey, PublicKey
+
+__all__ = ["DEMO_ALGORITHM", "DEMO_HUB_ID", "DIRECTORY", "DemoKey", "Directory", "read_key"]
+
+DEMO_ALGORITHM: Final = "HS256"
+DEMO_HUB_ID: Final = "in-memory"  # what demo envelopes are addressed to
+DEMO_KID: Final = "demo"  # a thumbprint of the secret would help to guess it
+SECRET_LABEL: Final = b"atp in-memory demo secret, HS256\0"  # keeps it apart from any other use
+PEM_MARK: Final = "-----BEGIN "
+
+
+class DemoPublicKey(PublicKey):
+    """What verifies a demo signature; as secret as what makes it, so it shows nothing either."""
+
+    __slots__ = ()
+
+    def verify(self, data: bytes, signature: bytes, alg: str) -> None:
+        """Raise `SignatureInvalid` unless the same string signed `data`."""
+        if alg != DEMO_ALGORITHM:
+            raise KeyAlgorithm(f"the header says {excerpt(alg)}, the demo key is for HS256")
+        if not hmac.compare_digest(_mac(self._raw, data), signature):
+            raise SignatureInvalid("the signature does not fit key and content")
+
+
+class DemoKey(PrivateKey):
+    """A string as a key: the secret is the SHA-256 of a label and the string."""
+
+    __slots__ = ()
+
+    def __init__(self, text: str) -> None:
+        self._native = None
+        secret = hashlib.sha256(SECRET_LABEL + text.encode()).digest()
+        self.public = DemoPublicKey(DEMO_ALGORITHM, DEMO_KID, {}, None, secret)
+
+    def sign(self, data: bytes) -> bytes:
+        """The HMAC over `data`."""
+        return _mac(self.public._raw, data)
+
+    def to_pem(self) -> bytes:
+        """Raises `KeyUnacceptable`: this is no key pair."""
+        raise KeyUnacceptable("a demo key has no PEM form; make a key pair with `atp keygen`")
+
+
+class Directory:
+    """Whose signatures this process can verify: agent id -> key; signing and connecting fill it."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, PublicKey] = {}
+
+    def note(self, agent: str, key: PrivateKey) -> None:
+        """Remember the key that `agent` signs with; the latest one counts."""
+        self._keys[agent] = key.public
+
+    def find(self, agent: str) -> PublicKey | None:
+        """The key of `agent`, `None` when it never signed or connected with one here."""
+        return self._keys.get(agent)
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._keys.clear()
+
+
+DIRECTORY: Final = Directory()
+
+
+def read_key(private_key: PrivateKey | str | bytes | None) -> PrivateKey | None:
+    """The key that a caller gave: a `PrivateKey`, a PEM, a string of the demo, or none."""
+    if private_key is None or isinstance(private_key, PrivateKey):
+        return private_key
+    if isinstance(private_key, bytes):
+        return PrivateKey.from_pem(private_key)
+    if private_key.lstrip().startswith(PEM_MARK):
+        return PrivateKey.from_pem(private_key.encode())
+    if not private_key:
+        raise KeyUnacceptable("an empty string is no key")
+    return DemoKey(private_key)
+
+
+def _mac(secret: bytes, data: bytes) -> bytes:
+    return hmac.digest(secret, data, "sha256")

@@ -1,0 +1,347 @@
+"""The in-memory transport: every agent in one process, for development and tests.
+
+It speaks the frames of a hub, so that a client notices no difference, but an agent's word is
+believed and nothing is stored (`atp.memory.hub`): who is not connected can't be reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Mapping
+from random import Random
+from typing import Any, ClassVar, Final, Protocol
+
+from atp.envelope_shell import ATPEnvelope
+from atp.errors import (
+    ATPError,
+    FlowBusy,
+    FlowRecipientFull,
+    MalformedEnvelope,
+    RecipientUnavailable,
+    SessionClosed,
+    SessionSuperseded,
+)
+from atp.memory.hub import Accepted, DemoHub, Member
+from atp.memory.keys import DEMO_HUB_ID, DIRECTORY
+from atp.memory.trust import believed_level
+from atp.transports.base import Connection, Login, Transport
+from atp.trust.envelope import Envelope, envelope_from_value
+from atp.types import (
+    BROADCAST_TARGET,
+    ITransportMessage,
+    MessageType,
+    TransportType,
+    check_agent_id,
+)
+from atp.wire.canonical import parse_noted, serialize
+from atp.wire.frames import ANSWERS, MAIL, MESSAGE_MAX_BYTES, Stream, Welcome
+from atp.wire.timestamps import format_timestamp
+
+__all__ = ["InMemoryTransport"]
+
+logger = logging.getLogger(__name__)
+
+WINDOW: Final = 256  # protocol.md "Frames": envelopes without a receipt
+INBOX_LIMIT: Final = 10_000  # frames that wait for an agent that does not read
+HISTORY_LIMIT: Final = 1_000  # messages that `get_message_history` still has
+BUSY_RETRY_SECONDS: Final = 0.05  # after a simulated failure
+
+
+class MessageQueue(Protocol):
+    """Where a bare agent's messages go; an `asyncio.Queue` is one."""
+
+    def put_nowait(self, item: Any, /) -> None: ...
+
+
+class InMemoryTransport(Transport):
+    """All agents of a process; `get_instance` is the one that clients use by default.
+
+    `clock` (seconds since 1970) is what dates are judged by, and may be set.
+    """
+
+    type = TransportType.IN_MEMORY
+    demo = True
+    hub_id = DEMO_HUB_ID
+    _instance: ClassVar[InMemoryTransport | None] = None
+
+    def __init__(self) -> None:
+        self.clock = time.time
+        self._hub = DemoHub()
+        self._history: deque[ITransportMessage] = deque(maxlen=HISTORY_LIMIT)
+        self._stats: Counter[str] = Counter()
+        self._connections: dict[str, _MemoryConnection] = {}
+        self._latency_seconds = 0.0
+        self._error_rate = 0.0
+        self._random = Random()  # noqa: S311 - decides on simulated errors, not on secrets
+
+    @classmethod
+    def get_instance(cls) -> InMemoryTransport:
+        """The one of this process."""
+        if cls._instance is None:
+            cls._instance = cls()
+        return cls._instance
+
+    # The seed's methods
+
+    def register_agent(self, agent_id: str, message_queue: MessageQueue) -> None:
+        """Let `message_queue` receive an `ATPEnvelope` for each message to `agent_id`."""
+
+        def deliver(envelope: Envelope, accepted: Accepted) -> None:
+            try:
+                message_queue.put_nowait(_shell(envelope, accepted, self))
+            except asyncio.QueueFull as exc:
+                raise FlowRecipientFull(f"the queue of {agent_id} is full") from exc
+
+        self._hub.members[check_agent_id(agent_id)] = Member(agent_id, deliver)
+
+    def unregister_agent(self, agent_id: str) -> None:
+        """Take an agent away; a client of that id loses its connection."""
+        self._hub.members.pop(agent_id, None)
+        connection = self._connections.pop(agent_id, None)
+        if connection is not None:
+            connection.end()
+
+    async def send_message(
+        self, from_agent: str, to_agent: str, envelope: ATPEnvelope | Envelope
+    ) -> None:
+        """Hand a message, or a broadcast, to one agent; raises what it is refused with."""
+        await self._simulate_latency()
+        strict = envelope.to_envelope() if isinstance(envelope, ATPEnvelope) else envelope
+        if strict.target not in (to_agent, BROADCAST_TARGET):
+            raise MalformedEnvelope(f"the envelope is addressed to {strict.target}, not {to_agent}")
+        self._accept(from_agent, strict, only=to_agent)
+
+    async def broadcast(self, from_agent: str, envelope: ATPEnvelope | Envelope) -> int:
+        """Hand a broadcast to every other agent; how many there were."""
+        await self._simulate_latency()
+        strict = envelope.to_envelope() if isinstance(envelope, ATPEnvelope) else envelope
+        if strict.target != BROADCAST_TARGET:
+            raise MalformedEnvelope(f"a broadcast is addressed to *, not to {strict.target}")
+        return len(self._accept(from_agent, strict).recipients)
+
+    def get_message_history(self) -> list[ITransportMessage]:
+        """The latest accepted messages, oldest first."""
+        return list(self._history)
+
+    def get_connected_agents(self) -> list[str]:
+        """The ids of all agents that can be reached."""
+        return sorted(self._hub.members)
+
+    def get_stats(self) -> dict[str, int]:
+        """Counts since the start or the last `reset`."""
+        return {
+            "connected_agents": len(self._hub.members),
+            "messages_accepted": self._stats["accepted"],
+            "messages_refused": self._stats["refused"],
+            "deliveries": self._stats["deliveries"],
+            "broadcasts": self._stats["broadcasts"],
+            "simulated_errors": self._stats["simulated_errors"],
+        }
+
+    # For development and tests
+
+    def simulate(
+        self, *, latency_seconds: float = 0.0, error_rate: float = 0.0, seed: int | None = None
+    ) -> None:
+        """Delay each message, and answer this share of them (0 to 1) with `flow.busy`.
+
+        Clients try such a message again. `seed` makes the errors fall on the same ones each time.
+        """
+        self._latency_seconds = latency_seconds
+        self._error_rate = error_rate
+        if seed is not None:
+            self._random.seed(seed)
+
+    def drop_connection(self, agent_id: str) -> None:
+        """Cut a client's connection, as a bad network would; it connects again by itself."""
+        connection = self._connections.get(agent_id)
+        if connection is not None:
+            connection.end()
+
+    def reset(self) -> None:
+        """Forget agents, keys, history and counts; the clock goes right again."""
+        for agent in [*self._connections, *self._hub.members]:
+            self.unregister_agent(agent)
+        DIRECTORY.clear()
+        self.clock = time.time
+        self._hub = DemoHub()
+        self._history.clear()
+        self._stats.clear()
+        self.simulate()
+
+    async def connect(self, login: Login) -> Connection:
+        """Take a client's place among the agents; an older connection of the same id ends."""
+        agent = check_agent_id(login.identity.id)
+        if login.key is not None:
+            DIRECTORY.note(agent, login.key)
+        older = self._connections.pop(agent, None)
+        if older is not None:
+            older.end(SessionSuperseded("a newer login of this agent took over"))
+        connection = _MemoryConnection(self, login, self._welcome(login))
+        self._connections[agent] = connection
+        self._hub.members[agent] = Member(
+            agent, connection.deliver, login.identity, login.trust_level
+        )
+        return connection
+
+    def _welcome(self, login: Login) -> Welcome:
+        now, identity = self.clock(), login.identity
+        level = believed_level(identity, login.trust_level, now=now)
+        score = self._hub.score_of_agent(
+            identity,
+            login.trust_level,
+            now=now,
+            key_algorithm=login.key.alg if login.key else None,
+        )
+        return Welcome(str(uuid.uuid4()), identity.id, str(level or ""), score, WINDOW, 0)
+
+    def _left(self, agent: str, connection: _MemoryConnection) -> None:
+        if self._connections.get(agent) is connection:
+            del self._connections[agent]
+            self._hub.members.pop(agent, None)
+
+    async def _simulate_latency(self) -> None:
+        if self._latency_seconds:
+            await asyncio.sleep(self._latency_seconds)
+
+    def _receipt(self, sender: str, value: Mapping[str, Any], plain: bool) -> dict[str, Any]:
+        """What the sender of a frame is told."""
+        receipt: dict[str, Any] = {"type": "receipt", "messageId": _message_id(value)}
+        try:
+            envelope = envelope_from_value(value, plain=plain)
+        except ATPError as problem:
+            self._stats["refused"] += 1
+            return {**receipt, "status": "invalid", "code": problem.code, "detail": problem.detail}
+        if self._random.random() < self._error_rate:
+            self._stats["simulated_errors"] += 1
+            busy = {"code": FlowBusy.code, "retryAfter": BUSY_RETRY_SECONDS}
+            return {**receipt, "status": "busy", **busy}
+        try:
+            accepted = self._hub.known(sender, envelope) or self._accept(sender, envelope)
+        except ATPError as problem:
+            return {**receipt, "status": "denied", "code": problem.code, "detail": problem.detail}
+        said = {"trustScore": accepted.score, "recipients": len(accepted.recipients)}
+        return {**receipt, "status": "accepted", **said}
+
+    def _accept(self, sender: str, envelope: Envelope, *, only: str | None = None) -> Accepted:
+        try:
+            accepted = self._hub.judge(sender, envelope, now=self.clock(), only=only)
+            for member in accepted.recipients:
+                self._deliver(member, envelope, accepted)
+        except ATPError:
+            self._stats["refused"] += 1
+            raise
+        self._stats["accepted"] += 1
+        self._stats["broadcasts"] += envelope.target == BROADCAST_TARGET and only is None
+        self._history.append(
+            ITransportMessage(
+                from_agent=sender,
+                to_agent=only or envelope.target,
+                envelope=_shell(envelope, accepted, self),
+                timestamp=format_timestamp(self.clock()),
+            )
+        )
+        return accepted
+
+    def _deliver(self, member: Member, envelope: Envelope, accepted: Accepted) -> None:
+        try:
+            member.deliver(envelope, accepted)
+            self._stats["deliveries"] += 1
+        except ATPError:
+            if envelope.target != BROADCAST_TARGET:
+                raise
+            logger.warning("a broadcast did not reach %s", member.agent)
+
+
+class _MemoryConnection(Connection):
+    """A client's place; frames wait in a queue of the loop that the client runs in."""
+
+    def __init__(self, transport: InMemoryTransport, login: Login, welcome: Welcome) -> None:
+        self.welcome = welcome
+        self._transport = transport
+        self._agent = login.identity.id
+        self._loop = asyncio.get_running_loop()
+        self._frames: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._seqs: Counter[Stream] = Counter()
+        self._ended = False
+
+    async def send(self, message: bytes) -> None:
+        if self._ended:
+            raise SessionClosed("the connection ended")
+        await self._transport._simulate_latency()
+        parsed = parse_noted(message, max_bytes=MESSAGE_MAX_BYTES)
+        frames = parsed.value if isinstance(parsed.value, list) else [parsed.value]
+        for frame in frames:
+            if "ATP" in frame:  # acks need nothing done: what was queued is delivered
+                self._put(self._transport._receipt(self._agent, frame, parsed.plain))
+
+    async def receive(self) -> bytes:
+        frame = await self._frames.get()
+        if frame is None:
+            self._frames.put_nowait(None)  # for whoever asks again
+            raise SessionClosed("the connection ended")
+        return frame
+
+    async def close(self) -> None:
+        self.end()
+
+    def deliver(self, envelope: Envelope, accepted: Accepted) -> None:
+        """Queue a delivery; raises `FlowRecipientFull`, or `RecipientUnavailable` when gone."""
+        if self._frames.qsize() >= INBOX_LIMIT:
+            raise FlowRecipientFull(f"{self._agent} does not read its messages")
+        response = envelope.message_type is MessageType.RESPONSE
+        stream: Stream = ANSWERS if response else MAIL
+        self._seqs[stream] += 1
+        self._put(
+            {
+                "type": "delivery",
+                "stream": stream,
+                "seq": self._seqs[stream],
+                "acceptedAt": format_timestamp(self._transport.clock()),
+                "score": accepted.score,
+                "level": accepted.level,
+                "ATP": envelope.document,
+            }
+        )
+
+    def end(self, reason: ATPError | None = None) -> None:
+        """No more frames, after what is queued; `reason` is told first."""
+        if self._ended:
+            return
+        self._ended = True
+        self._transport._left(self._agent, self)
+        try:
+            if reason is not None:
+                self._put({"type": "error", "code": reason.code, "detail": reason.detail})
+            self._put(None)
+        except RecipientUnavailable:
+            logger.debug("%s was gone already", self._agent)
+
+    def _put(self, frame: dict[str, Any] | None) -> None:
+        data = None if frame is None else serialize(frame)
+        try:
+            if asyncio.get_running_loop() is self._loop:
+                self._frames.put_nowait(data)
+                return
+        except RuntimeError:
+            logger.debug("called from outside of an event loop")
+        try:
+            self._loop.call_soon_threadsafe(self._frames.put_nowait, data)
+        except RuntimeError as exc:  # its loop has been closed, so nobody reads there any more
+            raise RecipientUnavailable(f"the event loop of {self._agent} has ended") from exc
+
+
+def _shell(envelope: Envelope, accepted: Accepted, transport: InMemoryTransport) -> ATPEnvelope:
+    shell = ATPEnvelope.from_envelope(envelope, clock=transport.clock)
+    shell.told_score = accepted.score
+    return shell
+
+
+def _message_id(value: Mapping[str, Any]) -> str:
+    document = value.get("ATP")
+    found = document.get("messageId") if isinstance(document, dict) else None
+    return found if isinstance(found, str) else ""

@@ -1,0 +1,1 @@
+"""Who signed what: keys, signatures, tokens, envelopes, provenance, attestations."""

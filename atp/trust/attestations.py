@@ -1,0 +1,176 @@
+"""Attestations: a trust mark JWT by which an issuer vouches for an agent and its key.
+
+In the profile of trust.md, "Attestations" (OpenID Federation trust marks, Token Status List). Here
+is decided only what the token itself says; whether the issuer may say it, and whether it still
+does, is the registry's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from atp.errors import (
+    ATPError,
+    AttestationExpired,
+    AttestationIssuer,
+    AttestationUnreadable,
+    ClockExpired,
+    ClockNotYet,
+    SignatureClaims,
+    excerpt,
+)
+from atp.trust.capabilities import contained, covers, is_capability, uncovered
+from atp.trust.keys import PrivateKey, PublicKey
+from atp.trust.tokens import Kind, issue, verify
+from atp.types import TrustLevel
+from atp.wire.schema import (
+    Check,
+    check_members,
+    is_digest,
+    is_object,
+    is_seconds,
+    is_text,
+    list_of,
+    object_of,
+    one_of,
+)
+
+__all__ = [
+    "Status",
+    "VerifiedAttestation",
+    "contained",
+    "covers",
+    "issue_attestation",
+    "trust_mark_type",
+    "uncovered",
+    "verify_attestation",
+]
+
+CAPABILITIES_MAX = 256  # ours: names in one attestation
+
+_CONTENT: Final[Mapping[str, Check]] = {
+    "level": one_of(TrustLevel),
+    "capabilities": list_of(is_capability, at_most=CAPABILITIES_MAX),
+    "cnf": object_of({"jkt": is_digest}, {}, error=SignatureClaims, where="atp.cnf."),
+}
+_EVIDENCE: Final[Mapping[str, Check]] = {"evidence": is_object}
+_STATUS: Final[Mapping[str, Check]] = {  # Token Status List, section 6.2
+    "status_list": object_of(
+        {"idx": is_seconds, "uri": is_text}, {}, error=SignatureClaims, where="status.status_list."
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where the issuer says whether the attestation still holds: a list and the place in it."""
+
+    uri: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedAttestation:
+    """What an issuer's key vouches for; times are whole seconds since 1970.
+
+    `issuer` and `subject` are URLs, `capabilities` exact names, `jkt` the thumbprint of the agent's
+    key. Not decided: whether the issuer may attest that, and whether it was revoked since.
+    """
+
+    issuer: str
+    subject: str
+    level: TrustLevel
+    capabilities: frozenset[str]
+    jkt: str
+    issued_at: int
+    expires_at: int
+    jti: str
+    status: Status
+
+
+def issue_attestation(
+    *,
+    issuer: str,
+    subject: str,
+    mark_type: str,
+    level: TrustLevel,
+    capabilities: Sequence[str],
+    jkt: str,
+    jti: str,
+    status: Status,
+    expires_at: int,
+    issuer_key: PrivateKey,
+    now: int,
+    evidence: Mapping[str, Any] | None = None,
+) -> str:
+    """The signed trust mark, good from `now` until `expires_at`.
+
+    `mark_type` is `trust_mark_type(hub, level)`, `jti` random. Raises `SignatureClaims` for a value
+    that an attestation can't have.
+    """
+    content = {"level": str(level), "capabilities": sorted(set(capabilities)), "cnf": {"jkt": jkt}}
+    claims = {
+        "iss": issuer,
+        "sub": subject,
+        "trust_mark_type": mark_type,
+        "jti": jti,
+        "iat": now,
+        "exp": expires_at,
+        "status": {"status_list": {"idx": status.index, "uri": status.uri}},
+        "atp": content if evidence is None else {**content, "evidence": dict(evidence)},
+    }
+    _check_content(claims)
+    if expires_at <= now:
+        raise AttestationExpired("an attestation expires after it was issued")
+    return issue(Kind.TRUST_MARK, claims, issuer_key, now=now)
+
+
+def verify_attestation(
+    token: str, issuer_key: PublicKey, now: float, *, issuer: str | None = None
+) -> VerifiedAttestation:
+    """What `token` says, if `issuer_key` signed it and it is valid at `now` (seconds since 1970).
+
+    `issuer` is the URL that the key belongs to, `None` where the caller compares it itself. Raises
+    `AttestationExpired` outside its dates, `AttestationIssuer` where it is another issuer's, and
+    `AttestationUnreadable` for everything that is not a trust mark of this key.
+    """
+    try:
+        claims = verify(Kind.TRUST_MARK, token, issuer_key, now=now, audience=None, issuer=None)
+        _check_content(claims)
+    except (ClockExpired, ClockNotYet) as exc:
+        raise AttestationExpired(exc.detail) from exc
+    except ATPError as exc:
+        raise AttestationUnreadable(str(exc)) from exc
+    if issuer is not None and claims["iss"] != issuer:
+        raise AttestationIssuer(f"issued by {excerpt(claims['iss'])}, whose key this is not")
+    return _attestation(claims)
+
+
+def trust_mark_type(hub: str, level: TrustLevel) -> str:
+    """The type that a hub, by its URL, gives to trust marks of a level."""
+    return f"{hub.rstrip('/')}/trust-marks/{level}"
+
+
+def _check_content(claims: Mapping[str, Any]) -> None:
+    content = claims["atp"]
+    check_members(content, _CONTENT, _EVIDENCE, error=SignatureClaims, where="atp.")
+    check_members(claims["status"], _STATUS, {}, error=SignatureClaims, where="status.")
+    if not claims["trust_mark_type"].endswith(f"/trust-marks/{content['level']}"):
+        raise SignatureClaims("trust_mark_type and level differ")
+
+
+def _attestation(claims: Mapping[str, Any]) -> VerifiedAttestation:
+    content, place = claims["atp"], claims["status"]["status_list"]
+    return VerifiedAttestation(
+        issuer=claims["iss"],
+        subject=claims["sub"],
+        level=TrustLevel(content["level"]),
+        capabilities=frozenset(content["capabilities"]),
+        jkt=content["cnf"]["jkt"],
+        issued_at=claims["iat"],
+        expires_at=claims["exp"],
+        jti=claims["jti"],
+        status=Status(uri=place["uri"], index=place["idx"]),
+    )

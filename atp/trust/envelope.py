@@ -1,0 +1,492 @@
+"""The wire envelope: build, sign, parse, verify (protocol.md, "Envelope" and "Signature").
+
+Parsing yields an `Envelope`, which says only what somebody wrote; verification yields a
+`VerifiedEnvelope`, which its sender's key vouches for. The level, score, attestation and
+capabilities in either are claims: the registry's word counts, not these.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from atp.errors import (
+    ClockMismatch,
+    ClockTooLong,
+    MalformedEnvelope,
+    MalformedTooLarge,
+    SignatureAudience,
+    SignatureClaims,
+    SignatureDigest,
+    SignatureMissing,
+    excerpt,
+)
+from atp.trust import signing
+from atp.trust.capabilities import is_capability
+from atp.trust.keys import PrivateKey, PublicKey
+from atp.trust.provenance import check_entries, check_provenance_claim, provenance_claim
+from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS, Kind, check_claims, check_times
+from atp.types import (
+    BROADCAST_TARGET,
+    DataSensitivity,
+    IAgentIdentity,
+    IPolicyContext,
+    IProvenanceEntry,
+    MessageType,
+    TrustLevel,
+)
+from atp.wire.canonical import (
+    ENVELOPE_MAX_BYTES,
+    ENVELOPE_MAX_DEPTH,
+    b64url,
+    check_depth,
+    is_plain,
+    parse_noted,
+    serialize,
+    sha256_b64url,
+)
+from atp.wire.schema import (
+    Check,
+    check_members,
+    is_agent,
+    is_anything,
+    is_flag,
+    is_label,
+    is_positive,
+    is_seconds,
+    is_string,
+    is_timestamp,
+    list_of,
+    matches,
+    object_of,
+    one_of,
+)
+from atp.wire.timestamps import format_timestamp, parse_timestamp
+
+__all__ = [
+    "Envelope",
+    "VerifiedEnvelope",
+    "envelope_from_value",
+    "new_document",
+    "parse_envelope",
+    "sign_envelope",
+    "signature_header",
+    "signing_claims",
+    "verify_claims",
+    "verify_envelope",
+    "verify_signature",
+]
+
+VERSION = "1.0.0"  # the protocol's, in every envelope
+TIMESTAMP_TOLERANCE_SECONDS = 1  # protocol.md "Signature": `iat` is within 1 s of `timestamp`
+SALT_BYTES = 16  # protocol.md "payload.salt": 128 random bits
+LIST_MAX_ITEMS = 256  # ours: capabilities, tools; keeps the work per envelope bounded
+UNSIGNED_MEMBERS = frozenset({"signature", "trustScore", "provenance"})  # `prov` covers the last
+
+_UUID: Final = matches(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_REQUEST_ID: Final = matches(r"[\x21-\x7e]{1,128}")
+_LABELS: Final = list_of(is_label, at_most=LIST_MAX_ITEMS)
+_MESSAGE_TYPES: Final = {kind.value: kind for kind in MessageType}
+
+
+def _is_target(value: object) -> bool:
+    return value == BROADCAST_TARGET or is_agent(value)
+
+
+def _is_score(value: object) -> bool:
+    return type(value) is int and 0 <= value <= 100
+
+
+_ATTESTATION: Final = object_of(
+    {"issuer": is_label, "level": one_of(TrustLevel)},
+    {"issuedAt": is_timestamp, "expiresAt": is_timestamp},
+    error=MalformedEnvelope,
+    where="agentIdentity.attestation.",
+)
+_IDENTITY: Final = object_of(
+    {"id": is_agent},
+    {"publicKey": is_string, "attestation": _ATTESTATION, "capabilities": _LABELS},
+    error=MalformedEnvelope,
+    where="agentIdentity.",
+)
+_POLICY_CONTEXT: Final = object_of(
+    {},
+    {
+        "allowedTools": _LABELS,
+        "dataSensitivity": one_of(DataSensitivity),
+        "spawnPermission": is_flag,
+        "maxLifespanSeconds": is_positive,
+    },
+    error=MalformedEnvelope,
+    where="policyContext.",
+)
+_PAYLOAD: Final = object_of(
+    {"messageType": one_of(MessageType), "targetAgent": _is_target},
+    {
+        "requestId": _REQUEST_ID,
+        "requiredCapabilities": list_of(is_capability, at_most=LIST_MAX_ITEMS),
+        "requiresTrust": one_of(TrustLevel),
+        "salt": matches(r"[A-Za-z0-9_-]{22,86}"),
+        "data": is_anything,
+        "notify": is_flag,
+        "part": is_seconds,
+        "final": is_flag,
+    },
+    error=MalformedEnvelope,
+    where="payload.",
+    is_closed=False,  # protocol.md "Parsing": unknown members of payload are kept
+)
+_REQUIRED: Final[Mapping[str, Check]] = {
+    "version": lambda value: value == VERSION,
+    "messageId": _UUID,
+    "agentIdentity": _IDENTITY,
+    "timestamp": is_timestamp,
+    "payload": _PAYLOAD,
+}
+_OPTIONAL: Final[Mapping[str, Check]] = {
+    "trustLevel": one_of(TrustLevel),
+    "policyContext": _POLICY_CONTEXT,
+    "provenance": check_entries,
+    "trustScore": _is_score,
+    "signature": is_string,  # read by verification: its absence and its faults have codes
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A well-formed envelope, of which nothing is proven.
+
+    `document` is the object inside `ATP` (not to be changed), `canonical` the RFC 8785 form of the
+    whole, `digest` the base64url SHA-256 of what the signature covers, and `plain` as in `Parsed`.
+    `message_id` is the UUID that the sender gave it, `sender` the agent that it says it is from,
+    `target` the one that it is for, or `*`, and `message_type` what it asks of it.
+    """
+
+    document: dict[str, Any]
+    canonical: bytes
+    digest: str
+    plain: bool
+    message_id: str
+    sender: str
+    target: str
+    message_type: MessageType
+
+    @property
+    def request_id(self) -> str | None:
+        """What a request and its responses have in common; `None` where there is none."""
+        return self.payload.get("requestId")
+
+    @property
+    def timestamp(self) -> float:
+        """When its sender says it was signed, in seconds since 1970."""
+        return parse_timestamp(self.document["timestamp"])
+
+    @property
+    def sensitivity(self) -> DataSensitivity | None:
+        """The sensitivity that the sender declares; `None` where it declares none."""
+        declared = self._policy_context.get("dataSensitivity")
+        return None if declared is None else DataSensitivity(declared)
+
+    @property
+    def required_capabilities(self) -> tuple[str, ...]:
+        """What the other side must be attested to be capable of."""
+        return tuple(self.payload.get("requiredCapabilities", ()))
+
+    @property
+    def requires_trust(self) -> TrustLevel | None:
+        """The lowest level that the other side may have; `None` where any will do."""
+        level = self.payload.get("requiresTrust")
+        return None if level is None else TrustLevel(level)
+
+    @property
+    def allowed_tools(self) -> tuple[str, ...]:
+        """The tools that the sender allows to be used on it."""
+        return tuple(self._policy_context.get("allowedTools", ()))
+
+    @property
+    def max_lifespan_seconds(self) -> int | None:
+        """How old it may be when it is acted on; `None` where the sender set no limit."""
+        return self._policy_context.get("maxLifespanSeconds")
+
+    @property
+    def claimed_level(self) -> TrustLevel | None:
+        """The level that the sender says it has; `None` where it says nothing."""
+        level = self.document.get("trustLevel")
+        return None if level is None else TrustLevel(level)
+
+    @property
+    def provenance(self) -> list[dict[str, Any] | str]:
+        """Entries written before signing, then the tokens of those added later."""
+        return list(self.document.get("provenance", ()))
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """The payload, with the members that this version does not know."""
+        payload: dict[str, Any] = self.document["payload"]
+        return payload
+
+    @property
+    def data(self) -> Any:
+        """What the message is about; `None` where it has none."""
+        return self.payload.get("data")
+
+    @property
+    def signature(self) -> str | None:
+        """The sender's token; `None` where it is not signed."""
+        return self.document.get("signature")
+
+    @property
+    def notify(self) -> bool:
+        """Whether the sender asks for later news on it."""
+        return self.payload.get("notify", False) is True
+
+    @property
+    def _policy_context(self) -> dict[str, Any]:
+        context: dict[str, Any] = self.document.get("policyContext", {})
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedEnvelope:
+    """An envelope that its sender's key vouches for; times are whole seconds since 1970.
+
+    `req` is the digest of the request that a response answers, `cause` that of the envelope which
+    its sender was handling when it wrote this one; both `None` where there is none.
+    """
+
+    envelope: Envelope
+    kid: str
+    issued_at: int
+    expires_at: int
+    req: str | None
+    cause: str | None
+
+
+def parse_envelope(data: bytes | str, *, max_bytes: int = ENVELOPE_MAX_BYTES) -> Envelope:
+    """Read an envelope of at most `max_bytes` bytes; raises a `MalformedError`."""
+    parsed = parse_noted(data, max_bytes=max_bytes, max_depth=ENVELOPE_MAX_DEPTH)
+    return _envelope(parsed.value, plain=parsed.plain, canonical=parsed.canonical)
+
+
+def envelope_from_value(value: Any, *, plain: bool = False) -> Envelope:
+    """Like `parse_envelope`, of a strictly parsed value (as from a frame); `plain` as noted then.
+
+    Raises a `MalformedError`, also for more than the usual number of bytes.
+    """
+    envelope = _envelope(value, plain=plain or is_plain(value), canonical=None)
+    check_depth(value, ENVELOPE_MAX_DEPTH, written=envelope.canonical)
+    if len(envelope.canonical) > ENVELOPE_MAX_BYTES:
+        raise MalformedTooLarge(f"{len(envelope.canonical)} bytes, at most {ENVELOPE_MAX_BYTES}")
+    return envelope
+
+
+def signature_header(envelope: Envelope) -> signing.Header:
+    """The header of the signature, to find the key by; raises `SignatureMissing` and others."""
+    return signing.read_header(_signature(envelope))
+
+
+def verify_envelope(
+    envelope: Envelope, key: PublicKey, *, hub_id: str, now: float
+) -> VerifiedEnvelope:
+    """What `verify_signature` says, if it is also in time at `now` (seconds since 1970).
+
+    Raises, besides, `ClockExpired` or `ClockNotYet`. An auditor gives the time of acceptance.
+    """
+    verified = verify_signature(envelope, key, hub_id=hub_id)
+    times = {"iat": verified.issued_at, "exp": verified.expires_at}
+    check_times(Kind.MESSAGE, times, now=now)
+    return verified
+
+
+def verify_signature(envelope: Envelope, key: PublicKey, *, hub_id: str) -> VerifiedEnvelope:
+    """The envelope as vouched for by `key`, which must be the sender's; nothing of the present.
+
+    Raises a `SignatureError`, `KeyAlgorithm`, or a `MalformedError` for a token that can't be read.
+    """
+    claims = signing.verify(_signature(envelope), key, typ=Kind.MESSAGE.typ)
+    verify_claims(envelope, claims, hub_id=hub_id)
+    return VerifiedEnvelope(
+        envelope=envelope,
+        kid=key.kid,
+        issued_at=claims["iat"],
+        expires_at=claims["exp"],
+        req=claims.get("req"),
+        cause=claims.get("cause"),
+    )
+
+
+def verify_claims(envelope: Envelope, claims: Mapping[str, Any], *, hub_id: str) -> None:
+    """Raise unless `claims` are exactly what protocol.md wants of this envelope's signature."""
+    check_claims(Kind.MESSAGE, claims)
+    if claims["aud"] != [hub_id, envelope.target]:
+        raise SignatureAudience("signed for another hub or another recipient")
+    if claims["iss"] != envelope.sender:
+        raise SignatureClaims(f"iss is {excerpt(claims['iss'])}, not the sender")
+    if claims["jti"] != envelope.message_id:
+        raise SignatureClaims(f"jti is {excerpt(claims['jti'])}, not the messageId")
+    if claims["digest"] != envelope.digest:
+        raise SignatureDigest("the content is not what was signed")
+    check_provenance_claim(envelope.document.get("provenance", ()), claims.get("prov"))
+    if ("req" in claims) != (envelope.message_type is MessageType.RESPONSE):
+        raise SignatureClaims("req belongs on responses, and on nothing else")
+    if abs(claims["iat"] - envelope.timestamp) > TIMESTAMP_TOLERANCE_SECONDS:
+        raise ClockMismatch("iat and timestamp are more than a second apart")
+    if claims["exp"] - claims["iat"] > MESSAGE_MAX_LIFE_SECONDS:
+        raise ClockTooLong(f"valid for more than {MESSAGE_MAX_LIFE_SECONDS} s")
+
+
+def new_message_id() -> str:
+    """A UUID of version 7 (RFC 9562, section 5.7): those of one time lie side by side in an index.
+
+    With random ones each insert into a large table touches another page of it.
+    """
+    milliseconds = time.time_ns() // 1_000_000
+    number = milliseconds << 80 | 0x7 << 76 | secrets.randbits(76)
+    return str(uuid.UUID(int=number & ~(0x3 << 62) | 0x2 << 62))
+
+
+def new_document(
+    *,
+    identity: IAgentIdentity,
+    message_type: MessageType,
+    target: str,
+    data: Any = None,
+    message_id: str | None = None,
+    request_id: str | None = None,
+    required_capabilities: Sequence[str] = (),
+    requires_trust: TrustLevel | None = None,
+    trust_level: TrustLevel | None = None,
+    policy_context: IPolicyContext | None = None,
+    provenance: Sequence[IProvenanceEntry] = (),
+    notify: bool = False,
+    payload: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The object inside `ATP`, not signed yet and without `timestamp`: signing sets that.
+
+    `message_id` is a fresh UUID unless given, and so is `request_id` of a request. `payload` holds
+    further members of the payload, such as `error`, `part` and `final` of a response.
+    """
+    if request_id is None and message_type is MessageType.REQUEST:
+        request_id = str(uuid.uuid4())
+    members = {
+        **(payload or {}),
+        "messageType": str(message_type),
+        "targetAgent": target,
+        "requestId": request_id,
+        "requiredCapabilities": list(required_capabilities) or None,
+        "requiresTrust": None if requires_trust is None else str(requires_trust),
+        "notify": notify or None,
+    }
+    members = {name: value for name, value in members.items() if value is not None}
+    document = {
+        "version": VERSION,
+        "messageId": message_id or new_message_id(),
+        "agentIdentity": identity.to_wire(),
+        "trustLevel": None if trust_level is None else str(trust_level),
+        "policyContext": policy_context.to_wire() if policy_context else None,
+        "provenance": [entry.to_wire() for entry in provenance] or None,
+        "payload": {**members, "data": data},
+    }
+    return {name: value for name, value in document.items() if value is not None}
+
+
+def sign_envelope(
+    document: Mapping[str, Any],
+    key: PrivateKey,
+    *,
+    hub_id: str,
+    now: float,
+    lifetime_seconds: int,
+    req: str | None = None,
+    cause: str | None = None,
+) -> bytes:
+    """The RFC 8785 form of the whole envelope, signed: what goes on the wire.
+
+    `timestamp` becomes `now`, and `payload.salt` is added where missing. Raises whatever a reader
+    would refuse it for, so that a fault shows at its author's.
+    """
+    stamped = _stamped(document, now)
+    envelope = _envelope({"ATP": stamped}, plain=is_plain(stamped), canonical=b"")
+    claims = signing_claims(
+        envelope, hub_id=hub_id, now=now, lifetime_seconds=lifetime_seconds, req=req, cause=cause
+    )
+    verify_claims(envelope, claims, hub_id=hub_id)
+    stamped["signature"] = signing.sign(claims, key, typ=Kind.MESSAGE.typ)
+    canonical = serialize({"ATP": stamped}, plain=envelope.plain)
+    check_depth(stamped, ENVELOPE_MAX_DEPTH - 1, written=canonical)
+    if len(canonical) > ENVELOPE_MAX_BYTES:
+        raise MalformedTooLarge(f"{len(canonical)} bytes, at most {ENVELOPE_MAX_BYTES} are taken")
+    if not envelope.plain:
+        # Floats from 2^53 up come out as integers that no reader takes.
+        parse_noted(canonical)
+    return canonical
+
+
+def signing_claims(
+    envelope: Envelope,
+    *,
+    hub_id: str,
+    now: float,
+    lifetime_seconds: int,
+    req: str | None = None,
+    cause: str | None = None,
+) -> dict[str, Any]:
+    """The claims of a signature made at `now`, good for `lifetime_seconds`."""
+    claims = {
+        "iss": envelope.sender,
+        "aud": [hub_id, envelope.target],
+        "jti": envelope.message_id,
+        "iat": int(now),
+        "exp": int(now) + lifetime_seconds,
+        "digest": envelope.digest,
+        "prov": provenance_claim(envelope.document.get("provenance", ())),
+        "req": req,
+        "cause": cause,
+    }
+    return {name: value for name, value in claims.items() if value is not None}
+
+
+def _envelope(value: Any, *, plain: bool, canonical: bytes | None) -> Envelope:
+    if not isinstance(value, dict) or value.keys() != {"ATP"}:
+        raise MalformedEnvelope("an envelope is an object with the one member ATP")
+    document = value["ATP"]
+    check_members(document, _REQUIRED, _OPTIONAL, error=MalformedEnvelope)
+    _check_message_type(document["payload"])
+    signed = {name: item for name, item in document.items() if name not in UNSIGNED_MEMBERS}
+    return Envelope(
+        document=document,
+        canonical=serialize(value, plain=plain) if canonical is None else canonical,
+        digest=sha256_b64url(serialize(signed, plain=plain)),
+        plain=plain,
+        message_id=document["messageId"],
+        sender=document["agentIdentity"]["id"],
+        target=document["payload"]["targetAgent"],
+        message_type=_MESSAGE_TYPES[document["payload"]["messageType"]],
+    )
+
+
+def _check_message_type(payload: Mapping[str, Any]) -> None:
+    kind, target = payload["messageType"], payload["targetAgent"]
+    if (kind == MessageType.BROADCAST) != (target == BROADCAST_TARGET):
+        raise MalformedEnvelope("a broadcast, and nothing else, has the target *")
+    if kind in (MessageType.REQUEST, MessageType.RESPONSE) and "requestId" not in payload:
+        raise MalformedEnvelope(f"a {kind} has a requestId")
+
+
+def _signature(envelope: Envelope) -> str:
+    if not envelope.signature:
+        raise SignatureMissing("the envelope is not signed")
+    return envelope.signature
+
+
+def _stamped(document: Mapping[str, Any], now: float) -> dict[str, Any]:
+    stamped = {name: value for name, value in document.items() if name != "signature"}
+    stamped["timestamp"] = format_timestamp(now)
+    payload = stamped.get("payload")
+    if isinstance(payload, dict) and "salt" not in payload:
+        stamped["payload"] = {**payload, "salt": b64url(secrets.token_bytes(SALT_BYTES))}
+    return stamped

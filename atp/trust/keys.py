@@ -1,0 +1,315 @@
+"""Key pairs, JWK and thumbprints (RFC 7517, 7638, 8037): which keys are accepted, and for what.
+
+A key has one algorithm for life and is named by its thumbprint (`kid`). A private key stays inside
+`PrivateKey`: it is not in its repr, can't be pickled, and leaves only through `to_pem`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from jwt.algorithms import Algorithm, ECAlgorithm, OKPAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
+from jwt.exceptions import PyJWTError
+
+from atp.errors import (
+    KeyAlgorithm,
+    KeyUnacceptable,
+    MalformedKey,
+    MalformedToken,
+    SignatureInvalid,
+    excerpt,
+)
+from atp.trust import ed25519
+from atp.wire.canonical import b64url, b64url_decode
+
+__all__ = ["ALGORITHMS", "PrivateKey", "PublicKey"]
+
+RSA_MIN_BITS = 3072  # protocol.md "Signature"
+RSA_MAX_BITS = 8192  # ours: verifying costs grow with the square, and anybody may offer a key
+RSA_EXPONENT = 65537  # protocol.md "Signature": no other
+P256_BYTES = 32  # FIPS 186-5: length of a coordinate and of each half of a signature
+
+_JOSE: Final[Mapping[str, Algorithm]] = {
+    "EdDSA": OKPAlgorithm(),
+    "ES256": ECAlgorithm(ECAlgorithm.SHA256, ec.SECP256R1),
+    "RS256": RSAAlgorithm(RSAAlgorithm.SHA256),
+    "PS256": RSAPSSAlgorithm(RSAPSSAlgorithm.SHA256),
+}
+ALGORITHMS: Final = frozenset(_JOSE)  # what a key row can name
+# RFC 9864 gives Ed25519 a name of its own; both names mean the same signature by the same key.
+_HEADER_NAMES: Final[Mapping[str, frozenset[str]]] = {
+    **{name: frozenset({name}) for name in _JOSE},
+    "EdDSA": frozenset({"EdDSA", "Ed25519"}),
+}
+_THUMBPRINT_MEMBERS: Final = {  # RFC 7638 section 3.2, RFC 8037 section 2; in order
+    "OKP": ("crv", "kty", "x"),
+    "EC": ("crv", "kty", "x", "y"),
+    "RSA": ("e", "kty", "n"),
+}
+_PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A public key that passed all checks; made by `from_jwk` or taken from `PrivateKey.public`.
+
+    `alg` is the one algorithm that it verifies, `kid` its RFC 7638 thumbprint.
+    """
+
+    alg: str
+    kid: str
+    _members: Mapping[str, str] = field(repr=False, compare=False)
+    _native: Any = field(repr=False, compare=False)  # the key as the `cryptography` package has it
+    _raw: bytes = field(repr=False, compare=False)  # an Ed25519 key's 32 bytes, else empty
+
+    @classmethod
+    def from_jwk(cls, jwk: Mapping[str, Any], *, alg: str | None = None) -> PublicKey:
+        """Read and check a public JWK; `alg` where the key itself names none (needed for RSA).
+
+        Raises `MalformedKey` for what can't be read, `KeyUnacceptable` for what may not be used:
+        private members, low-order or non-canonical Ed25519 points, small RSA moduli, a `use` or
+        `key_ops` that is not verifying, an algorithm that does not belong to the key.
+        """
+        members = _read_members(jwk)
+        _check_purpose(jwk)
+        return cls(
+            alg=_choose_algorithm(members, jwk.get("alg"), alg),
+            kid=_thumbprint(members),
+            _members=members,
+            _native=_CHECKS[members["kty"]](members),
+            _raw=b64url_decode(members["x"]) if members["kty"] == "OKP" else b"",
+        )
+
+    @property
+    def jwk(self) -> dict[str, str]:
+        """A new public JWK: the key's members with `alg`, `use` and `kid`."""
+        return {**self._members, "alg": self.alg, "use": "sig", "kid": self.kid}
+
+    def verify(self, data: bytes, signature: bytes, alg: str) -> None:
+        """Raise `SignatureInvalid` unless this key signed `data`; `alg` is what the header says.
+
+        Raises `KeyAlgorithm` when `alg` is not this key's: the key decides, never the token.
+        """
+        if alg not in _HEADER_NAMES[self.alg]:
+            raise KeyAlgorithm(f"the header says {excerpt(alg)}, the key is for {self.alg}")
+        if self._raw:
+            good = ed25519.verifies(self._native, self._raw, data, signature)
+        else:
+            good = _JOSE[self.alg].verify(data, self._native, signature)
+        if not good:
+            raise SignatureInvalid("the signature does not fit key and content")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_public_key, (self.jwk,))
+
+
+class PrivateKey:
+    """A key pair that signs; whoever holds the object can sign, nobody can read the key from it."""
+
+    __slots__ = ("_native", "public")
+
+    public: PublicKey
+
+    def __init__(self, native: Any, *, alg: str | None = None) -> None:
+        """Wrap a private key of the `cryptography` package; raises as `PublicKey.from_jwk`."""
+        self._native = native
+        self.public = PublicKey.from_jwk(_public_jwk(native), alg=alg)
+
+    @classmethod
+    def generate(cls, alg: str = "EdDSA") -> PrivateKey:
+        """A new key pair from the operating system's randomness."""
+        if alg == "EdDSA":
+            return cls(Ed25519PrivateKey.generate(), alg=alg)
+        if alg == "ES256":
+            return cls(ec.generate_private_key(ec.SECP256R1()), alg=alg)
+        if alg in ("RS256", "PS256"):
+            return cls(rsa.generate_private_key(RSA_EXPONENT, RSA_MIN_BITS), alg=alg)
+        raise KeyAlgorithm(f"{excerpt(alg)} is none of {', '.join(sorted(ALGORITHMS))}")
+
+    @classmethod
+    def from_pem(cls, pem: bytes, *, alg: str | None = None) -> PrivateKey:
+        """Read an unencrypted PKCS #8 key; `alg` is needed for RSA, which the file can't tell."""
+        try:
+            native = serialization.load_pem_private_key(pem, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+            raise MalformedKey("not an unencrypted private key in PEM form") from exc
+        return cls(native, alg=alg)
+
+    @classmethod
+    def from_jwk(cls, jwk: Mapping[str, Any], *, alg: str | None = None) -> PrivateKey:
+        """Read a private JWK; the public part must belong to the private one."""
+        if not isinstance(jwk, Mapping):
+            raise MalformedKey("a JWK is an object")
+        public = {name: value for name, value in jwk.items() if name not in _PRIVATE_MEMBERS}
+        public.pop("key_ops", None)  # a private key's say "sign"
+        expected = PublicKey.from_jwk(public, alg=alg)
+        try:
+            native = _JOSE[expected.alg].from_jwk(dict(jwk))
+            key = cls(native, alg=expected.alg)
+        except (PyJWTError, ValueError, TypeError, KeyError, AttributeError) as exc:
+            raise MalformedKey("not a private JWK") from exc
+        if key.public != expected:
+            raise MalformedKey("the public part is not that of the private one")
+        return key
+
+    @property
+    def alg(self) -> str:
+        """The algorithm that this key signs with."""
+        return self.public.alg
+
+    @property
+    def kid(self) -> str:
+        """The RFC 7638 thumbprint."""
+        return self.public.kid
+
+    def sign(self, data: bytes) -> bytes:
+        """The raw JWS signature over `data`."""
+        if isinstance(self._native, Ed25519PrivateKey):
+            return self._native.sign(data)
+        return _JOSE[self.alg].sign(data, self._native)
+
+    def to_pem(self) -> bytes:
+        """The key as unencrypted PKCS #8; the caller guards what it does with it."""
+        pem: bytes = self._native.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        return pem
+
+    def __repr__(self) -> str:
+        return f"PrivateKey(alg={self.alg!r}, kid={self.kid!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a private key is not pickled or copied; write it with to_pem()")
+
+
+def _public_key(jwk: Mapping[str, Any]) -> PublicKey:
+    return PublicKey.from_jwk(jwk)
+
+
+def _read_members(jwk: Mapping[str, Any]) -> dict[str, str]:
+    """The members that make the thumbprint, in their order, each a string."""
+    if not isinstance(jwk, Mapping):
+        raise MalformedKey("a JWK is an object")
+    if not _PRIVATE_MEMBERS.isdisjoint(jwk):
+        raise KeyUnacceptable("a private or secret key was given where a public one belongs")
+    kty = jwk.get("kty")
+    names = _THUMBPRINT_MEMBERS.get(kty) if isinstance(kty, str) else None
+    if names is None:
+        raise KeyUnacceptable(f"key type {excerpt(kty)} is none of OKP, EC, RSA")
+    members = {name: jwk.get(name) for name in names}
+    if not all(isinstance(value, str) for value in members.values()):
+        raise MalformedKey(f"a key of type {kty} has the members {', '.join(names)}, all strings")
+    return members  # type: ignore[return-value]  # each value was just seen to be a str
+
+
+def _check_purpose(jwk: Mapping[str, Any]) -> None:
+    if jwk.get("use", "sig") != "sig":
+        raise KeyUnacceptable("the key's use is not sig")
+    operations = jwk.get("key_ops", ["verify"])
+    if operations != ["verify"]:
+        raise KeyUnacceptable("the key's key_ops is not exactly verify")
+
+
+def _choose_algorithm(members: Mapping[str, str], named: object, asked: str | None) -> str:
+    possible = {"OKP": ("EdDSA",), "EC": ("ES256",), "RSA": ("RS256", "PS256")}[members["kty"]]
+    named = "EdDSA" if named == "Ed25519" else named
+    asked = "EdDSA" if asked == "Ed25519" else asked
+    if named is not None and asked is not None and named != asked:
+        raise KeyUnacceptable(f"the key is for {excerpt(named)}, not for {excerpt(asked)}")
+    chosen = named if named is not None else asked
+    if chosen is None and len(possible) == 1:
+        return possible[0]
+    if chosen is None:
+        raise MalformedKey(f"say which algorithm the key is for: {' or '.join(possible)}")
+    if chosen not in possible:
+        raise KeyUnacceptable(f"{excerpt(chosen)} is not for keys of type {members['kty']}")
+    return str(chosen)
+
+
+def _thumbprint(members: Mapping[str, str]) -> str:
+    # The members are in RFC 7638's order; the check of each one leaves nothing to escape.
+    text = json.dumps(members, separators=(",", ":"))
+    return b64url(hashlib.sha256(text.encode("utf-8")).digest())
+
+
+def _check_ed25519(members: Mapping[str, str]) -> Ed25519PublicKey:
+    if members["crv"] != "Ed25519":
+        raise KeyUnacceptable(f"curve {excerpt(members['crv'])} is not Ed25519")
+    raw = _member_bytes(members, "x", length=ed25519.KEY_BYTES)
+    ed25519.check_point(raw)
+    return Ed25519PublicKey.from_public_bytes(raw)
+
+
+def _check_p256(members: Mapping[str, str]) -> EllipticCurvePublicKey:
+    if members["crv"] != "P-256":
+        raise KeyUnacceptable(f"curve {excerpt(members['crv'])} is not P-256")
+    x = int.from_bytes(_member_bytes(members, "x", length=P256_BYTES))
+    y = int.from_bytes(_member_bytes(members, "y", length=P256_BYTES))
+    try:
+        return ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
+    except ValueError as exc:
+        raise KeyUnacceptable("the point is not on the curve P-256") from exc
+
+
+def _check_rsa(members: Mapping[str, str]) -> RSAPublicKey:
+    n, e = _member_bytes(members, "n"), _member_bytes(members, "e")
+    if n[:1] == b"\0" or e[:1] == b"\0":
+        raise MalformedKey("RSA numbers are written without leading zeros")
+    modulus, exponent = int.from_bytes(n), int.from_bytes(e)
+    if not RSA_MIN_BITS <= modulus.bit_length() <= RSA_MAX_BITS:
+        raise KeyUnacceptable(f"RSA keys have {RSA_MIN_BITS} to {RSA_MAX_BITS} bits")
+    if modulus % 2 == 0:
+        raise KeyUnacceptable("an RSA modulus is odd")
+    if exponent != RSA_EXPONENT:
+        raise KeyUnacceptable(f"the RSA exponent is not {RSA_EXPONENT}")
+    try:
+        return rsa.RSAPublicNumbers(exponent, modulus).public_key()
+    except ValueError as exc:
+        raise KeyUnacceptable("not an RSA key") from exc
+
+
+_CHECKS: Final = {"OKP": _check_ed25519, "EC": _check_p256, "RSA": _check_rsa}
+
+
+def _member_bytes(members: Mapping[str, str], name: str, *, length: int | None = None) -> bytes:
+    try:
+        data = b64url_decode(members[name])
+    except MalformedToken as exc:
+        raise MalformedKey(f"member {name} is not canonical base64url") from exc
+    if length is not None and len(data) != length:
+        raise MalformedKey(f"member {name} has {len(data)} bytes, not {length}")
+    return data
+
+
+def _public_jwk(native: Any) -> dict[str, str]:
+    if isinstance(native, Ed25519PrivateKey):
+        raw = native.public_key().public_bytes_raw()
+        return {"kty": "OKP", "crv": "Ed25519", "x": b64url(raw)}
+    if isinstance(native, EllipticCurvePrivateKey) and isinstance(native.curve, ec.SECP256R1):
+        point = native.public_key().public_numbers()
+        x, y = (b64url(number.to_bytes(P256_BYTES)) for number in (point.x, point.y))
+        return {"kty": "EC", "crv": "P-256", "x": x, "y": y}
+    if isinstance(native, RSAPrivateKey):
+        numbers = native.public_key().public_numbers()
+        n, e = (b64url(_minimal_bytes(number)) for number in (numbers.n, numbers.e))
+        return {"kty": "RSA", "n": n, "e": e}
+    raise KeyUnacceptable("the key is none of Ed25519, P-256, RSA")
+
+
+def _minimal_bytes(number: int) -> bytes:
+    return number.to_bytes((number.bit_length() + 7) // 8)

@@ -1,0 +1,202 @@
+"""What happened to a message on its way: entries, their hash chain, and who wrote them.
+
+Entries written before the sender signs are plain objects; the signature covers them by the `prov`
+claim, their number and the head of a hash chain. Whoever adds one later signs it as an
+`atp-prov+jwt` token over (digest of the envelope, position, hash so far, entry): it can't move to
+another envelope, change places, or speak in another's name (protocol.md, "Signature").
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from atp.errors import (
+    ATPError,
+    MalformedEnvelope,
+    MalformedError,
+    SignatureClaims,
+    SignatureProvenance,
+    excerpt,
+)
+from atp.trust import signing
+from atp.trust.keys import PrivateKey, PublicKey
+from atp.trust.tokens import Kind, check_claims, issue, verify
+from atp.types import IProvenanceEntry
+from atp.wire.canonical import b64url, b64url_decode, parse, serialize
+from atp.wire.schema import Check, check_members, is_digest, is_label, is_positive, is_timestamp
+
+__all__ = [
+    "AddedEntry",
+    "chain_head",
+    "check_entries",
+    "check_provenance_claim",
+    "entry_kids",
+    "provenance_claim",
+    "sign_entry",
+    "verify_entries",
+]
+
+ENTRIES_MAX = 256  # ours: steps of one message; keeps what a verifier does bounded
+_START: Final = hashlib.sha256(b"atp-provenance-v1").digest()  # the hash before the first entry
+
+ENTRY_MEMBERS: Final[Mapping[str, Check]] = {
+    "type": is_label,
+    "id": is_label,
+    "timestamp": is_timestamp,
+    "action": is_label,
+}
+_CLAIM_MEMBERS: Final[Mapping[str, Check]] = {"n": is_positive, "head": is_digest}
+
+FindKey = Callable[[str], tuple[str, PublicKey]]
+
+
+@dataclass(frozen=True, slots=True)
+class AddedEntry:
+    """A verified entry that was added after signing: by which agent, with which key, and where."""
+
+    entry: IProvenanceEntry
+    agent: str
+    kid: str
+    position: int
+    issued_at: int
+
+
+def check_entries(entries: object) -> bool:
+    """Whether it is a list of plain entries, then tokens; raises `MalformedEnvelope` if not."""
+    if not isinstance(entries, list) or len(entries) > ENTRIES_MAX:
+        raise MalformedEnvelope(f"provenance is a list of at most {ENTRIES_MAX} entries")
+    plain = _plain_entries(entries)
+    for position, entry in enumerate(plain):
+        where = f"provenance[{position}]."
+        check_members(entry, ENTRY_MEMBERS, {}, error=MalformedEnvelope, where=where)
+    if not all(isinstance(token, str) for token in entries[len(plain) :]):
+        raise MalformedEnvelope("in provenance, entries come first and tokens after them")
+    return True
+
+
+def chain_head(entries: Sequence[Mapping[str, Any] | str]) -> str:
+    """The hash over all entries so far; of a token its claims count, not its bytes.
+
+    Each step is SHA-256(hash before || RFC 8785 form of the entry or of the token's claims).
+    """
+    head = _START
+    for entry in entries:
+        head = _next(head, entry)
+    return b64url(head)
+
+
+def provenance_claim(entries: Sequence[Any]) -> dict[str, Any] | None:
+    """The `prov` claim over the plain entries at the front; `None` where there is none."""
+    plain = _plain_entries(entries)
+    return {"n": len(plain), "head": chain_head(plain)} if plain else None
+
+
+def check_provenance_claim(entries: Sequence[Any], claim: object) -> None:
+    """Raise `SignatureProvenance` unless `claim` (`None` when absent) is that of these entries."""
+    expected = provenance_claim(entries)
+    if claim is not None:
+        check_members(claim, _CLAIM_MEMBERS, {}, error=SignatureClaims, where="prov.")
+    if claim != expected:
+        raise SignatureProvenance("the entries are not the ones that were signed")
+
+
+def sign_entry(
+    entry: IProvenanceEntry,
+    key: PrivateKey,
+    *,
+    agent: str,
+    digest: str,
+    entries: Sequence[Mapping[str, Any] | str],
+    now: int,
+) -> str:
+    """The token that adds `entry` by `agent` after the `entries` that the envelope has so far.
+
+    `digest` is the envelope's. Raises a `MalformedError` when entry or earlier entries are unfit.
+    """
+    content = entry.to_wire()
+    check_members(content, ENTRY_MEMBERS, {}, error=MalformedEnvelope, where="entry.")
+    claims = {
+        "iss": agent,
+        "digest": digest,
+        "n": len(entries),
+        "prev": chain_head(entries),
+        "entry": content,
+    }
+    return issue(Kind.PROVENANCE, claims, key, now=now)
+
+
+def verify_entries(
+    entries: Sequence[Mapping[str, Any] | str], *, digest: str, find_key: FindKey, now: float
+) -> tuple[AddedEntry, ...]:
+    """The entries added after signing, each verified; the plain ones before them are `prov`'s.
+
+    `find_key` gives the agent and the key of a `kid`, or raises. Raises `SignatureProvenance`
+    naming the first position that does not hold.
+    """
+    added = []
+    head = _START
+    for position, entry in enumerate(entries):
+        if isinstance(entry, str):
+            link = _Link(digest, position, b64url(head))
+            added.append(_verify_entry(entry, link, find_key, now))
+        elif added:
+            raise SignatureProvenance(f"entry {position} stands after a token and is none")
+        head = _next(head, entry)
+    return tuple(added)
+
+
+def entry_kids(entries: Sequence[Mapping[str, Any] | str]) -> set[str]:
+    """The keys that added entries name, to be found before `verify_entries`, which judges them."""
+    kids = set()
+    for entry in entries:
+        if isinstance(entry, str):
+            with suppress(ATPError):
+                kids.add(signing.read_header(entry).kid)
+    return kids
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    digest: str
+    position: int
+    prev: str
+
+
+def _verify_entry(token: str, link: _Link, find_key: FindKey, now: float) -> AddedEntry:
+    try:
+        agent, key = find_key(signing.read_header(token).kid)
+        claims = verify(Kind.PROVENANCE, token, key, now=now, audience=None, issuer=agent)
+        check_members(claims["entry"], ENTRY_MEMBERS, {}, error=MalformedEnvelope, where="entry.")
+    except ATPError as exc:
+        raise SignatureProvenance(f"entry {link.position}: {exc}") from exc
+    if claims["digest"] != link.digest:
+        raise SignatureProvenance(f"entry {link.position} was written for another envelope")
+    if (claims["n"], claims["prev"]) != (link.position, link.prev):
+        raise SignatureProvenance(f"entry {link.position} was written for another place")
+    entry = IProvenanceEntry.from_wire(claims["entry"])
+    return AddedEntry(entry, agent, key.kid, link.position, claims["iat"])
+
+
+def _next(head: bytes, entry: Mapping[str, Any] | str) -> bytes:
+    content = _unverified_claims(entry) if isinstance(entry, str) else dict(entry)
+    return hashlib.sha256(head + serialize(content)).digest()
+
+
+def _plain_entries(entries: Sequence[Any]) -> list[Any]:
+    tokens_from = next((i for i, e in enumerate(entries) if isinstance(e, str)), len(entries))
+    return list(entries[:tokens_from])
+
+
+def _unverified_claims(token: str) -> dict[str, Any]:
+    """A token's claims for hashing only: whoever relies on them verifies the token."""
+    parts = token.split(".")
+    try:
+        claims = parse(b64url_decode(parts[1] if len(parts) == 3 else ""))
+        check_claims(Kind.PROVENANCE, claims)
+    except (MalformedError, SignatureClaims) as exc:
+        raise SignatureProvenance(f"{excerpt(token)} is no provenance token") from exc
+    return dict(claims)

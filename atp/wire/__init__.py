@@ -1,0 +1,1 @@
+"""The bytes between agents and hub: canonical JSON, schemas, timestamps, frames."""

@@ -1,0 +1,1 @@
+"""Programs that show the hub at work; not part of the installed package."""

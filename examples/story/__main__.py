@@ -1,0 +1,66 @@
+"""A story of trust on a running hub, told by its agents: `make demo`.
+
+Each agent is a process of its own; the officer works in the admin; nothing is called from inside
+the hub. The hub on ATP_PORT is used, with ATP_OFFICER and ATP_OFFICER_PASSWORD; where none runs,
+one is started on a temporary folder and stopped afterwards. The exit code is 0 only if everything
+really happened as it was told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import sys
+import time
+from typing import Final
+
+import httpx
+
+from atp.errors import ATPError
+from examples.story.chapters import CHAPTERS
+from examples.story.officer import Officer
+from examples.story.stage import open_stage
+from examples.story.telling import Telling, open_telling
+from examples.story.voice import StoryError, Voice
+
+__all__ = ["main"]
+
+EXIT_UNTRUE: Final = 1
+EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+
+
+def main() -> int:
+    """Tell the story; the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter still gets on
+    voice = Voice()
+    try:
+        with open_stage(voice) as stage, Officer(stage.url) as officer:
+            telling = open_telling(voice, stage, officer)
+            asyncio.run(_tell(telling))
+    except (StoryError, ATPError, httpx.HTTPError) as problem:
+        voice.failure(f"The story does not come true. {problem}")
+        return EXIT_UNTRUE
+    except KeyboardInterrupt:
+        voice.failure("Interrupted.")
+        return EXIT_INTERRUPTED
+    return 0
+
+
+async def _tell(telling: Telling) -> None:
+    began = time.monotonic()
+    telling.voice.say("Each agent is a process. + is what happened, x is what the hub refused.")
+    try:
+        for title, happen in CHAPTERS:
+            telling.voice.chapter(title)
+            await happen(telling)
+    finally:
+        await asyncio.gather(*(player.stop() for player in telling.cast.values()))
+    telling.voice.chapter("What was shown")
+    telling.voice.table(("what", "where in the trail"), telling.shown)
+    seconds = time.monotonic() - began
+    telling.voice.say(f"All of it happened, on a real hub, in {seconds:.0f} seconds.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

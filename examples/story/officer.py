@@ -1,0 +1,150 @@
+"""The compliance officer: signs in to the admin, reads its pages, fills in its forms.
+
+Nothing but HTTP, as a person with a browser would: no access to the hub's code or database.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import urljoin
+
+import httpx
+
+from examples.story.pages import Page, read_page
+from examples.story.voice import StoryError
+
+__all__ = ["Officer"]
+
+HTTP_SECONDS: Final = 30.0
+TOKEN: Final = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])")  # 256 bits
+
+
+class Officer:
+    """A person with an account; every method is a page or two of the admin."""
+
+    def __init__(self, hub_url: str) -> None:
+        self._http = httpx.Client(base_url=hub_url, timeout=HTTP_SECONDS, follow_redirects=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def sign_in(self, name: str, password: str) -> None:
+        """Raises `StoryError` where name and password don't fit."""
+        self._press("/admin/login/?next=/admin/", "Log in", username=name, password=password)
+
+    def add_organisation(self, name: str) -> None:
+        self._press("/admin/registry/organisation/add/", "Add", name=name)
+
+    def register(self, agent: str, *, organisation: str, owner: str, **more: Any) -> None:
+        """Register an agent; `more` are further fields of the form."""
+        self._press(
+            "/admin/registry/agent/add/",
+            "Register",
+            id=agent,
+            organisation=organisation,
+            owner_name=owner,
+            **more,
+        )
+
+    def issue_token(self, agent: str) -> str:
+        """The one-time token, which the page shows once."""
+        page = self._press(f"{_place(agent)}invite/", "Issue the token")
+        found = TOKEN.search(page.text)
+        if found is None:
+            raise StoryError(f"the page shows no enrolment token for {agent}")
+        return found.group()
+
+    def approve(self, agent: str, *, read_out: str) -> None:
+        """Approve the key that waits, if its fingerprint is the one that was read out."""
+        address = self._look(f"{_place(agent)}change/").link_ending("/approve/")
+        if address is None:
+            raise StoryError(f"no key of {agent} waits to be approved")
+        if read_out not in self._look(address).text:
+            raise StoryError(f"the fingerprint of {agent} is not the one that was read out")
+        self._press(address, "Approve this key", compared="on")
+
+    def attest(self, agent: str, level: str, capabilities: Sequence[str]) -> None:
+        """Vouch for an agent by the first issuer that the form offers."""
+        names = "\n".join(capabilities)
+        self._press(f"{_place(agent)}attest/", "Attest", level=level, capabilities=names, days="30")
+
+    def attest_as_offered(self, agent: str) -> None:
+        """Vouch for an agent as the form suggests: its level, and what the agent declared."""
+        self._press(f"{_place(agent)}attest/", "Attest")
+
+    def suspend(self, agent: str, *, reason: str) -> None:
+        self._press(f"{_place(agent)}suspend/", "Suspend", reason=reason)
+
+    def resume(self, agent: str, *, reason: str) -> None:
+        self._press(f"{_place(agent)}resume/", "Resume", reason=reason)
+
+    def revoke(self, agent: str, *, reason: str) -> None:
+        self._press(f"{_place(agent)}revoke/", "Revoke for good", reason=reason)
+
+    def read_trail(self, parameters: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        """All pages of `GET /api/v1/provenance/`; the login to the admin holds there as well."""
+        entries: list[dict[str, Any]] = []
+        address: str | None = f"/api/v1/provenance/?{httpx.QueryParams(list(parameters))}"
+        while address:
+            page = self._json(address)
+            entries += page["results"]
+            address = page["next"]
+        return entries
+
+    def trail_size(self) -> int:
+        """How many entries the trail has."""
+        return int(self._json("/api/v1/provenance/?limit=1")["logSize"])
+
+    def _json(self, address: str) -> dict[str, Any]:
+        answer = self._http.get(address)
+        if answer.status_code != httpx.codes.OK:
+            raise StoryError(f"{address} answers {answer.status_code}: {answer.text[:200]}")
+        content: dict[str, Any] = answer.json()
+        return content
+
+    def _look(self, address: str) -> Page:
+        answer = self._http.get(address)
+        page = read_page(str(answer.url), answer.status_code, answer.text)
+        if answer.status_code != httpx.codes.OK:
+            raise StoryError(f"{address} answers {answer.status_code}")
+        return page
+
+    def _press(self, address: str, button: str, **values: str) -> Page:
+        """Open a page, fill in its form and press a button; raises where the page complains."""
+        page = self._look(address)
+        form = page.form_with(button)
+        if form is None:
+            raise StoryError(f"{address} has no button “{button}”")
+        filled: dict[str, Any] = {**form.values, **_chosen(form.choices, values)}
+        target = urljoin(page.url, form.action) if form.action else page.url
+        answer = self._http.post(target, data=filled, headers={"Referer": page.url})
+        after = read_page(str(answer.url), answer.status_code, answer.text)
+        if after.errors or answer.status_code != httpx.codes.OK:
+            raise StoryError(f"{address}, “{button}”: {_complaint(after)}")
+        return after
+
+
+def _place(agent: str) -> str:
+    return f"/admin/registry/agent/{agent}/"
+
+
+def _chosen(
+    choices: Mapping[str, Mapping[str, str]], values: Mapping[str, str]
+) -> Mapping[str, str]:
+    """The values to send: what a person picks from a list goes by its label."""
+    return {name: choices.get(name, {}).get(value, value) for name, value in values.items()}
+
+
+def _complaint(page: Page) -> str:
+    return "; ".join(page.errors) or f"it answers {page.status}"

@@ -1,0 +1,227 @@
+"""Traffic as officers see it: envelopes with the reason of their verdict, sessions, nodes.
+
+All of it is read-only: what happened is not edited.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from atp.errors import MalformedDocument
+from atp.judging.scoring import ScoreInputs, score
+from atp.judging.scoring import explain as explain_score
+from messaging.models import Delivery, Envelope, Mailbox, Node, Session
+from registry.admin.pages import ReadOnlyAdmin
+from registry.admin.policies.explaining import explain
+from registry.agents.models import AgentKey
+from registry.scores.querysets import profile_of_version
+from registry.trail.models import Entry
+
+LONGEST_CONTENT = 20_000  # characters of an envelope shown on its page
+
+
+@admin.register(Envelope)
+class EnvelopeAdmin(ReadOnlyAdmin[Any]):
+    when_empty = (
+        "Nothing was sent yet: agents send once their key is approved and they are attested."
+    )
+    list_display = ("judged_at", "status_badge", "sender_link", "target", "message_type", "why")
+    list_filter = ("status", "message_type", "sensitivity", "code")
+    search_fields = ("=message_id", "=sender__id", "=target", "=request_id")
+    search_help_text = "A message id, an agent id or a request id, in full."
+    list_select_related = ()
+    date_hierarchy = None
+    fieldsets = (
+        (
+            "What became of it",
+            {"fields": ("status_badge", "why", "level", "score", "score_in_words", "decision")},
+        ),
+        (
+            "Who and what",
+            {
+                "fields": (
+                    "sender_link",
+                    "target",
+                    "message_type",
+                    "message_id",
+                    "request_id",
+                    "sensitivity",
+                    "requires_trust",
+                    "judged_at",
+                    "expires_at",
+                )
+            },
+        ),
+        ("On its way", {"fields": ("recipients", "delivery_list", "trail", "batch_id")}),
+        ("What led to it", {"fields": ("chain",)}),
+        (
+            "As it was signed",
+            {"fields": ("digest", "kid", "in_doubt", "size", "readable_content")},
+        ),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Envelope]:
+        rows: QuerySet[Envelope] = super().get_queryset(request)
+        match = request.resolver_match
+        if match is not None and match.url_name == "messaging_envelope_changelist":
+            return rows.defer("content")
+        return rows
+
+    @admin.display(description="sender", ordering="sender_id")
+    def sender_link(self, row: Envelope) -> SafeString:
+        url = reverse("admin:registry_agent_change", args=[row.sender_id])
+        return format_html('<a href="{}">{}</a>', url, row.sender_id)
+
+    @admin.display(description="verdict", ordering="status")
+    def status_badge(self, row: Envelope) -> SafeString:
+        return format_html('<span class="badge badge-{}">{}</span>', row.status, row.status)
+
+    @admin.display(description="why")
+    def why(self, row: Envelope) -> str:
+        return f"{row.code}: {row.detail}" if row.code else "-"
+
+    @admin.display(description="weakest link")
+    def chain(self, row: Envelope) -> str:
+        count = f"{row.chain_depth} envelope{'s' if row.chain_depth > 1 else ''}"
+        if not row.chain_lowest_level:
+            return count
+        return f"{count}; lowest level {row.chain_lowest_level}, score {row.chain_lowest_score}"
+
+    @admin.display(description="rule by rule")
+    def decision(self, row: Envelope) -> str:
+        record = _record(row).get("decision")
+        if not record:
+            return "It was refused before any policy was asked."
+        context: dict[str, Any] = {}
+        try:
+            payload = json.loads(bytes(row.content))["ATP"]["payload"] if row.content else None
+            context["rules"] = explain(record, row.judged_at, payload=payload)
+        except MalformedDocument as problem:
+            context["problem"] = problem.detail
+        return render_to_string("admin/messaging/envelope/decision.html", context)
+
+    @admin.display(description="what the score was made of")
+    def score_in_words(self, row: Envelope) -> str:
+        record = _record(row)
+        if "scoreInputs" not in record:
+            return "It was refused before its sender's score was computed."
+        inputs = ScoreInputs.from_dict(record["scoreInputs"])
+        profile = profile_of_version(record["profile"])
+        result = score(inputs, record["nowMilliseconds"] / 1000, profile)
+        context = {"lines": explain_score(result)}
+        return render_to_string("admin/messaging/envelope/score.html", context)
+
+    @admin.display(description="deliveries")
+    def delivery_list(self, row: Envelope) -> SafeString | str:
+        deliveries = list(row.deliveries.order_by("recipient_id")[:50])
+        if not deliveries:
+            return "Nobody was given it."
+        acked = _acknowledged(deliveries)
+        return format_html_join(
+            SafeString("<br>"),
+            "{} ({} {}): {}",
+            ((d.recipient_id, d.stream, d.seq, _delivery_state(d, acked)) for d in deliveries),
+        )
+
+    @admin.display(description="trail")
+    def trail(self, row: Envelope) -> SafeString | str:
+        entries = Entry.objects.filter(message_id=row.message_id, sender=row.sender_id)
+        links = (
+            (reverse("admin:registry_entry_change", args=[e.index]), e.index, e.kind)
+            for e in entries.only("index", "kind")[:50]
+        )
+        return format_html_join(SafeString("<br>"), '<a href="{}">{} {}</a>', links) or "-"
+
+    @admin.display(description="who signed it")
+    def in_doubt(self, row: Envelope) -> SafeString | str:
+        """The mark of what was signed while others had the key (trust.md, "Keys")."""
+        since = (
+            AgentKey.objects.filter(pk=row.kid, compromised_since__lte=row.judged_at)
+            .values_list("compromised_since", flat=True)
+            .first()
+        )
+        if since is None:
+            return f"{row.sender_id}, by its key"
+        return format_html(
+            '<span class="badge badge-denied">in doubt</span> Others may have had this key'
+            " since {} UTC.",
+            since.astimezone(UTC).strftime("%Y-%m-%d %H:%M"),
+        )
+
+    @admin.display(description="envelope")
+    def readable_content(self, row: Envelope) -> SafeString | str:
+        if not row.content:
+            return "It was denied, and too large to be kept; its digest tells which one it was."
+        text = json.dumps(json.loads(bytes(row.content)), indent=2, ensure_ascii=False)
+        cut = text[:LONGEST_CONTENT]
+        more = "" if cut == text else f"\n... {len(text) - len(cut)} more characters"
+        return format_html('<pre class="envelope">{}{}</pre>', cut, more)
+
+
+@admin.register(Session)
+class SessionAdmin(ReadOnlyAdmin[Any]):
+    when_empty = "Nobody has connected yet: an agent does once its key is approved."
+    list_display = ("agent", "opened_at", "closed_at", "close_code", "remote_address", "node")
+    list_filter = ("close_code", ("closed_at", admin.EmptyFieldListFilter))
+    search_fields = ("=agent__id", "=remote_address")
+    search_help_text = "An agent id or an address, in full."
+    list_select_related = ("node",)
+
+
+@admin.register(Node)
+class NodeAdmin(ReadOnlyAdmin[Any]):
+    list_display = ("name", "started_at", "lease_until", "stopped_at", "live_sessions")
+    readonly_fields = ("live_sessions",)
+
+    @admin.display(description="live sessions")
+    def live_sessions(self, row: Node) -> int:
+        return row.presences.count()
+
+
+@admin.register(Mailbox)
+class MailboxAdmin(ReadOnlyAdmin[Any]):
+    list_display = ("agent", "stream", "last_seq", "acked_seq", "waiting")
+    list_filter = ("stream",)
+    search_fields = ("=agent__id",)
+    search_help_text = "An agent id, in full."
+
+    @admin.display(description="waiting")
+    def waiting(self, row: Mailbox) -> int:
+        return row.waiting
+
+
+def _record(row: Envelope) -> dict[str, Any]:
+    """What the entry of the verdict recorded."""
+    entry = (
+        Entry.objects.filter(
+            message_id=row.message_id,
+            sender=row.sender_id,
+            kind__in=("envelope.accepted", "envelope.denied"),
+        )
+        .select_related("body")
+        .first()
+    )
+    record: dict[str, Any] = json.loads(bytes(entry.body.content)) if entry else {}
+    return record
+
+
+def _acknowledged(deliveries: list[Delivery]) -> dict[tuple[str, str], int]:
+    boxes = Mailbox.objects.filter(agent_id__in={d.recipient_id for d in deliveries})
+    return {(a, s): seq for a, s, seq in boxes.values_list("agent_id", "stream", "acked_seq")}
+
+
+def _delivery_state(delivery: Delivery, acked: dict[tuple[str, str], int]) -> str:
+    if delivery.state != Delivery.State.WAITING:
+        return delivery.get_state_display()
+    place = (delivery.recipient_id, delivery.stream)
+    return "acknowledged" if delivery.seq <= acked.get(place, 0) else "waits for its recipient"

@@ -1,0 +1,112 @@
+"""Background tasks as officers see them: what each is for, how it went, when it is due."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern
+
+from messaging.health.services import registered_now
+from messaging.health.state import state_of_hub, tasks_of
+from messaging.models import BackgroundTask
+from messaging.periodic.actions import run_now
+from messaging.periodic.schedule import Scheduled, every_seconds, title_of
+from registry.admin.pages import OfficerAdmin, Question, posted
+from registry.officers.actor import Actor
+
+RUNS_SHOWN = 50
+DRIVERS = ("beat", "worker", "broker")  # without one of these nothing runs by itself
+
+
+@admin.register(BackgroundTask)
+class BackgroundTaskAdmin(OfficerAdmin[BackgroundTask]):
+    """A page for the schedule, and one for each task; nothing is edited."""
+
+    def get_urls(self) -> list[URLPattern]:
+        return [self.decision_url("<str:object_id>/run/", self.run_view), *super().get_urls()]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The schedule with the last run of each task, and what failed of the others."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        registered = registered_now()
+        others = [row for name, row in registered.tasks.items() if name not in every_seconds()]
+        return self._show(
+            request,
+            "list.html",
+            title="Background tasks",
+            at=registered.now,
+            tasks=tasks_of(registered),
+            others=[(title_of(row.name), row) for row in others if row.failures],
+            stalled=[part for part in state_of_hub().troubles if part.name in DRIVERS],
+        )
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> HttpResponse:
+        """One task of the schedule, with its last runs."""
+        task = self._task(request, object_id, to_run=False)
+        runs = task.row.last_runs.order_by("-pk")[: 2 * RUNS_SHOWN] if task.row else []
+        return self._show(request, "page.html", title=task.title, task=task, runs=runs)
+
+    def run_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ask whether to run a task now, and have it run."""
+        task = self._task(request, object_id, to_run=True)
+        embedded = settings.CELERY_TASK_ALWAYS_EAGER
+        question = Question(
+            title=f"Run “{task.title}” now",
+            text=f"{task.purpose} Its schedule stays as it is ({task.every}); an extra run does no"
+            " harm. That you asked for it is entered in the trail.",
+            button="Run now",
+            back=self.url("change", task.name),
+            facts=(("Task", task.name), ("Last run", task.state_in_words)),
+            done="It has run: how it ended stands below."
+            if embedded
+            else "It was handed to the workers: the run appears below once one has taken it.",
+        )
+
+        def run(values: Mapping[str, Any], actor: Actor) -> None:
+            run_now(task.name, actor=actor)
+
+        return self.decide(request, forms.Form(posted(request)), question, run)
+
+    def _task(self, request: HttpRequest, object_id: str, *, to_run: bool) -> Scheduled:
+        """The task, if this person may see it, or have it run; 404 or 403 otherwise."""
+        allowed = self.has_change_permission if to_run else self.has_view_permission
+        if not allowed(request):
+            raise PermissionDenied
+        name = unquote(object_id)
+        for task in tasks_of(registered_now()):
+            if task.name == name:
+                return task
+        raise Http404
+
+    def _show(self, request: HttpRequest, template: str, **context: Any) -> HttpResponse:
+        return TemplateResponse(
+            request,
+            f"admin/messaging/backgroundtask/{template}",
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "list_url": self.url("changelist"),
+                "may_run": self.has_change_permission(request),
+                **context,
+            },
+        )

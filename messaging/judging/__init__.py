@@ -1,0 +1,1 @@
+"""One batch of envelopes, from frames to a stored judgement."""

@@ -1,0 +1,346 @@
+"""Store a judged batch: one transaction, rows in one order everywhere, the trail last.
+
+The order (envelopes sorted by messageId and sender, mailboxes sorted, deliveries, counters, trail)
+is the only one in which lanes can't deadlock (architecture.md, "Why lanes", point 3).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from django.db import connection, transaction
+
+from atp.judging.judgement import Verdict
+from atp.trust.envelope import Envelope, VerifiedEnvelope
+from atp.types import BROADCAST_TARGET
+from messaging import failpoints
+from messaging.judging.facts import BatchFacts, stream_of
+from messaging.mail.mailboxes import give_places
+from messaging.models import Batch
+from messaging.models import Delivery as DeliveryRow
+from messaging.models import Envelope as EnvelopeRow
+from messaging.wire import frames
+from registry.scores.actions import SIGNATURES_MAX, note_signatures, record_violations
+from registry.storage.bulk import insert_rows, is_few
+from registry.storage.round_trips import one_trip
+from registry.trail.actions import EntryDraft, append, count_refusals
+from registry.trail.kinds import Kind
+
+FINAL = {"accepted", "denied"}  # what leaves a row and an entry
+DENIED_KEPT_BYTES = 16_384  # nobody is to get it: beyond this, digest and size tell what it was
+RETRY_AFTER_SECONDS = 1.0  # for what a sender may try again: throttled, busy
+BAD_SIGNATURES = {"signature.invalid", "signature.digest", "signature.provenance"}
+
+ENVELOPE_COLUMNS = (
+    "message_id", "sender_id", "digest", "kid", "message_type", "target", "request_id", "answers",
+    "sensitivity", "requires_trust", "status", "code", "detail", "score", "level",
+    "chain_lowest_level", "chain_lowest_score", "chain_depth", "recipients", "judged_at",
+    "expires_at", "batch_id", "fan_out", "notify", "size", "content",
+)  # fmt: skip
+DELIVERY_COLUMNS = (
+    "envelope_id", "recipient_id", "stream", "seq", "sender", "expires_at", "state", "code",
+)  # fmt: skip
+_COUNT_UP = """
+INSERT INTO messaging_rulecounter (rule, sender, "window", count) VALUES {rows}
+ON CONFLICT (rule, sender, "window") DO UPDATE
+SET count = messaging_rulecounter.count + excluded.count
+"""
+
+
+class AlreadyJudged(Exception):
+    """Another worker has stored this very batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An envelope (as far as it could be read) with its verdict."""
+
+    session: str
+    agent: str
+    envelope: Envelope | None
+    verified: VerifiedEnvelope | None
+    verdict: Verdict
+
+    @property
+    def final(self) -> bool:
+        return self.verdict.status in FINAL
+
+    @property
+    def message_id(self) -> str | None:
+        return self.envelope.message_id if self.envelope else None
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A delivery that was given its place."""
+
+    judged: Judged
+    recipient: str
+    stream: str
+    seq: int
+    entry: int
+
+
+@dataclass(slots=True)
+class Stored:
+    """What a batch became: entries by (agent, messageId), deliveries, and the rest's receipts."""
+
+    entries: dict[tuple[str, str], int] = field(default_factory=dict)
+    recipients: dict[tuple[str, str], int] = field(default_factory=dict)
+    placed: list[Placed] = field(default_factory=list)
+    unstored: list[dict[str, Any]] = field(default_factory=list)
+    accepted_at: float = 0.0
+    broadcasts: bool = False
+
+
+def store(batch_id: str, judged: Sequence[Judged], facts: BatchFacts) -> Stored:
+    """Write everything that the verdicts say, or nothing.
+
+    Raises `EpochMoved` when the registry changed since the facts were read, and `AlreadyJudged`.
+    """
+    final = [j for j in judged if j.final]
+    stored = Stored(accepted_at=facts.now)
+    stored.unstored = [_unstored_receipt(j) for j in judged if not j.final]
+    now = datetime.fromtimestamp(facts.now, UTC)
+    with transaction.atomic(), one_trip(when=is_few(len(final))):
+        _claim(batch_id, stored.unstored, now)
+        failpoints.hit("before_insert", judged)
+        audiences = {id(j): _audience(j, facts) for j in final}
+        row_ids = _insert_envelopes(batch_id, final, audiences, facts, now)
+        placed = _insert_deliveries(final, row_ids)
+        _count(judged, facts, now)
+        first = append([_entry(j, facts) for j in final], expected_epoch=facts.view.epoch)
+        failpoints.hit("before_commit", judged)
+    for offset, one in enumerate(final):
+        assert one.envelope is not None
+        key = (one.agent, one.envelope.message_id)
+        stored.entries[key] = first + offset
+        stored.recipients[key] = len(audiences[id(one)])
+    stored.placed = [
+        Placed(j, j.envelope.target, stream, seq, stored.entries[j.agent, j.envelope.message_id])
+        for j, stream, seq in placed
+        if j.envelope is not None
+    ]
+    stored.broadcasts = any(j.envelope and j.envelope.target == BROADCAST_TARGET for j in final)
+    return stored
+
+
+def _claim(batch_id: str, unstored: list[dict[str, Any]], now: datetime) -> None:
+    """Waits for whoever stores the same batch; raises `AlreadyJudged` where somebody has."""
+    claimed = insert_rows(
+        Batch,
+        ("id", "unstored", "judged_at"),
+        [(batch_id, orjson.dumps(unstored).decode(), now)],
+        on_conflict_do_nothing=True,
+        returning=("id",),
+    )
+    if not claimed:
+        raise AlreadyJudged(batch_id)
+
+
+def _audience(judged: Judged, facts: BatchFacts) -> list[str]:
+    """Who is to get it: nobody unless it was accepted."""
+    envelope = judged.envelope
+    assert envelope is not None
+    if not judged.verdict.accepted:
+        return []
+    if envelope.target != BROADCAST_TARGET:
+        return [envelope.target]
+    return facts.audiences[judged.agent, envelope.message_id]
+
+
+def _insert_envelopes(
+    batch_id: str,
+    final: Sequence[Judged],
+    audiences: dict[int, list[str]],
+    facts: BatchFacts,
+    now: datetime,
+) -> dict[tuple[str, str], int]:
+    """Row ids by (sender, messageId). A sender has part in one batch, which looked its up."""
+    ordered = sorted(final, key=lambda j: (j.message_id or "", j.agent))
+    rows = [_envelope_row(batch_id, j, audiences[id(j)], now) for j in ordered]
+    inserted = insert_rows(
+        EnvelopeRow, ENVELOPE_COLUMNS, rows, returning=("id", "sender_id", "message_id")
+    )
+    return {(sender, message_id): row_id for row_id, sender, message_id in inserted}
+
+
+def _envelope_row(
+    batch_id: str, judged: Judged, audience: list[str], now: datetime
+) -> tuple[Any, ...]:
+    envelope, verified, verdict = judged.envelope, judged.verified, judged.verdict
+    assert envelope is not None
+    assert verified is not None
+    chain = verdict.chain
+    broadcast = verdict.accepted and envelope.target == BROADCAST_TARGET
+    return (
+        envelope.message_id,
+        judged.agent,
+        envelope.digest,
+        verified.kid,
+        envelope.message_type,
+        envelope.target,
+        envelope.request_id or "",
+        verified.req or "",
+        verdict.sensitivity or envelope.sensitivity or "public",
+        envelope.requires_trust or "",
+        verdict.status,
+        verdict.code,
+        verdict.detail[:300],
+        verdict.score,
+        verdict.level,
+        chain.lowest_level if chain else "",
+        chain.lowest_score if chain else 0,
+        chain.depth if chain else 1,
+        len(audience),
+        now,
+        datetime.fromtimestamp(verified.expires_at, UTC),
+        batch_id,
+        orjson.dumps(audience).decode() if broadcast else None,
+        envelope.notify,
+        len(envelope.canonical),
+        envelope.canonical if _is_kept(judged) else b"",
+    )
+
+
+def _is_kept(judged: Judged) -> bool:
+    """Whether the content is stored: what is denied could fill the disk, for nobody's sake."""
+    assert judged.envelope is not None
+    return judged.verdict.accepted or len(judged.envelope.canonical) <= DENIED_KEPT_BYTES
+
+
+def _insert_deliveries(
+    final: Iterable[Judged], row_ids: dict[tuple[str, str], int]
+) -> list[tuple[Judged, str, int]]:
+    """Give every accepted envelope its place in the recipient's stream, in the sender's order."""
+    direct = [
+        (j, stream_of(j.envelope.message_type))
+        for j in final
+        if j.envelope and j.verdict.accepted and j.envelope.target != BROADCAST_TARGET
+    ]
+    if not direct:
+        return []
+    expiries: dict[tuple[str, str], list[datetime]] = defaultdict(list)
+    for judged, stream in direct:
+        if judged.envelope and judged.verified:
+            expires_at = datetime.fromtimestamp(judged.verified.expires_at, UTC)
+            expiries[judged.envelope.target, stream].append(expires_at)
+    next_seq = give_places(expiries)
+    placed, rows = [], []
+    for judged, stream in direct:
+        envelope, verified = judged.envelope, judged.verified
+        assert envelope is not None
+        assert verified is not None
+        place = (envelope.target, stream)
+        seq = next_seq[place]
+        next_seq[place] += 1
+        placed.append((judged, stream, seq))
+        expires_at = datetime.fromtimestamp(verified.expires_at, UTC)
+        row_id = row_ids[judged.agent, envelope.message_id]
+        rows.append((row_id, *place, seq, judged.agent, expires_at, "waiting", ""))
+    insert_rows(DeliveryRow, DELIVERY_COLUMNS, rows)
+    return placed
+
+
+def _count(judged: Sequence[Judged], facts: BatchFacts, now: datetime) -> None:
+    """Rule counters, refusals, violations and signatures: bulk statements, most often none."""
+    if facts.counted:
+        _count_up(facts.counted)
+    refused = Counter((j.agent, j.verdict.code) for j in judged if not j.final)
+    if refused:
+        count_refusals(refused, now)
+    violations = [
+        (j.agent, j.verdict.violation, j.verdict.rule or j.verdict.code, j.message_id or "")
+        for j in judged
+        if j.verdict.violation
+    ]
+    if violations:
+        record_violations(violations, now)
+        facts.view.forget_inputs({agent for agent, *_ in violations})
+    signatures = [
+        (j.agent, j.verdict.code not in BAD_SIGNATURES)
+        for j in judged
+        if j.verified is not None or j.verdict.code in BAD_SIGNATURES
+    ]
+    if moved := [(a, good) for a, good in signatures if not (good and _is_spotless(a, facts))]:
+        note_signatures(moved)
+
+
+def _count_up(counted: Mapping[tuple[str, str, int], int]) -> None:
+    """Add to what stands there now, as other lanes may have since the facts were read."""
+    rows = ", ".join(["(%s, %s, %s, %s)"] * len(counted))
+    parameters = [value for key, n in sorted(counted.items()) for value in (*key, n)]
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNT_UP.format(rows=rows), parameters)
+
+
+def _is_spotless(agent: str, facts: BatchFacts) -> bool:
+    """Whether one more good signature would leave the agent's window as it is."""
+    inputs = facts.inputs.get(agent)
+    return inputs is not None and (
+        inputs.signatures_good == inputs.signatures_total == SIGNATURES_MAX
+    )
+
+
+def _entry(judged: Judged, facts: BatchFacts) -> EntryDraft:
+    envelope, verdict, verified = judged.envelope, judged.verdict, judged.verified
+    assert envelope is not None
+    assert verified is not None
+    decision = verdict.decision
+    body: dict[str, Any] = {
+        "digest": envelope.digest,
+        "kid": verified.kid,
+        "nowMilliseconds": round(facts.now * 1000),
+        "type": envelope.message_type,
+        "claimedLevel": envelope.claimed_level,
+        "level": verdict.level,
+    }
+    if verdict.code:
+        body["code"], body["detail"] = verdict.code, verdict.detail
+    if verdict.inputs is not None:
+        body["scoreInputs"] = facts.record_of_inputs(verdict.inputs)
+        body["profile"] = facts.view.profile.version
+    if decision is not None:
+        body["decision"] = facts.record_of_decision(decision)
+    if verified.cause:
+        body["cause"] = verified.cause
+    if verified.req:
+        body["req"] = verified.req
+    if envelope.provenance:
+        body["provenance"] = envelope.provenance
+    return EntryDraft(
+        kind=Kind.ENVELOPE_ACCEPTED if verdict.accepted else Kind.ENVELOPE_DENIED,
+        actor=f"agent:{judged.agent}",
+        subject=envelope.message_id,
+        sender=judged.agent,
+        recipient=envelope.target,
+        message_id=envelope.message_id,
+        request_id=envelope.request_id or "",
+        sensitivity=verdict.sensitivity,
+        verdict=verdict.status,
+        policy=decision.policy if decision else "",
+        rule=verdict.rule,
+        issuer=verdict.issuer,
+        score=verdict.score,
+        body=body,
+    )
+
+
+def _unstored_receipt(judged: Judged) -> dict[str, Any]:
+    verdict = judged.verdict
+    again = RETRY_AFTER_SECONDS if verdict.status in {"throttled", "busy"} else None
+    return {
+        "session": judged.session,
+        **frames.receipt(
+            judged.message_id,
+            verdict.status,
+            code=verdict.code,
+            detail=verdict.detail,
+            retry_after=verdict.retry_after or again,
+        ),
+    }

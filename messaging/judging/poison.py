@@ -1,0 +1,45 @@
+"""An envelope that no worker can handle: an entry, and an alarm for the officers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from django.db import transaction
+
+from messaging.models import Batch, Envelope
+from registry.storage.bulk import insert_rows
+from registry.trail.actions import EntryDraft, append
+from registry.trail.kinds import Kind
+
+logger = logging.getLogger(__name__)
+
+
+def record_poison(agent: str, message_id: str | None, batches: Iterable[str]) -> Envelope | None:
+    """Enter that the hub gave up on an envelope, which leaves no id behind.
+
+    `batches` are all that it was sent in. A worker may still be at one: it finds it judged, and
+    stores nothing, or had stored it, and then nothing is entered and its row comes back.
+    """
+    now = datetime.now(UTC)
+    with transaction.atomic():
+        rows = [(batch, "[]", now) for batch in sorted(batches)]
+        insert_rows(Batch, ("id", "unstored", "judged_at"), rows, on_conflict_do_nothing=True)
+        stored = Envelope.objects.filter(sender_id=agent, message_id=message_id or "").first()
+        if stored is None:
+            logger.critical("an envelope of %s failed three times and was refused", agent)
+            append([_entry(agent, message_id or "")])
+    return stored
+
+
+def _entry(agent: str, message_id: str) -> EntryDraft:
+    return EntryDraft(
+        kind=Kind.ENVELOPE_POISONED,
+        actor=f"agent:{agent}",
+        subject=message_id,
+        sender=agent,
+        message_id=message_id,
+        verdict="invalid",
+        body={"reason": "every attempt to judge it failed"},
+    )

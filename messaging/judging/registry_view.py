@@ -1,0 +1,165 @@
+"""What the registry says, remembered for as long as its epoch stands.
+
+One query per table for whatever a batch needs and the view has not. Dates are compared with
+`now` at each use; the standing of issuers, which depends on dates, is read again every minute.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Collection
+
+from atp.judging.judgement import AgentFacts, AttestationFacts, KeyFacts
+from atp.judging.policy import PolicySet
+from atp.judging.scoring import Profile, ScoreInputs
+from atp.trust.keys import PublicKey
+from atp.types import BROADCAST_TARGET
+from registry.issuers.standing import issuer_standing
+from registry.models import Agent, AgentKey, Attestation, Hub
+from registry.policies.querysets import current_policy_set
+from registry.scores.inputs import Registered, inputs_of
+from registry.scores.querysets import current_profile
+from registry.storage.compiled import Compiled
+from registry.storage.round_trips import Asked
+
+LONGEST_SECONDS = 60.0
+INPUTS_SECONDS = 1.0  # score inputs also depend on traffic, which does not move the epoch
+
+
+class RegistryView:
+    """Agents, keys, attestations, policies and profile at one epoch."""
+
+    def __init__(self, hub_id: str, epoch: int, now: float) -> None:
+        self.hub_id = hub_id
+        self.epoch = epoch
+        self.made_at = now
+        self.standing = issuer_standing(now)
+        self.policy_set: PolicySet = current_policy_set()
+        self.profile: Profile = current_profile()
+        self._agents: dict[str, AgentFacts] = {}
+        self._attestations: dict[str, list[AttestationFacts]] = {}
+        self._keys: dict[str, KeyFacts] = {}
+        self._inputs: dict[str, tuple[float, ScoreInputs]] = {}
+        self._registered = Registered()
+
+    def stands(self, hub_id: str, epoch: int, now: float) -> bool:
+        """Whether it is of this hub and epoch, and not too old for the dates in it."""
+        # Of a time to come it is where the clock was set back; another lane may be a bit ahead.
+        timely = -INPUTS_SECONDS < now - self.made_at < LONGEST_SECONDS
+        return (self.hub_id, self.epoch) == (hub_id, epoch) and timely
+
+    def load(self, agents: Collection[str], kids: Collection[str]) -> None:
+        """Read what is not here yet of these agents and keys.
+
+        Unknown ones are not remembered: whoever makes them up would fill the memory.
+        """
+        if missing := set(agents) - self._agents.keys() - {BROADCAST_TARGET}:
+            found = self._read_agents(missing)
+            self._attestations.update(self._read_attestations(found.keys()))
+            self._agents.update(found)  # last: other threads find all about whom they find
+        if unknown := set(kids) - self._keys.keys():
+            self._load_keys(unknown)
+
+    def agent(self, agent_id: str) -> AgentFacts | None:
+        return self._agents.get(agent_id)
+
+    def attestations(self, agent_id: str) -> list[AttestationFacts]:
+        return self._attestations.get(agent_id, [])
+
+    def key(self, kid: str) -> KeyFacts | None:
+        return self._keys.get(kid)
+
+    def score_inputs(self, agents: Collection[str], now: float) -> dict[str, ScoreInputs]:
+        """What the scores of these agents are made of, at most a second old."""
+        known = self._inputs
+        old = [a for a in agents if a not in known or abs(now - known[a][0]) > INPUTS_SECONDS]
+        for agent, inputs in inputs_of(
+            old,
+            now,
+            profile=self.profile,
+            standing=self.standing,
+            registered=self._registered,
+        ).items():
+            self._inputs[agent] = (now, inputs)
+        return {agent: self._inputs[agent][1] for agent in agents if agent in self._inputs}
+
+    def forget_inputs(self, agents: Collection[str]) -> None:
+        """Read the inputs of these agents again: they have just violated something."""
+        for agent in agents:
+            self._inputs.pop(agent, None)
+
+    def _read_agents(self, ids: set[str]) -> dict[str, AgentFacts]:
+        tags = defaultdict(list)
+        through = Agent.tags.through.objects.filter(agent_id__in=ids)
+        for agent_id, name in through.values_list("agent_id", "tag__name"):
+            tags[agent_id].append(name)
+        found: dict[str, AgentFacts] = {}
+        for agent in Agent.objects.filter(id__in=ids).select_related("organisation"):
+            found[agent.id] = AgentFacts(
+                id=agent.id,
+                status=agent.status,
+                organisation=agent.organisation.name,
+                tags=tuple(sorted(tags[agent.id])),
+                declared_capabilities=tuple(agent.declared_capabilities),
+                sensitivity_floor=agent.sensitivity_floor,
+                minimum_level=agent.minimum_level,
+                minimum_score=agent.minimum_score,
+            )
+        return found
+
+    def _read_attestations(self, ids: Collection[str]) -> dict[str, list[AttestationFacts]]:
+        found: dict[str, list[AttestationFacts]] = {agent_id: [] for agent_id in ids}
+        for row in Attestation.objects.filter(agent_id__in=ids).select_related("issuer"):
+            found[row.agent_id].append(self._attestation(row))
+        return found
+
+    def _attestation(self, row: Attestation) -> AttestationFacts:
+        fault = self.standing.get(row.issuer_id, "attestation.issuer")
+        if row.revoked_at is not None:
+            fault = "attestation.revoked"
+        elif row.unreadable_reason:
+            fault = "attestation.unreadable"
+        return AttestationFacts(
+            jti=row.jti,
+            issuer=row.issuer.name,
+            level=row.level,
+            capabilities=frozenset(row.capabilities),
+            jkt=row.jkt,
+            issued_at=int(row.issued_at.timestamp()),
+            expires_at=int(row.expires_at.timestamp()),
+            fault=fault,
+        )
+
+    def _load_keys(self, kids: set[str]) -> None:
+        found: dict[str, KeyFacts] = {}
+        for row in AgentKey.objects.filter(kid__in=kids):
+            public = PublicKey.from_jwk(row.jwk, alg=row.algorithm)
+            found[row.kid] = KeyFacts(agent=row.agent_id, status=row.status, public=public)
+        self._keys.update(found)
+
+
+_EPOCH = Compiled(lambda _: Hub.objects.filter(pk=Hub.SINGLETON_ID).values_list("hub_id", "epoch"))
+_lock = threading.Lock()
+_view: RegistryView | None = None
+
+
+def ask_epoch() -> Asked:
+    """Ask for the registry's epoch; for a `current_view` that asks for other things besides."""
+    return _EPOCH.ask()
+
+
+def current_view(now: float, asked: Asked | None = None) -> RegistryView:
+    """The view at the database's epoch, as asked for by `ask_epoch`, or of this moment.
+
+    Without another query when nothing has changed.
+    """
+    global _view
+    ((hub_id, epoch),) = (asked or ask_epoch()).rows()
+    view = _view
+    if view is None or not view.stands(hub_id, epoch, now):
+        with _lock:  # of several lanes that find it old, one reads
+            view = _view
+            if view is None or not view.stands(hub_id, epoch, now):
+                view = _view = RegistryView(hub_id, epoch, now)
+    return view

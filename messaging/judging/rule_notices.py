@@ -1,0 +1,54 @@
+"""What policies want told of the messages that they match: `log` and `notify`.
+
+After the commit, because they decide nothing; that they matched stands in the entry already. Where
+it fails there is an alarm, and no denial (trust.md, "Deciding").
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+
+from atp.judging.judgement import Verdict
+from atp.trust.envelope import Envelope
+from registry.policies.notices import Matched, record_notices
+
+logger = logging.getLogger(__name__)
+
+TOLD = frozenset({"log", "notify"})
+
+
+def tell(judged: Iterable[tuple[Envelope, Verdict]], now: float) -> None:
+    """Write the log's lines and the officers' notifications of a batch that was stored."""
+    notices = []
+    for action, match in _told(judged):
+        if action == "log":
+            logger.info(
+                "rule '%s' of policy '%s' logs message %s from %s to %s",
+                *(match.rule, match.policy, match.message_id, match.sender, match.recipient),
+            )
+        else:
+            notices.append(match)
+    try:
+        record_notices(notices, datetime.fromtimestamp(now, UTC))
+    except Exception:  # whatever the database says: the batch is stored, its receipts must go out
+        logger.critical("%d notifications of policies were lost", len(notices), exc_info=True)
+
+
+def _told(judged: Iterable[tuple[Envelope, Verdict]]) -> Iterator[tuple[str, Matched]]:
+    for envelope, verdict in judged:
+        if verdict.decision is None:
+            continue
+        for rule in verdict.decision.matched:
+            if rule.action in TOLD:
+                yield (
+                    rule.action,
+                    Matched(
+                        rule.policy,
+                        rule.rule,
+                        envelope.sender,
+                        envelope.target,
+                        envelope.message_id,
+                    ),
+                )

@@ -1,0 +1,71 @@
+"""The only channel-layer sends and task dispatches."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from celery import current_app
+from channels.layers import get_channel_layer
+from django.db import transaction
+
+from messaging import failpoints
+from messaging.layer import loops
+from messaging.layer.news import News
+from messaging.models import Presence
+
+NEWS = "node.news"  # the only type of layer message; nothing from a client ever goes into it
+CHECK_ENVELOPES = "messaging.tasks.check_envelopes"
+FAN_OUT = "messaging.tasks.fan_out"
+
+
+def dispatch_check(batch: Mapping[str, Any], *, expires_seconds: float) -> None:
+    """Hand a batch to Celery; in the embedded default this judges it before it returns."""
+    task = current_app.tasks[CHECK_ENVELOPES]
+    task.apply_async(  # type: ignore[call-arg]  # argsrepr: an option of Celery's that its stubs lack
+        args=(batch,),
+        argsrepr=batch["batch"],  # what workers may write into logs, instead of envelopes
+        expires=expires_seconds,
+        ignore_result=True,
+    )
+
+
+def dispatch_fan_out() -> None:
+    """Have the waiting broadcasts fanned out; called after the commit that accepted them."""
+    current_app.tasks[FAN_OUT].apply_async(ignore_result=True)
+
+
+def dispatch_scheduled(name: str, *, expires_seconds: float) -> None:
+    """Have a scheduled task run now; in the embedded default it has ended when this returns."""
+    current_app.tasks[name].apply_async(expires=expires_seconds, ignore_result=True)
+
+
+def publish(news_of_channel: Mapping[str, News]) -> None:
+    """Tell each node its news: one layer message for each."""
+    for channel, news in news_of_channel.items():
+        failpoints.hit("before_publish", news)
+        loops.run(_send(channel, news.pack()))
+
+
+def publish_close_on_commit(agents: Collection[str], code: str) -> None:
+    """Close the sockets of `agents` on every node, once the transaction has committed."""
+    wanted = sorted(agents)
+    transaction.on_commit(lambda: _publish_close(wanted, code))
+
+
+def _publish_close(agents: list[str], code: str) -> None:
+    channels: dict[str, News] = {}
+    for presence in Presence.objects.filter(agent_id__in=agents).select_related("node"):
+        news = channels.setdefault(presence.node.channel, News(close_code=code))
+        news.close_agents.append(presence.agent_id)
+    publish(channels)
+
+
+async def _send(channel: str, packed: bytes) -> None:
+    failpoints.hit("before_layer_send", packed)
+    await get_channel_layer().send(channel, {"type": NEWS, "payload": packed})
+
+
+def publish_superseded(session: str, channel: str) -> None:
+    """Close an older session of an agent that has just logged in again."""
+    publish({channel: News(close_sessions=[session], close_code="session.superseded")})

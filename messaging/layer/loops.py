@@ -1,0 +1,83 @@
+"""The event loop that this process does its channel-layer sends on, whatever thread asks.
+
+A serving process uses its node's loop; a worker or a command keeps one loop of its own in a
+thread, because a new loop for each send costs several times the send (architecture.md, point 5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Collection, Coroutine
+from concurrent.futures import Future
+from typing import Any
+
+from messaging.telemetry import telemetry
+
+logger = logging.getLogger(__name__)
+
+SEND_TIMEOUT_SECONDS = 5.0
+CANCEL_SECONDS = 0.5  # until a task that goes on is cancelled again
+CANCEL_TRIES = 5
+
+_lock = threading.Lock()
+_node_loop: asyncio.AbstractEventLoop | None = None
+_own_loop: asyncio.AbstractEventLoop | None = None
+_own_pid = 0
+
+
+def use_node_loop(loop: asyncio.AbstractEventLoop | None) -> None:
+    """Said by the node when it starts, and with `None` when it stops."""
+    global _node_loop
+    _node_loop = loop
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run `coroutine` on this process's loop, from any other thread.
+
+    On a node's loop it is not waited for: the loop that serves the sockets must not hold up the
+    thread that judges the next batch. A failure is logged; what it carried is found by a poll.
+    """
+    if _node_loop is not None:
+        asyncio.run_coroutine_threadsafe(coroutine, _node_loop).add_done_callback(_log_failure)
+        return
+    future = asyncio.run_coroutine_threadsafe(coroutine, _loop_of_this_process())
+    try:
+        future.result(SEND_TIMEOUT_SECONDS)
+    except Exception:  # the layer is a short cut: losing a message must not fail the work
+        telemetry.count_layer_failure()
+        logger.exception("a channel-layer send failed")
+
+
+async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait for their end, in bounded time.
+
+    Once may not be enough: `asyncio.wait_for` of Python 3.11 swallows a cancellation that comes
+    together with what it waits for, and libraries use it.
+    """
+    left = set(tasks)
+    for _ in range(CANCEL_TRIES):
+        for task in left:
+            task.cancel()
+        if left:
+            _, left = await asyncio.wait(left, timeout=CANCEL_SECONDS)
+    for task in left:
+        logger.error("%s did not end", task.get_coro())
+    await asyncio.gather(*set(tasks) - left, return_exceptions=True)
+
+
+def _log_failure(future: Future[None]) -> None:
+    if not future.cancelled() and (problem := future.exception()) is not None:
+        telemetry.count_layer_failure()
+        logger.error("a channel-layer send failed", exc_info=problem)
+
+
+def _loop_of_this_process() -> asyncio.AbstractEventLoop:
+    global _own_loop, _own_pid
+    with _lock:
+        if _own_loop is None or _own_pid != os.getpid():  # a forked worker needs its own
+            _own_loop, _own_pid = asyncio.new_event_loop(), os.getpid()
+            threading.Thread(target=_own_loop.run_forever, name="layer-sends", daemon=True).start()
+        return _own_loop

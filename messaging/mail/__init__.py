@@ -1,0 +1,1 @@
+"""Stored mail: mailboxes, inbox, fan-out, withheld and held deliveries."""

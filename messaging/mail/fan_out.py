@@ -1,0 +1,161 @@
+"""Giving broadcasts to their audiences, after their acceptance and in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import QuerySet
+
+from messaging import failpoints
+from messaging.judging.accept import DELIVERY_COLUMNS
+from messaging.judging.facts import load_places
+from messaging.layer.news import News
+from messaging.mail.mailboxes import give_places
+from messaging.models import Delivery, Envelope
+from messaging.wire import frames
+from registry.models import Agent, AgentKey
+from registry.storage.bulk import insert_rows
+from registry.trail.querysets import entries_of_messages
+
+CHUNK = 256  # deliveries a transaction
+
+
+def fan_out_next() -> dict[str, News] | None:
+    """Give the next broadcasts of one sender to their recipients; `None` when none waits for us.
+
+    As many as make a chunk of deliveries go together. They begin with the first that their sender
+    has waiting, so that a sender's broadcasts keep their order however many workers are at it.
+    The recipients left are part of the row, so that whoever dies half way is carried on by the
+    next call, and nobody gets it twice.
+    """
+    with transaction.atomic():
+        first = _lock_next()
+        if first is None:
+            return None
+        parts = _cut([first, *_lock_behind(first)])
+        _give_out(parts)
+        failpoints.hit("half_way_through_broadcast", first)
+    return _news(parts)
+
+
+@dataclass(slots=True)
+class _Part:
+    """A broadcast, the recipients whose turn it is, and their places."""
+
+    envelope: Envelope
+    chunk: list[str]
+    rest: list[str]
+    seqs: dict[str, int] = field(default_factory=dict)
+
+
+def _lock_next() -> Envelope | None:
+    waiting = Envelope.objects.filter(fan_out__isnull=False).defer("content")
+    free = waiting.select_for_update(skip_locked=True, of=("self",))
+    firsts = _first_of_each_sender(waiting)
+    return free.filter(pk__in=firsts).order_by("id").first()
+
+
+def _lock_behind(first: Envelope) -> list[Envelope]:
+    """The others that this sender has waiting, in order; who has the first has them all."""
+    if len(first.fan_out or []) >= CHUNK:
+        return []
+    waiting = Envelope.objects.filter(fan_out__isnull=False, sender_id=first.sender_id)
+    waiting = waiting.defer("content")
+    return _in_order(waiting.exclude(pk=first.pk).select_for_update(of=("self",)))
+
+
+def _cut(envelopes: Iterable[Envelope]) -> list[_Part]:
+    """As many as make a chunk; only the last of them may leave recipients for the next one."""
+    parts: list[_Part] = []
+    room = CHUNK
+    for envelope in envelopes:
+        audience: list[str] = envelope.fan_out or []
+        parts.append(_Part(envelope, audience[:room], audience[room:]))
+        room -= len(parts[-1].chunk)
+        if room <= 0:
+            break
+    return parts
+
+
+def _give_out(parts: Sequence[_Part]) -> None:
+    expiries: dict[tuple[str, str], list[datetime]] = {}
+    for part in parts:
+        for agent in part.chunk:
+            expiries.setdefault((agent, "mail"), []).append(part.envelope.expires_at)
+    places = give_places(expiries) if expiries else {}
+    rows = []
+    for part in parts:
+        for agent in part.chunk:
+            seq = part.seqs[agent] = places[agent, "mail"]
+            places[agent, "mail"] += 1
+            rows.append(_row(part.envelope, agent, seq))
+    insert_rows(Delivery, DELIVERY_COLUMNS, rows)
+    complete = [part.envelope.pk for part in parts if not part.rest]
+    Envelope.objects.filter(pk__in=complete).update(fan_out=None)
+    for part in parts:
+        if part.rest:
+            Envelope.objects.filter(pk=part.envelope.pk).update(fan_out=part.rest)
+
+
+def _first_of_each_sender(waiting: QuerySet[Envelope]) -> list[int]:
+    first: dict[str, int] = {}
+    for envelope in _in_order(waiting.only("sender_id", "message_id")):
+        first.setdefault(envelope.sender_id, envelope.pk)
+    return list(first.values())
+
+
+def _in_order(envelopes: Iterable[Envelope]) -> list[Envelope]:
+    """By entry: of one batch, ids follow the message ids, and entries the order of the frames."""
+    found = list(envelopes)
+    entries = entries_of_messages({envelope.message_id for envelope in found})
+    return sorted(found, key=lambda e: entries[e.sender_id, e.message_id])
+
+
+def _row(envelope: Envelope, agent: str, seq: int) -> tuple[object, ...]:
+    sender = envelope.sender_id
+    return (envelope.pk, agent, "mail", seq, sender, envelope.expires_at, "waiting", "")
+
+
+def _news(parts: Sequence[_Part]) -> dict[str, News]:
+    entries = entries_of_messages({part.envelope.message_id for part in parts})
+    places = load_places({agent for part in parts for agent in part.chunk})
+    carried = _carried(parts)
+    contents = dict(Envelope.objects.filter(pk__in=carried).values_list("pk", "content"))
+    all_news: dict[str, News] = {}
+    for part in parts:
+        envelope = part.envelope
+        entry = entries.get((envelope.sender_id, envelope.message_id))
+        for agent, seq in part.seqs.items():
+            place = places.get(agent)
+            if place is None or not place.live:
+                continue
+            text = ""
+            if envelope.pk in contents:
+                envelope.content = contents[envelope.pk]
+                frame = frames.stored_delivery(envelope, stream="mail", seq=seq, entry=entry)
+                text = frame.decode()
+            news = all_news.setdefault(place.channel, News())
+            news.deliveries.append((agent, "mail", seq, seq, text))
+    return all_news
+
+
+def _carried(parts: Sequence[_Part]) -> set[int]:
+    """What may be pushed without another look, however long after its acceptance.
+
+    Of the rest, nodes read the rows, and look themselves.
+    """
+    if sum(part.envelope.size * len(part.chunk) for part in parts) > settings.ATP_LUGGAGE_BYTES:
+        return set()
+    envelopes, now = [part.envelope for part in parts], datetime.now(UTC)
+    active = Agent.objects.filter(pk=envelopes[0].sender_id, status=Agent.Status.ACTIVE).exists()
+    kids = {envelope.kid for envelope in envelopes}
+    revoked = set(
+        AgentKey.objects.filter(pk__in=kids, status=AgentKey.Status.REVOKED).values_list(
+            "pk", flat=True
+        )
+    )
+    return {e.pk for e in envelopes if active and e.expires_at > now and e.kid not in revoked}

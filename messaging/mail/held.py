@@ -1,0 +1,103 @@
+"""Mail that was held back while its sender is suspended, and what becomes of it.
+
+Its place was told as withheld, so that what stands behind it goes on. When officers resume the
+sender it gets a place anew; when they revoke it, or it expires meanwhile, it never comes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+
+from django.db import transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from atp.errors import ClockExpired, IdentityRevoked, KeyRevoked
+from messaging.judging.accept import DELIVERY_COLUMNS
+from messaging.mail.mailboxes import give_places
+from messaging.mail.withhold import MOST_A_TIME, entry_of
+from messaging.models import Delivery
+from registry.models import Agent, AgentKey
+from registry.storage.bulk import insert_rows
+from registry.trail.actions import EntryDraft, append
+from registry.trail.kinds import Kind
+
+
+def settle_held(now: datetime) -> int:
+    """Decide about mail whose sender is not suspended any more, or that expired; how much it was.
+
+    What is released is found by the recipients' nodes when they poll, and looked at once more.
+    """
+    settled = 0
+    while n := _settle_some(now):
+        settled += n
+    return settled
+
+
+def _settle_some(now: datetime) -> int:
+    with transaction.atomic():
+        ripe = _ripe(now).select_for_update(skip_locked=True, of=("self",))
+        rows = list(
+            ripe.select_related("envelope").order_by("recipient_id", "stream", "seq")[:MOST_A_TIME]
+        )
+        if not rows:
+            return 0
+        codes = _final_codes(rows, now)
+        released = [row for row in rows if not codes[row.pk]]
+        for row in rows:
+            row.code = codes[row.pk] or row.code
+            expired = row.code == ClockExpired.code
+            row.state = Delivery.State.EXPIRED if expired else Delivery.State.WITHHELD
+        Delivery.objects.bulk_update(rows, ["state", "code"])
+        drafts = [_ended(row) for row in rows if codes[row.pk]]
+        append([*drafts, *_place_anew(released)])
+    return len(rows)
+
+
+def _ripe(now: datetime) -> QuerySet[Delivery]:
+    suspended = Agent.objects.filter(id=OuterRef("sender"), status=Agent.Status.SUSPENDED)
+    held = Delivery.objects.filter(state=Delivery.State.HELD)
+    return held.filter(Q(expires_at__lte=now) | ~Exists(suspended))
+
+
+def _final_codes(rows: Sequence[Delivery], now: datetime) -> dict[int, str]:
+    """Why each of these will never come; "" for what is released."""
+    active = Agent.objects.filter(status=Agent.Status.ACTIVE)
+    senders = set(active.filter(id__in={r.sender for r in rows}).values_list("id", flat=True))
+    revoked = AgentKey.objects.filter(status=AgentKey.Status.REVOKED)
+    kids = set(revoked.filter(kid__in={r.envelope.kid for r in rows}).values_list("kid", flat=True))
+    codes = {}
+    for row in rows:
+        if row.expires_at <= now:
+            codes[row.pk] = ClockExpired.code
+        elif row.sender not in senders:
+            codes[row.pk] = IdentityRevoked.code
+        else:
+            codes[row.pk] = KeyRevoked.code if row.envelope.kid in kids else ""
+    return codes
+
+
+def _ended(row: Delivery) -> EntryDraft:
+    expired = row.state == Delivery.State.EXPIRED
+    return entry_of(Kind.ENVELOPE_EXPIRED if expired else Kind.ENVELOPE_WITHHELD, row)
+
+
+def _place_anew(rows: Sequence[Delivery]) -> list[EntryDraft]:
+    """Give these a place at the end of their recipients' streams; the entries that say so."""
+    if not rows:
+        return []
+    expiries: dict[tuple[str, str], list[datetime]] = defaultdict(list)
+    for row in rows:
+        expiries[row.recipient_id, row.stream].append(row.expires_at)
+    next_seq = give_places(expiries)
+    placed, drafts = [], []
+    for row in rows:
+        place = (row.recipient_id, row.stream)
+        seq = next_seq[place]
+        next_seq[place] += 1
+        placed.append((row.envelope_id, *place, seq, row.sender, row.expires_at, "waiting", ""))
+        body = {"stream": row.stream, "seq": seq, "instead": row.seq}
+        drafts.append(entry_of(Kind.ENVELOPE_RELEASED, row, body))
+    insert_rows(Delivery, DELIVERY_COLUMNS, placed)
+    return drafts

@@ -1,0 +1,161 @@
+"""The counters of the streams: giving out places, and taking acknowledgements."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from django.db import connection, transaction
+from django.db.models import F
+
+from messaging import failpoints
+from messaging.judging.facts import load_places
+from messaging.models import Delivery, Mailbox
+from messaging.wire import frames
+from registry.scores.actions import add_good_traffic
+from registry.trail.actions import EntryDraft, append
+from registry.trail.kinds import Kind
+
+_GIVE_PLACES = """
+INSERT INTO messaging_mailbox
+    (agent_id, stream, last_seq, next_expiry, acked_seq, credited_seq, swept_seq, ended)
+VALUES {rows}
+ON CONFLICT (agent_id, stream) DO UPDATE
+SET last_seq = messaging_mailbox.last_seq + excluded.last_seq,
+    next_expiry = CASE WHEN messaging_mailbox.next_expiry < excluded.next_expiry
+        THEN messaging_mailbox.next_expiry ELSE excluded.next_expiry END
+RETURNING agent_id, stream, last_seq
+"""
+_ADVANCE = """
+UPDATE messaging_mailbox SET acked_seq = ack.column3 FROM (VALUES {rows}) AS ack
+WHERE agent_id = ack.column1 AND stream = ack.column2
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """A cumulative acknowledgement; `refused` is the code where the recipient refuses `seq`."""
+
+    agent: str
+    session: str
+    stream: str
+    seq: int
+    refused: str = ""
+
+
+def give_places(
+    expiries: Mapping[tuple[str, str], Sequence[datetime]],
+) -> dict[tuple[str, str], int]:
+    """The first of as many new places in each (agent, stream) as there are `expiries` for it.
+
+    One statement that counts up and locks, in sorted order; the caller's transaction keeps the
+    locks, so that places come without a gap.
+    """
+    wanted = sorted(expiries.items())
+    rows = ", ".join(["(%s, %s, %s, %s, 0, 0, 0, 0)"] * len(wanted))
+    adapt = connection.ops.adapt_datetimefield_value
+    parameters = [
+        value
+        for (agent, stream), dates in wanted
+        for value in (agent, stream, len(dates), adapt(min(dates)))
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(_GIVE_PLACES.format(rows=rows), parameters)
+        last = {(agent, stream): seq for agent, stream, seq in cursor.fetchall()}
+    return {place: last[place] - len(dates) + 1 for place, dates in expiries.items()}
+
+
+def acknowledge(acks: Iterable[Ack]) -> list[Ack]:
+    """Take a batch of acknowledgements; gives back those that were taken.
+
+    An ack of a session that is not the agent's current one is fenced off; one beyond what the
+    stream has given out is cut to it, so that nothing unseen is ever acknowledged.
+    """
+    acks = list(acks)
+    failpoints.hit("before_ack", acks)
+    places = load_places({a.agent for a in acks})
+    ours = [a for a in acks if (p := places.get(a.agent)) and p.live and p.session == a.session]
+    highest: dict[tuple[str, str], Ack] = {}
+    for ack in ours:
+        place = (ack.agent, ack.stream)
+        if place not in highest or ack.seq > highest[place].seq:
+            highest[place] = ack
+    if not highest:
+        return []
+    with transaction.atomic():
+        taken = _advance(highest)
+        for ack in ours:
+            if ack.refused:
+                _refuse(ack)
+        if taken:
+            append([_entry(place, first, last) for place, (first, last) in taken.items()])
+        failpoints.hit("inside_ack", taken)
+    return ours
+
+
+def _advance(highest: Mapping[tuple[str, str], Ack]) -> dict[tuple[str, str], tuple[int, int]]:
+    """Move the counters, locked in sorted order; the ranges newly acknowledged, by place."""
+    boxes = Mailbox.objects.select_for_update().filter(agent_id__in={a for a, _ in highest})
+    taken = {}
+    for agent, stream, last, acked in boxes.order_by("agent_id", "stream").values_list(
+        "agent_id", "stream", "last_seq", "acked_seq"
+    ):
+        ack = highest.get((agent, stream))
+        if ack is not None and (seq := min(ack.seq, last)) > acked:
+            taken[agent, stream] = (acked + 1, seq)
+    if taken:
+        rows = ", ".join(["(%s, %s, %s)"] * len(taken))
+        parameters = [v for place, (_, seq) in taken.items() for v in (*place, seq)]
+        with connection.cursor() as cursor:
+            cursor.execute(_ADVANCE.format(rows=rows), parameters)
+    return taken
+
+
+def _refuse(ack: Ack) -> None:
+    """Put one delivery to the dead letters; only a waiting one of the agent's own."""
+    Delivery.objects.filter(
+        recipient_id=ack.agent,
+        stream=ack.stream,
+        seq=ack.seq,
+        state=Delivery.State.WAITING,
+    ).update(state=Delivery.State.REFUSED, code=ack.refused[:40])
+
+
+def _entry(place: tuple[str, str], first: int, last: int) -> EntryDraft:
+    agent, stream = place
+    return EntryDraft(
+        kind=Kind.DELIVERY_ACKNOWLEDGED,
+        actor=f"agent:{agent}",
+        subject=f"{stream} {frames.ack_range(first, last)}",
+        recipient=agent,
+        body={"stream": stream, "from": first, "to": last},
+    )
+
+
+def credit_good_traffic() -> int:
+    """Feed acknowledged deliveries that have not been counted yet to the senders' scores."""
+    counted = 0
+    for box in Mailbox.objects.filter(acked_seq__gt=F("credited_seq")):
+        counted += _credit(box)
+    return counted
+
+
+def _credit(box: Mailbox) -> int:
+    upto = box.acked_seq
+    deliveries = Delivery.objects.filter(
+        recipient_id=box.agent_id,
+        stream=box.stream,
+        seq__gt=box.credited_seq,
+        seq__lte=upto,
+        state=Delivery.State.WAITING,
+    )
+    senders = Counter(deliveries.values_list("sender", flat=True))
+    today = datetime.now(UTC).date()
+    with transaction.atomic():
+        unclaimed = Mailbox.objects.filter(pk=box.pk, credited_seq=box.credited_seq)
+        if not unclaimed.update(credited_seq=upto):  # another beat counts these
+            return 0
+        add_good_traffic([(sender, box.agent_id, today, n) for sender, n in senders.items()])
+    return sum(senders.values())

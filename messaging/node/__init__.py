@@ -1,0 +1,1 @@
+"""One serving process: lanes, dispatch, streams and the registry watch."""

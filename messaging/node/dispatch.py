@@ -1,0 +1,217 @@
+"""Getting a batch judged, whatever happens to it (architecture.md, "When a batch goes wrong").
+
+A batch whose outcome is lost is sent again under the same id. One that fails is sent once more
+and then halved, until the envelope that fails stands alone; failing a third time it is refused
+as invalid, with an entry and an alarm. While nobody can judge, senders hear `busy`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import orjson
+from django.conf import settings
+
+from atp.errors import ATPError
+from atp.trust.envelope import parse_envelope
+from messaging.judging import outcome
+from messaging.judging.poison import record_poison
+from messaging.layer import events
+from messaging.layer.news import News
+from messaging.telemetry import instruments
+from messaging.wire import frames
+
+logger = logging.getLogger(__name__)
+
+POISONED_AFTER = 3  # failures of an envelope that stands alone
+BUSY_RETRY_SECONDS = 2.0
+FIRST_BACKOFF_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An envelope as it came in over a session's socket."""
+
+    session: str
+    agent: str
+    text: str
+
+
+@dataclass(slots=True)
+class _Attempt:
+    frames: Sequence[Frame]
+    failures: int = 0
+    silences: int = 0
+    batch: str = field(default_factory=lambda: str(uuid.uuid4()))
+    before: tuple[str, ...] = ()  # batches that these frames were part of
+
+
+class Dispatcher:
+    """Sends batches to Celery and waits for their outcomes on the node's layer channel."""
+
+    def __init__(
+        self,
+        channel: str,
+        executor: Executor,
+        *,
+        tell: Callable[[str, str], None],
+        settle: Callable[[str, int], None],
+        sees: Callable[[], bool],
+    ) -> None:
+        """`tell` writes to a session; `settle` hears, once, how many of its frames are done with.
+
+        `sees` tells whether the database answers this node.
+
+        Receipts may be told twice, when a batch was sent again and both copies were judged.
+        """
+        self._channel = channel
+        self._executor = executor
+        self._tell = tell
+        self._settle = settle
+        self._sees = sees
+        self._outcomes: dict[str, asyncio.Future[str]] = {}
+        self._begun: set[str] = set()
+
+    def on_news(self, news: News) -> None:
+        """Take what a worker says of a batch; receipts are the node's business."""
+        waiting = self._outcomes.get(news.batch)
+        if waiting is None or waiting.done():  # told twice, or too late
+            return
+        if news.status == "begun":
+            self._begun.add(news.batch)
+        else:
+            waiting.set_result(news.status)
+
+    async def judge(self, batch: Sequence[Frame]) -> None:
+        """See to it that each frame of the batch gets a receipt."""
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + settings.ATP_BUSY_AFTER_SECONDS
+        work = deque([_Attempt(batch)])
+        while work:
+            attempt = work.popleft()
+            with instruments.batch_under_way(attempt.batch, len(attempt.frames)) as under_way:
+                status = await self._try(attempt, under_way.traceparent)
+                under_way.outcome = status
+            if status == "done":
+                self._settled(attempt.frames)
+                continue
+            if status == "failed":
+                work.extendleft(reversed(await self._after_failure(attempt)))
+            elif loop.time() >= give_up_at:
+                for unjudged in (attempt, *work):
+                    self._answer_busy(unjudged.frames)
+                return
+            else:
+                attempt.silences += 1
+                await asyncio.sleep(FIRST_BACKOFF_SECONDS * 2 ** min(attempt.silences, 4))
+                work.appendleft(attempt)
+
+    async def _try(self, attempt: _Attempt, traceparent: str) -> str:
+        """The batch's outcome: done, failed (its fault), or unavailable (nobody judged it)."""
+        loop = asyncio.get_running_loop()
+        waiting = self._outcomes[attempt.batch] = loop.create_future()
+        seconds = settings.ATP_OUTCOME_SECONDS
+        payload = {
+            "batch": attempt.batch,
+            "channel": self._channel,
+            "frames": [[f.session, f.agent, f.text] for f in attempt.frames],
+            "announce": bool(attempt.failures or attempt.silences),
+            "dispatched": time.time(),
+            "traceparent": traceparent,
+        }
+        dispatch = partial(events.dispatch_check, payload, expires_seconds=seconds)
+        try:
+            handing_over = loop.run_in_executor(self._executor, dispatch)
+            handing_over.add_done_callback(_note_end)
+            if settings.CELERY_TASK_ALWAYS_EAGER:  # it is judged in there
+                await handing_over
+            else:  # a broker that hangs must not keep senders from hearing that they are to wait
+                await asyncio.wait_for(asyncio.shield(handing_over), seconds)
+            return await asyncio.wait_for(waiting, seconds)
+        except TimeoutError:
+            # Begun and silent, it killed its worker, unless the database keeps everybody waiting.
+            killed = attempt.batch in self._begun and self._sees()
+            return "failed" if killed else "unavailable"
+        except Exception:  # the broker is away: nobody has the batch
+            logger.exception("a batch could not be handed to the workers")
+            return "unavailable"
+        finally:
+            del self._outcomes[attempt.batch]
+            self._begun.discard(attempt.batch)
+
+    async def _after_failure(self, attempt: _Attempt) -> list[_Attempt]:
+        attempt.failures += 1
+        if len(attempt.frames) == 1:
+            if attempt.failures < POISONED_AFTER:
+                return [attempt]
+            await self._refuse_poison(attempt)
+            return []
+        if attempt.failures == 1:
+            return [attempt]
+        half = len(attempt.frames) // 2
+        logger.warning("batch %s failed twice; trying it in halves", attempt.batch)
+        before = (*attempt.before, attempt.batch)
+        parts = (attempt.frames[:half], attempt.frames[half:])
+        return [_Attempt(part, 1, before=before) for part in parts]
+
+    async def _refuse_poison(self, attempt: _Attempt) -> None:
+        loop = asyncio.get_running_loop()
+        frame, batches = attempt.frames[0], (*attempt.before, attempt.batch)
+        try:
+            receipt = await loop.run_in_executor(self._executor, _last_word, frame, batches)
+        except Exception:  # what can't be entered is not refused for good either
+            logger.exception("a poisoned envelope of %s could not be entered", frame.agent)
+            self._answer_busy([frame])
+            return
+        self._settled([frame])
+        instruments.count_envelopes(receipt["status"], receipt.get("code", ""), 1)
+        self._tell(frame.session, orjson.dumps(receipt).decode())
+
+    def _answer_busy(self, unjudged: Sequence[Frame]) -> None:
+        self._settled(unjudged)
+        instruments.count_envelopes("busy", "flow.busy", len(unjudged))
+        for frame in unjudged:
+            receipt = frames.receipt(
+                _message_id(frame.text),
+                "busy",
+                code="flow.busy",
+                detail="the hub can't judge envelopes at the moment; send it again later",
+                retry_after=BUSY_RETRY_SECONDS,
+            )
+            self._tell(frame.session, orjson.dumps(receipt).decode())
+
+    def _settled(self, frames_done: Sequence[Frame]) -> None:
+        for session, count in Counter(frame.session for frame in frames_done).items():
+            self._settle(session, count)
+
+
+def _last_word(frame: Frame, batches: Sequence[str]) -> dict[str, Any]:
+    """The receipt of an envelope at which every attempt failed, be it after its commit."""
+    message_id = _message_id(frame.text)
+    stored = record_poison(frame.agent, message_id, batches)
+    if stored is not None:
+        return outcome.stored_receipt(stored)
+    detail = "the hub failed on this envelope; officers have been told"
+    return frames.receipt(message_id, "invalid", code="malformed.envelope", detail=detail)
+
+
+def _note_end(handing_over: asyncio.Future[None]) -> None:
+    """Look at how it ended, which may be long after anybody waited for it."""
+    if not handing_over.cancelled():
+        handing_over.exception()
+
+
+def _message_id(text: str) -> str | None:
+    try:
+        return parse_envelope(text, max_bytes=settings.ATP_MAX_ENVELOPE_BYTES).message_id
+    except ATPError:
+        return None

@@ -1,0 +1,74 @@
+"""Celery beat: inside the serving process for the embedded default (architecture.md), or alone."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from celery import current_app
+from celery.beat import EmbeddedService, PersistentScheduler, Scheduler
+from django.db import DatabaseError
+
+from messaging.periodic.actions import give_up_running
+from messaging.telemetry.signs import beat_pulse
+
+logger = logging.getLogger(__name__)
+
+
+class LastingScheduler(PersistentScheduler):
+    """The scheduler of a beat process, which remembers in a file when it sent what."""
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        beat_pulse.move()
+        return float(super().tick(*args, **kwargs))
+
+
+class EmbeddedScheduler(Scheduler):
+    """Goes on where the hub before it left off: hourly work is not put off by each restart."""
+
+    def setup_schedule(self) -> None:
+        super().setup_schedule()
+        try:
+            began = give_up_running()
+        except DatabaseError:
+            logger.exception("when the tasks ran last could not be read; their time begins anew")
+            return
+        long_ago = datetime.fromtimestamp(0, UTC)  # for what an earlier hub never came to
+        for name, entry in self.schedule.items():
+            if began:
+                entry.last_run_at = min(began.get(name, long_ago), entry.default_now())
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        beat_pulse.move()
+        return float(super().tick(*args, **kwargs))
+
+
+class EmbeddedBeat:
+    """Beat's own scheduler in a thread; its tasks run there, eagerly, off the event loop."""
+
+    def __init__(self) -> None:
+        self._service = EmbeddedService(
+            current_app, thread=True, scheduler_cls=EmbeddedScheduler, max_interval=1
+        )
+
+    def start(self) -> None:
+        global _running
+        self._service.start()  # type: ignore[union-attr]  # thread=True makes it a thread
+        _running = self
+
+    def stop(self) -> None:
+        global _running
+        _running = None
+        self._service.stop()
+
+    def lives(self) -> bool:
+        return bool(self._service.is_alive())  # type: ignore[union-attr]  # as above
+
+
+_running: EmbeddedBeat | None = None
+
+
+def embedded_beat_lives() -> bool:
+    """Whether beat runs within this process."""
+    return _running is not None and _running.lives()

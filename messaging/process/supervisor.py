@@ -1,0 +1,194 @@
+"""The processes of a production hub, started and watched by one process in the foreground.
+
+For trying it out on one machine; on servers systemd or containers do this (see deploy/).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+import psycopg
+from django.conf import settings
+from django.db import connection
+from psycopg import sql
+
+from messaging.process.boot import (
+    StartRefused,
+    bring_up_to_date,
+    check_settings,
+    first_line,
+    listen,
+    reach_layer_and_broker,
+)
+from messaging.process.serve import credentials
+
+STOP_SECONDS = 15  # until what did not end by itself is killed
+RESTART_SECONDS = 1.0  # before a process that died is started again
+LOOK_SECONDS = 0.2
+MISSING_DATABASE = "3D000"  # SQLSTATE, PostgreSQL's appendix A
+
+NO_ENGINES = """\
+Two nodes need PostgreSQL, Redis and a broker, and {missing} not set. On this machine, for example:
+  export ATP_DATABASE_URL=postgres://127.0.0.1:5432/atp
+  export ATP_REDIS_URL=redis://127.0.0.1:6379/0
+  export ATP_BROKER_URL=redis://127.0.0.1:6379/1
+(a broker can be RabbitMQ too: amqp://guest:guest@127.0.0.1:5672//)"""
+
+
+@dataclass(slots=True)
+class Member:
+    """One process of the hub, whatever number of times it was started."""
+
+    name: str
+    command: Sequence[str]
+    process: subprocess.Popen[str] | None = None
+    rests_until: float = 0.0
+
+
+def run_troupe(*, first_port: int, nodes: int, workers: int, say: Callable[[str], Any]) -> None:
+    """Run all processes until SIGINT or SIGTERM. Raises `StartRefused`."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    _need_engines()
+    check_settings()
+    for port in range(first_port, first_port + nodes):
+        listen(settings.ATP_HOST, port).close()
+    reach_layer_and_broker()
+    if _create_missing_database():
+        say(f"Made the database {settings.DATABASES['default']['NAME']}.")
+    hub_id, officer = bring_up_to_date()
+    connection.close()
+    if officer is not None:
+        say(credentials(officer))
+    members = _members(first_port, nodes, workers)
+    say(_greeting(hub_id, first_port, nodes, workers))
+    try:
+        while not ended.wait(LOOK_SECONDS):
+            for member in members:
+                _see_to(member, say)
+    finally:
+        _end(members)
+    say("All processes have stopped.")
+
+
+def _need_engines() -> None:
+    """All three engines, or what to type: who comes here wants to see it run."""
+    engines = {
+        "ATP_DATABASE_URL": connection.vendor == "postgresql",
+        "ATP_REDIS_URL": "hosts" in settings.CHANNEL_LAYERS["default"]["CONFIG"],
+        "ATP_BROKER_URL": not settings.CELERY_TASK_ALWAYS_EAGER,
+    }
+    if missing := [name for name, given in engines.items() if not given]:
+        verb = "is" if len(missing) == 1 else "are"
+        raise StartRefused(NO_ENGINES.format(missing=f"{' and '.join(missing)} {verb}"))
+
+
+def _create_missing_database() -> bool:
+    """Make the database where the server has none of that name; true where it did."""
+    parameters = {
+        name: value
+        for name, value in connection.get_connection_params().items()
+        if name not in {"cursor_factory", "context", "prepare_threshold", "server_side_binding"}
+    }
+    try:
+        psycopg.connect(**parameters).close()
+    except psycopg.OperationalError as exc:
+        if exc.sqlstate != MISSING_DATABASE and "does not exist" not in str(exc):
+            raise StartRefused(f"The database can't be used: {first_line(exc)}") from exc
+    else:
+        return False
+    name = parameters.pop("dbname")
+    try:
+        with psycopg.connect(**parameters, dbname="postgres", autocommit=True) as server:
+            server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    except psycopg.Error as exc:
+        raise StartRefused(
+            f"There is no database {name!r}, and it can't be made: {first_line(exc)}"
+        ) from exc
+    return True
+
+
+def _members(first_port: int, nodes: int, workers: int) -> list[Member]:
+    manage = (sys.executable, sys.argv[0])
+    return [
+        *(
+            Member(f"node-{n + 1}", (*manage, "hub", "--port", str(first_port + n)))
+            for n in range(nodes)
+        ),
+        *(
+            Member(f"worker-{n}", (*manage, "worker", "--concurrency=1", f"--name=worker-{n}"))
+            for n in range(1, workers + 1)
+        ),
+        Member("beat", (*manage, "beat")),
+    ]
+
+
+def _see_to(member: Member, say: Callable[[str], Any]) -> None:
+    """Start a process that does not run, unless it has just died."""
+    if member.process is not None:
+        if (status := member.process.poll()) is None:
+            return
+        member.process = None
+        member.rests_until = time.monotonic() + RESTART_SECONDS
+        say(f"{member.name:<9}| ended with {status}; starting it again")
+    if time.monotonic() < member.rests_until:
+        return
+    member.process = subprocess.Popen(  # noqa: S603  # commands of this file
+        member.command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,  # Ctrl-C comes to this process, which ends the others in order
+    )
+    assert member.process.stdout is not None
+    arguments = (member.name, member.process.stdout, say)
+    threading.Thread(target=_relay, args=arguments, daemon=True).start()
+
+
+def _relay(name: str, stream: IO[str], say: Callable[[str], Any]) -> None:
+    for line in stream:
+        if line.strip():
+            say(f"{name:<9}| {line.rstrip()}")
+
+
+def _end(members: Sequence[Member]) -> None:
+    """Nodes first: what they hold is still judged by workers. Nobody outlives the deadline."""
+    deadline = time.monotonic() + STOP_SECONDS
+    nodes = [member for member in members if "hub" in member.command]
+    _stop(nodes, deadline)
+    _stop([member for member in members if member not in nodes], deadline)
+
+
+def _stop(members: Iterable[Member], deadline: float) -> None:
+    running = [m.process for m in members if m.process is not None and m.process.poll() is None]
+    for process in running:
+        process.send_signal(signal.SIGTERM)
+    for process in running:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with a worker's children
+            process.wait()
+
+
+def _greeting(hub_id: str, first_port: int, nodes: int, workers: int) -> str:
+    places = [f"127.0.0.1:{port}" for port in range(first_port, first_port + nodes)]
+    return "\n".join(
+        (
+            f"{hub_id}: {nodes} nodes, {workers} workers and beat are starting.",
+            *(f"  http://{place}/admin/  ws://{place}/ws/agents/" for place in places),
+            "Ctrl-C ends all of them.",
+        )
+    )

@@ -1,9 +1,0 @@
-"""Where agents connect."""
-
-from __future__ import annotations
-
-from django.urls import path
-
-from messaging.consumers import AgentConsumer
-
-websocket_urlpatterns = [path("ws/agents/", AgentConsumer.as_asgi())]

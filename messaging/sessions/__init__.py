@@ -1,0 +1,1 @@
+"""Sessions of agents, the leases of nodes, and who is connected."""

@@ -1,0 +1,79 @@
+"""A node's lease, by the database's clock, and what it watches in the registry."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Collection
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import connection
+from django.db.models import DateTimeField, ExpressionWrapper, F, Q
+from django.db.models.expressions import Combinable
+from django.db.models.functions import Now
+
+from messaging.models import Node, Session
+from registry.attestations.querysets import left_without_voucher
+from registry.issuers.standing import issuer_standing
+from registry.models import Hub
+
+
+def _lease_end() -> Combinable:
+    lease = timedelta(seconds=settings.ATP_LEASE_SECONDS)
+    return ExpressionWrapper(Now() + lease, output_field=DateTimeField())
+
+
+def take(node_id: uuid.UUID, name: str, channel: str) -> None:
+    """Enter a node with a lease."""
+    Node.objects.create(
+        id=node_id, name=name, channel=channel, started_at=Now(), lease_until=_lease_end()
+    )
+
+
+def renew(node_id: uuid.UUID) -> bool:
+    """Renew a lease; false where it had run out, and its sessions with it. It is new then."""
+    held = Node.objects.filter(id=node_id, lease_until__gt=Now()).update(lease_until=_lease_end())
+    if not held:
+        Node.objects.filter(id=node_id).update(lease_until=_lease_end())
+    return bool(held)
+
+
+def release(node_id: uuid.UUID) -> None:
+    """Let a lease go at once."""
+    Node.objects.filter(id=node_id).update(lease_until=Now(), stopped_at=Now())
+
+
+def carry_over_log() -> None:
+    """Carry SQLite's write-ahead log over into the database, as far as nobody is in the way.
+
+    A passive checkpoint blocks neither readers nor the writer; PostgreSQL has its own.
+    """
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+def epoch() -> int:
+    """The registry's epoch."""
+    return Hub.objects.values_list("epoch", flat=True).get(pk=Hub.SINGLETON_ID)
+
+
+def epoch_age() -> float | None:
+    """Seconds since the registry's last change; `None` where it is older than this column."""
+    hub = Hub.objects.annotate(now=Now()).values_list("now", "epoch_moved_at")
+    now, moved_at = hub.get(pk=Hub.SINGLETON_ID)
+    return None if moved_at is None else (now - moved_at).total_seconds()
+
+
+def sessions_without_standing(sessions: Collection[str]) -> set[str]:
+    """Those of these sessions whose agent or key may no longer be connected."""
+    now = time.time()
+    standing = Session.objects.filter(
+        Q(agent__status="active"),
+        Q(agent__keys__kid=F("kid"), agent__keys__status="active"),
+        id__in=list(sessions),
+    )
+    agents = {str(pk): agent for pk, agent in standing.values_list("id", "agent_id")}
+    unvouched = left_without_voucher(set(agents.values()), issuer_standing(now), now)
+    return {pk for pk in sessions if agents.get(pk) is None or agents[pk] in unvouched}

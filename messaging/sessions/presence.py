@@ -1,0 +1,22 @@
+"""Who is connected, for those below who may not ask the traffic directly (registry.hooks)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from django.db.models.functions import Now
+
+
+def close_sockets(agents: Collection[str], code: str) -> None:
+    """Close the sockets of these agents on every node after the commit under way."""
+    from messaging.layer import events  # models are not loaded yet when the apps get ready
+
+    events.publish_close_on_commit(agents, code)
+
+
+def online_agents(agents: Collection[str]) -> set[str]:
+    """Those of these agents whose session is on a node with a live lease."""
+    from messaging.models import Presence
+
+    live = Presence.objects.filter(agent_id__in=agents, node__lease_until__gt=Now())
+    return set(live.values_list("agent_id", flat=True))

@@ -1,0 +1,423 @@
+"""Opening and closing sessions, in batches: they append to the trail like everything else."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Count, Min, Q
+from django.db.models.functions import Now
+
+from atp.errors import (
+    ATPError,
+    FlowTooMany,
+    IdentityNotActive,
+    IdentityRevoked,
+    KeyRevoked,
+    SessionAuthentication,
+)
+from atp.judging.judgement import KeyFacts
+from atp.judging.scoring import score
+from atp.trust import tokens
+from atp.trust.keys import PrivateKey
+from atp.trust.signing import read_header, verify
+from messaging.judging.registry_view import RegistryView, current_view
+from messaging.models import Mailbox, Presence, Session
+from registry.attestations.querysets import left_without_voucher
+from registry.hub.actions import session_proof
+from registry.trail.actions import (
+    MOST_ENTRIES,
+    EntryDraft,
+    EpochMoved,
+    append,
+    count_refusals,
+)
+from registry.trail.kinds import Kind
+
+logger = logging.getLogger(__name__)
+
+LOGINS_WINDOW_SECONDS = 60  # in which an agent's logins are counted
+WELCOME_SECONDS = 60  # life of the hub's proof over the agent's nonce
+MOST_TRIES = 5  # at a batch of logins, while officers keep changing the registry under it
+ALARMING_TAKEOVERS = 5  # sessions of one agent replaced while live, before officers are told
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a socket offers: the proof, the nonce it was challenged with, and where it dialled."""
+
+    proof: str
+    nonce: str
+    host: str
+    path: str
+    remote_address: str
+    client: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An authenticated session, and what the welcome frame says of it."""
+
+    session: str
+    agent: str
+    level: str
+    score: int
+    pending: int
+    proof: str
+    succession: tuple[str, ...] = ()
+    acked: dict[str, int] = field(default_factory=dict)
+    superseded: tuple[str, str] | None = None  # session and its node's channel
+
+
+@dataclass(frozen=True, slots=True)
+class _Proven:
+    login: Login
+    agent: str
+    kid: str
+    client_nonce: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """Why a login is refused, and whose key signed its proof: "" where that does not hold."""
+
+    problem: ATPError
+    signer: str = ""
+
+    def __post_init__(self) -> None:
+        """Forget where it was raised: those frames hold this, and its socket, until collected."""
+        self.problem.__traceback__ = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """The session that an agent has now, on whose node, and whether that node is alive."""
+
+    session: str
+    channel: str
+    takeovers: int
+    live: bool = True
+
+
+def open_sessions(logins: Sequence[Login], node_id: uuid.UUID) -> list[Opened | ATPError]:
+    """Authenticate each login and open its session; the answers stand in the logins' order."""
+    for _ in range(MOST_TRIES):
+        try:
+            return _open_sessions(logins, node_id)
+        except EpochMoved:
+            logger.info("the registry changed while sessions were opened; looking again")
+    raise EpochMoved("the registry kept changing while sessions were opened")
+
+
+def _open_sessions(logins: Sequence[Login], node_id: uuid.UUID) -> list[Opened | ATPError]:
+    now = round(time.time(), 3)
+    view = current_view(now)
+    verdicts = _without_loops(_prove(logins, view, now), now)
+    proven = [v for v in verdicts if isinstance(v, _Proven)]
+    opened = dict(zip(map(id, proven), _open(proven, view, node_id, now), strict=True))
+    refused = [v for v in verdicts if isinstance(v, _Refused)]
+    if refused:
+        _count_refused(refused, now)
+    return [v.problem if isinstance(v, _Refused) else opened[id(v)] for v in verdicts]
+
+
+def _prove(logins: Sequence[Login], view: RegistryView, now: float) -> list[_Proven | _Refused]:
+    """Whose key signed each proof, with one query a table for all of them."""
+    kids = [_kid(login) for login in logins]
+    view.load((), {kid for kid in kids if isinstance(kid, str)})
+    signed = [
+        kid if isinstance(kid, _Refused) else _verify(login, kid, view, now)
+        for login, kid in zip(logins, kids, strict=True)
+    ]
+    agents = {one.agent for one in signed if isinstance(one, _Proven)}
+    view.load(agents, ())
+    unvouched = left_without_voucher(agents, view.standing, now)
+    return [one if isinstance(one, _Refused) else _standing(one, view, unvouched) for one in signed]
+
+
+def _kid(login: Login) -> str | _Refused:
+    try:
+        return read_header(login.proof).kid
+    except ATPError as problem:
+        return _Refused(problem)
+
+
+def _verify(login: Login, kid: str, view: RegistryView, now: float) -> _Proven | _Refused:
+    signer = ""
+    try:
+        key = view.key(kid)
+        if key is None:
+            raise SessionAuthentication("no agent has the key that signed this proof")
+        claims = verify(login.proof, key.public, typ=tokens.Kind.AUTH.typ)
+        signer = key.agent
+        tokens.judge_claims(
+            tokens.Kind.AUTH, claims, now=int(now), audience=view.hub_id, issuer=key.agent
+        )
+        if claims["nonce"] != login.nonce:
+            raise SessionAuthentication("the proof is over another nonce than this socket's")
+        _check_url(claims["htu"], login)
+    except ATPError as problem:
+        return _Refused(problem, signer)
+    return _Proven(login, key.agent, kid, claims["cnonce"])
+
+
+def _standing(one: _Proven, view: RegistryView, unvouched: Collection[str]) -> _Proven | _Refused:
+    key = view.key(one.kid)
+    assert key is not None
+    try:
+        _check_standing(key, view)
+        if one.agent in unvouched:
+            raise IdentityNotActive(
+                "whoever vouched for this agent has been suspended or revoked; ask the officers"
+                " for another attestation"
+            )
+    except ATPError as problem:
+        return _Refused(problem, one.agent)
+    return one
+
+
+def _without_loops(verdicts: Sequence[_Proven | _Refused], now: float) -> list[_Proven | _Refused]:
+    """Refuse who logs in without end: each session leaves entries in the trail."""
+    agents = {v.agent for v in verdicts if isinstance(v, _Proven)}
+    since = datetime.fromtimestamp(now - LOGINS_WINDOW_SECONDS, UTC)
+    rows = Session.objects.filter(agent_id__in=agents, opened_at__gt=since).order_by()
+    found = rows.values_list("agent_id").annotate(Count("id"), Min("opened_at"))
+    lately = {agent: (count, oldest.timestamp()) for agent, count, oldest in found}
+    judged: list[_Proven | _Refused] = []
+    for verdict in verdicts:
+        if isinstance(verdict, _Proven):
+            count, oldest = lately.get(verdict.agent, (0, now))
+            lately[verdict.agent] = count + 1, oldest
+            if count >= settings.ATP_LOGINS_PER_MINUTE:
+                wait = oldest + LOGINS_WINDOW_SECONDS - now
+                verdict = _Refused(_looping(max(1.0, round(wait, 1))), verdict.agent)
+        judged.append(verdict)
+    return judged
+
+
+def _looping(wait_seconds: float) -> FlowTooMany:
+    return FlowTooMany(
+        f"this agent has logged in {settings.ATP_LOGINS_PER_MINUTE} times within a minute",
+        retry_after=wait_seconds,
+    )
+
+
+def _check_url(dialled: str, login: Login) -> None:
+    """A relay that passes our challenge on was dialled under another name than ours."""
+    try:
+        parts = urlsplit(dialled)
+    except ValueError as exc:
+        raise SessionAuthentication("the proof is for something that is no address") from exc
+    if parts.scheme not in {"ws", "wss"} or parts.netloc.lower() != login.host.lower():
+        raise SessionAuthentication("the proof is for another address than the one dialled")
+    if parts.path != login.path:
+        raise SessionAuthentication("the proof is for another path than the one dialled")
+
+
+def _check_standing(key: KeyFacts, view: RegistryView) -> None:
+    agent = view.agent(key.agent)
+    if agent is None or agent.status == "revoked":
+        raise IdentityRevoked("this agent has been revoked for good; the officers can say why")
+    if key.status == "revoked":
+        raise KeyRevoked(
+            "an officer has refused or revoked this key; ask for another one-time token and enrol"
+            " a new key"
+        )
+    if key.status == "retired":
+        raise KeyRevoked("another key of this agent has taken the place of this one")
+    if agent.status == "suspended":
+        raise IdentityNotActive("this agent is suspended; the officers can say why, and resume it")
+    if agent.status != "active" or key.status != "active":
+        raise IdentityNotActive("an officer has not yet approved this agent's key")
+
+
+def _open(
+    proven: Sequence[_Proven], view: RegistryView, node_id: uuid.UUID, now: float
+) -> list[Opened]:
+    if not proven:
+        return []
+    opened = _welcomes(proven, view, now)
+    at = datetime.fromtimestamp(now, UTC)
+    with transaction.atomic():
+        held = _lock_presences({p.agent for p in proven})
+        drafts: list[EntryDraft] = []
+        for place, (one, welcome) in enumerate(zip(proven, opened, strict=True)):
+            if (previous := held.get(one.agent)) is not None:
+                opened[place] = replace(welcome, superseded=(previous.session, previous.channel))
+                drafts.append(_superseded(one.agent, previous, welcome.session))
+            held[one.agent] = _Held(welcome.session, "", _takeovers(one.agent, previous))
+            drafts.append(_opened(one, welcome.session))
+        Session.objects.bulk_create(
+            [_session_row(o.session, p, node_id, at) for p, o in zip(proven, opened, strict=True)]
+        )
+        closed = [o.superseded[0] for o in opened if o.superseded]
+        Session.objects.filter(id__in=closed, closed_at=None).update(
+            closed_at=at, close_code="session.superseded"
+        )
+        _place(held, node_id)
+        append(drafts, expected_epoch=view.epoch)
+    return opened
+
+
+def _welcomes(proven: Sequence[_Proven], view: RegistryView, now: float) -> list[Opened]:
+    agents = {p.agent for p in proven}
+    inputs = view.score_inputs(agents, now)
+    totals = {agent: score(i, now, view.profile).total for agent, i in inputs.items()}
+    acked, pending = _mailboxes(agents)
+    signer, succession = session_proof()
+    opened = []
+    for one in proven:
+        session = str(uuid.uuid4())
+        opened.append(
+            Opened(
+                session=session,
+                agent=one.agent,
+                level=inputs[one.agent].level or "",
+                score=totals[one.agent],
+                pending=pending.get(one.agent, 0),
+                proof=_proof(one, session, signer, view.hub_id, int(now)),
+                succession=succession,
+                acked=acked.get(one.agent, {}),
+            )
+        )
+    return opened
+
+
+def _proof(one: _Proven, session: str, signer: PrivateKey, hub: str, now: int) -> str:
+    claims = {
+        "iss": hub,
+        "aud": one.agent,
+        "nonce": one.client_nonce,
+        "session": session,
+        "exp": now + WELCOME_SECONDS,
+    }
+    return tokens.issue(tokens.Kind.WELCOME, claims, signer, now=now)
+
+
+def _lock_presences(agents: Collection[str]) -> dict[str, _Held]:
+    rows = Presence.objects.select_for_update(of=("self",)).filter(agent_id__in=agents)
+    live = rows.annotate(live=Q(node__lease_until__gt=Now())).select_related("node")
+    return {
+        p.agent_id: _Held(str(p.session_id), p.node.channel, p.takeovers, live=p.live)
+        for p in live.order_by("agent_id")
+    }
+
+
+def _takeovers(agent: str, previous: _Held | None) -> int:
+    """How often this agent's live session was taken over, this time included."""
+    if previous is None or not previous.live:
+        return 0
+    takeovers = previous.takeovers + 1
+    if takeovers % ALARMING_TAKEOVERS == 0:
+        logger.critical("the session of agent %s was taken over %d times", agent, takeovers)
+    return takeovers
+
+
+def _place(held: Mapping[str, _Held], node_id: uuid.UUID) -> None:
+    """Make the newest session of each agent the one that counts."""
+    Presence.objects.bulk_create(
+        [
+            Presence(agent_id=agent, session_id=h.session, node_id=node_id, takeovers=h.takeovers)
+            for agent, h in sorted(held.items())
+        ],
+        update_conflicts=True,
+        unique_fields=["agent"],
+        update_fields=["session_id", "node", "takeovers"],
+    )
+
+
+def _session_row(session: str, one: _Proven, node_id: uuid.UUID, at: datetime) -> Session:
+    return Session(
+        id=session,
+        agent_id=one.agent,
+        node_id=node_id,
+        kid=one.kid,
+        remote_address=one.login.remote_address[:64],
+        client=one.login.client[:120],
+        opened_at=at,
+    )
+
+
+def _opened(one: _Proven, session: str) -> EntryDraft:
+    return EntryDraft(
+        kind=Kind.SESSION_OPENED,
+        actor=f"agent:{one.agent}",
+        subject=session,
+        sender=one.agent,
+        body={"kid": one.kid, "remoteAddress": one.login.remote_address},
+    )
+
+
+def _superseded(agent: str, old: _Held, new: str) -> EntryDraft:
+    return EntryDraft(
+        kind=Kind.SESSION_SUPERSEDED,
+        actor=f"agent:{agent}",
+        subject=old.session,
+        sender=agent,
+        body={"by": new, "live": old.live, "takeovers": old.takeovers + int(old.live)},
+    )
+
+
+def _mailboxes(agents: Collection[str]) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    acked: dict[str, dict[str, int]] = {}
+    pending: dict[str, int] = {}
+    for box in Mailbox.objects.filter(agent_id__in=agents):
+        acked.setdefault(box.agent_id, {})[box.stream] = box.acked_seq
+        pending[box.agent_id] = pending.get(box.agent_id, 0) + box.last_seq - box.acked_seq
+    return acked, pending
+
+
+def _count_refused(refused: Iterable[_Refused], now: float) -> None:
+    """Count refused logins by agent and code; without a proof of who it was, for the hub."""
+    counts = Counter((one.signer, one.problem.code) for one in refused)
+    with transaction.atomic():
+        count_refusals(counts, datetime.fromtimestamp(now, UTC))
+
+
+def close_sessions(closings: Iterable[tuple[str, str, str]]) -> None:
+    """Close (agent, session, code) each; one that was closed already is left as it is."""
+    wanted = {session: (agent, code) for agent, session, code in closings}
+    now = datetime.now(UTC)
+    with transaction.atomic():
+        _lock_presences({agent for agent, _ in wanted.values()})  # first, as who opens does
+        rows = list(
+            Session.objects.select_for_update()
+            .filter(id__in=wanted, closed_at=None)
+            .order_by("agent_id")
+        )
+        drafts = []
+        for row in rows:
+            row.closed_at, row.close_code = now, wanted[str(row.id)][1]
+            drafts.append(_closed(row))
+        Session.objects.bulk_update(rows, ["closed_at", "close_code"])
+        Presence.objects.filter(session_id__in=[row.id for row in rows]).delete()
+        if drafts:
+            append(drafts)
+
+
+def close_sessions_of_dead_nodes() -> int:
+    """Close what nodes without a lease left open; gives back how many."""
+    closed = 0
+    left = Session.objects.filter(node__lease_until__lt=Now(), closed_at=None)
+    while chunk := left.values_list("agent_id", "id")[:MOST_ENTRIES]:
+        close_sessions((agent, str(session), "session.fenced") for agent, session in chunk)
+        closed += len(chunk)
+    return closed
+
+
+def _closed(row: Session) -> EntryDraft:
+    return EntryDraft(
+        kind=Kind.SESSION_CLOSED,
+        actor=f"agent:{row.agent_id}",
+        subject=str(row.id),
+        sender=row.agent_id,
+        body={"code": row.close_code},
+    )

@@ -1,0 +1,1 @@
+"""Counters, log correlation and signs of life."""

@@ -1,0 +1,157 @@
+"""What a node counts and measures, as Prometheus reads it at `/metrics` (docs/monitoring.md).
+
+Labels come from closed lists: an agent must not be able to make a new time series.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+from atp.errors import BY_CODE
+from messaging.telemetry import correlation, telemetry
+
+VERDICTS = {
+    "accepted", "denied", "expired", "quarantined", "escalated", "throttled", "busy", "invalid",
+    "repeat", "fenced",
+}  # fmt: skip
+OTHER = "other"  # what a newer worker may say
+STAGE_BUCKETS = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip  # seconds
+SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # up to ATP_BATCH_ENVELOPES
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a time of creation beside every counter doubles what is scraped
+REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+GCCollector(registry=REGISTRY)
+
+ENVELOPES = Counter(
+    "atp_envelopes",
+    "Envelopes that this node took in, by what became of them and the code of the refusal.",
+    ["verdict", "code"],
+    registry=REGISTRY,
+)
+BATCH_ENVELOPES = Histogram(
+    "atp_batch_envelopes",
+    "Envelopes in a batch as this node hands it to the workers.",
+    buckets=SIZE_BUCKETS,
+    registry=REGISTRY,
+)
+BATCH_SECONDS = Histogram(
+    "atp_batch_seconds",
+    "From handing a batch to the workers until its outcome is known.",
+    ["outcome"],
+    buckets=STAGE_BUCKETS,
+    registry=REGISTRY,
+)
+STAGE_SECONDS = Histogram(
+    "atp_stage_seconds",
+    "Stages of a batch, measured by the worker that judged it.",
+    ["stage"],
+    buckets=STAGE_BUCKETS,
+    registry=REGISTRY,
+)
+DELIVERIES = Counter(
+    "atp_deliveries",
+    "Deliveries written to the sockets of this node: pushed, or read from the rows.",
+    ["way"],
+    registry=REGISTRY,
+)
+ACKS = Counter(
+    "atp_acks",
+    "Acknowledgements written down; one may stand for many deliveries.",
+    registry=REGISTRY,
+)
+SOCKETS_CLOSED = Counter(
+    "atp_sockets_closed",
+    "Agents' sockets that this node closed or refused, by code.",
+    ["code"],
+    registry=REGISTRY,
+)
+REVOCATION_SECONDS = Histogram(
+    "atp_revocation_seconds",
+    "From an officer's change until a socket that it ends was closed, for each socket.",
+    buckets=(0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0),
+    registry=REGISTRY,
+)
+LAYER_FAILURES = Counter(
+    "atp_layer_send_failures",
+    "Messages that could not be sent over the channel layer, by this node or its workers.",
+    registry=REGISTRY,
+)
+
+_PUSHED, _READ = DELIVERIES.labels("pushed"), DELIVERIES.labels("read")
+_STAGES = {stage: STAGE_SECONDS.labels(stage) for stage in telemetry.STAGES}
+
+
+@dataclass(slots=True)
+class UnderWay:
+    """A batch that was handed to the workers."""
+
+    traceparent: str = ""
+    outcome: str = "abandoned"  # the node stopped before it knew
+
+
+@contextmanager
+def batch_under_way(batch: str, envelopes: int) -> Iterator[UnderWay]:
+    """Measure a batch from its dispatch to its outcome, which the caller sets."""
+    one = UnderWay()
+    end: Callable[[str], None] | None = None
+    if telemetry.tracing is not None:
+        one.traceparent, end = telemetry.tracing.begin_batch(batch, envelopes)
+    BATCH_ENVELOPES.observe(envelopes)
+    began = time.perf_counter()
+    try:
+        with correlation.binding(batch=batch):
+            yield one
+    finally:
+        BATCH_SECONDS.labels(one.outcome).observe(time.perf_counter() - began)
+        if end is not None:
+            end(one.outcome)
+
+
+def take_tally(tally: Mapping[str, Any]) -> None:
+    """Take what a worker measured (`telemetry.tally`); one of another version may say less."""
+    for stage, seconds in tally.get("seconds", {}).items():
+        if stage in _STAGES:
+            _STAGES[stage].observe(max(0.0, seconds))
+    if told := tally.get("told"):
+        _STAGES["return"].observe(max(0.0, time.time() - told))
+    for verdict, code, count in tally.get("verdicts", []):
+        count_envelopes(verdict, code, count)
+    LAYER_FAILURES.inc(tally.get("layerFailures", 0))
+
+
+def count_envelopes(verdict: str, code: str, count: int) -> None:
+    known = verdict if verdict in VERDICTS else OTHER
+    ENVELOPES.labels(known, known_code(code)).inc(count)
+
+
+def count_pushed(deliveries: int) -> None:
+    _PUSHED.inc(deliveries)
+
+
+def count_read(deliveries: int) -> None:
+    _READ.inc(deliveries)
+
+
+def count_closed(code: str) -> None:
+    SOCKETS_CLOSED.labels(known_code(code)).inc()
+
+
+def known_code(code: str) -> str:
+    """A code of the protocol, empty where there was none."""
+    return code if code in BY_CODE or not code else OTHER

@@ -1,0 +1,1 @@
+"""The WebSocket edge: admission, handshake, consumer, close codes."""

@@ -1,0 +1,72 @@
+"""Strangers enter one at each turn of the event loop, however many stand outside.
+
+A thousand who ask for something at once would all be served in a single turn, a third of a second
+long, and whoever is inside would wait for its end at each hop that its message makes. One at a
+turn costs the insiders little at each hop; a hub that has nothing else to do turns so fast
+that the strangers lose nothing either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from weakref import WeakKeyDictionary
+
+REST_SECONDS = 0.006  # after a stranger, while insiders wait for something
+LONG_QUEUE = 1_000  # then nobody rests: those outside must get in before they give up
+
+_of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Admission] = WeakKeyDictionary()
+
+
+class Admission:
+    """The strangers of a loop that have asked for something and were not heard yet.
+
+    While `busy` says that insiders wait for something, each stranger is followed by a rest.
+    """
+
+    def __init__(self) -> None:
+        self.busy: Callable[[], bool] = lambda: False
+        self._outside: dict[Hashable, Callable[[], None]] = {}
+        self._rests_until = 0.0
+        self._turning = False
+
+    def __len__(self) -> int:
+        return len(self._outside)
+
+    def queue(self, stranger: Hashable, enter: Callable[[], None]) -> None:
+        """Call `enter` when this stranger's turn has come."""
+        self._outside[stranger] = enter
+        if not self._turning:
+            self._turn()
+
+    def leave(self, stranger: Hashable) -> None:
+        """It has gone, if it was here, and takes nobody's turn."""
+        self._outside.pop(stranger, None)
+
+    def _turn(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._turning = True
+        if self._rests_until > loop.time():
+            loop.call_at(self._rests_until, self._let_in)
+        else:
+            loop.call_soon(self._let_in)
+
+    def _let_in(self) -> None:
+        self._turning = False
+        if not self._outside:
+            return
+        enter = self._outside.pop(next(iter(self._outside)))
+        if self.busy() and len(self._outside) < LONG_QUEUE:
+            self._rests_until = asyncio.get_running_loop().time() + REST_SECONDS
+        if self._outside:
+            self._turn()
+        enter()
+
+
+def of_running_loop() -> Admission:
+    """The one admission of the loop that serves here."""
+    loop = asyncio.get_running_loop()
+    found = _of_loop.get(loop)
+    if found is None:
+        found = _of_loop[loop] = Admission()
+    return found

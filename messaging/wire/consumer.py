@@ -1,0 +1,237 @@
+"""The WebSocket edge: authenticate, read frames, write frames (protocol.md, "Connecting").
+
+It decides nothing: envelopes go to a lane, acks to another, and whatever is wrong with a frame
+closes the socket with a code that says so. The receive loop is our own, because Channels'
+dispatch costs several times what the rest of the edge does (architecture.md, "Why lanes").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from channels.consumer import AsyncConsumer
+from django.conf import settings
+
+from atp.errors import (
+    ATPError,
+    FlowTooMany,
+    MalformedFrame,
+    SessionAuthentication,
+)
+from atp.wire import canonical
+from messaging.node import node
+from messaging.node.connections import Connection
+from messaging.node.streams import STREAMS
+from messaging.sessions.sessions import Login, Opened
+from messaging.telemetry import correlation, instruments
+from messaging.wire import frames, sockets
+from messaging.wire.close_codes import close_code
+
+logger = logging.getLogger(__name__)
+
+SUBPROTOCOL = "atp.v1"
+PROOF_FRAME_BYTES = 8_192  # an authenticate frame; nothing larger is parsed before it
+REFUSAL = re.compile(r"(?=.{1,40}\Z)[a-z_]+(\.[a-z_]+)*")  # goes into a column
+ACKS_BYTES = 65_536  # of one message, besides its envelopes: 256 acks, and room
+ENVELOPE_PREFIX = '{"ATP"'  # of a frame that goes to its lane unparsed
+
+
+class _Disconnected(Exception):
+    """The agent has gone."""
+
+
+class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no types
+    """One agent's connection."""
+
+    async def __call__(
+        self,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[dict[str, Any]]],
+        send: Callable[[dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        self.scope, self._receive, self._send = scope, receive, send
+        await receive()  # websocket.connect
+        try:
+            self._node = node.current()
+            opened = await self._handshake()
+        except _Disconnected:
+            return
+        except ATPError as problem:
+            await self._refuse(problem)
+            return
+        correlation.bind(session=opened.session)
+        connection = Connection(opened.agent, opened.session, send)
+        try:
+            sockets.admit(self.scope)
+            await self._welcome(opened)
+        except BaseException:  # it hung up during its login: the session must not seem live
+            self._node.abandon(opened)
+            raise
+        self._node.attach(connection, opened)
+        await self._serve(connection)
+
+    # --- Handshake -----------------------------------------------------------------------------
+
+    async def _handshake(self) -> Opened:
+        if SUBPROTOCOL not in self.scope["subprotocols"]:
+            raise SessionAuthentication(f"offer the subprotocol {SUBPROTOCOL}")
+        await self._send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
+        self._accepted = True
+        if len(self._node.sessions) >= settings.ATP_MAX_SOCKETS:
+            raise FlowTooMany("this node has all the sockets that it takes")
+        async with self._node.handshakes.place() as note_proof:
+            return await self._authenticate(note_proof)
+
+    async def _authenticate(self, note_proof: Callable[[], None]) -> Opened:
+        nonce = canonical.b64url(secrets.token_bytes(32))
+        challenge = {
+            "type": "challenge",
+            "hub": self._node.hub_id,
+            "nonce": nonce,
+            "time": frames.timestamp(datetime.fromtimestamp(time.time(), UTC)),
+        }
+        await self._send({"type": "websocket.send", "text": orjson.dumps(challenge).decode()})
+        frame = canonical.parse(await self._receive_text(), max_bytes=PROOF_FRAME_BYTES)
+        if not isinstance(frame, dict) or frame.get("type") != "authenticate":
+            raise SessionAuthentication("the first frame must be authenticate")
+        proof = frame.get("proof")
+        if not isinstance(proof, str):
+            raise SessionAuthentication("authenticate needs a proof")
+        note_proof()
+        client = frame.get("client", "")
+        return await self._node.log_in(
+            Login(
+                proof=proof,
+                nonce=nonce,
+                host=self._header(b"host"),
+                path=self.scope["path"],
+                remote_address=str((self.scope.get("client") or [""])[0]),
+                client=_decent(client),
+            )
+        )
+
+    async def _welcome(self, opened: Opened) -> None:
+        welcome = {
+            "type": "welcome",
+            "session": opened.session,
+            "agent": opened.agent,
+            "level": opened.level,
+            "score": opened.score,
+            "window": settings.ATP_WINDOW,
+            "pending": opened.pending,
+            "proof": opened.proof,
+        }
+        if opened.succession:
+            welcome["succession"] = opened.succession
+        await self._send({"type": "websocket.send", "text": orjson.dumps(welcome).decode()})
+
+    def _header(self, name: bytes) -> str:
+        headers: dict[bytes, bytes] = dict(self.scope["headers"])
+        return headers.get(name, b"").decode("latin-1")
+
+    # --- Live ----------------------------------------------------------------------------------
+
+    async def _serve(self, connection: Connection) -> None:
+        """Read until one side ends it; a close decided elsewhere interrupts the reading."""
+        reading = asyncio.create_task(self._read(connection))
+        closing = asyncio.create_task(connection.closed())
+        try:
+            await asyncio.wait({reading, closing}, return_when=asyncio.FIRST_COMPLETED)
+            problem = reading.exception() if reading.done() else None
+            if isinstance(problem, ATPError):
+                connection.close(problem.code)
+                await self._refuse(problem)
+            elif problem is None and closing.done():
+                await self._close(closing.result())
+            elif problem is not None and not isinstance(problem, _Disconnected):
+                raise problem
+        finally:
+            for task in (reading, closing):
+                task.cancel()
+            await asyncio.gather(reading, closing, return_exceptions=True)
+            code = connection.close_code or "session.closed"
+            connection.close(code)
+            self._node.detach(connection, code)
+            await connection.stop_writing()
+
+    async def _read(self, connection: Connection) -> None:
+        while not connection.close_code:
+            text = await self._receive_text()
+            if text.startswith(ENVELOPE_PREFIX):
+                await connection.window_open(len(text))
+                self._node.take_envelope(connection, text)
+            else:
+                await self._take_frames(connection, text)
+
+    async def _take_frames(self, connection: Connection, text: str) -> None:
+        parsed = canonical.parse_noted(text, max_bytes=settings.ATP_MAX_FRAME_BYTES)
+        several = parsed.value if isinstance(parsed.value, list) else [parsed.value]
+        if len(several) > settings.ATP_MAX_FRAMES:
+            raise MalformedFrame(f"at most {settings.ATP_MAX_FRAMES} frames in one message")
+        besides = len(text)
+        for frame in several:
+            if isinstance(frame, dict) and "ATP" in frame:
+                envelope = canonical.serialize(frame, plain=parsed.plain).decode()
+                besides -= len(envelope)
+                await connection.window_open(len(envelope))
+                self._node.take_envelope(connection, envelope)
+            else:
+                self._take_ack(connection, frame)
+        if besides > ACKS_BYTES:  # read on the loop that serves everybody, and in no window
+            raise MalformedFrame(f"at most {ACKS_BYTES} bytes of a message are not envelopes")
+
+    def _take_ack(self, connection: Connection, frame: object) -> None:
+        if not isinstance(frame, dict) or frame.get("type") != "ack":
+            raise MalformedFrame("an agent sends envelopes and acks, nothing else")
+        stream, seq, refused = frame.get("stream"), frame.get("seq"), frame.get("refused", "")
+        if stream not in STREAMS or type(seq) is not int or seq < 1:
+            raise MalformedFrame("an ack needs stream, mail or answers, and seq, from 1 up")
+        if not isinstance(refused, str) or (refused and REFUSAL.fullmatch(refused) is None):
+            raise MalformedFrame("refused is a code, such as handler.failed")
+        self._node.take_ack(connection, stream, seq, refused)
+
+    # --- Wire ----------------------------------------------------------------------------------
+
+    _accepted = False
+
+    async def _receive_text(self) -> str:
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            raise _Disconnected
+        text = message.get("text")
+        if text is None:
+            raise MalformedFrame("frames are text, not binary")
+        return str(text)
+
+    async def _refuse(self, problem: ATPError) -> None:
+        """Say what is wrong in an error frame, and close."""
+        if self._accepted:
+            text = frames.error(problem.code, problem.detail, retry_after=problem.retry_after)
+            await self._send_last({"type": "websocket.send", "text": text})
+        await self._close(problem.code)
+
+    async def _close(self, code: str) -> None:
+        instruments.count_closed(code)
+        close = {"type": "websocket.close", "code": close_code(code), "reason": code}
+        await self._send_last(close)
+
+    async def _send_last(self, message: dict[str, Any]) -> None:
+        """Send on a socket that may be gone or full: the end must not wait for the agent."""
+        try:
+            async with asyncio.timeout(1):
+                await self._send(message)
+        except Exception as problem:  # whatever the server raises on a dead socket
+            logger.debug("a closing frame could not be sent: %s", type(problem).__name__)
+
+
+def _decent(client: object) -> str:
+    """What an agent says its client is, as far as it can stand in a column, a log and a page."""
+    return client if isinstance(client, str) and client.isprintable() else ""

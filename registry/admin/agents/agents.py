@@ -1,0 +1,176 @@
+"""The list of agents, the page of one, and the forms that register and change them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from registry import hooks
+from registry.admin.agents.decisions import AgentDecisions
+from registry.admin.agents.forms import ChangeAgentForm, NewAgentForm
+from registry.admin.agents.overview import overview_of
+from registry.admin.pages import Question, posted
+from registry.agents.actions import change_agent, register_agent
+from registry.agents.models import Agent, AgentKey
+from registry.officers.actor import Actor
+from registry.scores.inputs import inputs_of
+from registry.scores.models import Score
+
+
+class KeyFilter(admin.SimpleListFilter):
+    """Agents that wait for an officer."""
+
+    title = "key"
+    parameter_name = "key"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("waiting", "waits for approval"), ("none", "none in use")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Agent]) -> QuerySet[Agent]:
+        if self.value() == "waiting":
+            waiting = AgentKey.objects.pending().values("agent")
+            return queryset.filter(pk__in=waiting)
+        if self.value() == "none":
+            return queryset.exclude(pk__in=AgentKey.objects.usable().values("agent"))
+        return queryset
+
+
+def level_badge(level: str | None) -> SafeString | str:
+    """The level that somebody vouches for now, as a badge."""
+    if not level:
+        return "-"
+    return format_html('<span class="badge badge-{0}">{0}</span>', level)
+
+
+@admin.register(Agent)
+class AgentAdmin(AgentDecisions):
+    change_list_template = "admin/registry/agent/change_list.html"
+    list_display = (
+        "id", "status_badge", "level_badge", "score_total", "organisation", "owner_name",
+        "tag_names", "connected",
+    )  # fmt: skip
+    list_filter = ("status", KeyFilter, "organisation", "tags")
+    list_select_related = ("organisation",)
+    search_fields = ("id", "owner_name", "description", "organisation__name")
+    search_help_text = "Part of an id, an owner, an organisation or a description."
+    list_per_page = 50
+    actions = ("attest_selected", "suspend_selected")
+
+    def get_urls(self) -> list[URLPattern]:
+        return [*self.decision_urls(), *super().get_urls()]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Agent]:
+        newest = Score.objects.filter(agent=OuterRef("pk")).order_by("-id").values("total")[:1]
+        waiting = Count("keys", filter=Q(keys__status=AgentKey.Status.PENDING), distinct=True)
+        rows = super().get_queryset(request).annotate(score_now=Subquery(newest), waiting=waiting)
+        return rows.prefetch_related("tags")
+
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        """Ask once who is online and who is vouched for, not once a row."""
+        changelist = super().get_changelist_instance(request)
+        rows: list[Any] = list(changelist.result_list)
+        ids = [row.pk for row in rows]
+        online, inputs = hooks.online_agents(ids), inputs_of(ids, time.time())
+        for row in rows:
+            row.is_online = row.pk in online
+            row.level_now = inputs[row.pk].level if row.pk in inputs else None
+        changelist.result_list = rows
+        return changelist
+
+    @admin.display(description="status", ordering="status")
+    def status_badge(self, row: Agent) -> SafeString:
+        badge = format_html('<span class="badge badge-{}">{}</span>', row.status, row.status)
+        if getattr(row, "waiting", 0):
+            return format_html('{} <span class="badge badge-waiting">key to approve</span>', badge)
+        return badge
+
+    @admin.display(description="level")
+    def level_badge(self, row: Agent) -> SafeString | str:
+        return level_badge(getattr(row, "level_now", None))
+
+    @admin.display(description="score", ordering="score_now")
+    def score_total(self, row: Agent) -> str:
+        total: int | None = getattr(row, "score_now", None)
+        return "-" if total is None else str(total)
+
+    @admin.display(description="tags")
+    def tag_names(self, row: Agent) -> str:
+        return ", ".join(tag.name for tag in row.tags.all()) or "-"
+
+    @admin.display(description="connected", boolean=True)
+    def connected(self, row: Agent) -> bool:
+        return bool(getattr(row, "is_online", False))
+
+    @admin.action(description="Attest", permissions=["change"])
+    def attest_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> HttpResponse:
+        return self.for_many(queryset, "attest")
+
+    @admin.action(description="Suspend, with a reason", permissions=["change"])
+    def suspend_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> HttpResponse:
+        return self.for_many(queryset, "suspend")
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        form = NewAgentForm(posted(request), initial={"sensitivity_floor": "public"})
+        question = Question(
+            title="Register an agent",
+            text="It stays pending until its owner has enrolled a key and you have compared the"
+            " fingerprint.",
+            button="Register",
+            back=self.url("changelist"),
+        )
+        return self.decide(request, form, question, self._register)
+
+    def _register(self, values: Mapping[str, Any], actor: Actor) -> HttpResponse:
+        fields = dict(values)
+        row = register_agent(fields.pop("id"), **fields, actor=actor)
+        return HttpResponseRedirect(self.url("change", row.pk))
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> HttpResponse:
+        """The page of an agent; its form stands on a page of its own."""
+        agent = self.get_row(request, object_id)
+        return self.render(
+            request,
+            "agent/page.html",
+            title=agent.pk,
+            agent=agent,
+            overview=overview_of(agent),
+            may_change=self.has_change_permission(request, agent),
+        )
+
+    def edit_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        agent = self.get_row(request, object_id, to_change=True)
+        form = ChangeAgentForm(posted(request), initial=ChangeAgentForm.initial_of(agent))
+        question = Question(
+            title=f"Change {agent.pk}",
+            text="Judgements use the change from the next envelope on.",
+            button="Save",
+            back=self.url("change", agent.pk),
+            done=f"Agent {agent.pk} is changed.",
+        )
+
+        def run(values: Mapping[str, Any], actor: Actor) -> None:
+            fields = dict(values)
+            reason, tags = fields.pop("reason"), fields.pop("tags")
+            change_agent(agent.pk, fields, tags=tags, actor=actor, reason=reason)
+
+        return self.decide(request, form, question, run)

@@ -1,0 +1,301 @@
+"""What officers decide about an agent: invite, approve, attest, suspend, resume, revoke."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+from django import forms
+from django.contrib import messages
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern
+
+from atp.errors import ATPError
+from atp.trust.fingerprint import fingerprint
+from registry.admin.agents.forms import ApproveKeyForm
+from registry.admin.attestations.forms import AttestForm
+from registry.admin.fields import CompromisedForm, ReasonForm
+from registry.admin.pages import Decide, OfficerAdmin, Question, posted
+from registry.agents.actions import (
+    ENROLMENT_LIFE,
+    approve_key,
+    issue_enrolment_token,
+    refuse_key,
+    resume_agent,
+    revoke_agent,
+    revoke_key,
+    suspend_agent,
+)
+from registry.agents.models import Agent, AgentKey
+from registry.attestations.actions import issue_attestation
+from registry.hub.actions import hub_id
+from registry.officers.actor import Actor
+
+MANY_AT_ONCE = 200  # agents of one bulk decision, each a transaction of its own
+
+
+class AgentDecisions(OfficerAdmin[Agent]):
+    """Each decision is a page with a question; a POST runs one action."""
+
+    def decision_urls(self) -> list[URLPattern]:
+        one, key = "<str:object_id>", "<str:object_id>/keys/<str:kid>"
+        return [
+            self.decision_url("attest-many/", self.attest_many_view),
+            self.decision_url("suspend-many/", self.suspend_many_view),
+            self.decision_url(f"{one}/edit/", self.edit_view),
+            self.decision_url(f"{one}/invite/", self.invite_view),
+            self.decision_url(f"{one}/attest/", self.attest_view),
+            self.decision_url(f"{one}/suspend/", self.suspend_view),
+            self.decision_url(f"{one}/resume/", self.resume_view),
+            self.decision_url(f"{one}/revoke/", self.revoke_view),
+            self.decision_url(f"{key}/approve/", self.approve_view),
+            self.decision_url(f"{key}/refuse/", self.refuse_view),
+            self.decision_url(f"{key}/revoke-key/", self.revoke_key_view),
+        ]
+
+    def edit_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        raise NotImplementedError
+
+    def for_many(self, rows: QuerySet[Agent], what: str) -> HttpResponse:
+        """On to the page that decides about the selected agents."""
+        ids = list(rows.order_by("pk").values_list("pk", flat=True)[:MANY_AT_ONCE])
+        query = urlencode([("id", pk) for pk in ids])
+        return HttpResponseRedirect(f"{self.url(f'{what}-many')}?{query}")
+
+    def invite_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        agent = self.get_row(request, object_id, to_change=True)
+        hours = int(ENROLMENT_LIFE.total_seconds() // 3600)
+        question = Question(
+            title=f"Issue an enrolment token for {agent.pk}",
+            text=f"It is shown once, works once, for {hours} hours, and replaces one that is still"
+            " open. Bring it to the owner by a way that you trust.",
+            button="Issue the token",
+            back=self.url("change", agent.pk),
+        )
+
+        def run(values: Mapping[str, Any], actor: Actor) -> HttpResponse:
+            issued = issue_enrolment_token(agent.pk, actor=actor)
+            return self.render(
+                request,
+                "agent/token.html",
+                title=f"Enrolment token for {agent.pk}",
+                agent=agent,
+                issued=issued,
+                hub_url=request.build_absolute_uri("/").rstrip("/"),
+                same_machine=request.get_host().partition(":")[0] in {"127.0.0.1", "localhost"},
+                hub_id=hub_id(),
+            )
+
+        return self.decide(request, forms.Form(posted(request)), question, run)
+
+    def approve_view(self, request: HttpRequest, object_id: str, kid: str) -> HttpResponse:
+        agent, key = self._key(request, object_id, kid)
+        misused = agent.enrolment_tokens.exclude(misused_at=None).exists()
+        warning = (
+            "An enrolment token of this agent was tried a second time. Somebody else may have been"
+            " first: if the fingerprint is not the owner's, refuse the key and issue another token."
+        )
+        question = Question(
+            title=f"Approve the key of {agent.pk}",
+            text="Call the owner and compare: upper and lower case matter. From then on whoever"
+            f" holds this key speaks for {agent.pk}.",
+            alarm=warning if misused else "",
+            button="Approve this key",
+            back=self.url("change", agent.pk),
+            facts=(
+                ("Owner", f"{agent.owner_name} {agent.owner_contact}".strip()),
+                ("Fingerprint", fingerprint(key.kid)),
+                ("Algorithm", key.algorithm),
+                ("Enrolled", f"{key.enrolled_at:%Y-%m-%d %H:%M:%S} UTC"),
+            ),
+            done=f"The key is approved. {agent.pk} can connect; attest it, so that it is trusted.",
+        )
+        form = ApproveKeyForm(posted(request))
+        if not AgentKey.objects.usable().filter(agent=agent).exists():
+            del form.fields["revoke_earlier"]
+
+        def run(values: Mapping[str, Any], actor: Actor) -> None:
+            earlier = bool(values.get("revoke_earlier"))
+            approve_key(key.kid, actor=actor, reason=values["reason"], revoke_earlier=earlier)
+
+        return self.decide(request, form, question, run)
+
+    def refuse_view(self, request: HttpRequest, object_id: str, kid: str) -> HttpResponse:
+        agent, key = self._key(request, object_id, kid)
+        question = Question(
+            title=f"Refuse the key of {agent.pk}",
+            text="The key is turned away for good; the owner needs another token.",
+            button="Refuse this key",
+            back=self.url("change", agent.pk),
+            facts=(("Fingerprint", fingerprint(key.kid)),),
+            danger=True,
+            done="The key is refused.",
+        )
+        run = _with_reason(refuse_key, key.kid)
+        return self.decide(request, ReasonForm(posted(request)), question, run)
+
+    def revoke_key_view(self, request: HttpRequest, object_id: str, kid: str) -> HttpResponse:
+        agent, key = self._key(request, object_id, kid)
+        question = Question(
+            title=f"Revoke a key of {agent.pk}",
+            text="Its sockets close at once. The agent stays registered and can enrol another key.",
+            button="Revoke this key",
+            back=self.url("change", agent.pk),
+            facts=(("Fingerprint", fingerprint(key.kid)), ("Status", key.get_status_display())),
+            danger=True,
+            done="The key is revoked.",
+        )
+        run = _with_reason(revoke_key, key.kid, "compromised_since")
+        return self.decide(request, CompromisedForm(posted(request)), question, run)
+
+    def attest_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        agent = self.get_row(request, object_id, to_change=True)
+        question = Question(
+            title=f"Attest {agent.pk}",
+            text="The issuer vouches for this agent and for the key that it has now.",
+            button="Attest",
+            back=self.url("change", agent.pk),
+            done=f"Agent {agent.pk} is attested.",
+        )
+        form = AttestForm(
+            posted(request), initial={"capabilities": list(agent.declared_capabilities)}
+        )
+
+        def run(values: Mapping[str, Any], actor: Actor) -> None:
+            issue_attestation(agent.pk, **values, actor=actor)
+
+        return self.decide(request, form, question, run)
+
+    def suspend_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        agent = self.get_row(request, object_id, to_change=True)
+        question = Question(
+            title=f"Suspend {agent.pk}",
+            text="Its sockets close at once; until you resume it nothing of it is accepted, and its"
+            " mail that waits is held.",
+            button="Suspend",
+            back=self.url("change", agent.pk),
+            danger=True,
+            done=f"Agent {agent.pk} is suspended.",
+        )
+        run = _with_reason(suspend_agent, agent.pk)
+        return self.decide(request, ReasonForm(posted(request)), question, run)
+
+    def resume_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        agent = self.get_row(request, object_id, to_change=True)
+        question = Question(
+            title=f"Resume {agent.pk}",
+            text="It can connect again with the key that it has.",
+            button="Resume",
+            back=self.url("change", agent.pk),
+            facts=(("Suspended because", agent.status_reason),),
+            done=f"Agent {agent.pk} is resumed.",
+        )
+        run = _with_reason(resume_agent, agent.pk)
+        return self.decide(request, ReasonForm(posted(request)), question, run)
+
+    def revoke_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        agent = self.get_row(request, object_id, to_change=True)
+        question = Question(
+            title=f"Revoke {agent.pk}",
+            text="This is final: its keys are revoked, its sockets close at once, its mail that"
+            " waits is withheld. To stop it for a while only, suspend it.",
+            button="Revoke for good",
+            back=self.url("change", agent.pk),
+            danger=True,
+            done=f"Agent {agent.pk} is revoked.",
+        )
+        run = _with_reason(revoke_agent, agent.pk, "compromised_since")
+        return self.decide(request, CompromisedForm(posted(request)), question, run)
+
+    def attest_many_view(self, request: HttpRequest) -> HttpResponse:
+        return self._decide_many(
+            request,
+            AttestForm(posted(request)),
+            Question(
+                title="Attest several agents",
+                text="Each gets an attestation of its own, for the key that it has now.",
+                button="Attest them",
+                back=self.url("changelist"),
+            ),
+            lambda pk, values, actor: issue_attestation(pk, **values, actor=actor),
+        )
+
+    def suspend_many_view(self, request: HttpRequest) -> HttpResponse:
+        return self._decide_many(
+            request,
+            ReasonForm(posted(request)),
+            Question(
+                title="Suspend several agents",
+                text="Their sockets close at once; nothing of them is accepted until resumed.",
+                button="Suspend them",
+                back=self.url("changelist"),
+                danger=True,
+            ),
+            lambda pk, values, actor: suspend_agent(pk, actor=actor, **values),
+        )
+
+    def _decide_many(
+        self,
+        request: HttpRequest,
+        form: forms.Form,
+        question: Question,
+        act: Callable[[str, Mapping[str, Any], Actor], Any],
+    ) -> HttpResponse:
+        ids = request.GET.getlist("id")[:MANY_AT_ONCE]
+        rows = [self.get_row(request, pk, to_change=True) for pk in ids]
+        if not rows:
+            raise Http404
+        asked = Question(
+            title=question.title,
+            text=question.text,
+            button=question.button,
+            back=question.back,
+            facts=(("Agents", ", ".join(row.pk for row in rows)),),
+            danger=question.danger,
+        )
+        run = partial(_each, request, rows, act, question.back)
+        return self.decide(request, form, asked, run)
+
+    def _key(self, request: HttpRequest, object_id: str, kid: str) -> tuple[Agent, AgentKey]:
+        agent = self.get_row(request, object_id, to_change=True)
+        key = agent.keys.filter(pk=kid).first()
+        if key is None:
+            raise Http404
+        return agent, key
+
+
+def _with_reason(action: Callable[..., Any], subject: str, *more: str) -> Decide:
+    """Run an action with the form's reason, and with its other values named here."""
+
+    def run(values: Mapping[str, Any], actor: Actor) -> None:
+        action(
+            subject,
+            actor=actor,
+            reason=values["reason"],
+            **{name: values[name] for name in more},
+        )
+
+    return run
+
+
+def _each(
+    request: HttpRequest,
+    rows: Sequence[Agent],
+    act: Callable[[str, Mapping[str, Any], Actor], Any],
+    back: str,
+    values: Mapping[str, Any],
+    actor: Actor,
+) -> HttpResponse:
+    """One transaction an agent, so that a long list never holds the log; tell what failed."""
+    done = 0
+    for row in rows:
+        try:
+            act(row.pk, values, actor)
+            done += 1
+        except ATPError as refusal:
+            messages.error(request, f"Agent {row.pk}: {refusal.detail or refusal.code}")
+    messages.success(request, f"Done for {done} of {len(rows)} agent{'s' * (len(rows) != 1)}.")
+    return HttpResponseRedirect(back)

@@ -1,0 +1,109 @@
+"""The forms of agents: registration, and vouching for one or many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.core.validators import RegexValidator
+
+from registry.admin.fields import LinesField, reason_field
+from registry.agents.models import AGENT_ID_PATTERN, LEVELS, SENSITIVITIES, Agent, Organisation
+
+NAMES_HELP = "One a line, lower case, parts joined by dots: finance.report.read"
+
+
+class AgentForm(forms.Form):
+    """What officers write down about an agent."""
+
+    organisation = forms.ModelChoiceField(queryset=Organisation.objects.all(), empty_label=None)
+    owner_name = forms.CharField(label="Owner", max_length=120, help_text="The person to call.")
+    owner_contact = forms.CharField(
+        required=False, max_length=200, help_text="Mail address or telephone number of the owner."
+    )
+    description = forms.CharField(
+        required=False, max_length=2000, widget=forms.Textarea(attrs={"rows": 2})
+    )
+    declared_capabilities = LinesField(
+        required=False,
+        help_text=f"What the agent says that it can do. {NAMES_HELP}",
+    )
+    tags = LinesField(
+        required=False, rows=2, help_text="Labels that policies can ask for; new ones are made."
+    )
+    sensitivity_floor = forms.ChoiceField(
+        choices=SENSITIVITIES,
+        help_text="Whatever this agent sends or receives counts as at least this sensitive.",
+    )
+    minimum_level = forms.ChoiceField(
+        required=False,
+        choices=[("", "any"), *LEVELS],
+        help_text="The lowest trust level of a sender whose mail it takes.",
+    )
+    minimum_score = forms.IntegerField(
+        min_value=0,
+        max_value=100,
+        initial=0,
+        help_text="The lowest score of a sender whose mail it takes.",
+    )
+
+
+class NewAgentForm(AgentForm):
+    id = forms.CharField(
+        label="Agent id",
+        max_length=128,
+        validators=[
+            RegexValidator(
+                AGENT_ID_PATTERN,
+                "Lower-case letters, digits, dot, underscore and hyphen; it starts with a letter or"
+                " digit.",
+            )
+        ],
+        help_text="For example financial-analyzer-001. It can't be changed later.",
+    )
+    parent = forms.CharField(
+        required=False, max_length=128, help_text="The id of the agent that spawned it, if any."
+    )
+    field_order = ("id", "organisation", "owner_name", "owner_contact", "description")
+
+    def clean_parent(self) -> Agent | None:
+        wanted = self.cleaned_data["parent"].strip()
+        parent = Agent.objects.filter(pk=wanted).first() if wanted else None
+        if wanted and parent is None:
+            raise forms.ValidationError("There is no agent of that id.")
+        return parent
+
+
+class ChangeAgentForm(AgentForm):
+    reason = reason_field()
+
+    @classmethod
+    def initial_of(cls, agent: Agent) -> dict[str, Any]:
+        """The form as the agent stands."""
+        return {
+            "organisation": agent.organisation_id,
+            "owner_name": agent.owner_name,
+            "owner_contact": agent.owner_contact,
+            "description": agent.description,
+            "declared_capabilities": agent.declared_capabilities,
+            "tags": [tag.name for tag in agent.tags.all()],
+            "sensitivity_floor": agent.sensitivity_floor,
+            "minimum_level": agent.minimum_level,
+            "minimum_score": agent.minimum_score,
+        }
+
+
+class ApproveKeyForm(forms.Form):
+    compared = forms.BooleanField(
+        label="The owner read me this same fingerprint",
+        help_text="By a way that you trust: a call, a visit. A message through the agent itself"
+        " proves nothing.",
+        error_messages={"required": "Compare the fingerprint before you approve it."},
+    )
+    revoke_earlier = forms.BooleanField(
+        required=False,
+        label="Revoke the agent's earlier key",
+        help_text="Where it was lost or stolen. Otherwise it is retired: it signs no more either"
+        " way.",
+    )
+    reason = reason_field(required=False, help_text="Kept in the trail, if you give one.")

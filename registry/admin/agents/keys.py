@@ -1,0 +1,78 @@
+"""Keys and enrolment tokens of all agents, to look through; decisions are on the agent's page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.utils import quote
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from atp.trust.fingerprint import fingerprint
+from registry.admin.pages import ReadOnlyAdmin
+from registry.agents.models import AgentKey, EnrolmentToken
+
+
+class _OfAgent(ReadOnlyAdmin[Any]):
+    """Rows whose page is their agent's."""
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> HttpResponse:
+        row = self.get_row(request, object_id)
+        return HttpResponseRedirect(_agent_page(row.agent_id))
+
+    @admin.display(description="agent", ordering="agent_id")
+    def agent_link(self, row: Any) -> SafeString:
+        return format_html('<a href="{}">{}</a>', _agent_page(row.agent_id), row.agent_id)
+
+
+@admin.register(AgentKey)
+class AgentKeyAdmin(_OfAgent):
+    list_display = ("agent_link", "status_badge", "algorithm", "shown", "enrolled_at", "ended_at")
+    list_filter = ("status", "algorithm")
+    search_fields = ("=kid", "agent__id")
+    search_help_text = "A thumbprint in full, or part of an agent id."
+
+    @admin.display(description="status", ordering="status")
+    def status_badge(self, row: AgentKey) -> SafeString:
+        label = row.get_status_display()
+        return format_html('<span class="badge badge-{}">{}</span>', row.status, label)
+
+    @admin.display(description="fingerprint")
+    def shown(self, row: AgentKey) -> SafeString:
+        return format_html("<code>{}</code>", fingerprint(row.kid))
+
+
+@admin.register(EnrolmentToken)
+class EnrolmentTokenAdmin(_OfAgent):
+    list_display = ("agent_link", "state", "created_at", "created_by", "expires_at", "used_at")
+    list_filter = (
+        ("used_at", admin.EmptyFieldListFilter),
+        ("misused_at", admin.EmptyFieldListFilter),
+    )
+    search_fields = ("agent__id",)
+    search_help_text = "Part of an agent id."
+    ordering = ("-created_at",)
+
+    @admin.display(description="state")
+    def state(self, row: EnrolmentToken) -> SafeString:
+        if row.misused_at:
+            name = "tried twice"
+        elif row.used_at:
+            name = "used"
+        else:
+            name = "expired" if row.expires_at <= datetime.now(UTC) else "open"
+        return format_html('<span class="badge badge-{}">{}</span>', name.replace(" ", "-"), name)
+
+
+def _agent_page(agent_id: str) -> str:
+    return reverse("admin:registry_agent_change", args=[quote(agent_id)])

@@ -1,0 +1,137 @@
+"""Organisations and tags in the admin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from registry.admin.fields import reason_field
+from registry.admin.pages import OfficerAdmin, Question, posted
+from registry.agents.actions import change_organisation, create_organisation, create_tag
+from registry.agents.models import Organisation, Tag
+from registry.officers.actor import Actor
+
+
+class OrganisationForm(forms.Form):
+    name = forms.CharField(max_length=120)
+    contact = forms.CharField(required=False, max_length=200, help_text="Whom to call, and how.")
+
+
+class ChangeOrganisationForm(OrganisationForm):
+    reason = reason_field()
+
+
+class TagForm(forms.Form):
+    name = forms.SlugField(
+        max_length=60, help_text="Lower case, such as sandbox-host; policies can ask for it."
+    )
+
+
+class _Counted(OfficerAdmin[Any]):
+    """Rows that agents belong to."""
+
+    filter_name = ""
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows: QuerySet[Any] = super().get_queryset(request).annotate(agent_total=Count("agents"))
+        return rows
+
+    def get_list_display_links(self, request: HttpRequest, list_display: Any) -> Any:
+        """Those who only look have no page to go to."""
+        if not self.has_change_permission(request):
+            return None
+        return super().get_list_display_links(request, list_display)
+
+    @admin.display(description="agents", ordering="agent_total")
+    def agent_count(self, row: Any) -> SafeString:
+        url = f"{reverse('admin:registry_agent_changelist')}?{self.filter_name}={row.pk}"
+        return format_html('<a href="{}">{}</a>', url, row.agent_total)
+
+
+@admin.register(Organisation)
+class OrganisationAdmin(_Counted):
+    list_display = ("name", "contact", "agent_count", "created_at")
+    search_fields = ("name", "contact")
+    search_help_text = "Part of a name or a contact."
+    filter_name = "organisation__id__exact"
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        question = Question(
+            title="Add an organisation",
+            text="Broadcasts reach the agents of the sender's organisation, and its violations"
+            " weigh a little on all of them.",
+            button="Add",
+            back=self.url("changelist"),
+            done="The organisation is added.",
+        )
+
+        def run(values: Mapping[str, Any], actor: Actor) -> None:
+            create_organisation(values["name"], contact=values["contact"], actor=actor)
+
+        return self.decide(request, OrganisationForm(posted(request)), question, run)
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> HttpResponse:
+        row = self.get_row(request, object_id, to_change=True)
+        question = Question(
+            title=f"Change {row}",
+            text="Policies that name the organisation have to be changed along with its name.",
+            button="Save",
+            back=self.url("changelist"),
+            done="The organisation is changed.",
+        )
+        form = ChangeOrganisationForm(
+            posted(request), initial={"name": row.name, "contact": row.contact}
+        )
+
+        def run(values: Mapping[str, Any], actor: Actor) -> None:
+            change_organisation(row.pk, **values, actor=actor)
+
+        return self.decide(request, form, question, run)
+
+
+@admin.register(Tag)
+class TagAdmin(_Counted):
+    list_display = ("name", "agent_count")
+    list_display_links = None
+    search_fields = ("name",)
+    filter_name = "tags__id__exact"
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # policies on record name it; agents get and lose tags on their own pages
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        question = Question(
+            title="Add a tag",
+            text="Agents get tags on their own pages.",
+            button="Add",
+            back=self.url("changelist"),
+            done="The tag is added.",
+        )
+
+        def run(values: Mapping[str, Any], actor: Actor) -> None:
+            create_tag(values["name"], actor=actor)
+
+        return self.decide(request, TagForm(posted(request)), question, run)

@@ -1,0 +1,164 @@
+"""All that an officer wants to know of one agent, read for its page."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from atp.errors import BY_CODE
+from atp.judging.scoring import TrustScore, explain, score
+from registry import hooks
+from registry.admin.trail.fit import body_of
+from registry.agents.models import Agent, AgentKey, EnrolmentToken
+from registry.attestations.models import Attestation
+from registry.attestations.querysets import State, states
+from registry.scores.inputs import inputs_of
+from registry.scores.models import Violation
+from registry.scores.querysets import current_profile
+from registry.trail.kinds import Kind
+from registry.trail.models import Entry, RefusalCount
+
+SHOWN = 10  # of each list on the page; the lists' own pages have the rest
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """An envelope as the trail has it: verdict, and the reason where it was refused."""
+
+    entry: Entry
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Logins or envelopes of its that left no trace but a count; `entry` is `None` until entered.
+
+    `at` is the minute of the last one.
+    """
+
+    code: str
+    meaning: str
+    count: int
+    at: datetime
+    entry: Entry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    keys: Sequence[AgentKey]
+    pending_keys: Sequence[AgentKey]
+    attestations: Sequence[tuple[Attestation, State]]
+    token: EnrolmentToken | None
+    misused_token: EnrolmentToken | None
+    trust: TrustScore | None
+    reasons: Sequence[str]
+    online: bool
+    last_session: Entry | None
+    violations: Sequence[Violation]
+    exchanges: Sequence[Exchange]
+    refusals: Sequence[Refusal]
+    entries: Sequence[Entry]
+    next_step: str
+
+
+def overview_of(agent: Agent) -> Overview:
+    """A dozen queries, whatever the agent's history is."""
+    now = time.time()
+    keys = list(agent.keys.all())
+    pending = [key for key in keys if key.status == AgentKey.Status.PENDING]
+    attested = list(agent.attestations.select_related("issuer")[:SHOWN])
+    worth = states(attested, now)
+    token = agent.enrolment_tokens.order_by("-created_at").first()
+    trust = trust_of(agent, now)
+    return Overview(
+        keys=keys,
+        pending_keys=pending,
+        attestations=[(row, worth[row.jti]) for row in attested],
+        token=token,
+        misused_token=agent.enrolment_tokens.exclude(misused_at=None).first() if pending else None,
+        trust=trust,
+        reasons=explain(trust) if trust else (),
+        online=agent.pk in hooks.online_agents([agent.pk]),
+        last_session=_entries_of(sender=agent.pk, kind="session.opened").first(),
+        violations=list(agent.violations.filter(closed_at=None)[:SHOWN]),
+        exchanges=_exchanges(agent.pk),
+        refusals=_refusals(agent.pk),
+        entries=list(_entries_of(subject=agent.pk)[:SHOWN]),
+        next_step=_next_step(agent, keys, pending, worth, token),
+    )
+
+
+def trust_of(agent: Agent, now: float) -> TrustScore | None:
+    """The agent's score at this moment; nothing is stored."""
+    profile = current_profile()
+    inputs = inputs_of([agent.pk], now, profile=profile).get(agent.pk)
+    return score(inputs, now, profile) if inputs else None
+
+
+def _next_step(
+    agent: Agent,
+    keys: Sequence[AgentKey],
+    pending: Sequence[AgentKey],
+    worth: dict[str, State],
+    token: EnrolmentToken | None,
+) -> str:
+    """What an officer has to do before this agent works; '' where it does, or never will."""
+    if agent.status in (Agent.Status.REVOKED, Agent.Status.SUSPENDED):
+        return ""
+    if pending:
+        return "approve"
+    if not any(key.status == AgentKey.Status.ACTIVE for key in keys):
+        invited = token and token.used_at is None and token.expires_at > datetime.now(UTC)
+        return "wait" if invited else "invite"
+    return "" if any(state.name == "valid" for state in worth.values()) else "attest"
+
+
+def _entries_of(**which: str) -> Any:
+    return Entry.objects.filter(**which).order_by("-index")
+
+
+def _exchanges(agent_id: str) -> list[Exchange]:
+    """The newest envelopes that it sent or was sent; two queries, each along an index."""
+    kinds = ("envelope.accepted", "envelope.denied")
+    found: dict[int, Entry] = {}
+    for side in ("sender", "recipient"):
+        rows = Entry.objects.filter(**{side: agent_id}, kind__in=kinds).select_related("body")
+        found |= {row.index: row for row in rows.order_by("-index")[:SHOWN]}
+    newest = sorted(found.values(), key=lambda row: row.index, reverse=True)[:SHOWN]
+    return [_exchange(row) for row in newest]
+
+
+def _exchange(row: Entry) -> Exchange:
+    body = _body(row)
+    return Exchange(row, body.get("code", ""), body.get("detail", ""))
+
+
+def _body(entry: Entry) -> dict[str, Any]:
+    body = body_of(entry)
+    content: dict[str, Any] = {} if body is None else json.loads(bytes(body.content))
+    return content
+
+
+def _refusals(agent_id: str) -> list[Refusal]:
+    """What was refused of it lately: this minute's counts, then those in the trail."""
+    counting = RefusalCount.objects.filter(agent=agent_id).order_by("-minute", "code")[:SHOWN]
+    found = [_refusal(row.code, row.count, row.minute) for row in counting]
+    entered = _entries_of(sender=agent_id, kind=Kind.REFUSALS_COUNTED).select_related("body")
+    for entry in entered[:SHOWN]:
+        body = _body(entry)
+        at = max(
+            (datetime.fromisoformat(m) for m, _ in body.get("minutes", ())), default=entry.time
+        )
+        found.append(_refusal(entry.subject, body.get("count", 1), at, entry))
+    # A person whose name is that of an agent has refused logins of another kind.
+    return [one for one in found if one.meaning][:SHOWN]
+
+
+def _refusal(code: str, count: int, at: datetime, entry: Entry | None = None) -> Refusal:
+    meaning = (BY_CODE[code].__doc__ or code) if code in BY_CODE else ""
+    return Refusal(code, meaning, count, at, entry)

@@ -1,0 +1,1 @@
+"""Attestations in the admin."""

@@ -1,0 +1,60 @@
+"""The forms by which officers vouch for agents."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from django import forms
+
+from registry.admin.fields import LinesField, reason_field
+from registry.agents.models import LEVELS
+from registry.issuers.models import Issuer, IssuerKey
+from registry.issuers.standing import issuer_standings
+
+TOKEN_MAX_CHARS = 65_536
+DEFAULT_DAYS = 90
+
+
+class AttestForm(forms.Form):
+    """What an issuer whose key this hub holds vouches for."""
+
+    issuer = forms.ModelChoiceField(
+        queryset=Issuer.objects.none(),
+        empty_label=None,
+        help_text="Issuers whose key this hub holds and whose chain holds now.",
+    )
+    level = forms.ChoiceField(choices=LEVELS, initial="verified")
+    capabilities = LinesField(
+        required=False,
+        help_text="What it vouches for, as exact names, one a line. A request is covered only by"
+        " an attestation that has all the capabilities that it requires.",
+    )
+    days = forms.IntegerField(
+        min_value=1, max_value=3660, initial=DEFAULT_DAYS, label="Good for how many days"
+    )
+    reason = reason_field(required=False, help_text="Kept in the trail, if you give one.")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["issuer"].queryset = attesting_issuers()  # type: ignore[attr-defined]  # a choice field
+
+
+class UploadForm(forms.Form):
+    token = forms.CharField(
+        label="Signed trust mark",
+        max_length=TOKEN_MAX_CHARS,
+        widget=forms.Textarea(attrs={"rows": 8, "spellcheck": "false", "class": "token"}),
+        help_text="As the issuer signed it: three parts joined by dots.",
+    )
+
+
+def attesting_issuers() -> Any:
+    """Issuers that can sign here and whose chain holds now."""
+    standings = issuer_standings(time.time())
+    good = [pk for pk, standing in standings.items() if not standing.code]
+    return Issuer.objects.filter(
+        pk__in=good,
+        keys__status=IssuerKey.Status.ACTIVE,
+        keys__private_sealed__isnull=False,
+    ).distinct()

@@ -1,0 +1,1 @@
+"""Issuers and their keys in the admin."""

@@ -1,0 +1,265 @@
+"""Issuers in the admin: the hierarchy, what each may attest, and how its chain stands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.utils import quote
+from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from registry.admin.fields import ReasonForm
+from registry.admin.issuers.forms import ChangeIssuerForm, IssuerKeyForm, NewIssuerForm
+from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, posted
+from registry.issuers.actions import (
+    add_issuer_key,
+    change_issuer,
+    create_issuer,
+    resume_issuer,
+    revoke_issuer,
+    revoke_issuer_key,
+    suspend_issuer,
+)
+from registry.issuers.models import Issuer, IssuerKey
+from registry.issuers.querysets import issuer_url
+from registry.issuers.standing import Standing, issuer_standings
+from registry.officers.actor import Actor
+
+SHOWN = 20  # attestations on the page; their list has the rest
+
+
+@admin.register(Issuer)
+class IssuerAdmin(OfficerAdmin[Issuer]):
+    list_display = (
+        "name", "standing_badge", "parent", "highest_level", "patterns", "longest_validity_days",
+    )  # fmt: skip
+    list_filter = ("status", "highest_level", ("parent", admin.EmptyFieldListFilter))
+    list_select_related = ("parent",)
+    search_fields = ("name", "slug")
+    search_help_text = "Part of a name."
+
+    def get_urls(self) -> list[URLPattern]:
+        one = "<str:object_id>"
+        return [
+            self.decision_url(f"{one}/edit/", self.edit_view),
+            self.decision_url(f"{one}/add-key/", self.add_key_view),
+            self.decision_url(f"{one}/suspend/", self.suspend_view),
+            self.decision_url(f"{one}/resume/", self.resume_view),
+            self.decision_url(f"{one}/revoke/", self.revoke_view),
+            self.decision_url(f"{one}/keys/<str:kid>/revoke-key/", self.revoke_key_view),
+            *super().get_urls(),
+        ]
+
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        changelist = super().get_changelist_instance(request)
+        standings = issuer_standings(time.time())
+        rows: list[Any] = list(changelist.result_list)
+        for row in rows:
+            row.standing = standings.get(row.pk)
+        changelist.result_list = rows
+        return changelist
+
+    @admin.display(description="may attest now")
+    def standing_badge(self, row: Issuer) -> SafeString:
+        return standing_badge(row, getattr(row, "standing", None))
+
+    @admin.display(description="may vouch for")
+    def patterns(self, row: Issuer) -> str:
+        return ", ".join(row.capability_patterns) or "no capability"
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        form = NewIssuerForm(posted(request), initial={"parent": request.GET.get("parent")})
+        question = Question(
+            title="Add an issuer",
+            text="It vouches for agents within the limits below, which only narrow what its parent"
+            " may do.",
+            button="Add",
+            back=self.url("changelist"),
+        )
+
+        def run(values: Mapping[str, Any], actor: Actor) -> HttpResponse:
+            row = create_issuer(
+                values["slug"],
+                values["name"],
+                form.limits(),
+                parent=values["parent"],
+                public_jwk=values["public_jwk"],
+                actor=actor,
+            )
+            return HttpResponseRedirect(self.url("change", row.pk))
+
+        return self.decide(request, form, question, run)
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> HttpResponse:
+        issuer = self.get_row(request, object_id)
+        standings = issuer_standings(time.time())
+        children = list(issuer.children.all())
+        return self.render(
+            request,
+            "issuer/page.html",
+            title=issuer.name,
+            issuer=issuer,
+            badge=standing_badge(issuer, standings.get(issuer.pk)),
+            chain=_chain(issuer),
+            children=[(c, standing_badge(c, standings.get(c.pk))) for c in children],
+            keys=list(issuer.keys.all()),
+            attestations=list(issuer.attestations.select_related("agent")[:SHOWN]),
+            attestation_total=issuer.attestations.count(),
+            names_itself=issuer_url(issuer.slug),
+            may_change=self.has_change_permission(request, issuer),
+        )
+
+    def edit_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        issuer = self.get_row(request, object_id, to_change=True)
+        form = ChangeIssuerForm(posted(request), initial=ChangeIssuerForm.initial_of(issuer))
+        question = Question(
+            title=f"Change what {issuer} may attest",
+            text="Issuers below it that may then do more than it, and attestations beyond the new"
+            " limits, stop counting.",
+            button="Save",
+            back=self.url("change", issuer.pk),
+            done="The limits are changed.",
+        )
+
+        def run(values: Mapping[str, Any], actor: Actor) -> None:
+            change_issuer(issuer.pk, form.limits(), actor=actor, reason=values["reason"])
+
+        return self.decide(request, form, question, run)
+
+    def add_key_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        issuer = self.get_row(request, object_id, to_change=True)
+        question = Question(
+            title=f"Give {issuer} another key",
+            text="The key that it uses now retires; what that one has signed stays good.",
+            button="Add the key",
+            back=self.url("change", issuer.pk),
+            done="The key is added.",
+        )
+
+        def run(values: Mapping[str, Any], actor: Actor) -> None:
+            add_issuer_key(issuer.pk, **values, actor=actor)
+
+        return self.decide(request, IssuerKeyForm(posted(request)), question, run)
+
+    def suspend_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        text = (
+            "What it and all issuers below it have attested stops counting at once. Agents for whom"
+            " nobody else vouches are disconnected, and stay out until this issuer is resumed."
+        )
+        return self._decide_by_reason(request, object_id, "Suspend", text, suspend_issuer)
+
+    def resume_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        text = "What it and all issuers below it have attested counts again."
+        return self._decide_by_reason(request, object_id, "Resume", text, resume_issuer)
+
+    def revoke_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        text = (
+            "This is final: what it and all issuers below it have attested counts no more, and"
+            " agents for whom nobody else vouches are disconnected. To stop it for a while only,"
+            " suspend it."
+        )
+        return self._decide_by_reason(request, object_id, "Revoke", text, revoke_issuer)
+
+    def revoke_key_view(self, request: HttpRequest, object_id: str, kid: str) -> HttpResponse:
+        issuer = self.get_row(request, object_id, to_change=True)
+        key = issuer.keys.filter(pk=kid).first()
+        if key is None:
+            raise Http404
+        question = Question(
+            title=f"Revoke a key of {issuer}",
+            text="No attestation that it has signed holds any longer. This is final.",
+            button="Revoke this key",
+            back=self.url("change", issuer.pk),
+            facts=(("Thumbprint", key.kid), ("Attestations", _signed_by(issuer, key))),
+            danger=True,
+            done="The key is revoked.",
+        )
+
+        def run(values: Mapping[str, Any], actor: Actor) -> None:
+            revoke_issuer_key(key.kid, **values, actor=actor)
+
+        return self.decide(request, ReasonForm(posted(request)), question, run)
+
+    def _decide_by_reason(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        verb: str,
+        text: str,
+        action: Callable[..., Any],
+    ) -> HttpResponse:
+        issuer = self.get_row(request, object_id, to_change=True)
+        question = Question(
+            title=f"{verb} {issuer}",
+            text=text,
+            button=verb,
+            back=self.url("change", issuer.pk),
+            facts=(("Attestations of its own", issuer.attestations.count()),),
+            danger=verb != "Resume",
+            done=f"{verb} {issuer}: done.",
+        )
+
+        def run(values: Mapping[str, Any], actor: Actor) -> None:
+            action(issuer.pk, **values, actor=actor)
+
+        return self.decide(request, ReasonForm(posted(request)), question, run)
+
+
+@admin.register(IssuerKey)
+class IssuerKeyAdmin(ReadOnlyAdmin[IssuerKey]):
+    """To look a thumbprint up; the issuer's page has the rest."""
+
+    list_display = ("kid", "issuer", "status", "algorithm", "created_at", "ended_at")
+    list_filter = ("status", "issuer")
+    search_fields = ("=kid",)
+    search_help_text = "A thumbprint, in full."
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> HttpResponse:
+        row = self.get_row(request, object_id)
+        page = reverse("admin:registry_issuer_change", args=[quote(row.issuer_id)])
+        return HttpResponseRedirect(page)
+
+
+def standing_badge(issuer: Issuer, standing: Standing | None) -> SafeString:
+    """Whether an issuer may vouch now, with the link of its chain that stands in the way."""
+    if standing is not None and not standing.code:
+        return format_html('<span class="badge badge-active">{}</span>', "yes")
+    kind = issuer.status if issuer.status != Issuer.Status.ACTIVE else "blocked"
+    detail = standing.detail if standing else "unknown"
+    return format_html('<span class="badge badge-{}">no</span> {}', kind, detail)
+
+
+def _chain(issuer: Issuer) -> list[Issuer]:
+    """The issuers from the anchor down to this one; a cycle ends where it closes."""
+    chain, link = [issuer], issuer.parent
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.parent
+    return chain[::-1]
+
+
+def _signed_by(issuer: Issuer, key: IssuerKey) -> int:
+    return issuer.attestations.filter(kid=key.kid, revoked_at=None).count()

@@ -1,0 +1,1 @@
+"""Officers' accounts, log-in and API tokens in the admin."""

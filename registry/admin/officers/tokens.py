@@ -1,0 +1,106 @@
+"""API tokens in the admin: issued once, shown once, revoked at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import URLPattern
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from registry.admin.pages import OfficerAdmin, Question, posted
+from registry.officers.actions import LONGEST_DAYS, issue_api_token, revoke_api_token
+from registry.officers.actor import Actor
+from registry.officers.models import ApiToken
+
+
+class ApiTokenForm(forms.Form):
+    user = forms.ModelChoiceField(
+        queryset=get_user_model()._default_manager.filter(is_active=True),
+        empty_label=None,
+        help_text="The token may what this person may, and acts in this person's name.",
+    )
+    name = forms.CharField(max_length=80, help_text="What it is for, such as the SIEM feed.")
+    days = forms.IntegerField(
+        min_value=1, max_value=LONGEST_DAYS, initial=90, label="Good for how many days"
+    )
+
+
+@admin.register(ApiToken)
+class ApiTokenAdmin(OfficerAdmin[ApiToken]):
+    """One's own tokens; superusers see and make everybody's."""
+
+    list_display = ("name", "user", "state", "created_at", "expires_at")
+    list_display_links = None
+    list_select_related = ("user",)
+
+    def get_urls(self) -> list[URLPattern]:
+        return [self.decision_url("<str:object_id>/revoke/", self.revoke_view), *super().get_urls()]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ApiToken]:
+        rows: QuerySet[ApiToken] = super().get_queryset(request)
+        return rows if request.user.is_superuser else rows.filter(user=request.user.pk)
+
+    @admin.display(description="state")
+    def state(self, row: ApiToken) -> SafeString:
+        if row.revoked_at:
+            return format_html('<span class="badge badge-revoked">{}</span>', "revoked")
+        if row.expires_at <= datetime.now(UTC):
+            return format_html('<span class="badge badge-expired">{}</span>', "expired")
+        return format_html(
+            '<span class="badge badge-valid">good</span> <a href="{}">revoke</a>',
+            self.url("revoke", row.pk),
+        )
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        form = ApiTokenForm(posted(request), initial={"user": request.user.pk})
+        if not request.user.is_superuser:
+            users = get_user_model()._default_manager.filter(pk=request.user.pk or 0)
+            form.fields["user"].queryset = users  # type: ignore[attr-defined]  # a choice field
+        question = Question(
+            title="Issue an API token",
+            text="It is shown once. A program sends it as: Authorization: Token ...",
+            button="Issue",
+            back=self.url("changelist"),
+        )
+
+        def run(values: Mapping[str, Any], actor: Actor) -> HttpResponse:
+            issued = issue_api_token(
+                values["user"], values["name"], days=values["days"], actor=actor
+            )
+            return self.render(
+                request, "apitoken/shown.html", title="The new API token", issued=issued
+            )
+
+        return self.decide(request, form, question, run)
+
+    def change_view(self, request: HttpRequest, *_: Any, **__: Any) -> HttpResponse:
+        raise Http404  # nothing of a token can be changed, whose it is least of all
+
+    def revoke_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        row = self.get_row(request, object_id, to_change=True)
+        question = Question(
+            title=f"Revoke the token “{row}”",
+            text="Programs that use it are refused from now on.",
+            button="Revoke",
+            back=self.url("changelist"),
+            danger=True,
+            done="The token is revoked.",
+        )
+
+        def run(values: Mapping[str, Any], actor: Actor) -> None:
+            revoke_api_token(row.pk, actor=actor)
+
+        return self.decide(request, forms.Form(posted(request)), question, run)

@@ -1,0 +1,268 @@
+"""The forms that policies are made of; `registry.policies.page` puts them together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any
+
+from django import forms
+
+from atp.errors import ATPError, MalformedDocument
+from atp.judging.policy import (
+    ACTIONS,
+    FIELDS,
+    OPERATORS,
+    SEVERITIES,
+    Argument,
+    compile_policies,
+    operators_for,
+    parse_field,
+)
+from atp.wire.canonical import parse
+from registry.admin.policies.values import hint_for, parse_value
+from registry.officers.reason import REASON_MAX_CHARS
+from registry.policies.actions import (
+    HELD_ACTIONS,
+    NAME_MAX_CHARS,
+    check_supported,
+    is_name_taken,
+)
+from registry.policies.models import Policy
+
+RULES_MAX = 200  # on one page; split the policy beyond that
+CONDITIONS_MAX = 20
+BLANK_CHOICE = ("", "—")
+_ZONE_HINT = "a time zone such as Europe/Berlin; empty means UTC"
+_POINTER_HINT = "where in the payload, such as /data/amount"
+
+
+def _field_choices() -> list[Any]:
+    groups = groupby(FIELDS.values(), key=lambda field: field.group)
+    return [
+        BLANK_CHOICE,
+        *((name.capitalize(), [(f.name, f.label) for f in group]) for name, group in groups),
+    ]
+
+
+def field_table() -> dict[str, Any]:
+    """What the page's script needs to offer only what fits a field."""
+    return {
+        field.name: {
+            "help": field.help_text,
+            "argument": {Argument.ZONE: _ZONE_HINT, Argument.POINTER: _POINTER_HINT}.get(
+                field.argument, ""
+            ),
+            "choices": field.choices,
+            "operators": {
+                operator.name: hint_for(field, operator) for operator in operators_for(field)
+            },
+        }
+        for field in FIELDS.values()
+    }
+
+
+class PolicyForm(forms.Form):
+    name = forms.CharField(max_length=NAME_MAX_CHARS, widget=forms.TextInput(attrs={"size": 60}))
+    description = forms.CharField(
+        required=False, max_length=2000, widget=forms.Textarea(attrs={"rows": 2})
+    )
+    mode = forms.ChoiceField(
+        choices=Policy.Mode.choices,
+        initial=Policy.Mode.MONITOR,
+        help_text="Watch a new policy first: what it would have decided is recorded.",
+    )
+    mandatory = forms.BooleanField(
+        required=False,
+        help_text="Reported before all others. Only superusers may set or change it.",
+    )
+    priority = forms.IntegerField(
+        min_value=0,
+        max_value=32_767,
+        initial=100,
+        help_text="Lower numbers are reported first; they do not decide.",
+    )
+    version = forms.IntegerField(required=False, widget=forms.HiddenInput)
+    reason = forms.CharField(
+        label="Why",
+        max_length=REASON_MAX_CHARS,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="Kept with this version and in the trail.",
+        error_messages={"required": "Say why: it is kept with this version and in the trail."},
+    )
+
+    def __init__(self, *args: Any, policy: Policy | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.policy = policy
+
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"]
+        if is_name_taken(name, self.policy):
+            raise forms.ValidationError("There is a policy of this name; choose another one.")
+        return name
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = self.cleaned_data
+        if cleaned.get("mandatory") and cleaned.get("mode") == Policy.Mode.MONITOR:
+            self.add_error("mandatory", "What is mandatory is enforced; change the mode as well.")
+        return cleaned
+
+
+class RuleForm(forms.Form):
+    name = forms.CharField(
+        max_length=160,
+        help_text="Senders read it when it decides.",
+        widget=forms.TextInput(attrs={"size": 60}),
+    )
+    action = forms.ChoiceField(
+        choices=[(a.name, a.label) for a in ACTIONS.values() if a.name not in HELD_ACTIONS],
+        initial="deny",
+    )
+    severity = forms.ChoiceField(
+        choices=[(name, name) for name in SEVERITIES],
+        initial="medium",
+        help_text="How much a violation weighs in the sender's score.",
+    )
+    priority = forms.IntegerField(min_value=0, max_value=32_767, initial=100)
+    always = forms.BooleanField(
+        required=False, label="for everything", help_text="Without any condition."
+    )
+    throttle_limit = forms.IntegerField(
+        required=False, min_value=1, max_value=1_000_000, label="envelopes of one sender"
+    )
+    throttle_seconds = forms.IntegerField(
+        required=False, min_value=1, max_value=86_400, label="in seconds"
+    )
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = self.cleaned_data
+        throttles = cleaned.get("action") == "throttle"
+        for name in ("throttle_limit", "throttle_seconds"):
+            if throttles and name not in self.errors and cleaned.get(name) is None:
+                self.add_error(name, "A rule that throttles needs a limit and a time.")
+            if not throttles and cleaned.get(name) is not None:
+                self.add_error(name, "Only a rule that throttles has a limit; empty this field.")
+        return cleaned
+
+    def to_document(self, conditions: list[dict[str, Any]]) -> dict[str, Any]:
+        """The rule as it stands in a policy document."""
+        cleaned = self.cleaned_data
+        document = {
+            name: cleaned[name] for name in ("name", "action", "severity", "priority", "always")
+        }
+        if cleaned["action"] == "throttle":
+            limits = (cleaned["throttle_limit"], cleaned["throttle_seconds"])
+            document["throttle"] = dict(zip(("limit", "per_seconds"), limits, strict=True))
+        return {**document, "conditions": conditions}
+
+
+class ConditionForm(forms.Form):
+    field = forms.ChoiceField(
+        choices=_field_choices, widget=forms.Select(attrs={"aria-label": "Field"})
+    )
+    argument = forms.CharField(
+        required=False,
+        max_length=150,
+        label="of",
+        widget=forms.TextInput(
+            attrs={
+                "size": 18,
+                "placeholder": "zone or payload pointer",
+                "aria-label": "Time zone or payload pointer",
+            }
+        ),
+    )
+    operator = forms.ChoiceField(
+        choices=[BLANK_CHOICE, *((o.name, o.label) for o in OPERATORS.values())],
+        widget=forms.Select(attrs={"aria-label": "Operator"}),
+    )
+    value = forms.CharField(
+        required=False,
+        max_length=4000,
+        strip=False,
+        widget=forms.TextInput(attrs={"size": 34, "aria-label": "Value"}),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = self.cleaned_data
+        name, operator = cleaned.get("field"), cleaned.get("operator")
+        if not name or not operator:
+            return cleaned
+        field = FIELDS[name]
+        text = self._field_text(name, cleaned.get("argument", "").strip())
+        if OPERATORS[operator] not in operators_for(field):
+            offered = ", ".join(offer.label for offer in operators_for(field))
+            self.add_error("operator", f"Does not apply to {field.label}; use: {offered}.")
+        if not self.errors:
+            self._check_value(text, operator)
+        return cleaned
+
+    def to_document(self) -> dict[str, Any]:
+        """The condition as it stands in a policy document."""
+        document: dict[str, Any] = self.cleaned_data["document"]
+        return document
+
+    def _field_text(self, name: str, argument: str) -> str:
+        text = f"{name}:{argument}" if argument else name
+        try:
+            parse_field(text)
+        except MalformedDocument as problem:
+            self.add_error("argument", problem.detail)
+        return text
+
+    def _check_value(self, text: str, operator: str) -> None:
+        field = FIELDS[text.partition(":")[0]]
+        try:
+            value = parse_value(field, OPERATORS[operator], self.cleaned_data.get("value", ""))
+            document = {"field": text, "operator": operator, "value": value}
+            compile_policies([_probe(document)])
+        except ValueError as problem:
+            self.add_error("value", str(problem))
+        except MalformedDocument as problem:
+            self.add_error("value", problem.detail.partition("condition 1: ")[2])
+        else:
+            self.cleaned_data["document"] = document
+
+
+class DocumentForm(forms.Form):
+    """A policy document pasted as JSON; it is shown in the policy page before it is saved."""
+
+    document = forms.CharField(
+        label="JSON",
+        widget=forms.Textarea(attrs={"rows": 20, "cols": 90, "spellcheck": "false"}),
+        help_text="One policy document: name, mode, rules. Nothing is saved yet.",
+    )
+
+    def clean_document(self) -> dict[str, Any]:
+        try:
+            value = parse(self.cleaned_data["document"])
+            if isinstance(value, list) and len(value) == 1:
+                value = value[0]
+            if not isinstance(value, dict):
+                raise MalformedDocument("one policy is a JSON object")
+            compile_policies([value])
+            _check_fits_page(value)
+        except ATPError as problem:
+            raise forms.ValidationError(problem.detail) from problem
+        return value
+
+
+class ModeForm(forms.Form):
+    """Enforce, watch or turn off, with a reason."""
+
+    mode = forms.ChoiceField(choices=Policy.Mode.choices)
+    reason = forms.CharField(label="Why", max_length=REASON_MAX_CHARS)
+
+
+def _check_fits_page(document: Mapping[str, Any]) -> None:
+    check_supported(document)
+    rules = document["rules"]
+    if len(rules) > RULES_MAX:
+        raise MalformedDocument(f"{len(rules)} rules; split it into policies of {RULES_MAX}")
+    if any(len(rule.get("conditions", ())) > CONDITIONS_MAX for rule in rules):
+        raise MalformedDocument(f"a rule has more than {CONDITIONS_MAX} conditions; split it")
+
+
+def _probe(condition: Mapping[str, Any]) -> dict[str, Any]:
+    rule = {"name": "r", "action": "deny", "conditions": [condition]}
+    return {"name": "p", "rules": [rule]}

@@ -1,0 +1,213 @@
+"""The policy page: a policy, its rules, and each rule's conditions as rows.
+
+Django's formsets nest by prefix: `rules-0-name`, `rules-0-conditions-1-field`. What the page says
+is a policy document like any other; `PolicyPage.to_document` is what `save_policy` takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.forms.formsets import formset_factory
+
+from atp.judging.policy import FIELDS, OPERATORS
+from registry.admin.policies.forms import (
+    CONDITIONS_MAX,
+    RULES_MAX,
+    ConditionForm,
+    PolicyForm,
+    RuleForm,
+)
+from registry.admin.policies.values import format_value
+from registry.admin.policies.wording import rule_in_words
+from registry.policies.models import Policy
+
+BLANK_CONDITIONS = 2  # of a new rule; enough for most, more come by a button
+
+_RuleFormSet = formset_factory(
+    RuleForm, extra=0, can_delete=True, max_num=RULES_MAX, validate_max=True
+)
+_ConditionFormSet = formset_factory(
+    ConditionForm, extra=0, can_delete=True, max_num=CONDITIONS_MAX, validate_max=True
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSection:
+    """One rule on the page: its fields, conditions and words, and whether it shows them."""
+
+    form: Any
+    conditions: Any
+    words: str
+    is_open: bool
+
+
+class PolicyPage:
+    """A policy with its rules and conditions, from a document or from what was sent."""
+
+    def __init__(
+        self,
+        document: Mapping[str, Any],
+        *,
+        data: Any = None,
+        policy: Policy | None = None,
+        version: int = 0,
+        may_mandate: bool = False,
+    ) -> None:
+        self.checked = False
+        self._grown = "" if data is None else data.get("_add", "")
+        initial = {name: document[name] for name in PolicyForm.base_fields if name in document}
+        self.form = PolicyForm(data, initial={**initial, "version": version}, policy=policy)
+        self.form.fields["mandatory"].disabled = not may_mandate
+        given = document.get("rules", ()) if data is None else ()
+        self.rules: Any = _RuleFormSet(
+            data, prefix="rules", initial=[_rule_initial(rule) for rule in given]
+        )
+        self.rules.extra = 0 if given else 1
+        self._conditions = [
+            _conditions_of(form, data, given[index] if index < len(given) else {})
+            for index, form in enumerate(self.rules.forms)
+        ]
+
+    def is_valid(self) -> bool:
+        """Check everything, so that every error shows at once, at the field it belongs to."""
+        self.checked = True
+        for form, conditions in self._pairs():
+            # A rule in which nothing was filled in is no rule; one with conditions only is.
+            if any(condition.has_changed() for condition in conditions.forms):
+                form.empty_permitted = False
+        sound = [self.form.is_valid(), self.rules.is_valid()]
+        sound += [conditions.is_valid() for _, conditions in self._kept()]
+        if all(sound):
+            sound += [_check_scope(form, conditions) for form, conditions in self._kept()]
+            sound.append(self._check_names())
+        return all(sound)
+
+    def to_document(self) -> dict[str, Any]:
+        """The policy as a document; only after `is_valid`."""
+        names = ("name", "description", "mode", "mandatory", "priority")
+        return {
+            **{name: self.form.cleaned_data[name] for name in names},
+            "rules": [form.to_document(_documents(rows)) for form, rows in self._kept()],
+        }
+
+    def sections(self) -> Iterator[RuleSection]:
+        """The rules for the template, in order."""
+        for index, (form, conditions) in enumerate(self._pairs()):
+            wrong = self.checked and bool(form.errors or any(conditions.errors))
+            is_new = index >= self.rules.initial_form_count()
+            grew = self._grown.startswith(f"{form.prefix}-")
+            words = self._words(form, conditions)
+            yield RuleSection(form, conditions, words, wrong or is_new or grew)
+
+    def blank_section(self) -> RuleSection:
+        """A rule that the page's script copies when one is added."""
+        form = self.rules.empty_form
+        return RuleSection(form, _conditions_of(form, None, {}), "", True)
+
+    def _pairs(self) -> Iterator[tuple[Any, Any]]:
+        return zip(self.rules.forms, self._conditions, strict=True)
+
+    def _kept(self) -> list[tuple[Any, Any]]:
+        """The rules that are neither blank nor to be removed."""
+        return [
+            (form, conditions)
+            for form, conditions in self._pairs()
+            if (form.errors or form.cleaned_data) and not form.cleaned_data.get("DELETE")
+        ]
+
+    def _check_names(self) -> bool:
+        seen: set[str] = set()
+        for form, _ in self._kept():
+            name = form.cleaned_data["name"]
+            if name in seen:
+                form.add_error("name", "Another rule of this policy has this name.")
+                return False
+            seen.add(name)
+        return True
+
+    def _words(self, form: Any, conditions: Any) -> str:
+        if not form.is_bound:
+            document = form.initial.get("document") if form.initial else None
+            return rule_in_words(document) if document else ""
+        sound = self.checked and form.is_valid() and conditions.is_valid()
+        if not sound or not form.cleaned_data:
+            return ""
+        return rule_in_words(form.to_document(_documents(conditions)))
+
+
+def with_blank(data: Any, what: str) -> Any:
+    """What was sent, with one more blank rule (`rules`) or condition (`rules-0-conditions`)."""
+    data = data.copy()
+    counter = f"{what}-TOTAL_FORMS"
+    if not str(data.get(counter, "")).isdigit():
+        return data
+    number = int(data[counter])
+    data[counter] = str(number + 1)
+    if what == "rules":
+        inner = f"rules-{number}-conditions"
+        for name, field in RuleForm.base_fields.items():
+            if field.initial is not None:
+                data[f"rules-{number}-{name}"] = str(field.initial)
+        data[f"{inner}-TOTAL_FORMS"], data[f"{inner}-INITIAL_FORMS"] = str(BLANK_CONDITIONS), "0"
+    return data
+
+
+def _conditions_of(form: Any, data: Any, rule: Mapping[str, Any]) -> Any:
+    """The condition rows of one rule; rows left or made blank are no conditions."""
+    given = rule.get("conditions", ())
+    conditions: Any = _ConditionFormSet(
+        data,
+        prefix=f"{form.prefix}-conditions",
+        initial=[_condition_initial(condition) for condition in given],
+    )
+    conditions.extra = 1 if given else BLANK_CONDITIONS
+    for row in conditions.forms:
+        row.empty_permitted = True
+    return conditions
+
+
+def _check_scope(form: Any, conditions: Any) -> bool:
+    always, documents = form.cleaned_data["always"], _documents(conditions)
+    if always and documents:
+        form.add_error("always", "It has conditions; remove them, or untick this.")
+    elif not always and not documents:
+        form.add_error("always", "Add a condition, or tick this if it is meant for everything.")
+    else:
+        return True
+    return False
+
+
+def _documents(conditions: Any) -> list[dict[str, Any]]:
+    return [
+        form.to_document()
+        for form in conditions.forms
+        if form.cleaned_data.get("field") and not form.cleaned_data.get("DELETE")
+    ]
+
+
+def _rule_initial(rule: Mapping[str, Any]) -> dict[str, Any]:
+    throttle = rule.get("throttle") or {}
+    return {
+        "name": rule.get("name", ""),
+        "action": rule.get("action", ""),
+        "severity": rule.get("severity", "low"),
+        "priority": rule.get("priority", 100),
+        "always": rule.get("always", False),
+        "throttle_limit": throttle.get("limit"),
+        "throttle_seconds": throttle.get("per_seconds"),
+        "document": rule,
+    }
+
+
+def _condition_initial(condition: Mapping[str, Any]) -> dict[str, Any]:
+    name, _, argument = condition["field"].partition(":")
+    operator = OPERATORS[condition["operator"]]
+    return {
+        "field": name,
+        "argument": argument,
+        "operator": operator.name,
+        "value": format_value(FIELDS[name], operator, condition.get("value")),
+    }

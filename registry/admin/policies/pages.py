@@ -1,0 +1,279 @@
+"""Policies for officers: rules as rows and in words, versions with who and why, never raw JSON.
+
+The pages are views of our own: Django's change view runs in a transaction, which would hold the
+log's lock for the whole request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, Prefetch, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from atp.errors import MalformedDocument
+from registry.admin.pages import OfficerAdmin, ReadOnlyAdmin
+from registry.admin.policies.forms import DocumentForm, ModeForm, field_table
+from registry.admin.policies.page import PolicyPage, with_blank
+from registry.admin.policies.starters import STARTERS
+from registry.admin.policies.wording import differences_in_words, rule_in_words
+from registry.officers.actor import Actor
+from registry.policies.actions import PolicyChangedMeanwhile, save_policy, set_mode
+from registry.policies.models import Policy, PolicyVersion, RuleNotice
+from registry.policies.notices import mark_seen
+
+TEMPLATES = "admin/registry/policy"
+CHANGED_MEANWHILE = (
+    "Somebody saved this policy after you had opened it. Look at its history, open it again and"
+    " repeat your change."
+)
+
+
+@admin.register(Policy)
+class PolicyAdmin(OfficerAdmin[Policy]):
+    change_list_template = f"{TEMPLATES}/change_list.html"
+    list_display = ("name", "mode_badge", "rule_count", "mandatory", "priority", "last_change")
+    list_filter = ("mode", "mandatory")
+    search_fields = ("name", "description", "rules__name")
+    search_help_text = "A word of a policy's or a rule's name."
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Policy]:
+        rows = super().get_queryset(request).annotate(rule_total=Count("rules", distinct=True))
+        versions = PolicyVersion.objects.defer("document").select_related("created_by")
+        return rows.prefetch_related(Prefetch("versions", versions))
+
+    def get_urls(self) -> list[URLPattern]:
+        return [
+            self.decision_url("import/", self.import_view),
+            self.decision_url("<path:object_id>/mode/", self.mode_view),
+            *super().get_urls(),
+        ]
+
+    def has_change_permission(self, request: HttpRequest, obj: Policy | None = None) -> bool:
+        allowed = super().has_change_permission(request, obj)
+        return allowed and (obj is None or not obj.mandatory or _may_mandate(request))
+
+    @admin.display(description="mode", ordering="mode")
+    def mode_badge(self, row: Policy) -> SafeString:
+        return format_html('<span class="badge badge-{}">{}</span>', row.mode, row.mode)
+
+    @admin.display(description="rules", ordering="rule_total")
+    def rule_count(self, row: Policy) -> int:
+        count: int = getattr(row, "rule_total", 0)
+        return count
+
+    @admin.display(description="last change")
+    def last_change(self, row: Policy) -> str:
+        version = next(iter(row.versions.all()), None)
+        if version is None:
+            return "-"
+        return f"v{version.number}, {version.created_at:%Y-%m-%d %H:%M}, {_who(version)}"
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        starter = STARTERS.get(request.GET.get("start", ""))
+        document = starter.document if starter else {}
+        return self._page(request, None, document, show_starters=starter is None)
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> HttpResponse:
+        policy = self.get_row(request, object_id)
+        versions = list(PolicyVersion.objects.filter(policy=policy))
+        shown = _chosen(versions, request.GET.get("version", ""))
+        if not self.has_change_permission(request, policy):
+            return self._render(request, "read.html", policy, _reading(shown))
+        return self._page(request, policy, shown.document, version=versions[0].number)
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: Any = None
+    ) -> HttpResponse:
+        policy = self.get_row(request, object_id)
+        versions = list(PolicyVersion.objects.filter(policy=policy).select_related("created_by"))
+        earlier: list[Any] = [*(version.document for version in versions[1:]), None]
+        rows = [
+            {
+                "version": version,
+                "who": _who(version),
+                "changes": differences_in_words(before, version.document),
+            }
+            for version, before in zip(versions, earlier, strict=True)
+        ]
+        return self._render(request, "history.html", policy, {"rows": rows})
+
+    def mode_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Enforce, watch or turn off a policy as it is."""
+        policy = self.get_row(request, object_id, to_change=True)
+        form = ModeForm(request.POST or None, initial={"mode": policy.mode})
+        if form.is_valid():
+            try:
+                set_mode(policy, form.cleaned_data["mode"], **_signed(request, form))
+            except MalformedDocument as problem:
+                form.add_error("mode", problem.detail)
+            except PolicyChangedMeanwhile:
+                form.add_error(None, CHANGED_MEANWHILE)
+            else:
+                return self._done(request, policy, "is set to", form.cleaned_data["mode"])
+        return self._render(request, "mode.html", policy, {"form": form})
+
+    def import_view(self, request: HttpRequest) -> HttpResponse:
+        """Read a pasted document and show it in the form; nothing is saved by this."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        form = DocumentForm(request.POST or None)
+        if form.is_valid():
+            page = PolicyPage(form.cleaned_data["document"], may_mandate=_may_mandate(request))
+            messages.info(request, "Nothing is saved yet: look at it, say why, and save.")
+            return self._show(request, None, page)
+        return self._render(request, "import.html", None, {"form": form})
+
+    def _page(
+        self,
+        request: HttpRequest,
+        policy: Policy | None,
+        document: Mapping[str, Any],
+        *,
+        version: int = 0,
+        show_starters: bool = False,
+    ) -> HttpResponse:
+        data: Any = request.POST if request.method == "POST" else None
+        if data is not None and "_add" in data:
+            data = with_blank(data, data["_add"])
+        page = PolicyPage(
+            document,
+            data=data,
+            policy=policy,
+            version=version,
+            may_mandate=_may_mandate(request),
+        )
+        if data is not None and "_add" not in data and page.is_valid():
+            saved = self._save(request, policy, page)
+            if saved is not None:
+                return self._done(request, saved, "is saved in mode", saved.mode)
+        return self._show(request, policy, page, show_starters=show_starters)
+
+    def _save(self, request: HttpRequest, policy: Policy | None, page: PolicyPage) -> Policy | None:
+        try:
+            return save_policy(
+                page.to_document(),
+                policy=policy,
+                expected_version=page.form.cleaned_data["version"] if policy else None,
+                **_signed(request, page.form),
+            )
+        except MalformedDocument as problem:
+            page.form.add_error(None, problem.detail)
+        except PolicyChangedMeanwhile:
+            page.form.add_error(None, CHANGED_MEANWHILE)
+        return None
+
+    def _show(
+        self,
+        request: HttpRequest,
+        policy: Policy | None,
+        page: PolicyPage,
+        *,
+        show_starters: bool = False,
+    ) -> HttpResponse:
+        context = {
+            "page": page,
+            "sections": list(page.sections()),
+            "blank": page.blank_section(),
+            "fields": field_table(),
+            "starters": STARTERS if show_starters else {},
+            "form_url": "" if policy else self.url("add"),
+        }
+        return self._render(request, "change_form.html", policy, context)
+
+    def _render(
+        self,
+        request: HttpRequest,
+        template: str,
+        policy: Policy | None,
+        context: Mapping[str, Any],
+    ) -> HttpResponse:
+        title = str(policy) if policy else "Add policy"
+        return self.render(request, f"policy/{template}", title=title, policy=policy, **context)
+
+    def _done(
+        self, request: HttpRequest, policy: Policy, what: str, mode: str
+    ) -> HttpResponseRedirect:
+        messages.success(request, f"Policy “{policy}” {what} {mode}.")
+        return HttpResponseRedirect(self.url("change", policy.pk))
+
+
+def _may_mandate(request: HttpRequest) -> bool:
+    """Mandatory policies are the operator's (trust.md, "Policies", "Deciding")."""
+    return bool(request.user.is_active and request.user.is_superuser)
+
+
+def _signed(request: HttpRequest, form: Any) -> dict[str, Any]:
+    return {"actor": Actor.of_user(request.user), "reason": form.cleaned_data["reason"]}
+
+
+def _who(version: PolicyVersion) -> str:
+    return version.created_by.get_username() if version.created_by else "the hub"
+
+
+def _chosen(versions: list[PolicyVersion], number: str) -> PolicyVersion:
+    return next((v for v in versions if str(v.number) == number), versions[0])
+
+
+def _reading(version: PolicyVersion) -> dict[str, Any]:
+    rules = version.document["rules"]
+    words = [{"name": rule["name"], "words": rule_in_words(rule)} for rule in rules]
+    return {"version": version, "rules": words}
+
+
+class Unseen(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("unseen", "not seen yet"), ("seen", "seen")]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[RuleNotice]
+    ) -> QuerySet[RuleNotice]:
+        if self.value() is None:
+            return queryset
+        return queryset.filter(seen_at__isnull=self.value() == "unseen")
+
+
+@admin.register(RuleNotice)
+class RuleNoticeAdmin(ReadOnlyAdmin[RuleNotice]):
+    """What `notify` rules have matched."""
+
+    when_empty = "Nothing yet: a rule with the action Notify tells here of what it matches."
+    list_display = ("last_at", "rule", "sender", "recipient", "count", "first_at", "state")
+    list_filter = (Unseen, "policy")
+    search_fields = ("=sender", "rule")
+    search_help_text = "An agent id in full, or a word of the rule."
+    actions = ("mark_as_seen",)
+
+    def has_see_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("registry.change_rulenotice")
+
+    @admin.display(description="state", ordering="seen_at")
+    def state(self, row: RuleNotice) -> str:
+        if row.seen_at is None:
+            return "not seen yet"
+        return f"seen {row.seen_at:%Y-%m-%d %H:%M} by {row.seen_by or 'somebody'}"
+
+    @admin.action(description="Mark as seen", permissions=["see"])
+    def mark_as_seen(self, request: HttpRequest, queryset: QuerySet[RuleNotice]) -> None:
+        ids = list(queryset.values_list("pk", flat=True))
+        count = mark_seen(ids, actor=Actor.of_user(request.user))
+        messages.success(request, f"{count} notification{'s' * (count != 1)} marked as seen.")

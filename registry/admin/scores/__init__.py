@@ -1,0 +1,1 @@
+"""Scores, violations and the scoring profile in the admin."""

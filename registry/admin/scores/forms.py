@@ -1,0 +1,86 @@
+"""The forms by which officers close violations and change the scoring profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django import forms
+
+from atp.judging.scoring import Profile
+from registry.officers.reason import REASON_MAX_CHARS
+
+TABLES = {
+    "weights": "Points that a component can earn; together 100",
+    "level_points": "Points for identity, by level",
+    "level_ceilings": "The highest score, by level",
+    "violation_percent": "What a fresh violation costs of the points for compliance, in percent",
+    "key_percent": "What a key is worth of the points for cryptography, in percent",
+}
+NUMBERS = {
+    "critical_ceiling": "The highest score while a critical violation is open",
+    "high_ceiling": "The highest score after a high violation",
+    "high_ceiling_days": "... for so many days",
+    "demo_ceiling": "The highest score of a demo key",
+    "half_life_days": "Days in which a violation loses half its weight",
+    "validity_days": "Longest validity of an attestation that counts for freshness, in days",
+    "fresh_percent": "Freshness is full until so much of the validity is left, in percent",
+    "good_envelopes": "Good envelopes that earn all points for compliance",
+}
+
+
+class CloseForm(forms.Form):
+    """Why a violation needs no further attention."""
+
+    reason = forms.CharField(
+        label="Why",
+        max_length=REASON_MAX_CHARS,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="Kept with the violation and in the trail.",
+    )
+
+
+class ProfileForm(CloseForm):
+    """All numbers of a scoring profile, a field each: `weights-identity`, `half_life_days`."""
+
+    version = forms.IntegerField(widget=forms.HiddenInput)
+
+    field_order = ("version",)
+
+    def __init__(self, data: Any, *, profile: Profile) -> None:
+        super().__init__(data, initial={"version": profile.version})
+        document = profile.to_dict()
+        for table in TABLES:
+            for key, value in document[table].items():
+                self.fields[f"{table}-{key}"] = _number(key, value)
+        for name, label in NUMBERS.items():
+            self.fields[name] = _number(label, document[name])
+        self.fields["reason"].help_text = "Kept with this version and in the trail."
+
+    def to_values(self) -> dict[str, Any]:
+        """The members of a profile document; only after `is_valid`."""
+        values: dict[str, Any] = {name: self.cleaned_data[name] for name in NUMBERS}
+        for table in TABLES:
+            values[table] = {
+                name.partition("-")[2]: value
+                for name, value in self.cleaned_data.items()
+                if name.startswith(f"{table}-")
+            }
+        return values
+
+    def add_problem(self, detail: str) -> None:
+        """Show what is wrong with the profile at the field that it names, or at the top."""
+        name = detail.partition(" ")[0].replace(".", "-")
+        self.add_error(name if name in self.fields else None, detail)
+
+    def sections(self) -> Mapping[str, list[forms.BoundField]]:
+        """The fields of each table under its heading, for the template."""
+        tables = {
+            heading: [self[name] for name in self.fields if name.startswith(f"{table}-")]
+            for table, heading in TABLES.items()
+        }
+        return {**tables, "Ceilings and periods": [self[name] for name in NUMBERS]}
+
+
+def _number(label: str, initial: int) -> forms.IntegerField:
+    return forms.IntegerField(label=label, initial=initial, min_value=0)

@@ -1,0 +1,309 @@
+"""Scores for officers: what earned and what cost points, the profile, and violations to close."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from atp.errors import MalformedDocument
+from atp.judging.scoring import COMPONENTS, Profile, TrustScore, explain, score
+from registry.admin.pages import OfficerAdmin, ReadOnlyAdmin
+from registry.admin.scores.forms import NUMBERS, TABLES, CloseForm, ProfileForm
+from registry.officers.actor import Actor
+from registry.scores.actions import (
+    ProfileChangedMeanwhile,
+    ViolationClosed,
+    close_violation,
+    inputs_of,
+    save_profile,
+)
+from registry.scores.models import Score, ScoringProfile, Violation
+from registry.scores.querysets import current_profile, recompute_stored, scores
+
+COMPONENT_LABELS = {
+    "identity": "Identity verification",
+    "freshness": "Credential freshness",
+    "capability": "Capability alignment",
+    "compliance": "Policy compliance",
+    "crypto": "Cryptographic security",
+}
+
+
+class Newest(admin.SimpleListFilter):
+    """The current scores unless asked for the past."""
+
+    title = "which"
+    parameter_name = "which"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("all", "with earlier ones")]
+
+    def choices(self, changelist: Any) -> Any:
+        default, *others = super().choices(changelist)
+        return [{**default, "display": "current scores"}, *others]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Score]) -> QuerySet[Score]:
+        if self.value() == "all":
+            return queryset
+        return queryset.filter(id__in=scores().newest().values("id"))
+
+
+class Open(admin.SimpleListFilter):
+    """Violations that officers have or have not dealt with."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("open", "open"), ("closed", "closed")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Violation]) -> QuerySet[Violation]:
+        chosen = self.value()
+        return queryset if chosen is None else queryset.filter(closed_at__isnull=chosen == "open")
+
+
+@admin.register(Score)
+class ScoreAdmin(ReadOnlyAdmin[Score]):
+    list_display = ("agent", "total", "because", "computed_at", "now_link")
+    list_filter = (Newest, "because")
+    search_fields = ("=agent__id",)
+    search_help_text = "An agent id, in full."
+    list_select_related = ("agent",)
+
+    def get_urls(self) -> list[URLPattern]:
+        now = self.admin_site.admin_view(self.now_view)
+        return [
+            path("agent/<str:agent_id>/", now, name="registry_score_now"),
+            *super().get_urls(),
+        ]
+
+    @admin.display(description="explain")
+    def now_link(self, row: Score) -> SafeString:
+        url = reverse(f"{self.admin_site.name}:registry_score_now", args=[row.agent_id])
+        return format_html('<a href="{}">as of now</a>', url)
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> HttpResponse:
+        """A stored score, with the proof that its inputs give the same number again."""
+        row = self.get_row(request, object_id)
+        try:
+            result, problem = recompute_stored(row), ""
+        except MalformedDocument as exc:
+            result, problem = None, exc.detail
+        return self.render(
+            request,
+            "score/explain.html",
+            title=f"Score of {row.agent_id} at {row.computed_at:%Y-%m-%d %H:%M:%S} UTC",
+            agent_id=row.agent_id,
+            row=row,
+            problem=problem,
+            same=result is not None and result.total == row.total,
+            **_explanation(result),
+        )
+
+    def now_view(self, request: HttpRequest, agent_id: str) -> HttpResponse:
+        """What an agent's score is at this moment, and why; nothing is stored."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        profile, now = current_profile(), datetime.now(UTC)
+        inputs = inputs_of([agent_id], now.timestamp(), profile=profile).get(agent_id)
+        if inputs is None:
+            raise Http404
+        result = score(inputs, now.timestamp(), profile)
+        return self.render(
+            request,
+            "score/explain.html",
+            title=f"Score of {agent_id} now",
+            agent_id=agent_id,
+            stored=scores().about([agent_id]).newest().first(),
+            **_explanation(result),
+        )
+
+
+@admin.register(ScoringProfile)
+class ScoringProfileAdmin(OfficerAdmin[ScoringProfile]):
+    list_display = ("__str__", "created_at", "created_by", "reason")
+    list_display_links = ("__str__",)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # a version never changes; adding one is how the profile is edited
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        form = ProfileForm(request.POST or None, profile=current_profile())
+        if form.is_valid():
+            try:
+                profile = save_profile(
+                    form.to_values(),
+                    actor=Actor.of_user(request.user),
+                    reason=form.cleaned_data["reason"],
+                    expected_version=form.cleaned_data["version"],
+                )
+            except MalformedDocument as problem:
+                form.add_problem(problem.detail)
+            except ProfileChangedMeanwhile:
+                form.add_error(None, "Somebody changed the profile meanwhile; open this page anew.")
+            else:
+                messages.success(request, f"Version {profile.version} is in force.")
+                return HttpResponseRedirect(self.url("changelist"))
+        return self.render(
+            request, "scoringprofile/change_form.html", title="Change the profile", form=form
+        )
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> HttpResponse:
+        row = self.get_row(request, object_id)
+        before = ScoringProfile.objects.filter(version__lt=row.version).first()
+        return self.render(
+            request,
+            "scoringprofile/read.html",
+            title=str(row),
+            row=row,
+            numbers=_numbers(row.document, before.document if before else row.document),
+        )
+
+
+@admin.register(Violation)
+class ViolationAdmin(OfficerAdmin[Violation]):
+    when_empty = "None: no agent was denied by a rule, or sent a bad signature."
+    list_display = ("at", "agent", "severity", "rule", "state")
+    list_filter = (Open, "severity")
+    list_select_related = ("agent",)
+    search_fields = ("=agent__id", "rule", "=message_id")
+    search_help_text = "An agent id or a message id in full, or a word of the rule."
+    actions = ("close_selected",)
+
+    def get_urls(self) -> list[URLPattern]:
+        return [self.decision_url("close/", self.close_view), *super().get_urls()]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_close_permission(self, request: HttpRequest) -> bool:
+        return self.has_change_permission(request)
+
+    @admin.display(description="state", ordering="closed_at")
+    def state(self, row: Violation) -> str:
+        return f"closed {row.closed_at:%Y-%m-%d}" if row.closed_at else "open"
+
+    @admin.action(description="Close, with a reason", permissions=["close"])
+    def close_selected(
+        self, request: HttpRequest, queryset: QuerySet[Violation]
+    ) -> HttpResponseRedirect:
+        ids = "&".join(f"id={pk}" for pk in queryset.values_list("pk", flat=True))
+        return HttpResponseRedirect(f"{self.url('close')}?{ids}")
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> HttpResponse:
+        row = self.get_row(request, object_id)
+        return self.render(
+            request,
+            "violation/read.html",
+            title=str(row),
+            row=row,
+            may_close=self.has_change_permission(request, row) and row.closed_at is None,
+        )
+
+    def close_view(self, request: HttpRequest) -> HttpResponse:
+        """Close one or several violations with one reason."""
+        if not self.has_change_permission(request):
+            raise PermissionDenied
+        ids = [pk for pk in request.GET.getlist("id") if pk.isdigit()]
+        rows = list(Violation.objects.filter(pk__in=ids, closed_at=None))
+        form = CloseForm(request.POST or None)
+        if form.is_valid():
+            closed = sum(_close(row, request, form.cleaned_data["reason"]) for row in rows)
+            messages.success(request, f"{closed} violation{'s' * (closed != 1)} closed.")
+            return HttpResponseRedirect(self.url("changelist"))
+        return self.render(
+            request, "violation/close.html", title="Close violations", rows=rows, form=form
+        )
+
+
+def _close(row: Violation, request: HttpRequest, reason: str) -> bool:
+    try:
+        close_violation(row.pk, actor=Actor.of_user(request.user), reason=reason)
+    except ViolationClosed:  # another officer was faster; it is closed all the same
+        return False
+    return True
+
+
+def _explanation(result: TrustScore | None) -> dict[str, Any]:
+    """The tables of the page that explains a score."""
+    if result is None:
+        return {"result": None}
+    lines = explain(result)
+    said = [line.partition(": ")[2] for line in lines if line.startswith("+")]
+    weights = result.profile.weights
+    return {
+        "result": result,
+        "components": [
+            {
+                "label": COMPONENT_LABELS[name],
+                "earned": result.components[name] / 1000,
+                "most": weights[name],
+                "lost": weights[name] - result.components[name] / 1000,
+                "words": words,
+            }
+            for name, words in zip(COMPONENTS, said, strict=True)
+        ],
+        "costs": [line for line in lines if line.startswith("-")],
+        "ceilings": sorted(result.ceilings, key=lambda ceiling: ceiling[1]),
+        "inputs": _readable_inputs(result),
+        "profile": result.profile,
+    }
+
+
+def _readable_inputs(result: TrustScore) -> list[tuple[str, str]]:
+    readable = []
+    for name, value in result.inputs.to_dict().items():
+        if name in ("issued_at", "expires_at") and value is not None:
+            value = f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        elif name == "violations":
+            value = f"{len(value)}, see above" if value else "none"
+        elif isinstance(value, list):
+            value = ", ".join(value) or "none"
+        readable.append((name.replace("_", " "), "none" if value is None else str(value)))
+    return readable
+
+
+def _numbers(document: Mapping[str, Any], before: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every number of a profile with what it was in the version before."""
+    Profile.from_dict(document)
+    rows = [
+        {"label": f"{heading}: {key}", "value": value, "before": before[table][key]}
+        for table, heading in TABLES.items()
+        for key, value in document[table].items()
+    ]
+    rows += [
+        {"label": label, "value": document[name], "before": before[name]}
+        for name, label in NUMBERS.items()
+    ]
+    return rows

@@ -1,0 +1,1 @@
+"""The trail in the admin."""

@@ -1,0 +1,312 @@
+"""The trail for people: what happened, who did it, why, and what else belongs to it. Read only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
+from django.db.models import Q, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.functional import cached_property
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from atp.log import leaves
+from atp.wire.canonical import b64url
+from registry.admin.trail.fit import body_of, misfits
+from registry.officers.actor import officer_names
+from registry.trail.kinds import Kind, kinds_named
+from registry.trail.models import Entry
+
+MOST_COUNTED = 10_000  # entries of a list; further back one gets by filters
+MOST_RELATED = 100  # entries of a timeline
+MOST_DIGITS = 18  # of an entry's number; all of those fit the column
+LONGEST_BODY = 50_000  # characters of a body on its page
+LONGEST_REASON = 160  # characters of a reason in the list
+SEARCHED = ("message_id", "request_id", "sender", "recipient", "subject", "actor")
+_HEAVY = ("leaf", "leaf_hash", "body__content")  # not read for lists
+VERDICTS = ("accepted", "denied", "withheld", "released", "expired", "invalid")
+SENSITIVITIES = ("public", "internal", "confidential", "restricted")
+PERIODS = {
+    "hour": ("Past hour", timedelta(hours=1)),
+    "day": ("Past 24 hours", timedelta(days=1)),
+    "week": ("Past 7 days", timedelta(days=7)),
+    "month": ("Past 30 days", timedelta(days=30)),
+}
+# What a member of the header is called on a page.
+LABELS = {
+    "index": "Entry", "time": "Time", "hub": "Hub", "kind": "Kind", "actor": "Who",
+    "subject": "What", "sender": "Sender", "recipient": "Recipient", "messageId": "Message",
+    "requestId": "Request", "sensitivity": "Sensitivity", "verdict": "Verdict",
+    "policy": "Policy", "rule": "Rule", "issuer": "Issuer", "score": "Score",
+}  # fmt: skip
+
+
+class _BoundedPaginator(Paginator[Any]):
+    """Counts as far as anybody turns pages: counting ten million rows takes seconds."""
+
+    @cached_property
+    def count(self) -> int:
+        rows: Any = self.object_list
+        return int(rows[:MOST_COUNTED].count())
+
+
+class _KindFilter(admin.SimpleListFilter):
+    """Subjects, and the kinds of the one that is chosen."""
+
+    title = "what happened"
+    parameter_name = "kind"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        chosen = (request.GET.get("kind") or "").partition(".")[0]
+        found: list[tuple[str, str]] = []
+        for about in dict.fromkeys(kind.about for kind in Kind):
+            found.append((f"{about}.*", about))
+            if about == chosen:
+                found += [(k.value, f"\u2013 {k.value}") for k in Kind if k.about == about]
+        return found
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Entry]) -> QuerySet[Entry]:
+        value = self.value()
+        return queryset if value is None else queryset.filter(kind__in=kinds_named(value))
+
+
+class _ClosedList(admin.SimpleListFilter):
+    """One column's words; looking for those in use would read the whole table."""
+
+    words: tuple[str, ...]
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(word, word) for word in self.words]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Entry]) -> QuerySet[Entry]:
+        value = self.value()
+        return queryset if value is None else queryset.filter(**{str(self.parameter_name): value})
+
+
+class _VerdictFilter(_ClosedList):
+    title = parameter_name = "verdict"
+    words = VERDICTS
+
+
+class _SensitivityFilter(_ClosedList):
+    title = parameter_name = "sensitivity"
+    words = SENSITIVITIES
+
+
+class _PeriodFilter(admin.SimpleListFilter):
+    title = "time"
+    parameter_name = "period"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, label) for name, (label, _) in PERIODS.items()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Entry]) -> QuerySet[Entry]:
+        begin = _begin_of(self.value())
+        return queryset if begin is None else queryset.filter(time__gte=begin)
+
+
+@admin.register(Entry)
+class EntryAdmin(admin.ModelAdmin[Entry]):
+    list_display = ("place", "when", "kind", "who", "what", "verdict_badge", "why")
+    list_display_links = ("place",)
+    list_filter = (_PeriodFilter, _KindFilter, _VerdictFilter, _SensitivityFilter)
+    list_per_page = 50
+    search_fields = tuple(f"={name}" for name in SEARCHED)
+    search_help_text = "A message id, a request id, an agent or an entry's number, in full."
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # they count the whole table
+    sortable_by = ()
+    ordering = ("-index",)
+    paginator = _BoundedPaginator
+    actions = None
+    change_list_template = "admin/registry/entry/change_list.html"
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Entry]:
+        rows = super().get_queryset(request).select_related("body")
+        return rows.defer(*_HEAVY)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Entry], search_term: str
+    ) -> tuple[QuerySet[Entry], bool]:
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        found = Q(index=int(term)) if _is_number(term) else Q()
+        for name in SEARCHED:
+            found |= Q(**{name: term})
+        return queryset.filter(found), False
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        context = {
+            "title": "Entries of the trail",
+            "exports": _exports(request.GET),
+            "most": MOST_COUNTED,
+        }
+        return super().changelist_view(request, {**context, **(extra_context or {})})
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """One entry, its neighbours, and everything about the same message or request."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        entry = _entry(object_id)
+        matter = Entry.objects.about_the_same_as(entry).select_related("body")
+        related = list(matter.defer(*_HEAVY)[: MOST_RELATED + 1])
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": f"Entry {entry.index}: {entry.kind}",
+            "entry": entry,
+            "header": _header(entry, named=request.user.has_perm("auth.view_user")),
+            "body": _readable_body(entry),
+            "why": _why(entry),
+            "leaf": bytes(entry.leaf).decode("utf-8", "replace"),
+            "leaf_hash": b64url(bytes(entry.leaf_hash)),
+            "misfits": misfits(entry),
+            "previous": entry.index - 1 if entry.index else None,
+            "next": entry.index + 1 if _exists(entry.index + 1) else None,
+            "timeline": [_line(row, entry) for row in related[:MOST_RELATED]],
+            "more": len(related) > MOST_RELATED,
+        }
+        return TemplateResponse(request, "admin/registry/entry/read.html", context)
+
+    @admin.display(description="entry")
+    def place(self, row: Entry) -> int:
+        return row.index
+
+    @admin.display(description="time")
+    def when(self, row: Entry) -> str:
+        return _moment(row.time)
+
+    @admin.display(description="who")
+    def who(self, row: Entry) -> str:
+        return row.actor
+
+    @admin.display(description="what")
+    def what(self, row: Entry) -> str:
+        return _what(row)
+
+    @admin.display(description="verdict")
+    def verdict_badge(self, row: Entry) -> SafeString | str:
+        return _badge(row)
+
+    @admin.display(description="why")
+    def why(self, row: Entry) -> str:
+        reason = _why(row)
+        return reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}\u2026"
+
+
+def _entry(object_id: str) -> Entry:
+    """Links of ours name an entry by its number, and so does the address."""
+    known = _is_number(object_id)
+    entry = Entry.objects.select_related("body").filter(pk=object_id).first() if known else None
+    if entry is None:
+        raise Http404
+    return entry
+
+
+def _exists(index: int) -> bool:
+    return Entry.objects.filter(index=index).exists()
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS
+
+
+def _line(row: Entry, current: Entry) -> dict[str, Any]:
+    return {
+        "index": row.index,
+        "current": row.index == current.index,
+        "when": _moment(row.time),
+        "kind": row.kind,
+        "who": row.actor,
+        "what": _what(row),
+        "badge": _badge(row),
+        "why": _why(row),
+    }
+
+
+def _header(entry: Entry, *, named: bool) -> list[tuple[str, str]]:
+    """The members that say something; a person's name only for those who may know accounts."""
+    shown = []
+    for name, member in leaves.HEADER.items():
+        value = getattr(entry, name)
+        if value in ("", None):
+            continue
+        text = _moment(value, precisely=True) if name == "time" else str(value)
+        if name == "actor" and named and (person := officer_names().get(text)):
+            text = f"{text} ({person})"
+        shown.append((LABELS[member], text))
+    return shown
+
+
+def _readable_body(entry: Entry) -> str | None:
+    body = body_of(entry)
+    if body is None:
+        return None
+    text = json.dumps(json.loads(bytes(body.content)), indent=2, ensure_ascii=False)
+    cut = text[:LONGEST_BODY]
+    return cut if cut == text else f"{cut}\n\u2026 {len(text) - len(cut)} more characters"
+
+
+def _why(row: Entry) -> str:
+    """What the body says, or the rule that decided."""
+    body = body_of(row)
+    return (body.reason if body is not None else "(erased)") or row.rule
+
+
+def _what(row: Entry) -> str:
+    if row.sender and row.recipient:
+        return f"{row.sender} \u2192 {row.recipient}"
+    return row.subject or row.recipient or row.sender
+
+
+def _badge(row: Entry) -> SafeString | str:
+    if not row.verdict:
+        return ""
+    return format_html('<span class="verdict verdict-{0}">{0}</span>', row.verdict)
+
+
+def _moment(time: datetime, *, precisely: bool = False) -> str:
+    text = f"{time:%Y-%m-%d %H:%M:%S.%f}" if precisely else f"{time:%Y-%m-%d %H:%M:%S}"
+    return f"{text} UTC"
+
+
+def _begin_of(period: str | None) -> datetime | None:
+    return datetime.now(UTC) - PERIODS[period][1] if period in PERIODS else None
+
+
+def _exports(asked: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Links that export what the list shows; a search has no counterpart among the filters."""
+    if asked.get("q"):
+        return []
+    filters = {name: asked[name] for name in ("kind", "verdict", "sensitivity") if name in asked}
+    begin = _begin_of(asked.get("period"))
+    if begin is not None:
+        filters["timeFrom"] = leaves.write_time(begin)
+    url = reverse("provenance-export")
+    return [
+        (label, f"{url}?{urlencode({'format': name, **filters})}")
+        for name, label in (("csv", "Export as CSV"), ("ndjson", "Export as NDJSON"))
+    ]

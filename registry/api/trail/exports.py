@@ -1,0 +1,169 @@
+"""Entries on their way out: pages by keyset, members by name, streams in constant memory.
+
+A stream asks for its next page only when the last one is sent, each with a short query of its
+own. (Django reads a synchronous iterator to its end before it sends the first byte.)
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from asgiref.sync import sync_to_async
+
+from atp.log.leaves import write_time
+from atp.wire.canonical import b64url
+from registry.api.trail.filters import FIELDS, LISTED, Query
+from registry.trail.models import Entry
+
+PAGE_ENTRIES = 500  # of one query and one chunk of a stream, a few hundred KiB
+
+EXPORTS_AT_A_TIME = 8  # of one process: each holds a socket, and asks for a page every so often
+
+# A spreadsheet takes what begins so for a formula, and runs it (OWASP, "CSV Injection").
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+_running = 0  # exports of this process; touched on its event loop only
+
+Row = Sequence[Any]  # the index, then what was asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How an export is written; `fields` are those of an export that doesn't name any."""
+
+    name: str
+    content_type: str
+    fields: tuple[str, ...]
+    begin: Callable[[tuple[str, ...]], bytes]
+    write: Callable[[tuple[str, ...], Sequence[Row]], bytes]
+
+
+def read_page(query: Query, *, log_size: int, after: int | None, limit: int) -> list[Row]:
+    """At most `limit` rows behind the entry `after`, in the query's order.
+
+    `log_size` bounds what is seen, so that pages and exports don't run after a growing log.
+    """
+    rows = Entry.objects.before(log_size).filter(query.where)
+    newest = query.order == "newest"
+    if after is not None:
+        rows = rows.filter(index__lt=after) if newest else rows.filter(index__gt=after)
+    columns = [FIELDS[name] for name in query.fields]
+    return list(
+        rows.order_by("-index" if newest else "index").values_list("index", *columns)[:limit]
+    )
+
+
+def read_entry(index: int, fields: tuple[str, ...]) -> Row | None:
+    """One entry, or `None` where the log does not reach so far."""
+    columns = [FIELDS[name] for name in fields]
+    return Entry.objects.filter(index=index).values_list("index", *columns).first()
+
+
+def represent(fields: tuple[str, ...], row: Row) -> dict[str, Any]:
+    """The members of an entry as JSON values; a body that was erased is null."""
+    shown = _members(fields, row)
+    if shown.get("body") is not None:
+        shown["body"] = orjson.loads(shown["body"])
+    return shown
+
+
+async def stream(query: Query, written_as: Format, *, log_size: int) -> AsyncGenerator[bytes, None]:
+    """An export, chunk by chunk, each read when it is asked for."""
+    yield written_as.begin(query.fields)
+    after = None
+    while True:
+        rows = await sync_to_async(read_page)(
+            query, log_size=log_size, after=after, limit=PAGE_ENTRIES
+        )
+        if rows:
+            yield written_as.write(query.fields, rows)
+            after = rows[-1][0]
+        if len(rows) < PAGE_ENTRIES:
+            return
+
+
+def busy() -> bool:
+    """Whether this process streams as many exports as it may."""
+    return _running >= EXPORTS_AT_A_TIME
+
+
+async def counted(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The same stream, counted while it runs, however it ends."""
+    global _running
+    _running += 1
+    try:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+    finally:
+        _running -= 1
+
+
+def guard(text: str) -> str:
+    """`text` for a spreadsheet's cell: an apostrophe before what it would run as a formula."""
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+
+
+def _members(fields: tuple[str, ...], row: Row) -> dict[str, Any]:
+    return {
+        name: _READ[name](value) if name in _READ and value is not None else value
+        for name, value in zip(fields, row[1:], strict=True)
+    }
+
+
+def _nothing(fields: tuple[str, ...]) -> bytes:
+    return b""
+
+
+def _ndjson(fields: tuple[str, ...], rows: Sequence[Row]) -> bytes:
+    """One object a line; bodies as the bytes that the leaf's digest is of."""
+    return b"".join(_line(fields, row) for row in rows)
+
+
+def _line(fields: tuple[str, ...], row: Row) -> bytes:
+    members = _members(fields, row)
+    if members.get("body") is not None:
+        members["body"] = orjson.Fragment(members["body"])
+    return orjson.dumps(members, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _csv_head(fields: tuple[str, ...]) -> bytes:
+    return _csv_text([fields])
+
+
+def _csv(fields: tuple[str, ...], rows: Sequence[Row]) -> bytes:
+    return _csv_text([[_cell(v) for v in _members(fields, row).values()] for row in rows])
+
+
+def _csv_text(rows: Sequence[Sequence[str]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode("utf-8")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return guard(value.decode("utf-8") if isinstance(value, bytes) else str(value))
+
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    "time": write_time,
+    "leafHash": lambda value: b64url(bytes(value)),
+    "leaf": lambda value: bytes(value).decode("utf-8"),
+    "body": bytes,
+}
+
+FORMATS = {
+    each.name: each
+    for each in (
+        Format("ndjson", "application/x-ndjson", (*LISTED, "body"), _nothing, _ndjson),
+        Format("csv", "text/csv; charset=utf-8", LISTED, _csv_head, _csv),
+    )
+}

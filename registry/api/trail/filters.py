@@ -1,0 +1,245 @@
+"""What one can ask of the trail: a closed table of parameters, the same for lists and exports.
+
+Whatever the table doesn't hold is refused, so that a mistyped filter never means "everything".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from django.db.models import Q
+from django.http import QueryDict
+from django.utils.dateparse import parse_datetime
+from rest_framework.exceptions import ValidationError
+
+from atp.log import leaves
+from registry.trail.kinds import Kind, kinds_named
+from registry.trail.models import EntryBody
+
+MOST_VALUES = 50  # of one parameter
+TEXT_MAX_CHARS = 200  # no column holds more
+MAX_INDEX = 2**63 - 1  # of the column
+
+# Member of an answer -> where it is found. The order is that of answers and of CSV's columns.
+FIELDS: Mapping[str, str] = {
+    **{member: attribute for attribute, member in leaves.HEADER.items()},
+    "reason": "body__reason",
+    "leafHash": "leaf_hash",
+    "leaf": "leaf",
+    "body": "body__content",
+}
+LISTED = tuple(name for name in FIELDS if name not in {"leaf", "body"})
+ORDERS = ("newest", "oldest")
+
+Order = Literal["newest", "oldest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A filter: how its text is read, what it looks for, and how it is explained."""
+
+    name: str
+    condition: Callable[[list[str]], Q]
+    description: str
+    example: str
+    many: bool = False
+    type: type = str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question to the trail. `asked` is what was asked, for the record and for cursors."""
+
+    where: Q
+    order: Order
+    fields: tuple[str, ...]
+    asked: Mapping[str, Any]
+
+
+def parse_query(
+    parameters: QueryDict,
+    *,
+    besides: Sequence[str] = (),
+    fields: tuple[str, ...] = LISTED,
+    order: Order = "newest",
+) -> Query:
+    """Read a query string; `besides` names what the caller reads itself.
+
+    Raises `ValidationError` naming every parameter that can't be read.
+    """
+    asked = {name: parameters.getlist(name) for name in sorted(parameters) if name not in besides}
+    problems: dict[str, list[str]] = {}
+    where = Q()
+    for name, values in asked.items():
+        try:
+            match name:
+                case "order":
+                    order = _order(values)
+                case "fields":
+                    fields = _fields(values)
+                case _:
+                    where &= _condition(name, values)
+        except ValueError as exc:
+            problems[name] = [str(exc)]
+    if problems:
+        raise ValidationError(problems)
+    return Query(where, order, fields, asked)
+
+
+def parse_fields(parameters: QueryDict, *, fields: tuple[str, ...]) -> tuple[str, ...]:
+    """The members to answer with, for a caller that filters nothing."""
+    unknown = sorted(set(parameters) - {"fields"})
+    if unknown:
+        raise ValidationError({unknown[0]: ["there is no such parameter"]})
+    if "fields" not in parameters:
+        return fields
+    try:
+        return _fields(parameters.getlist("fields"))
+    except ValueError as exc:
+        raise ValidationError({"fields": [str(exc)]}) from exc
+
+
+def _condition(name: str, values: list[str]) -> Q:
+    parameter = _BY_NAME.get(name)
+    if parameter is None:
+        raise ValueError("there is no such parameter")
+    return parameter.condition(values if parameter.many else [_only(values)])
+
+
+def _order(values: list[str]) -> Order:
+    match _only(values):
+        case "newest":
+            return "newest"
+        case "oldest":
+            return "oldest"
+    raise ValueError("newest or oldest")
+
+
+def _fields(values: list[str]) -> tuple[str, ...]:
+    """In the order of `FIELDS`, whatever order was asked for."""
+    names = set(_only(values).split(","))
+    unknown = sorted(names - FIELDS.keys())
+    if unknown:
+        raise ValueError(f"{unknown[0][:40]!r} is none of {', '.join(FIELDS)}")
+    return tuple(name for name in FIELDS if name in names)
+
+
+def _only(values: list[str]) -> str:
+    if len(values) != 1:
+        raise ValueError("can be given once")
+    return values[0]
+
+
+def _texts(values: list[str]) -> list[str]:
+    if len(values) > MOST_VALUES:
+        raise ValueError(f"can be given {MOST_VALUES} times at most")
+    return [_text(value) for value in values]
+
+
+def _text(value: str) -> str:
+    if not 1 <= len(value) <= TEXT_MAX_CHARS or "\0" in value:
+        raise ValueError(f"a text of 1 to {TEXT_MAX_CHARS} characters")
+    return value
+
+
+def _integer(value: str, *, most: int) -> int:
+    digits = value.isascii() and value.isdecimal() and len(value) <= len(str(most))
+    if not digits or int(value) > most:
+        raise ValueError(f"a whole number from 0 to {most}")
+    return int(value)
+
+
+def _time(value: str) -> datetime:
+    try:
+        time = parse_datetime(value)
+        if time is not None and time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
+        raise ValueError("there is no such time") from exc
+    raise ValueError("a time with its zone, as 2026-03-01T08:00:00Z (%2B stands for a +)")
+
+
+def _kinds(value: str) -> list[Kind]:
+    kinds = kinds_named(value)
+    if not kinds:
+        raise ValueError(f"{value[:40]!r} is no kind of entry; known are {', '.join(Kind)}")
+    return kinds
+
+
+def _any_of(attribute: str) -> Callable[[list[str]], Q]:
+    return lambda values: Q(**{f"{attribute}__in": _texts(values)})
+
+
+def _bound(lookup: str, read: Callable[[str], Any]) -> Callable[[list[str]], Q]:
+    return lambda values: Q(**{lookup: read(values[0])})
+
+
+def _agent(values: list[str]) -> Q:
+    names = _texts(values)
+    return Q(sender__in=names) | Q(recipient__in=names) | Q(subject__in=names)
+
+
+def _index(value: str) -> int:
+    return _integer(value, most=MAX_INDEX)
+
+
+def _score(value: str) -> int:
+    return _integer(value, most=100)
+
+
+def _header(member: str, description: str, example: str) -> Parameter:
+    attribute = FIELDS[member]
+    return Parameter(member, _any_of(attribute), description, example, many=True)
+
+
+PARAMETERS: Sequence[Parameter] = (
+    Parameter(
+        "kind",
+        lambda values: Q(kind__in=[kind for value in values for kind in _kinds(value)]),
+        "What happened; `subject.*` stands for all of a subject.",
+        "envelope.denied",
+        many=True,
+    ),
+    _header("hub", "The hub that entered it.", "hub-1f0c9d2ab37e4411"),
+    _header("actor", "Who did it: a pseudonym, `agent:<id>` or `hub`.", "officer:52ad1c9f03be"),
+    _header("subject", "What it was done to.", "analyst-7"),
+    _header("sender", "The agent that sent the envelope.", "analyst-7"),
+    _header("recipient", "The agent it was addressed to.", "processor-2"),
+    Parameter("agent", _agent, "Sender, recipient or subject.", "analyst-7", many=True),
+    _header("messageId", "The envelope's messageId.", "018f5c2e-6a3b-7c41-9d2e-3f5a7b9c1d00"),
+    _header("requestId", "The request it belongs to.", "req-42"),
+    _header("sensitivity", "Effective sensitivity of the data.", "restricted"),
+    _header("verdict", "What was decided.", "denied"),
+    _header("policy", "Name of the policy that decided.", "Baseline"),
+    _header("rule", "Name of the rule that decided.", "no restricted data after hours"),
+    _header("issuer", "Who issued the attestation that counted.", "Acme Trust"),
+    Parameter("indexFrom", _bound("index__gte", _index), "From this entry on.", "1000", type=int),
+    Parameter("indexTo", _bound("index__lte", _index), "To this entry.", "1999", type=int),
+    Parameter(
+        "timeFrom",
+        _bound("time__gte", _time),
+        "From this time on, RFC 3339 with its zone.",
+        "2026-03-01T00:00:00Z",
+        type=datetime,
+    ),
+    Parameter(
+        "timeTo",
+        _bound("time__lt", _time),
+        "To before this time, RFC 3339 with its zone.",
+        "2026-04-01T00:00:00Z",
+        type=datetime,
+    ),
+    Parameter("scoreFrom", _bound("score__gte", _score), "This score or more.", "70", type=int),
+    Parameter("scoreTo", _bound("score__lte", _score), "This score or less.", "84", type=int),
+    Parameter(
+        "reason",
+        _bound("body__reason__icontains", _text),
+        "Words in the reason, in any case. Looks at every entry that the other filters leave, "
+        f"and at the first {EntryBody.REASON_MAX_CHARS} characters: slow without another filter.",
+        "after hours",
+    ),
+)
+_BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}

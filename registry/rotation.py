@@ -1,0 +1,124 @@
+"""New keys for the hub: one that it proves itself by, or the one that all its others are under."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from django.db import transaction
+
+from atp.trust import tokens
+from atp.trust.keys import PrivateKey
+from registry.hub import keyring, pseudonyms
+from registry.hub.actions import add_key, bump_epoch, current_key, open_key, owner
+from registry.hub.models import Hub, HubKey
+from registry.issuers.actions import sealed_keys
+from registry.officers.actor import Actor
+from registry.officers.reason import check_reason
+from registry.trail.actions import EntryDraft, append
+from registry.trail.kinds import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Resealed:
+    """How many private keys were sealed anew, of how many that the hub holds."""
+
+    changed: int
+    held: int
+
+
+def rotate_hub_key(
+    purpose: HubKey.Purpose, *, reason: str, compromised: bool, actor: Actor
+) -> tuple[HubKey, HubKey]:
+    """Make a new key current and retire the one before; gives back the old and the new one.
+
+    The old one names the new one as its successor, so that agents who know only the old one go on,
+    and its private half is forgotten: it verifies what it signed and signs nothing more. A
+    `compromised` one names nobody: whoever has it could name anybody.
+    """
+    reason = check_reason(reason)
+    with transaction.atomic():
+        bump_epoch()
+        hub = Hub.objects.get()
+        old = current_key(purpose)
+        signer = open_key(hub.hub_id, old)
+        old.retired_at, old.private_sealed = datetime.now(UTC), b""
+        old.save(update_fields=["retired_at", "private_sealed"])  # there is one current key
+        new = add_key(hub, purpose)
+        if not compromised:
+            old.succession = _succession(hub.hub_id, signer, new)
+            old.save(update_fields=["succession"])
+        append([_rotated(hub, old, new, reason, actor, compromised=compromised)])
+    return old, new
+
+
+def reseal_keys(*, actor: Actor) -> Resealed:
+    """Seal every private key with the current key-encryption key, all or none.
+
+    Those that it opens already are left alone, so a second run changes nothing. Raises
+    `SealBroken` where a key opens neither with the current key nor with the old one.
+    """
+    with transaction.atomic():
+        hub = Hub.objects.select_for_update().get()
+        held = changed = 0
+        for sealed, associated, store in _sealed(hub):
+            held += 1
+            if (again := keyring.reseal(sealed, associated=associated)) is not None:
+                store(again)
+                changed += 1
+        if changed:
+            append(
+                [
+                    EntryDraft(
+                        kind=Kind.HUB_KEYS_RESEALED,
+                        actor=actor.name,
+                        subject=hub.hub_id,
+                        body={"changed": changed, "held": held},
+                    )
+                ]
+            )
+    return Resealed(changed, held)
+
+
+Sealed = tuple[bytes | memoryview, bytes, Callable[[bytes], object]]
+
+
+def _sealed(hub: Hub) -> Iterable[Sealed]:
+    """All that is sealed: what it is, what it is bound to, and where it goes when sealed anew."""
+    if hub.pseudonyms_sealed:
+        rows = Hub.objects.filter(pk=hub.pk)
+        yield (
+            hub.pseudonyms_sealed,
+            pseudonyms.owner(hub),
+            lambda again: rows.update(pseudonyms_sealed=again),
+        )
+    for key in HubKey.objects.select_for_update().filter(retired_at=None).order_by("kid"):
+        yield key.private_sealed, owner(hub.hub_id, key.kid), key.seal_anew
+    for issuer_key, associated in sealed_keys():
+        assert issuer_key.private_sealed is not None
+        yield issuer_key.private_sealed, associated, issuer_key.seal_anew
+
+
+def _succession(hub_id: str, signer: PrivateKey, new: HubKey) -> str:
+    claims = {"iss": hub_id, "jwk": new.public_jwk}
+    return tokens.issue(tokens.Kind.SUCCESSION, claims, signer, now=int(time.time()))
+
+
+def _rotated(
+    hub: Hub, old: HubKey, new: HubKey, reason: str, actor: Actor, *, compromised: bool
+) -> EntryDraft:
+    return EntryDraft(
+        kind=Kind.HUB_KEY_ROTATED,
+        actor=actor.name,
+        subject=hub.hub_id,
+        body={
+            "purpose": old.purpose,
+            "before": old.kid,
+            "after": new.kid,
+            "jwk": new.public_jwk,
+            "compromised": compromised,
+            "reason": reason,
+        },
+    )

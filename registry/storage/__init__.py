@@ -1,0 +1,1 @@
+"""How rows are written in bulk and read in few round trips."""
