@@ -6,30 +6,20 @@ Callers branch on the class or on `code`, never on the text::
     ├── MalformedError    malformed.*
     │     json, duplicate_member, text, number, too_deep, too_large, envelope, timestamp, frame,
     │     token, key, document
-    ├── IdentityError     identity.*
-    │     unknown, mismatch, not_active, revoked, invalid_id, enrolment
-    ├── KeyProblem        key.*
-    │     unknown, revoked, algorithm, unacceptable, missing, in_use
-    ├── SignatureError    signature.*
-    │     missing, invalid, header, claims, audience, digest, provenance
-    ├── ReplayError       replay.*
-    │     conflict, nonce
-    ├── ClockError        clock.*
-    │     expired, not_yet, too_long, mismatch
+    ├── IdentityError     identity.* unknown, mismatch, not_active, revoked, invalid_id, enrolment
+    ├── KeyProblem        key.* unknown, revoked, algorithm, unacceptable, missing, in_use
+    ├── SignatureError    signature.* missing, invalid, header, claims, audience, digest, provenance
+    ├── ReplayError       replay.* conflict, nonce
+    ├── ClockError        clock.* expired, not_yet, too_long, mismatch
     ├── AttestationError  attestation.*
     │     missing, expired, revoked, unreadable, issuer, limit, capability
-    ├── RecipientError    recipient.*
-    │     unavailable, no_request, self
-    ├── TrustError        trust.*
-    │     level, score, cause
-    ├── PolicyError       policy.*
-    │     denied, none, held, throttled
-    ├── FlowError         flow.*
-    │     busy, throttled, recipient_full, timeout, window, too_many
+    ├── RecipientError    recipient.* unavailable, no_request, self
+    ├── TrustError        trust.* level, score, cause
+    ├── PolicyError       policy.* denied, none, held, throttled
+    ├── FlowError         flow.* busy, throttled, recipient_full, timeout, window, too_many
     ├── SessionError      session.*
     │     authentication, timeout, superseded, revoked, fenced, closed, transport
-    └── HandlerError      handler.*
-          failed
+    └── HandlerError      handler.* failed
 
 A subclass is named after family and code: `malformed.too_deep` is `MalformedTooDeep` (the three of
 `trust` say more, because types and scores have those names). What status or close code an edge
@@ -216,7 +206,7 @@ class IdentityMismatch(IdentityError, code="identity.mismatch"):
 
 
 class IdentityNotActive(IdentityError, code="identity.not_active"):
-    """The agent is not active: pending, suspended, or whoever vouched for it is."""
+    """The agent is pending or suspended, or its issuer is suspended."""
 
 
 class IdentityRevoked(IdentityError, code="identity.revoked"):
@@ -324,7 +314,7 @@ class ClockMismatch(ClockError, code="clock.mismatch"):
 
 
 class AttestationError(ATPError, code="attestation"):
-    """Nobody fit vouches for the agent."""
+    """No valid attestation covers the agent."""
 
 
 class AttestationMissing(AttestationError, code="attestation.missing"):
@@ -444,7 +434,7 @@ class SessionAuthentication(SessionError, code="session.authentication"):
 
 
 class SessionTimeout(SessionError, code="session.timeout"):
-    """Nobody authenticated in time."""
+    """The agent did not authenticate in time."""
 
 
 class SessionSuperseded(SessionError, code="session.superseded"):
@@ -452,7 +442,7 @@ class SessionSuperseded(SessionError, code="session.superseded"):
 
 
 class SessionRevoked(SessionError, code="session.revoked"):
-    """The agent, or whoever vouched for it, was suspended or revoked while connected."""
+    """The agent or its issuer was suspended or revoked while the agent was connected."""
 
 
 class SessionFenced(SessionError, code="session.fenced"):
