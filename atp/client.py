@@ -120,7 +120,7 @@ class ATPClient:
     async def connect(self) -> None:
         """Connect and log in; from then on lost connections are renewed by themselves.
 
-        Raises `SessionTransport` when nobody answers, or what the hub refused the login with.
+        Raises `SessionTransport` when the hub is silent, or what the hub refused the login with.
         """
         async with self._connecting:  # a second login at once would end the first one
             if self._courier.suspended is not None:

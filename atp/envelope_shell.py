@@ -211,7 +211,7 @@ class ATPEnvelope:
         """Add a step: `type`, `id`, `action` and, unless it is now, `timestamp`.
 
         Before signing the signature will cover it. On a signed envelope it becomes a token of its
-        own, by whoever holds this shell; raises `KeyMissing` where that is nobody with a key.
+        own, by the holder of this shell; raises `KeyMissing` where the holder has no key.
         """
         if not isinstance(entry, IProvenanceEntry):
             stamped = {"timestamp": format_timestamp(self._clock()), **entry}
@@ -333,7 +333,7 @@ class ATPEnvelope:
     def _attestation_problems(self) -> Iterator[tuple[ATPError, bool]]:
         attestation = self.agent_identity.attestation
         if attestation is None:
-            yield AttestationMissing("nobody vouches for the sender in here"), False
+            yield AttestationMissing("the sender has no attestation in this process"), False
             return
         if not covers_now(attestation, now=self._clock()):
             yield AttestationExpired("the attestation's dates do not allow it now"), True

@@ -15,5 +15,5 @@ class SiteConfig(AppConfig):
         from atp_site.celery import app as celery_app
 
         # A worker does this by itself. In the hub's own process beat would send a task that it
-        # does not know to the broker, where nobody takes it.
+        # does not know to the broker, where no worker takes it.
         celery_app.autodiscover_tasks(TASK_PACKAGES, force=True)

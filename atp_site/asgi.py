@@ -35,7 +35,7 @@ async def over_tls(scope: Any, receive: Any, send: Any) -> None:
     """Route a WebSocket, unless it came from another machine in plain text past the proxy.
 
     Pages are led to https by Django; a socket can only be refused. So is one whose host is not this
-    hub's: it is what a proof is held against, so whoever relays a login must not choose it.
+    hub's: it is what a proof is held against, so a relay of a login must not choose it.
     """
     if not _is_known_host(scope):
         await refuse_socket(scope, receive, send)

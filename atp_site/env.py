@@ -211,7 +211,7 @@ def _make_secret(path: Path, size: int) -> None:
             file.write(secrets.token_urlsafe(size) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, path)  # unlike a rename, it fails where somebody was first
+        os.link(draft, path)  # unlike a rename, it fails where another process was first
     except FileExistsError:
         return
     finally:

@@ -73,7 +73,7 @@ class HealthSerializer(serializers.Serializer[dict[str, object]]):
 class HealthView(ProblemView):
     """Which part of the hub works. 503 while a part is down without which nothing is accepted.
 
-    Anybody is told the words of the statuses; who may see processes in the admin, all of it.
+    Every caller gets the statuses; a user who may see processes in the admin gets all of it.
     """
 
     permission_classes = (AllowAny,)

@@ -1,4 +1,4 @@
-"""Log records as single lines: nobody forges a second one with a line break in a name."""
+"""Log records as single lines: a line break in a name can not forge a second record."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from registry.trail.models import RefusalCount
 
 ANSWER_SECONDS = 1.0  # for broker and database; a scrape must not hang on what it tells of
 FORWARDED = ("Forwarded", "Via", "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto")
-AMQP_NOT_FOUND = "404"  # of a queue that is empty (Redis), or that nobody has declared yet
+AMQP_NOT_FOUND = "404"  # of a queue that is empty (Redis), or not declared yet
 
 
 @require_safe
@@ -50,7 +50,7 @@ def _bears_token(request: HttpRequest) -> bool:
 
 
 def _comes_from_here(request: HttpRequest) -> bool:
-    """Whether the peer is on this machine, and no proxy that speaks for somebody elsewhere."""
+    """Whether the peer is on this machine, and not a proxy that speaks for another machine."""
     if any(name in request.headers for name in FORWARDED):
         return False
     try:

@@ -121,7 +121,7 @@ def _nanoseconds(seconds: float) -> int:
 
 @checks.register(checks.Tags.compatibility)
 def traces_can_be_sent(app_configs: Sequence[Any] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Whoever asks for traces hears at the start that there will be none."""
+    """Say at the start that there will be no traces although they are asked for."""
     if not wanted():
         return []
     asked = next((text for name in PROTOCOLS if (text := os.environ.get(name, "").strip())), HTTP)

@@ -1,4 +1,4 @@
-"""A server that lets everybody in and does nothing: what a load generator can do at most.
+"""A server that lets every client in and does nothing: what a load generator can do at most.
 
     python -m benchmarks.bare PORT HUB_ID
 

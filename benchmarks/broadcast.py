@@ -1,4 +1,4 @@
-"""A broadcast to everybody connected: milliseconds from the sender's send to the last socket.
+"""A broadcast to all connected agents: milliseconds from the sender's send to the last socket.
 
     python -m benchmarks.broadcast identities/ --ports 8000,8001
 
@@ -43,7 +43,7 @@ class Audience:
         self._complete.clear()
 
     async def complete(self) -> None:
-        """Until everybody has it; raises `TimeoutError`."""
+        """Wait until every agent has it; raises `TimeoutError`."""
         await asyncio.wait_for(self._complete.wait(), PATIENCE_SECONDS)
 
     def hear(self, socket: LeanSocket, text: bytes) -> None:

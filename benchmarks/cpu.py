@@ -1,6 +1,6 @@
 """CPU time by kind of process: what a change saves, also on a machine that others use.
 
-A rate falls when somebody else takes the cores; the CPU time that a thousand envelopes cost hardly
+A rate falls when other programs take the cores; the CPU time that a thousand envelopes cost hardly
 moves. User and system time together, from the kernel's accounts, to 10 ms.
 """
 

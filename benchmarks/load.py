@@ -180,7 +180,7 @@ async def run_load(
 ) -> dict[str, Any]:
     """Send for `seconds`; the answer counts what was accepted and delivered, and how long.
 
-    Everybody is connected before the time begins; `cpu` is what was spent here since.
+    All agents are connected before the time begins; `cpu` is what was spent here since.
     """
     tally = Tally()
     sockets, welcomes = zip(*[await log_in(r) for r in receivers], strict=True)

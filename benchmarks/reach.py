@@ -1,4 +1,4 @@
-"""Figures of what has to reach everybody: a broadcast, and a revocation.
+"""Figures of what has to reach all agents: a broadcast, and a revocation.
 
 The officer is a process of its own, beside the nodes. So an embedded hub, whose layer is its own
 memory, hears of a revocation by its look at the epoch alone.

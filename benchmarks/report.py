@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 BENCH_FILE = Path("var/bench.jsonl")
-BUSY_LOAD = 0.7  # average over a minute, above which somebody else takes much of the machine
+BUSY_LOAD = 0.7  # average over a minute, above which other programs take much of the machine
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Writes, signs and sends an agent's messages, and waits for what comes of them.
 
 Between `ATPClient`, which people use, and the session and link, which know nothing of requests
-that somebody awaits.
+that a caller awaits.
 """
 
 from __future__ import annotations

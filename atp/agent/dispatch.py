@@ -1,7 +1,7 @@
 """From a delivery to the handler it is for, and from the handler's word to the caller's answer.
 
 While a handler runs, what its agent sends carries the handled envelope's digest as its cause; a
-handler that fails answers its caller with an error, so that nobody waits for a timeout.
+handler that fails answers its caller with an error, so that the caller need not wait for a timeout.
 """
 
 from __future__ import annotations
@@ -177,5 +177,5 @@ class Dispatcher:
             return
         try:
             await self._pool.call(handler, envelope)
-        except Exception:  # nobody waits for an answer; the next message must still be handled
+        except Exception:  # no caller waits; the next message must still be handled
             logger.exception("%s: the %s handler failed", self._agent, kind)

@@ -27,7 +27,7 @@ REJECTED: Final = "rejected"  # a notice: officers decided against a held messag
 
 @dataclass(slots=True)
 class Exchange:
-    """One message of ours, until nobody waits for news of it any more.
+    """One message of ours, for as long as a caller waits for news of it.
 
     `deadline` is in ticks of the event loop. `last` is the newest receipt that was not final.
     """
@@ -82,7 +82,7 @@ class Exchanges:
             for future in (exchange.receipt, exchange.answer):
                 future.cancel()
                 if not future.cancelled():
-                    future.exception()  # seen: nobody is left to be told
+                    future.exception()  # read it, so that asyncio does not log it as unseen
 
     def receipt(self, receipt: Receipt, *, ticks: float) -> None:
         """The hub's word on a message."""

@@ -57,7 +57,7 @@ class Handshake:
         """The authenticate frame for the hub's challenge.
 
         Raises `SignatureAudience` when another hub answers than the one enrolled at: a proof made
-        for it must never be of use to anybody else.
+        for it must be useless to any other hub.
         """
         challenge = first_frame(message)
         if not isinstance(challenge, Challenge):

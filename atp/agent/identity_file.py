@@ -16,7 +16,7 @@ __all__ = ["IdentityFile", "read_identity_file"]
 
 logger = logging.getLogger(__name__)
 
-OTHERS_MAY_READ: Final = 0o077  # permission bits of everybody but the owner
+OTHERS_MAY_READ: Final = 0o077  # permission bits of group and others
 _TEXTS: Final = ("agent", "hub", "http_url", "ws_url", "kid", "key")
 
 

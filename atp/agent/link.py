@@ -43,7 +43,7 @@ RETRY_AFTER_MAX_SECONDS: Final = 300.0  # whatever a hub asks for
 STEADY_SECONDS: Final = 5.0  # a connection that held this long starts the backoff afresh
 LAST_WORDS_SECONDS: Final = 1.0  # for the hub's reason to be read after a write has failed
 
-# Connecting again would end the same way, or take the agent away from whoever has it now.
+# Connecting again would end the same way, or take the agent away from the client that has it now.
 _FINAL: Final = (
     IdentityError,
     KeyProblem,

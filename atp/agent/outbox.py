@@ -55,7 +55,7 @@ class Outbox:
         self._under_way.clear()
 
     def settle(self, receipt: Receipt, *, ticks: float) -> bool:
-        """Note a receipt; `False` when nobody waits for it."""
+        """Note a receipt; `False` when no caller waits for it."""
         self._under_way.discard(receipt.message_id)
         if receipt.message_id not in self._waiting:
             return False

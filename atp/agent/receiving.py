@@ -1,4 +1,4 @@
-"""What an agent checks of a delivery, whoever brought it (protocol.md, "Signature").
+"""What an agent checks of each delivery, over any transport (protocol.md, "Signature").
 
 Address, digest and claims are checked always. The sender's signature is checked where its key is
 known here; where it is not, the hub's check at acceptance is what there is, and `verified` says so.

@@ -56,7 +56,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """Anything else for a handler; a response in here came when nobody waited for it any more.
+    """Anything else for a handler; a response here came after its caller had given up.
 
     `held` mail counts against the backlog until `handler_begins` is called for it.
     """

@@ -52,7 +52,7 @@ class WriterLock:
             self._queue.append(turn)
         try:
             return self._wait(turn, monotonic() + timeout)
-        except BaseException:  # an interrupt must not leave a turn that nobody takes
+        except BaseException:  # an interrupt must not leave a turn without a taker
             if self._leave(turn):
                 self.release(connection)
             raise

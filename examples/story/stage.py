@@ -50,7 +50,7 @@ class Stage:
 def open_stage(voice: Voice) -> Iterator[Stage]:
     """The hub on ATP_PORT, started on a temporary folder where none runs.
 
-    Raises `StoryError` where there is no hub to be had, or nobody to sign in as.
+    Raises `StoryError` where there is no hub, or no account to sign in with.
     """
     url = f"http://127.0.0.1:{os.environ.get('ATP_PORT', '').strip() or PORT_DEFAULT}"
     suffix = secrets.token_hex(3)

@@ -125,7 +125,7 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
     def delivery_list(self, row: Envelope) -> SafeString | str:
         deliveries = list(row.deliveries.order_by("recipient_id")[:50])
         if not deliveries:
-            return "Nobody was given it."
+            return "It was given to no recipient."
         acked = _acknowledged(deliveries)
         return format_html_join(
             SafeString("<br>"),
@@ -170,7 +170,7 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
 
 @admin.register(Session)
 class SessionAdmin(ReadOnlyAdmin[Any]):
-    when_empty = "Nobody has connected yet: an agent does once its key is approved."
+    when_empty = "No agent has connected yet: an agent can once its key is approved."
     list_display = ("agent", "opened_at", "closed_at", "close_code", "remote_address", "node")
     list_filter = ("close_code", ("closed_at", admin.EmptyFieldListFilter))
     search_fields = ("=agent__id", "=remote_address")

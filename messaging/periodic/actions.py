@@ -62,7 +62,7 @@ def record_failure(name: str, error: str) -> None:
 def give_up_running() -> dict[str, datetime]:
     """Count runs that began before this hub as lost, and tell when each task began last.
 
-    For the embedded hub when it starts: nobody but its own process could be running one.
+    For the embedded hub when it starts: only its own process can run one.
     """
     start = Node.objects.order_by("-started_at").values_list("started_at", flat=True).first()
     earlier = Q() if start is None else Q(started_at__lt=start)

@@ -60,7 +60,7 @@ def _error(problem: Any, state: str | None) -> str:
 
 def _try(record: Callable[[], T]) -> T | None:
     try:
-        with transaction.atomic():  # a savepoint, where whoever runs the task has a transaction
+        with transaction.atomic():  # a savepoint, where the caller of the task has a transaction
             return record()
     except Exception as problem:  # whatever it is, the task has its own work to do
         logger.warning("how a task went could not be written down: %s", in_words(problem))

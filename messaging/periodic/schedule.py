@@ -138,7 +138,7 @@ def scheduled_tasks(
 
 
 def title_of(name: str) -> str:
-    """What people call a task; its own name where nobody thought of one."""
+    """The title of a task for people; its name where it has no title."""
     return WORDS.get(name, (name, ""))[0]
 
 

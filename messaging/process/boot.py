@@ -175,7 +175,7 @@ def _need_proxy(host: str) -> None:
         )
     if not settings.ATP_TRUSTED_PROXIES:
         raise StartRefused(
-            f"On {host} anybody may claim to be the proxy: set ATP_TRUSTED_PROXIES to its address "
+            f"On {host} anyone may claim to be the proxy: set ATP_TRUSTED_PROXIES to its address "
             "or network, or leave ATP_HOST at 127.0.0.1."
         )
 

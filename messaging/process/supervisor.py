@@ -164,7 +164,7 @@ def _relay(name: str, stream: IO[str], say: Callable[[str], Any]) -> None:
 
 
 def _end(members: Sequence[Member]) -> None:
-    """Nodes first: what they hold is still judged by workers. Nobody outlives the deadline."""
+    """Stop nodes first: workers still judge what they hold. Kill what outlives the deadline."""
     deadline = time.monotonic() + STOP_SECONDS
     nodes = [member for member in members if "hub" in member.command]
     _stop(nodes, deadline)

@@ -106,7 +106,7 @@ class OfficerAdmin(admin.ModelAdmin[Row]):
     ) -> HttpResponse:
         """Ask, and on a valid POST run the action; what it refuses is shown beside the form.
 
-        Harm is done by the button only: whoever presses Enter in a field is asked once more.
+        Harm is done by the button only: the Enter key in a field asks once more.
         """
         if question.danger and BY_ENTER in request.POST:
             form.add_error(None, f"Press “{question.button}” to do it; Enter alone does not.")
@@ -136,5 +136,5 @@ class ReadOnlyAdmin(OfficerAdmin[Row]):
 
 
 def posted(request: HttpRequest) -> Any:
-    """The data for a form: of a POST, or `None` for a form that nobody has filled in yet."""
+    """The data for a form: of a POST, or `None` for a form that was not sent yet."""
     return request.POST if request.method == "POST" else None

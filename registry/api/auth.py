@@ -1,4 +1,4 @@
-"""Who calls the API: somebody logged in to the admin, or a program with a person's token."""
+"""Who calls the API: a person logged in to the admin, or a program with a person's token."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ProblemView(APIView):
 
 
 class PublicView(ProblemView):
-    """A view for anybody; it asks nobody who they are."""
+    """A public view: it asks for no account."""
 
     authentication_classes = ()
     permission_classes = ()

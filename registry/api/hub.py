@@ -1,4 +1,4 @@
-"""What anybody may know of this hub: its id, where agents dial, the key it proves itself by."""
+"""What is public about this hub: its id, where agents dial, the key it proves itself by."""
 
 from __future__ import annotations
 

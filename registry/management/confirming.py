@@ -17,6 +17,6 @@ def confirm(command: BaseCommand, warning: str, *, yes: bool) -> None:
         return
     command.stdout.write(warning)
     if not sys.stdin.isatty():
-        raise CommandError("Nobody can be asked here: add --yes to go on.")
+        raise CommandError("This terminal can't ask for confirmation: add --yes to go on.")
     if input("Go on? Type yes: ").strip().lower() != "yes":
         raise CommandError("Nothing was changed.")

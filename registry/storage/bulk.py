@@ -135,7 +135,7 @@ def _numbered(model: type[models.Model], rows: Sequence[Row]) -> list[Row]:
                 [connection.ops.quote_name(table), model._meta.pk.column, len(rows)],
             )
             keys = [key for (key,) in cursor.fetchall()]
-        else:  # nobody else writes until this transaction is over
+        else:  # no other connection writes until this transaction is over
             cursor.execute("SELECT seq FROM sqlite_sequence WHERE name = %s", [table])
             (last,) = cursor.fetchone() or (0,)
             keys = list(range(last + 1, last + 1 + len(rows)))

@@ -16,7 +16,7 @@ __all__ = ["Asked", "one_trip"]
 
 
 class Asked:
-    """A statement that was given; in `one_trip` nobody waits for it until its rows are read."""
+    """A statement that was given; in `one_trip` nothing waits for it until its rows are read."""
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from registry.trail.querysets import AppendOnlyQuerySet, EntryQuerySet
 
 
 class AppendOnly(models.Model):
-    """Refuses change and deletion; database triggers refuse them to everybody else."""
+    """Refuses change and deletion; database triggers refuse them to any other program."""
 
     class Meta:
         abstract = True

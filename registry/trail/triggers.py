@@ -1,4 +1,4 @@
-"""Triggers that refuse to change or delete what was appended, whoever asks (provenance.md).
+"""Triggers that refuse to change or delete what was appended, to every client (provenance.md).
 
 They are made by one idempotent function after every migration, because SQLite drops triggers in
 silence when a migration remakes a table (architecture.md, "Facts that cost a day").

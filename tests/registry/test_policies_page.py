@@ -148,7 +148,7 @@ def test_rejects_a_change_of_what_somebody_else_changed_meanwhile(
     mine = form_of(officer.get(page_of(policy))) | {"reason": "mine", "priority": "7"}
     theirs = form_of(officer.get(page_of(policy))) | {"reason": "theirs"}
     assert officer_client().post(page_of(policy), theirs).status_code == 302
-    assert "Somebody saved this policy" in text_of(officer.post(page_of(policy), mine))
+    assert "Another officer saved this policy" in text_of(officer.post(page_of(policy), mine))
     assert policy.versions.count() == 2
 
 

@@ -46,7 +46,7 @@ class KeyFilter(admin.SimpleListFilter):
 
 
 def level_badge(level: str | None) -> SafeString | str:
-    """The level that somebody vouches for now, as a badge."""
+    """The level that a valid attestation gives now, as a badge."""
     if not level:
         return "-"
     return format_html('<span class="badge badge-{0}">{0}</span>', level)

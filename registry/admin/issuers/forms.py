@@ -81,7 +81,7 @@ class NewIssuerForm(LimitsForm):
         queryset=Issuer.objects.filter(status=Issuer.Status.ACTIVE),
         required=False,
         empty_label="none: it is a trust anchor",
-        help_text="Whoever accredits it; it may do no more than its parent.",
+        help_text="The issuer that accredits it. It may do no more than its parent.",
     )
     public_jwk = JwkField(
         label="Public key",

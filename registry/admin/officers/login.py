@@ -1,4 +1,4 @@
-"""Signing in to the admin: entered in the trail, and slowed down for whoever guesses passwords.
+"""Signing in to the admin: entered in the trail, and slowed down for clients that guess passwords.
 
 Failures are counted by account name and by where they come from, so that whoever guesses an
 officer's password keeps nobody out but themselves. Guesses from many addresses are bounded for the

@@ -36,7 +36,7 @@ class ApiTokenForm(forms.Form):
 
 @admin.register(ApiToken)
 class ApiTokenAdmin(OfficerAdmin[ApiToken]):
-    """One's own tokens; superusers see and make everybody's."""
+    """The officer's own tokens; superusers see and make the tokens of all officers."""
 
     list_display = ("name", "user", "state", "created_at", "expires_at")
     list_display_links = None

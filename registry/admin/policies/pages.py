@@ -30,8 +30,8 @@ from registry.policies.notices import mark_seen
 
 TEMPLATES = "admin/registry/policy"
 CHANGED_MEANWHILE = (
-    "Somebody saved this policy after you had opened it. Look at its history, open it again and"
-    " repeat your change."
+    "Another officer saved this policy after you had opened it. Look at its history, open it again"
+    " and repeat your change."
 )
 
 
@@ -270,7 +270,7 @@ class RuleNoticeAdmin(ReadOnlyAdmin[RuleNotice]):
     def state(self, row: RuleNotice) -> str:
         if row.seen_at is None:
             return "not seen yet"
-        return f"seen {row.seen_at:%Y-%m-%d %H:%M} by {row.seen_by or 'somebody'}"
+        return f"seen {row.seen_at:%Y-%m-%d %H:%M} by {row.seen_by or 'an officer'}"
 
     @admin.action(description="Mark as seen", permissions=["see"])
     def mark_as_seen(self, request: HttpRequest, queryset: QuerySet[RuleNotice]) -> None:

@@ -65,7 +65,7 @@ STARTERS: dict[str, Starter] = {
     ),
     "flood": Starter(
         "Slow down floods",
-        "A limit for everybody, a lower one for senders that are often denied.",
+        "A limit for all senders, a lower one for senders that are often denied.",
         _policy(
             "Slow down floods",
             {

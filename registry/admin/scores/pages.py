@@ -159,7 +159,7 @@ class ScoringProfileAdmin(OfficerAdmin[ScoringProfile]):
             except MalformedDocument as problem:
                 form.add_problem(problem.detail)
             except ProfileChangedMeanwhile:
-                form.add_error(None, "Somebody changed the profile meanwhile; open this page anew.")
+                form.add_error(None, "Another officer changed the profile; open this page again.")
             else:
                 messages.success(request, f"Version {profile.version} is in force.")
                 return HttpResponseRedirect(self.url("changelist"))

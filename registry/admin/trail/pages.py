@@ -51,7 +51,7 @@ LABELS = {
 
 
 class _BoundedPaginator(Paginator[Any]):
-    """Counts as far as anybody turns pages: counting ten million rows takes seconds."""
+    """Count only as far as people turn pages: counting ten million rows takes seconds."""
 
     @cached_property
     def count(self) -> int:

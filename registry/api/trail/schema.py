@@ -98,7 +98,7 @@ def _problem(description: str) -> OpenApiResponse:
 
 PROBLEMS = {
     400: _problem("A parameter is unknown or can't be read; `errors` says which and why."),
-    401: _problem("Nobody is logged in."),
+    401: _problem("No account is logged in."),
     403: _problem("Only officers and auditors read the trail."),
 }
 NOT_FOUND = _problem("The log has no such entry.")

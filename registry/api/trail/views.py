@@ -1,6 +1,6 @@
 """The trail for auditors: lists, single entries and exports, each reading itself entered first.
 
-Officers and auditors read, nobody writes: there is no method but GET.
+Officers and auditors read. There is no method but GET, so no caller writes.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _open_cursor(text: str, query: Query, request: Request) -> tuple[int, int]:
     except (signing.BadSignature, ValueError) as exc:
         raise ValidationError({"cursor": ["not a cursor of this hub"]}) from exc
     if bound_to != _bound_to(query, request):
-        raise ValidationError({"cursor": ["given for other filters, or to somebody else"]})
+        raise ValidationError({"cursor": ["given for other filters, or to another account"]})
     return log_size, after
 
 

@@ -35,7 +35,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--compromised",
             action="store_true",
-            help="somebody else may have the old key: it is not to name the new one",
+            help="use where another person may have the old key: it does not name the new one",
         )
         add_confirmation(parser)
 
