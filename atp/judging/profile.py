@@ -11,19 +11,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from atp.errors import MalformedDocument, excerpt
-from atp.types import TrustLevel
+from atp.wire.words import LEVELS, SCORED_ALGORITHMS, SEVERITIES
 
-__all__ = [  # noqa: RUF022  # as sorted() has it
-    "COMPONENTS",
-    "DEFAULT_PROFILE",
-    "Profile",
-    "SEVERITIES",
-]
+__all__ = ["COMPONENTS", "DEFAULT_PROFILE", "Profile"]
 
 COMPONENTS = ("identity", "freshness", "capability", "compliance", "crypto")
-SEVERITIES = ("low", "medium", "high", "critical")
-LEVELS = tuple(level.value for level in TrustLevel)
-KEY_ALGORITHMS = ("EdDSA", "ES256", "RS256", "PS256", "demo")  # demo: HS256, in memory only
 POINTS_MAX = 100
 
 
@@ -74,7 +66,7 @@ class Profile:
         _check_table("level_points", self.level_points, LEVELS, self.weights["identity"])
         _check_table("level_ceilings", self.level_ceilings, LEVELS, POINTS_MAX)
         _check_table("violation_percent", self.violation_percent, SEVERITIES, 100)
-        _check_table("key_percent", self.key_percent, KEY_ALGORITHMS, 100)
+        _check_table("key_percent", self.key_percent, SCORED_ALGORITHMS, 100)
         for name in ("level_points", "level_ceilings"):
             _check_rising(name, [getattr(self, name)[level] for level in LEVELS])
         _check_rising("violation_percent", [self.violation_percent[s] for s in SEVERITIES])

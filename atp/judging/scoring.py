@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from atp.errors import MalformedDocument, excerpt
-from atp.judging.profile import COMPONENTS, DEFAULT_PROFILE, LEVELS, SEVERITIES, Profile
+from atp.judging.profile import COMPONENTS, DEFAULT_PROFILE, Profile
+from atp.wire.words import DEMO_SCORED_AS, LEVELS, SEVERITIES
 
 __all__ = [
     "ALGORITHM_VERSION",
@@ -257,7 +258,7 @@ def _ceilings(
     if any(s in ("high", "critical") and age < recent for s, age, _ in severities):
         days = profile.high_ceiling_days
         yield f"high violation in the last {days} days", profile.high_ceiling
-    if inputs.key_algorithm == "demo":
+    if inputs.key_algorithm == DEMO_SCORED_AS:
         yield "demo key", profile.demo_ceiling
     if inputs.parent_total is not None:
         yield "score of the parent", inputs.parent_total

@@ -11,10 +11,9 @@ from atp.judging.scoring import ScoreInputs, score
 from atp.memory.keys import DEMO_ALGORITHM
 from atp.types import IAgentIdentity, IAttestation, TrustLevel
 from atp.wire.timestamps import parse_timestamp
+from atp.wire.words import DEMO_SCORED_AS
 
 __all__ = ["believed_level", "believed_score", "covers_now"]
-
-DEMO_SCORED_AS = "demo"  # what the scoring profile calls HS256
 
 
 def covers_now(attestation: IAttestation, *, now: float) -> bool:

@@ -34,6 +34,7 @@ from atp.errors import (
 )
 from atp.trust import ed25519
 from atp.wire.canonical import b64url, b64url_decode
+from atp.wire.words import KEY_ALGORITHMS
 
 __all__ = ["ALGORITHMS", "PrivateKey", "PublicKey"]
 
@@ -48,7 +49,7 @@ _JOSE: Final[Mapping[str, Algorithm]] = {
     "RS256": RSAAlgorithm(RSAAlgorithm.SHA256),
     "PS256": RSAPSSAlgorithm(RSAPSSAlgorithm.SHA256),
 }
-ALGORITHMS: Final = frozenset(_JOSE)  # what a key row can name
+ALGORITHMS: Final = frozenset(KEY_ALGORITHMS)  # what a key row can name
 # RFC 9864 gives Ed25519 a name of its own; both names mean the same signature by the same key.
 _HEADER_NAMES: Final[Mapping[str, frozenset[str]]] = {
     **{name: frozenset({name}) for name in _JOSE},

@@ -6,22 +6,14 @@ from django.conf import settings
 from django.core.validators import RegexValidator
 from django.db import models
 
+from atp.types import AGENT_ID
+from atp.wire.words import LEVELS, SENSITIVITIES
 from registry.agents.querysets import AgentKeyQuerySet, AgentQuerySet, EnrolmentTokenQuerySet
 
-AGENT_ID_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}\Z"  # protocol.md, "Agent ids"
+AGENT_ID_PATTERN = rf"^{AGENT_ID.pattern}\Z"
 
-LEVELS = [
-    ("sandboxed", "sandboxed"),
-    ("unverified", "unverified"),
-    ("verified", "verified"),
-    ("certified", "certified"),
-]
-SENSITIVITIES = [
-    ("public", "public"),
-    ("internal", "internal"),
-    ("confidential", "confidential"),
-    ("restricted", "restricted"),
-]
+LEVEL_CHOICES = [(level, level) for level in LEVELS]
+SENSITIVITY_CHOICES = [(sensitivity, sensitivity) for sensitivity in SENSITIVITIES]
 
 
 class Organisation(models.Model):
@@ -82,12 +74,12 @@ class Agent(models.Model):
     )
     sensitivity_floor = models.CharField(
         max_length=12,
-        choices=SENSITIVITIES,
+        choices=SENSITIVITY_CHOICES,
         default="public",
         help_text="Whatever this agent sends or receives counts as at least this sensitive.",
     )
     minimum_level = models.CharField(
-        max_length=12, choices=LEVELS, blank=True, help_text="What it demands of senders."
+        max_length=12, choices=LEVEL_CHOICES, blank=True, help_text="What it demands of senders."
     )
     minimum_score = models.PositiveSmallIntegerField(
         default=0, help_text="The lowest score of a sender whose mail it takes (0 to 100)."

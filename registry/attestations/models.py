@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 
-from registry.agents.models import LEVELS, Agent
+from registry.agents.models import LEVEL_CHOICES, Agent
 from registry.issuers.models import Issuer
 
 
@@ -15,7 +15,7 @@ class Attestation(models.Model):
     issuer = models.ForeignKey(Issuer, on_delete=models.PROTECT, related_name="attestations")
     agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="attestations")
     kid = models.CharField(max_length=64, help_text="The issuer's key that signed it.")
-    level = models.CharField(max_length=12, choices=LEVELS)
+    level = models.CharField(max_length=12, choices=LEVEL_CHOICES)
     capabilities = models.JSONField(default=list)
     jkt = models.CharField(max_length=64, help_text="Thumbprint of the agent key vouched for.")
     issued_at = models.DateTimeField()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 
-from registry.agents.models import LEVELS
+from registry.agents.models import LEVEL_CHOICES
 
 
 class Issuer(models.Model):
@@ -26,7 +26,7 @@ class Issuer(models.Model):
     status_reason = models.CharField(max_length=300, blank=True)
     highest_level = models.CharField(
         max_length=12,
-        choices=LEVELS,
+        choices=LEVEL_CHOICES,
         default="certified",
         help_text="The highest level that it may attest.",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import models
 
+from atp.wire.words import SEVERITIES
 from registry.agents.models import Agent, Organisation
 
 
@@ -81,19 +82,15 @@ class GoodTraffic(models.Model):
 
 
 class Violation(models.Model):
-    class Severity(models.TextChoices):
-        LOW = "low", "low"
-        MEDIUM = "medium", "medium"
-        HIGH = "high", "high"
-        CRITICAL = "critical", "critical"
-
     agent = models.ForeignKey(
         Agent, on_delete=models.PROTECT, related_name="violations", db_index=False
     )
     organisation = models.ForeignKey(
         Organisation, on_delete=models.PROTECT, related_name="violations", db_index=False
     )
-    severity = models.CharField(max_length=12, choices=Severity.choices)
+    severity = models.CharField(
+        max_length=12, choices=[(severity, severity) for severity in SEVERITIES]
+    )
     rule = models.CharField(max_length=160)
     message_id = models.CharField(max_length=36, blank=True)
     at = models.DateTimeField()

@@ -10,6 +10,7 @@ from typing import Any
 from django.db.models import OuterRef, QuerySet, Subquery
 
 from atp.judging.scoring import Profile
+from atp.wire.words import SEVERITIES
 from registry.agents.models import Agent, Organisation
 from registry.scores.models import Violation
 from registry.scores.querysets import ViolationQuerySet, violations
@@ -90,7 +91,7 @@ def _flooding(weighing: ViolationQuerySet, owners: QuerySet[Any], column: str) -
 
 
 def _newest(some: ViolationQuerySet) -> Iterator[Offence]:
-    for severity in Violation.Severity:
+    for severity in SEVERITIES:
         yield from _read(some.filter(severity=severity).order_by("-at")[:VIOLATIONS_MAX])
 
 

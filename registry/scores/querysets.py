@@ -28,7 +28,7 @@ class ScoreQuerySet(models.QuerySet[Score]):
 class ViolationQuerySet(models.QuerySet[Violation]):
     def weighing_at(self, now: datetime, *, memory: timedelta) -> ViolationQuerySet:
         """Those young enough to cost points, and critical ones that officers have yet to close."""
-        open_critical = Q(closed_at=None, severity=Violation.Severity.CRITICAL)
+        open_critical = Q(closed_at=None, severity="critical")
         return self.filter(Q(at__gt=now - memory) | open_critical)
 
     def concerning(

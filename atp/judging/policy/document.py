@@ -14,8 +14,9 @@ from typing import Any
 
 from atp.errors import MalformedDocument, excerpt
 from atp.judging.policy.conditions import Check, compile_check
-from atp.judging.policy.fields import ACTIONS, SEVERITIES
+from atp.judging.policy.fields import ACTIONS
 from atp.judging.policy.readers import FieldKey, parse_field
+from atp.wire.words import SEVERITIES
 
 __all__ = ["Condition", "Policy", "Rule", "parse_policies"]
 

@@ -1,4 +1,4 @@
-"""What rules may ask for and how: the closed tables of fields, operators, actions and severities.
+"""What rules may ask for and how: the closed tables of fields, operators and actions.
 
 Everything a form needs to offer a rule is here (trust.md, "Policies"). Some fields take an argument
 after a colon: `payload:/data/amount` (a JSON Pointer, RFC 6901, from the envelope's `payload`),
@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from atp.types import DataSensitivity, MessageType, TrustLevel
+from atp.types import MessageType
+from atp.wire.words import LEVELS, SCORED_ALGORITHMS, SENSITIVITIES
 
 __all__ = [  # noqa: RUF022  # as sorted() has it
     "ACTIONS",
@@ -23,14 +24,11 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
     "OPERATORS",
     "Operand",
     "Operator",
-    "SEVERITIES",
     "WEEKDAYS",
     "operators_for",
 ]
 
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-SEVERITIES = ("low", "medium", "high", "critical")
-KEY_ALGORITHMS = ("EdDSA", "ES256", "RS256", "PS256", "demo")  # demo: HS256, in memory only
 
 
 class Kind(StrEnum):
@@ -103,8 +101,6 @@ class Action:
     matches_unknown: bool
 
 
-_LEVELS = tuple(level.value for level in TrustLevel)
-_SENSITIVITIES = tuple(sensitivity.value for sensitivity in DataSensitivity)
 _MESSAGE_TYPES = tuple(kind.value for kind in MessageType)
 _WORDS = frozenset({Kind.TEXT, Kind.CHOICE})
 _RANKED = frozenset({Kind.LEVEL, Kind.SENSITIVITY})
@@ -120,7 +116,7 @@ def _agent_fields(who: str, title: str) -> Iterable[Field]:
         f"{title}: level",
         Kind.LEVEL,
         f"The level that a valid attestation gives the {who}; never what it claims of itself.",
-        choices=_LEVELS,
+        choices=LEVELS,
     )
     yield Field(
         f"{who}.score",
@@ -147,7 +143,7 @@ def _agent_fields(who: str, title: str) -> Iterable[Field]:
         f"{title}: key algorithm",
         Kind.CHOICE,
         f"The algorithm of the key that the {who} signs with.",
-        choices=KEY_ALGORITHMS,
+        choices=SCORED_ALGORITHMS,
     )
 
 
@@ -196,7 +192,7 @@ def _message_fields() -> Iterable[Field]:
         "Data: sensitivity",
         Kind.SENSITIVITY,
         "The highest of what is declared, both agents' floors, and the request being answered.",
-        choices=_SENSITIVITIES,
+        choices=SENSITIVITIES,
     )
 
 
@@ -240,7 +236,7 @@ def _context_fields() -> Iterable[Field]:
         "Chain: lowest level",
         Kind.LEVEL,
         "The lowest level among the senders of everything that led to this message.",
-        choices=_LEVELS,
+        choices=LEVELS,
     )
     yield Field(
         "chain.lowest_score",

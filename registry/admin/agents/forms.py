@@ -8,7 +8,13 @@ from django import forms
 from django.core.validators import RegexValidator
 
 from registry.admin.fields import LinesField, reason_field
-from registry.agents.models import AGENT_ID_PATTERN, LEVELS, SENSITIVITIES, Agent, Organisation
+from registry.agents.models import (
+    AGENT_ID_PATTERN,
+    LEVEL_CHOICES,
+    SENSITIVITY_CHOICES,
+    Agent,
+    Organisation,
+)
 
 NAMES_HELP = "One a line, lower case, parts joined by dots: finance.report.read"
 
@@ -32,12 +38,12 @@ class AgentForm(forms.Form):
         required=False, rows=2, help_text="Labels that policies can ask for; new ones are made."
     )
     sensitivity_floor = forms.ChoiceField(
-        choices=SENSITIVITIES,
+        choices=SENSITIVITY_CHOICES,
         help_text="Whatever this agent sends or receives counts as at least this sensitive.",
     )
     minimum_level = forms.ChoiceField(
         required=False,
-        choices=[("", "any"), *LEVELS],
+        choices=[("", "any"), *LEVEL_CHOICES],
         help_text="The lowest trust level of a sender whose mail it takes.",
     )
     minimum_score = forms.IntegerField(

@@ -8,7 +8,7 @@ from typing import Any
 from django import forms
 
 from registry.admin.fields import LinesField, reason_field
-from registry.agents.models import LEVELS
+from registry.agents.models import LEVEL_CHOICES
 from registry.issuers.models import Issuer, IssuerKey
 from registry.issuers.standing import issuer_standings
 
@@ -24,7 +24,7 @@ class AttestForm(forms.Form):
         empty_label=None,
         help_text="Issuers whose key this hub holds and whose chain holds now.",
     )
-    level = forms.ChoiceField(choices=LEVELS, initial="verified")
+    level = forms.ChoiceField(choices=LEVEL_CHOICES, initial="verified")
     capabilities = LinesField(
         required=False,
         help_text="What it vouches for, as exact names, one a line. A request is covered only by"

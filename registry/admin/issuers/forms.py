@@ -10,7 +10,7 @@ from django import forms
 from atp.errors import ATPError
 from atp.wire.canonical import parse
 from registry.admin.fields import LinesField, MomentField, reason_field
-from registry.agents.models import LEVELS
+from registry.agents.models import LEVEL_CHOICES
 from registry.issuers.actions import VALIDITY_MAX_DAYS, Limits
 from registry.issuers.models import Issuer
 
@@ -44,7 +44,7 @@ class LimitsForm(forms.Form):
     """What an issuer may attest."""
 
     highest_level = forms.ChoiceField(
-        choices=LEVELS, initial="verified", help_text="The highest level that it may attest."
+        choices=LEVEL_CHOICES, initial="verified", help_text="The highest level that it may attest."
     )
     capability_patterns = LinesField(
         required=False,

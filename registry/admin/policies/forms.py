@@ -13,13 +13,13 @@ from atp.judging.policy import (
     ACTIONS,
     FIELDS,
     OPERATORS,
-    SEVERITIES,
     Argument,
     compile_policies,
     operators_for,
     parse_field,
 )
 from atp.wire.canonical import parse
+from atp.wire.words import SEVERITIES
 from registry.admin.policies.values import hint_for, parse_value
 from registry.officers.reason import REASON_MAX_CHARS
 from registry.policies.actions import (

@@ -21,6 +21,7 @@ from django.utils.safestring import SafeString
 
 from atp.log import leaves
 from atp.wire.canonical import b64url
+from atp.wire.words import SENSITIVITIES
 from registry.admin.trail.fit import body_of, misfits
 from registry.officers.actor import officer_names
 from registry.trail.kinds import Kind, kinds_named
@@ -34,7 +35,6 @@ LONGEST_REASON = 160  # characters of a reason in the list
 SEARCHED = ("message_id", "request_id", "sender", "recipient", "subject", "actor")
 _HEAVY = ("leaf", "leaf_hash", "body__content")  # not read for lists
 VERDICTS = ("accepted", "denied", "withheld", "released", "expired", "invalid")
-SENSITIVITIES = ("public", "internal", "confidential", "restricted")
 PERIODS = {
     "hour": ("Past hour", timedelta(hours=1)),
     "day": ("Past 24 hours", timedelta(days=1)),
