@@ -16,8 +16,8 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from registry.api.errors import handle
-from registry.officers.actions import hash_token
 from registry.officers.models import ApiToken
+from registry.token_hash import hash_token
 
 
 class ApiTokenAuthentication(TokenAuthentication):

@@ -5,15 +5,14 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from typing import Any
 
 from django.db import transaction
 
 from atp.errors import MalformedDocument
-from atp.wire.canonical import b64url
 from registry.officers.actor import Actor, pseudonym
 from registry.officers.models import ApiToken
+from registry.token_hash import hash_token
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
 
@@ -57,11 +56,6 @@ def revoke_api_token(token_id: int, *, actor: Actor) -> None:
             row.revoked_at = datetime.now(UTC)
             row.save(update_fields=["revoked_at"])
             append([_draft(row, actor, "revoked")])
-
-
-def hash_token(text: str) -> str:
-    """What is stored of a token."""
-    return b64url(sha256(text.encode("utf-8", "surrogatepass")).digest())
 
 
 def _draft(row: ApiToken, actor: Actor, event: str) -> EntryDraft:

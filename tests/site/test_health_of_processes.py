@@ -16,7 +16,7 @@ import httpx
 import psycopg
 import pytest
 
-from registry.officers.actions import hash_token
+from registry.token_hash import hash_token
 from tests.production.fleet import Fleet, wait_until
 from tests.services import PrivatePostgres, PrivateRedis
 

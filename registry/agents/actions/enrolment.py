@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from typing import Any
 
 from django.db import transaction
@@ -25,12 +24,12 @@ from atp.errors import (
 )
 from atp.trust import tokens
 from atp.trust.keys import PublicKey
-from atp.wire.canonical import b64url
 from registry.agents.actions.life import draft, lock_agent
 from registry.agents.models import Agent, AgentKey, EnrolmentToken
 from registry.hub.actions import bump_epoch, hub_id
 from registry.officers.actor import Actor
 from registry.thumbprints import check_unused
+from registry.token_hash import hash_token
 from registry.trail.actions import append, count_refusals
 from registry.trail.kinds import Kind
 
@@ -59,7 +58,7 @@ def issue_enrolment_token(agent_id: str, *, actor: Actor) -> IssuedToken:
         EnrolmentToken.objects.open_at(now).filter(agent=agent).update(expires_at=now)
         row = EnrolmentToken.objects.create(
             agent=agent,
-            token_hash=_hash(text),
+            token_hash=hash_token(text),
             created_by_id=actor.user_id,
             expires_at=now + ENROLMENT_LIFE,
         )
@@ -74,7 +73,7 @@ def enrol_key(*, token: str, proof: str, jwk: Mapping[str, Any], now: float) -> 
     answer costs nothing. Any other second use of the token raises an alarm and, like an unknown or
     expired token, `IdentityEnrolment`.
     """
-    hashed = _hash(token)
+    hashed = hash_token(token)
     row = EnrolmentToken.objects.filter(token_hash=hashed).first()
     if row is None:
         raise IdentityEnrolment("the enrolment token is not known here")
@@ -156,7 +155,3 @@ def _alarm(row: EnrolmentToken) -> None:
             )
             body = {"code": IdentityEnrolment.code, "reason": reason}
             append([draft(Kind.KEY_REFUSED, row.agent, Actor.hub(), **body)])
-
-
-def _hash(token: str) -> str:
-    return b64url(sha256(token.encode("utf-8", "surrogatepass")).digest())
