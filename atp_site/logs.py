@@ -7,6 +7,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
+from atp.wire.timestamps import format_milliseconds
 from messaging.telemetry import correlation
 
 FORMATS = {"line": "atp_site.logs.LineFormatter", "json": "atp_site.logs.JsonFormatter"}
@@ -53,5 +54,4 @@ class JsonFormatter(logging.Formatter):
 
 def _time(record: logging.LogRecord) -> str:
     """RFC 3339 in UTC, to the millisecond."""
-    time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-    return f"{time[:-6]}Z"
+    return format_milliseconds(datetime.fromtimestamp(record.created, UTC))

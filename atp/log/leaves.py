@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
@@ -26,7 +25,6 @@ __all__ = [
     "canonical",
     "leaf_hash",
     "make_leaf",
-    "write_time",
     "written",
 ]
 
@@ -98,8 +96,3 @@ def body_digest_in(leaf: bytes) -> str:
         return ""
     found = members.get("body") if isinstance(members, dict) else None
     return found if isinstance(found, str) else ""
-
-
-def write_time(time: datetime) -> str:
-    """RFC 3339 in UTC, always with microseconds, so that text sorts as time does."""
-    return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"

@@ -1,4 +1,4 @@
-"""Times on the wire: RFC 3339 in UTC with `Z`, by grammar, to and from seconds since 1970."""
+"""Times on the wire: RFC 3339 in UTC with `Z`, by grammar, from and to seconds and datetimes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from atp.errors import MalformedTimestamp, excerpt
 
-__all__ = ["format_timestamp", "parse_timestamp"]
+__all__ = ["format_microseconds", "format_milliseconds", "format_timestamp", "parse_timestamp"]
 
 # RFC 3339 section 5.6, with the upper-case letters, no offset, and no leap second: the clocks that
 # the times are compared with have none.
@@ -32,7 +32,21 @@ def parse_timestamp(text: object) -> float:
 
 
 def format_timestamp(seconds: float) -> str:
-    """The RFC 3339 text of a time, to the millisecond."""
+    """The text of a time in seconds since 1970, rounded to the millisecond."""
     # In whole milliseconds: a float a hair below one would be cut to the one before.
     moment = _EPOCH + timedelta(milliseconds=round(seconds * 1000))
-    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    return format_milliseconds(moment)
+
+
+def format_milliseconds(moment: datetime) -> str:
+    """The text of an aware datetime, cut (not rounded) to the millisecond."""
+    return _in_utc(moment).isoformat(timespec="milliseconds") + "Z"
+
+
+def format_microseconds(moment: datetime) -> str:
+    """The text of an aware datetime, always with microseconds, so that text sorts as time does."""
+    return _in_utc(moment).isoformat(timespec="microseconds") + "Z"
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None)

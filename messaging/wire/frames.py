@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from atp.judging.judgement import Chain
+from atp.wire.timestamps import format_milliseconds
 
 if TYPE_CHECKING:
     from messaging.models import Envelope
@@ -126,4 +127,4 @@ def joined(frames: Iterable[bytes]) -> str:
 
 def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC with `Z`, to the millisecond."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return format_milliseconds(moment)

@@ -10,6 +10,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from atp.wire.timestamps import format_milliseconds
 from registry.api.auth import PublicView
 from registry.hub.actions import hub_id, session_jwks
 
@@ -36,7 +37,7 @@ class HubView(PublicView):
                 "hub": hub_id(),
                 "websocket": websocket_url(request),
                 "jwks": {"keys": session_jwks()},
-                "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                "time": format_milliseconds(datetime.now(UTC)),
             }
         )
 

@@ -20,6 +20,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from atp.log import leaves
+from atp.wire.timestamps import format_microseconds
 from registry.officers.actor import Actor
 from registry.storage.bulk import insert_rows, is_few
 from registry.storage.round_trips import Asked, one_trip
@@ -98,7 +99,7 @@ def append(drafts: Sequence[EntryDraft], *, expected_epoch: int | None = None) -
     head = _find_end(lock=bool(drafts))  # (2) (3)
     if expected_epoch is not None and head.epoch != expected_epoch:
         raise EpochMoved(f"epoch {head.epoch}, facts of {expected_epoch}")
-    time = leaves.write_time(head.time)
+    time = format_microseconds(head.time)
     rows = [
         _row(draft, index, head, time, leaves.body_digest(body))  # (4)
         for index, (draft, body) in enumerate(zip(drafts, bodies, strict=True), head.index)
@@ -225,6 +226,6 @@ def _summary(agent: str, code: str, counts: Sequence[RefusalCount]) -> EntryDraf
             "code": code,
             "detail": f"refused {total} times" if total > 1 else "refused once",
             "count": total,
-            "minutes": [[leaves.write_time(row.minute), row.count] for row in counts],
+            "minutes": [[format_microseconds(row.minute), row.count] for row in counts],
         },
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
 
@@ -23,7 +24,12 @@ from atp.types import (
     TrustLevel,
     check_agent_id,
 )
-from atp.wire.timestamps import format_timestamp, parse_timestamp
+from atp.wire.timestamps import (
+    format_microseconds,
+    format_milliseconds,
+    format_timestamp,
+    parse_timestamp,
+)
 
 
 @pytest.mark.parametrize("kind", [TrustLevel, DataSensitivity])
@@ -182,3 +188,10 @@ def test_it_shows_untrusted_input_short_and_harmless() -> None:
     assert len(excerpt("x" * 10_000)) <= 60
     assert excerpt(10**10_000) == "a huge integer"
     assert excerpt({"secret": "value"}) == "'dict'"
+
+
+def test_it_writes_a_moment_at_each_precision():
+    east = datetime(2026, 1, 31, 1, 0, 0, 1_999, tzinfo=timezone(timedelta(hours=2)))
+    assert format_milliseconds(east) == "2026-01-30T23:00:00.001Z"
+    assert format_microseconds(east) == "2026-01-30T23:00:00.001999Z"
+    assert format_microseconds(east.replace(microsecond=0)) == "2026-01-30T23:00:00.000000Z"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from atp.log import leaves
+from atp.wire.timestamps import format_microseconds
 from registry.trail.models import Entry, EntryBody
 
 
@@ -14,7 +15,7 @@ def body_of(entry: Entry) -> EntryBody | None:
 def misfits(entry: Entry) -> list[str]:
     """What doesn't fit, in words; nothing where all is well. An erased body fits."""
     header = [(member, getattr(entry, name)) for name, member in leaves.HEADER.items()]
-    said = [(m, leaves.write_time(v) if m == "time" else v) for m, v in header]
+    said = [(m, format_microseconds(v) if m == "time" else v) for m, v in header]
     leaf, body = bytes(entry.leaf), body_of(entry)
     found = []
     if leaves.leaf_hash(leaf) != bytes(entry.leaf_hash):

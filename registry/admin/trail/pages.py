@@ -21,6 +21,7 @@ from django.utils.safestring import SafeString
 
 from atp.log import leaves
 from atp.wire.canonical import b64url
+from atp.wire.timestamps import format_microseconds
 from atp.wire.words import SENSITIVITIES
 from registry.admin.trail.fit import body_of, misfits
 from registry.officers.actor import officer_names
@@ -304,7 +305,7 @@ def _exports(asked: Mapping[str, str]) -> list[tuple[str, str]]:
     filters = {name: asked[name] for name in ("kind", "verdict", "sensitivity") if name in asked}
     begin = _begin_of(asked.get("period"))
     if begin is not None:
-        filters["timeFrom"] = leaves.write_time(begin)
+        filters["timeFrom"] = format_microseconds(begin)
     url = reverse("provenance-export")
     return [
         (label, f"{url}?{urlencode({'format': name, **filters})}")

@@ -16,8 +16,8 @@ from typing import Any
 import orjson
 from asgiref.sync import sync_to_async
 
-from atp.log.leaves import write_time
 from atp.wire.canonical import b64url
+from atp.wire.timestamps import format_microseconds
 from registry.api.trail.filters import FIELDS, LISTED, Query
 from registry.trail.models import Entry
 
@@ -154,7 +154,7 @@ def _cell(value: Any) -> str:
 
 
 _READ: dict[str, Callable[[Any], Any]] = {
-    "time": write_time,
+    "time": format_microseconds,
     "leafHash": lambda value: b64url(bytes(value)),
     "leaf": lambda value: bytes(value).decode("utf-8"),
     "body": bytes,
