@@ -190,7 +190,16 @@ class MalformedKey(MalformedError, code="malformed.key"):
 
 
 class MalformedDocument(MalformedError, code="malformed.document"):
-    """A policy, profile or other document breaks its schema."""
+    """A policy, profile or other document breaks its schema.
+
+    `field` names the member at fault, such as `weights.identity`; empty where it is not just one.
+    """
+
+    def __init__(
+        self, detail: str = "", *, field: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(detail, retry_after=retry_after)
+        self.field = field
 
 
 class IdentityError(ATPError, code="identity"):

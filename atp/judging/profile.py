@@ -71,9 +71,11 @@ class Profile:
             _check_rising(name, [getattr(self, name)[level] for level in LEVELS])
         _check_rising("violation_percent", [self.violation_percent[s] for s in SEVERITIES])
         if sum(self.weights.values()) != POINTS_MAX:
-            raise MalformedDocument(f"weights must add up to {POINTS_MAX}")
+            raise MalformedDocument(f"weights must add up to {POINTS_MAX}", field="weights")
         if self.critical_ceiling > self.high_ceiling:
-            raise MalformedDocument("critical_ceiling must not be above high_ceiling")
+            raise MalformedDocument(
+                "critical_ceiling must not be above high_ceiling", field="critical_ceiling"
+            )
         for name, (least, most) in _RANGES.items():
             _check_whole(name, getattr(self, name), least, most)
 
@@ -126,13 +128,14 @@ def _check_table(name: str, table: object, keys: tuple[str, ...], most: int) -> 
 def _check_whole(name: str, value: object, least: int, most: int) -> None:
     if type(value) is not int or not least <= value <= most:
         raise MalformedDocument(
-            f"{name} must be a whole number from {least} to {most}, not {excerpt(value)}"
+            f"{name} must be a whole number from {least} to {most}, not {excerpt(value)}",
+            field=name,
         )
 
 
 def _check_rising(name: str, values: list[int]) -> None:
     if values != sorted(values):
-        raise MalformedDocument(f"{name} must not fall from one to the next")
+        raise MalformedDocument(f"{name} must not fall from one to the next", field=name)
 
 
 DEFAULT_PROFILE = Profile()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from atp.errors import MalformedDocument, excerpt
@@ -20,8 +21,10 @@ __all__ = [
     "ALGORITHM_VERSION",
     "COMPONENTS",
     "DEFAULT_PROFILE",
+    "LineKind",
     "Profile",
     "ScoreInputs",
+    "ScoreLine",
     "TrustScore",
     "Violation",
     "explain",
@@ -121,7 +124,7 @@ class TrustScore:
     @property
     def reasons(self) -> tuple[str, ...]:
         """In words, what earned and what cost points; worked out when asked for."""
-        return tuple(explain(self))
+        return tuple(map(str, explain(self)))
 
     def to_dict(self) -> dict[str, Any]:
         """The score with all that `recompute` needs, as JSON."""
@@ -135,6 +138,37 @@ class TrustScore:
             "profile": self.profile.to_dict(),
             "algorithm": ALGORITHM_VERSION,
         }
+
+
+class LineKind(StrEnum):
+    """What a line of an explanation tells."""
+
+    EARNED = "earned"  # points of a component
+    COST = "cost"  # points of a component that violations took away
+    CEILING = "ceiling"  # a limit below the sum of the components
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreLine:
+    """One line of an explanation; `str()` makes a sentence of it.
+
+    `component` is empty for a ceiling. `points` are milli-points: those earned, those lost (as a
+    positive number), or the limit. `label` says the same for people, `words` say why.
+    """
+
+    kind: LineKind
+    component: str
+    points: int
+    label: str
+    words: str
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.words}"
+
+    @property
+    def costs(self) -> bool:
+        """Whether the line lowers the score."""
+        return self.kind != LineKind.EARNED
 
 
 def score(inputs: ScoreInputs, now: float, profile: Profile = DEFAULT_PROFILE) -> TrustScore:
@@ -169,10 +203,28 @@ def recompute(document: Mapping[str, Any]) -> TrustScore:
     return score(inputs, document["now"], Profile.from_dict(document["profile"]))
 
 
-def explain(result: TrustScore) -> list[str]:
-    """What earned and what cost points, one line each, and what held the total down."""
+def explain(result: TrustScore) -> list[ScoreLine]:
+    """What earned and what cost points, one line each, and what held the total down.
+
+    There is one line `EARNED` for each of `COMPONENTS`, in their order.
+    """
     inputs, profile, moment = result.inputs, result.profile, math.floor(result.now)
-    words = {
+    words = _words(inputs, moment)
+    lines = []
+    for name in COMPONENTS:
+        earned = result.components[name]
+        if name == "compliance":
+            earned = _compliance_before_violations(inputs, profile)
+        label = f"+{_points(earned)} of {profile.weights[name]}"
+        lines.append(ScoreLine(LineKind.EARNED, name, earned, label, words[name]))
+        if name == "compliance":
+            lines += _violation_lines(inputs, moment, profile)
+    return [*lines, *_ceiling_lines(result)]
+
+
+def _words(inputs: ScoreInputs, moment: int) -> dict[str, str]:
+    """Why each component earned what it did."""
+    return {
         "identity": f"attested as {_level_in_force(inputs, moment) or 'nothing that is valid'}",
         "freshness": _freshness_words(inputs, moment),
         "capability": _capability_words(inputs),
@@ -180,17 +232,15 @@ def explain(result: TrustScore) -> list[str]:
         "crypto": f"{inputs.key_algorithm or 'no'} key, {inputs.signatures_good} of the last"
         f" {inputs.signatures_total} signatures good",
     }
-    lines = []
-    for name in COMPONENTS:
-        earned = result.components[name]
-        if name == "compliance":
-            earned = _compliance_before_violations(inputs, profile)
-        lines.append(f"+{_points(earned)} of {profile.weights[name]}: {words[name]}")
-        if name == "compliance":
-            lines += _violation_lines(inputs, moment, profile)
+
+
+def _ceiling_lines(result: TrustScore) -> list[ScoreLine]:
     total = sum(result.components.values()) // MILLI
-    lines += [f"at most {n} (not {total}): {why}" for why, n in result.ceilings if n < total]
-    return lines
+    return [
+        ScoreLine(LineKind.CEILING, "", MILLI * limit, f"at most {limit} (not {total})", why)
+        for why, limit in result.ceilings
+        if limit < total
+    ]
 
 
 def _level_in_force(inputs: ScoreInputs, moment: int) -> str:
@@ -313,7 +363,7 @@ def _capability_words(inputs: ScoreInputs) -> str:
     return f"{covered} of {len(needed)} {kind} capabilities attested"
 
 
-def _violation_lines(inputs: ScoreInputs, moment: int, profile: Profile) -> list[str]:
+def _violation_lines(inputs: ScoreInputs, moment: int, profile: Profile) -> list[ScoreLine]:
     """Newest first, alike ones together; costs end where there is nothing left to lose."""
     left = _compliance_before_violations(inputs, profile)
     counts: dict[tuple[int, str, str], list[int]] = {}
@@ -328,7 +378,8 @@ def _violation_lines(inputs: ScoreInputs, moment: int, profile: Profile) -> list
         left -= cost
         when = f"{days} day{'s' * (days != 1)} ago" if days else "today"
         noun = f"{count} {severity} violation{'s' * (count != 1)}"
-        lines.append(f"-{_points(cost)}: {noun} {when}, rule '{rule}'")
+        words = f"{noun} {when}, rule '{rule}'"
+        lines.append(ScoreLine(LineKind.COST, "compliance", cost, f"-{_points(cost)}", words))
     return lines
 
 

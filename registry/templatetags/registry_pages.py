@@ -31,15 +31,6 @@ NO_DECISIONS = {"admin", "trail", "export"}  # what officers do besides: sign in
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreLine:
-    """A line of a score's explanation, taken apart."""
-
-    points: str
-    words: str
-    costs: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Task:
     count: int
     one: str
@@ -69,12 +60,6 @@ def fingerprint(kid: str) -> str:
 @register.filter
 def state_badge(state: State) -> SafeString:
     return attestations.state_badge(state)
-
-
-@register.filter
-def score_line(line: str) -> ScoreLine:
-    points, _, words = line.partition(": ")
-    return ScoreLine(points, words, costs=not points.startswith("+"))
 
 
 @register.simple_tag

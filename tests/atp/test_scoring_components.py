@@ -198,7 +198,7 @@ def test_it_says_what_earned_and_what_cost_points():
         violation("low", days=2, rule="x"),
         violation("low", days=2, rule="x"),
     )
-    lines = explain(score(replace(BEST, violations=violations), NOW))
+    lines = [str(line) for line in explain(score(replace(BEST, violations=violations), NOW))]
     assert "+40.0 of 40: attested as certified" in lines
     assert "+20.0 of 20: attestation valid for 90 more days" in lines
     assert "+15.0 of 15: 2 of 2 declared capabilities attested" in lines
@@ -209,7 +209,7 @@ def test_it_says_what_earned_and_what_cost_points():
 
 
 def test_it_says_that_there_is_nothing():
-    lines = explain(score(ScoreInputs(), NOW))
+    lines = [str(line) for line in explain(score(ScoreInputs(), NOW))]
     assert lines[0] == "+0.0 of 40: attested as nothing that is valid"
     assert lines[-1] == "at most 0 (not 7): no valid attestation"
 

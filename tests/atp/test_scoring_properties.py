@@ -8,7 +8,16 @@ from dataclasses import replace
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from atp.judging.scoring import Profile, ScoreInputs, Violation, explain, recompute, score
+from atp.judging.scoring import (
+    COMPONENTS,
+    LineKind,
+    Profile,
+    ScoreInputs,
+    Violation,
+    explain,
+    recompute,
+    score,
+)
 from atp.wire import canonical
 
 DAY = 86_400
@@ -146,4 +155,5 @@ def test_it_computes_the_same_from_what_was_stored(inputs, now, profile):
 def test_it_always_finds_words(inputs, now, profile):
     lines = explain(score(inputs, now, profile))
     assert len(lines) >= 5
-    assert all(line.startswith(("+", "-", "at most ")) for line in lines)
+    assert [line.component for line in lines if line.kind == LineKind.EARNED] == list(COMPONENTS)
+    assert all(str(line).startswith(("+", "-", "at most ")) for line in lines)

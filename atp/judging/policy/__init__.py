@@ -21,7 +21,7 @@ from typing import Any
 from atp.errors import MalformedDocument, MalformedError
 from atp.judging.policy.baseline import BASELINE
 from atp.judging.policy.columns import build_columns, read, recordable
-from atp.judging.policy.document import Policy, Rule, parse_policies
+from atp.judging.policy.document import Policy, Rule, parse_condition, parse_policies
 from atp.judging.policy.fields import (
     ACTIONS,
     FIELDS,
@@ -70,6 +70,7 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
     "explain_rules",
     "hash_payload_value",
     "operators_for",
+    "parse_condition",
     "parse_field",
 ]
 

@@ -18,7 +18,7 @@ from atp.judging.policy.fields import ACTIONS
 from atp.judging.policy.readers import FieldKey, parse_field
 from atp.wire.words import SEVERITIES
 
-__all__ = ["Condition", "Policy", "Rule", "parse_policies"]
+__all__ = ["Condition", "Policy", "Rule", "parse_condition", "parse_policies"]
 
 NAME_MAX_CHARS = 160
 DESCRIPTION_MAX_CHARS = 2_000
@@ -101,6 +101,12 @@ def parse_policies(documents: Sequence[Mapping[str, Any]]) -> tuple[Policy, ...]
     return policies
 
 
+def parse_condition(field: object, operator: Any, value: object) -> Condition:
+    """One condition of a rule; raises `MalformedDocument`, which does not say where it stands."""
+    key = parse_field(field)
+    return Condition(key, operator, value, compile_check(key.field, operator, value))
+
+
 def _refuse_repeats(names: Sequence[str], problem: str, what: str) -> None:
     seen: set[str] = set()
     for name in names:
@@ -161,13 +167,10 @@ def _conditions(members: Mapping[str, Any], where: str) -> tuple[Condition, ...]
 
 def _condition(document: object, where: str) -> Condition:
     members = _members(document, _CONDITION_MEMBERS, ("field", "operator"), where)
-    value = members.get("value")
     try:
-        key = parse_field(members["field"])
-        check = compile_check(key.field, members["operator"], value)
+        return parse_condition(members["field"], members["operator"], members.get("value"))
     except MalformedDocument as exc:
         raise MalformedDocument(f"{where}: {exc.detail}") from exc
-    return Condition(key, members["operator"], value, check)
 
 
 def _throttle(members: Mapping[str, Any], action: str, where: str) -> tuple[int, int] | None:

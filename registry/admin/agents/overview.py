@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from atp.errors import BY_CODE
-from atp.judging.scoring import TrustScore, explain, score
+from atp.judging.scoring import ScoreLine, TrustScore, explain, score
 from registry import hooks
 from registry.admin.trail.fit import body_of
 from registry.agents.models import Agent, AgentKey, EnrolmentToken
@@ -56,7 +56,7 @@ class Overview:
     token: EnrolmentToken | None
     misused_token: EnrolmentToken | None
     trust: TrustScore | None
-    reasons: Sequence[str]
+    reasons: Sequence[ScoreLine]
     online: bool
     last_session: Entry | None
     violations: Sequence[Violation]

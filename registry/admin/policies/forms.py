@@ -16,6 +16,7 @@ from atp.judging.policy import (
     Argument,
     compile_policies,
     operators_for,
+    parse_condition,
     parse_field,
 )
 from atp.wire.canonical import parse
@@ -214,14 +215,13 @@ class ConditionForm(forms.Form):
         field = FIELDS[text.partition(":")[0]]
         try:
             value = parse_value(field, OPERATORS[operator], self.cleaned_data.get("value", ""))
-            document = {"field": text, "operator": operator, "value": value}
-            compile_policies([_probe(document)])
+            parse_condition(text, operator, value)
         except ValueError as problem:
             self.add_error("value", str(problem))
         except MalformedDocument as problem:
-            self.add_error("value", problem.detail.partition("condition 1: ")[2])
+            self.add_error("value", problem.detail)
         else:
-            self.cleaned_data["document"] = document
+            self.cleaned_data["document"] = {"field": text, "operator": operator, "value": value}
 
 
 class DocumentForm(forms.Form):
@@ -261,8 +261,3 @@ def _check_fits_page(document: Mapping[str, Any]) -> None:
         raise MalformedDocument(f"{len(rules)} rules; split it into policies of {RULES_MAX}")
     if any(len(rule.get("conditions", ())) > CONDITIONS_MAX for rule in rules):
         raise MalformedDocument(f"a rule has more than {CONDITIONS_MAX} conditions; split it")
-
-
-def _probe(condition: Mapping[str, Any]) -> dict[str, Any]:
-    rule = {"name": "r", "action": "deny", "conditions": [condition]}
-    return {"name": "p", "rules": [rule]}

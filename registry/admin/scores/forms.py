@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 
+from atp.errors import MalformedDocument
 from atp.judging.scoring import Profile
 from registry.officers.reason import REASON_MAX_CHARS
 
@@ -68,10 +69,10 @@ class ProfileForm(CloseForm):
             }
         return values
 
-    def add_problem(self, detail: str) -> None:
-        """Show what is wrong with the profile at the field that it names, or at the top."""
-        name = detail.partition(" ")[0].replace(".", "-")
-        self.add_error(name if name in self.fields else None, detail)
+    def add_problem(self, problem: MalformedDocument) -> None:
+        """Show what is wrong with the profile at the field at fault, or at the top."""
+        name = problem.field.replace(".", "-")
+        self.add_error(name if name in self.fields else None, problem.detail)
 
     def sections(self) -> Mapping[str, list[forms.BoundField]]:
         """The fields of each table under its heading, for the template."""

@@ -15,7 +15,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from atp.errors import MalformedDocument
-from atp.judging.scoring import COMPONENTS, Profile, TrustScore, explain, score
+from atp.judging.scoring import COMPONENTS, LineKind, Profile, TrustScore, explain, score
 from registry.admin.pages import OfficerAdmin, ReadOnlyAdmin
 from registry.admin.scores.forms import NUMBERS, TABLES, CloseForm, ProfileForm
 from registry.officers.actor import Actor
@@ -157,7 +157,7 @@ class ScoringProfileAdmin(OfficerAdmin[ScoringProfile]):
                     expected_version=form.cleaned_data["version"],
                 )
             except MalformedDocument as problem:
-                form.add_problem(problem.detail)
+                form.add_problem(problem)
             except ProfileChangedMeanwhile:
                 form.add_error(None, "Another officer changed the profile; open this page again.")
             else:
@@ -260,7 +260,7 @@ def _explanation(result: TrustScore | None) -> dict[str, Any]:
     if result is None:
         return {"result": None}
     lines = explain(result)
-    said = [line.partition(": ")[2] for line in lines if line.startswith("+")]
+    words = {line.component: line.words for line in lines if line.kind == LineKind.EARNED}
     weights = result.profile.weights
     return {
         "result": result,
@@ -270,11 +270,11 @@ def _explanation(result: TrustScore | None) -> dict[str, Any]:
                 "earned": result.components[name] / 1000,
                 "most": weights[name],
                 "lost": weights[name] - result.components[name] / 1000,
-                "words": words,
+                "words": words[name],
             }
-            for name, words in zip(COMPONENTS, said, strict=True)
+            for name in COMPONENTS
         ],
-        "costs": [line for line in lines if line.startswith("-")],
+        "costs": [line for line in lines if line.kind == LineKind.COST],
         "ceilings": sorted(result.ceilings, key=lambda ceiling: ceiling[1]),
         "inputs": _readable_inputs(result),
         "profile": result.profile,
