@@ -19,7 +19,7 @@ from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from messaging.health.looks import Look
+from messaging.health.probes import Probe
 from messaging.health.state import Part, State, Status, is_silent, state_of_hub
 from messaging.node import node
 from registry.api.auth import ProblemView
@@ -134,7 +134,7 @@ def _select() -> bool:
         connections[DEFAULT_DB_ALIAS].close()  # the thread of a look ends with it
 
 
-_selecting = Look(_select)
+_selecting = Probe(_select)
 
 
 def _database_answers() -> bool:

@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 from django.conf import settings
 from django.db import connection
 
-from messaging.health.looks import LOOK_SECONDS, Look
 from messaging.health.models import Process
+from messaging.health.probes import PROBE_SECONDS, Probe
 from messaging.health.services import (
     Registered,
     layer_hosts,
@@ -92,13 +92,13 @@ class State:
         return [part for part in self.parts if part.status != Status.OK]
 
 
-_database, _layer, _broker = Look(look_at_database), Look(look_at_layer), Look(look_at_broker)
+_database, _layer, _broker = Probe(look_at_database), Probe(look_at_layer), Probe(look_at_broker)
 _since: dict[str, tuple[Status, datetime]] = {}
 _since_lock = threading.Lock()
 
 
 def state_of_hub() -> State:
-    """Look at every part, at all of them at the same time; takes `LOOK_SECONDS` at most."""
+    """Probe at every part, at all of them at the same time; takes `PROBE_SECONDS` at most."""
     for look in (_database, *_services()):
         look.begin()
     registered, database = _look_at_database()
@@ -116,17 +116,12 @@ def state_of_hub() -> State:
     return State(at, [_with_since(part, at) for part in parts], registered)
 
 
-def database_answers() -> bool:
-    """Whether the database answers in bounded time."""
-    return _look_at_database()[0] is not None
-
-
 def is_silent(process: Process, now: datetime) -> bool:
     """Whether a process has missed several of its signs of life."""
     return (now - process.seen_at).total_seconds() > SILENT_AFTER_SECONDS
 
 
-def _services() -> list[Look[Any]]:
+def _services() -> list[Probe[Any]]:
     layer = [_layer] if layer_hosts() else []
     return [*layer, *([] if settings.CELERY_TASK_ALWAYS_EAGER else [_broker])]
 
@@ -150,7 +145,7 @@ def _hub(registered: Registered | None) -> Part:
     if registered is not None:
         others = len([row for row in registered.nodes if row.id != own.id])
         if len(registered.nodes) == others:
-            hint = "Can the database be written? Look for a full disk, or a server in recovery."
+            hint = "Can the database be written? Probe for a full disk, or a server in recovery."
             return part(Status.DOWN, "This node could not renew its lease.", hint)
     if not own.sees():
         hint = "It delivers nothing until it can; see the database."
@@ -261,12 +256,12 @@ def tasks_of(registered: Registered) -> list[Scheduled]:
     )
 
 
-def _result(look: Look[T]) -> tuple[T | None, str]:
+def _result(look: Probe[T]) -> tuple[T | None, str]:
     """What was seen, or `None` and what became of the look, as the end of a sentence."""
     try:
         return look.result(), ""
     except TimeoutError:
-        return None, f"has not answered for {LOOK_SECONDS:g} s or more."
+        return None, f"has not answered for {PROBE_SECONDS:g} s or more."
     except Exception as problem:  # whatever it is, the part can't be used
         return None, f"can't be used: {without_place(problem)}"
 

@@ -28,7 +28,6 @@ class Kind(StrEnum):
     ORGANISATION_CREATED = "organisation.created"
     ORGANISATION_CHANGED = "organisation.changed"
     TAG_CREATED = "tag.created"
-    TAG_CHANGED = "tag.changed"
     AGENT_CREATED = "agent.created"
     AGENT_CHANGED = "agent.changed"
     AGENT_INVITED = "agent.invited"

@@ -52,16 +52,6 @@ def make_triggers(using: str = DEFAULT_DB_ALIAS, **_: Any) -> None:
                 cursor.execute(statement)
 
 
-def drop_triggers(using: str = DEFAULT_DB_ALIAS) -> None:
-    """Allow change again: to flush a test database, and to erase bodies by two people's order."""
-    connection = connections[using]
-    with connection.cursor() as cursor:
-        for table in _tables(using):
-            for name in _names(connection.vendor, table):
-                on = f" ON {table}" if connection.vendor == "postgresql" else ""
-                cursor.execute(f"DROP TRIGGER IF EXISTS {name}{on}")
-
-
 def missing_triggers(using: str = DEFAULT_DB_ALIAS) -> list[str]:
     """Names of the triggers that should be there and are not, or are switched off."""
     connection = connections[using]
@@ -73,8 +63,13 @@ def missing_triggers(using: str = DEFAULT_DB_ALIAS) -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute(query)
         present = {name for (name,) in cursor.fetchall()}
-    wanted = [name for table in _tables(using) for name in _names(connection.vendor, table)]
-    return [name for name in wanted if name not in present]
+    return [name for name, _ in protecting_triggers(using) if name not in present]
+
+
+def protecting_triggers(using: str = DEFAULT_DB_ALIAS) -> list[tuple[str, str]]:
+    """The name and the table of every trigger that should be there."""
+    vendor = connections[using].vendor
+    return [(name, table) for table in _tables(using) for name in _names(vendor, table)]
 
 
 def _tables(using: str) -> list[str]:

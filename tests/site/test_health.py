@@ -14,8 +14,8 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 
-from messaging.health import looks
-from messaging.health.looks import Look
+from messaging.health import probes
+from messaging.health.probes import Probe
 from registry.officers.actions import issue_api_token
 from registry.officers.actor import Actor
 from registry.officers.groups import AUDITORS, ensure_groups
@@ -107,7 +107,7 @@ def silent() -> Iterator[socket.socket]:
 def test_it_waits_for_no_look_and_begins_no_second_one(
     silent: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looks, "LOOK_SECONDS", 0.3)
+    monkeypatch.setattr(probes, "PROBE_SECONDS", 0.3)
     begun = threading.Semaphore(0)
 
     def look() -> bytes:
@@ -115,7 +115,7 @@ def test_it_waits_for_no_look_and_begins_no_second_one(
         with socket.create_connection(silent.getsockname()) as asking:
             return asking.recv(1)
 
-    hanging = Look(look)
+    hanging = Probe(look)
 
     def asked(_: int) -> str:
         try:
@@ -138,4 +138,4 @@ def test_it_tells_what_a_look_ran_into() -> None:
         raise ConnectionRefusedError("nobody is there")
 
     with pytest.raises(ConnectionRefusedError, match="nobody"):
-        Look(look).result()
+        Probe(look).result()

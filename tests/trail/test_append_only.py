@@ -13,7 +13,8 @@ from django.db.models.signals import post_migrate
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, EntryBody
-from registry.trail.triggers import drop_triggers, make_triggers, missing_triggers
+from registry.trail.triggers import make_triggers, missing_triggers
+from tests.trail.unprotected import drop_triggers
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -13,8 +13,9 @@ from django.test import Client
 from registry.officers.groups import AUDITORS
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry
-from registry.trail.triggers import drop_triggers, make_triggers
+from registry.trail.triggers import make_triggers
 from tests.trail.readers import add, fresh, note, person
+from tests.trail.unprotected import drop_triggers
 
 pytestmark = pytest.mark.usefixtures("database")
 

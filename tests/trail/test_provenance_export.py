@@ -17,8 +17,9 @@ from atp.wire.canonical import digest, serialize, sha256_b64url
 from registry.api.trail.exports import EXPORTS_AT_A_TIME, FORMATS, PAGE_ENTRIES, counted, stream
 from registry.api.trail.filters import LISTED, parse_query
 from registry.trail.models import Entry, EntryBody
-from registry.trail.triggers import drop_triggers, make_triggers
+from registry.trail.triggers import make_triggers
 from tests.trail.readers import PROVENANCE, add, fresh, note, problem
+from tests.trail.unprotected import drop_triggers
 
 EXPORT = f"{PROVENANCE}export"
 

@@ -1,7 +1,7 @@
-"""Looks at a service, each bounded in time: who asks is answered, whatever the service does.
+"""Probes: each asks one service whether it works, and answers or raises in bounded time.
 
-A look that hangs keeps its one thread, and nobody starts a second one beside it; so neither a dead
-Redis nor a crowd that asks for our health costs more than a thread a service.
+A probe that hangs keeps its one thread, and no second thread is started beside it. So neither a
+dead Redis nor many requests for the health of the hub cost more than one thread a service.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Generic, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
 
-LOOK_SECONDS = 3.0  # until a service that has not answered counts as one that does not
+PROBE_SECONDS = 3.0  # until a service that has not answered counts as one that does not
 FRESH_SECONDS = 1.0  # an answer so old is given again
 
 
-class Look(Generic[T_co]):
+class Probe(Generic[T_co]):
     """One thing to be looked at, by any number of threads of this process."""
 
     def __init__(self, look: Callable[[], T_co]) -> None:
@@ -37,9 +37,9 @@ class Look(Generic[T_co]):
             return self._future
 
     def result(self) -> T_co:
-        """What was seen. Raises what the look raised, or `TimeoutError` after `LOOK_SECONDS`."""
+        """What was seen. Raises what the look raised, or `TimeoutError` after `PROBE_SECONDS`."""
         future = self.begin()
-        return future.result(max(0.0, LOOK_SECONDS - self._age()))
+        return future.result(max(0.0, PROBE_SECONDS - self._age()))
 
     def _age(self) -> float:
         return time.monotonic() - self._began

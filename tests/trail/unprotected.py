@@ -1,0 +1,15 @@
+"""The trail without its protection, for tests of what a forger would leave behind."""
+
+from __future__ import annotations
+
+from django.db import connection
+
+from registry.trail.triggers import protecting_triggers
+
+
+def drop_triggers() -> None:
+    """Allow rows of the trail to be changed, until `make_triggers` is called."""
+    with connection.cursor() as cursor:
+        for name, table in protecting_triggers():
+            on = f" ON {table}" if connection.vendor == "postgresql" else ""
+            cursor.execute(f"DROP TRIGGER IF EXISTS {name}{on}")
