@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 
 from atp.agent.courier import Author, Courier
 from atp.agent.dispatch import Dispatcher, Handler, raise_handler_error
-from atp.agent.handlers import HANDLERS_RUNNING, HandlerPool, suspended
+from atp.agent.handlers import HANDLERS_RUNNING, HandlerPool, handler_slot_freed
 from atp.agent.identity_file import read_identity_file
 from atp.agent.options import SendOptions, parse_options
 from atp.agent.receiving import KeyFinder, Received, Verifier, trusted_keys
@@ -179,7 +179,7 @@ class ATPClient:
         """
         checked, target = parse_options(options), check_agent_id(target_agent)
         await self._connect_if_needed()
-        async with suspended():
+        async with handler_slot_freed():
             received = await self._courier.request(target, payload, checked)
         return self._response(received, checked)
 

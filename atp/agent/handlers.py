@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
-__all__ = ["HANDLERS_RUNNING", "HandlerPool", "suspended"]
+__all__ = ["HANDLERS_RUNNING", "HandlerPool", "handler_slot_freed"]
 
 logger = logging.getLogger(__name__)
 
@@ -153,8 +153,8 @@ class HandlerPool:
 
 
 @asynccontextmanager
-async def suspended() -> AsyncIterator[None]:
-    """While inside, the handler that this code runs in leaves its place to another one."""
+async def handler_slot_freed() -> AsyncIterator[None]:
+    """Free the slot of the handler that runs this code, for another handler, while inside."""
     slot = _slot.get()
     if slot is None or slot.finished:
         yield

@@ -6,7 +6,6 @@ of the body's RFC 8785 form. Anybody can rebuild it from an exported entry.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import orjson
 
 from atp.errors import ATPError
-from atp.wire.canonical import parse, serialize, sha256_b64url
+from atp.wire.canonical import is_surely_canonical, parse, serialize, sha256_b64url
 
 __all__ = [
     "HEADER",
@@ -51,18 +50,11 @@ HEADER = {
     "score": "score",
 }
 
-# orjson with sorted keys writes RFC 8785 unless there is a float or a member name beyond the Basic
-# Multilingual Plane. With digits and signs taken out, `e` made a dot and `[` a comma, a float
-# leaves `,.` or `":.`; a string that does so too costs time, never a wrong byte.
-_TRACED = bytes.maketrans(b"[e", b",.")
-_BEYOND_BMP = re.compile(rb"[\xf0-\xf4]")  # first byte of a UTF-8 sequence above U+FFFF
-
 
 def canonical(value: Mapping[str, Any]) -> bytes:
     """The RFC 8785 form of an entry's body, which the hub's own code made of JSON values."""
     raw = serialize(value, plain=True)
-    traces = raw.translate(_TRACED, b"0123456789+-")
-    if b",." in traces or b'":.' in traces or (not raw.isascii() and _BEYOND_BMP.search(raw)):
+    if not is_surely_canonical(raw):
         return serialize(orjson.loads(raw))  # read again, because a part may have been written
     return raw
 

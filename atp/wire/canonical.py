@@ -40,6 +40,7 @@ __all__ = [
     "check_depth",
     "digest",
     "is_plain",
+    "is_surely_canonical",
     "parse",
     "parse_noted",
     "serialize",
@@ -186,14 +187,22 @@ def _limited(data: bytes | str, max_bytes: int) -> bytes:
     return data
 
 
+def is_surely_canonical(raw: bytes) -> bool:
+    """Whether `raw`, written by orjson with sorted keys, is RFC 8785 for sure.
+
+    False where it may hold a float, or a name beyond the Basic Multilingual Plane.
+    """
+    traces = raw.translate(_TRACED, b"0123456789+-")
+    if b",." in traces or b'":.' in traces:
+        return False
+    return raw.isascii() or not _BEYOND_BMP.search(raw)
+
+
 def _parse_canonical(raw: bytes) -> Parsed | None:
     """The value, if `raw` is RFC 8785 and plain; `None` says nothing about it being well-formed."""
     if raw[:1] not in (b"{", b"["):
         return None
-    traces = raw.translate(_TRACED, b"0123456789+-")
-    if b",." in traces or b'":.' in traces:
-        return None
-    if not raw.isascii() and _BEYOND_BMP.search(raw):
+    if not is_surely_canonical(raw):
         return None
     try:
         value = orjson.loads(raw)
