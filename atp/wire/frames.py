@@ -46,6 +46,7 @@ __all__ = [
     "Withheld",
     "join_frames",
     "parse_message",
+    "receipt_members",
     "serialize_messages",
     "splice_delivery",
 ]
@@ -135,22 +136,16 @@ class Receipt(WireFrame):
     retry_after: float | None = None
 
     def to_wire(self) -> dict[str, Any]:
-        # One of these is written for each envelope, so it is written out.
-        frame = {"type": "receipt", "messageId": self.message_id or None, "status": self.status}
-        if self.code:
-            frame["code"] = self.code
-        if self.detail:
-            frame["detail"] = self.detail
-        numbers: dict[str, Any] = frame
-        if self.trust_score is not None:
-            numbers["trustScore"] = self.trust_score
-        if self.recipients is not None:
-            numbers["recipients"] = self.recipients
-        if self.entry is not None:
-            numbers["entry"] = self.entry
-        if self.retry_after is not None:
-            numbers["retryAfter"] = self.retry_after
-        return numbers
+        return receipt_members(
+            self.message_id,
+            self.status,
+            code=self.code,
+            detail=self.detail,
+            trust_score=self.trust_score,
+            recipients=self.recipients,
+            entry=self.entry,
+            retry_after=self.retry_after,
+        )
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Receipt:
@@ -164,6 +159,37 @@ class Receipt(WireFrame):
             entry=find_member(value, "entry", int),
             retry_after=seconds_member(value, "retryAfter"),
         )
+
+
+def receipt_members(
+    message_id: str | None,
+    status: str,
+    *,
+    code: str = "",
+    detail: str = "",
+    trust_score: int | None = None,
+    recipients: int | None = None,
+    entry: int | None = None,
+    retry_after: float | None = None,
+) -> dict[str, Any]:
+    """The members of a `Receipt`, for the hub, which writes one for each envelope.
+
+    Making the frozen dataclass first would take twice the time.
+    """
+    frame: dict[str, Any] = {"type": "receipt", "messageId": message_id or None, "status": status}
+    if code:
+        frame["code"] = code
+    if detail:
+        frame["detail"] = detail
+    if trust_score is not None:
+        frame["trustScore"] = trust_score
+    if recipients is not None:
+        frame["recipients"] = recipients
+    if entry is not None:
+        frame["entry"] = entry
+    if retry_after is not None:
+        frame["retryAfter"] = retry_after
+    return frame
 
 
 @dataclass(frozen=True, slots=True)
