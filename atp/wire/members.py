@@ -19,6 +19,7 @@ __all__ = [
     "get_member",
     "seconds_member",
     "stream_member",
+    "stream_named",
     "texts_member",
 ]
 
@@ -80,10 +81,15 @@ def seconds_member(value: Mapping[str, Any], name: str) -> float | None:
 
 def stream_member(value: Mapping[str, Any]) -> Stream:
     """The member `stream`, one of the two that there are."""
-    match get_member(value, "stream", str):
+    return stream_named(get_member(value, "stream", str))
+
+
+def stream_named(name: str) -> Stream:
+    """The stream of this name; raises `MalformedFrame` if there is none."""
+    match name:
         case "mail":
             return MAIL
         case "answers":
             return ANSWERS
-        case other:
-            raise MalformedFrame(f"there is no stream {excerpt(other)}")
+        case _:
+            raise MalformedFrame(f"there is no stream {excerpt(name)}")

@@ -10,6 +10,7 @@ from django.db.models import QuerySet
 
 from atp.errors import IdentityRevoked, KeyRevoked
 from atp.wire import frames
+from atp.wire.members import stream_named
 from messaging.mail.deliveries import stored_delivery
 from messaging.mail.withhold import expire_waiting, hold, withhold
 from messaging.models import Delivery, Mailbox
@@ -100,8 +101,8 @@ def _expire_late(rows: Sequence[Delivery], now: datetime) -> None:
 
 def _frame(row: Delivery, entries: dict[tuple[str, str], int]) -> bytes:
     if row.state in (Delivery.State.WITHHELD, Delivery.State.HELD):
-        return frames.Withheld(row.stream, row.seq, row.code).to_bytes()
+        return frames.Withheld(stream_named(row.stream), row.seq, row.code).to_bytes()
     if row.state == Delivery.State.EXPIRED:
-        return frames.Gone(row.stream, row.seq, row.seq, row.code).to_bytes()
+        return frames.Gone(stream_named(row.stream), row.seq, row.seq, row.code).to_bytes()
     entry = entries.get((row.sender, row.envelope.message_id))
     return stored_delivery(row.envelope, stream=row.stream, seq=row.seq, entry=entry)
