@@ -28,7 +28,7 @@ from websockets.exceptions import ConnectionClosed
 from atp import IAgentIdentity, MessageType
 from atp.errors import ATPError
 from atp.trust.envelope import new_document, sign_envelope
-from atp.wire.frames import serialize_ack
+from atp.wire.frames import Ack
 from benchmarks.lean import LeanSocket, log_in_all, upgrade_request
 from benchmarks.load import SEQ, Identity, connect, load_identities
 
@@ -110,7 +110,7 @@ async def broadcast_flood(plan: Plan) -> dict[str, int]:
         nonlocal heard
         if places := SEQ.findall(text.decode()):
             heard += len(places)
-            socket.send(serialize_ack("mail", int(places[-1])))
+            socket.send(Ack("mail", int(places[-1])).to_bytes())
 
     _ready()
     listening = await log_in_all(audience, hear)
@@ -331,7 +331,7 @@ async def _acknowledge(socket: Any) -> None:
     with contextlib.suppress(ConnectionClosed):
         async for message in socket:
             if places := SEQ.findall(message):
-                await socket.send(serialize_ack("mail", int(places[-1])).decode())
+                await socket.send(Ack("mail", int(places[-1])).to_bytes().decode())
 
 
 async def _discard(socket: Any) -> None:

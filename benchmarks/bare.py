@@ -13,8 +13,8 @@ from typing import Any
 
 import uvicorn
 
+from atp.wire.frames import SUBPROTOCOL
 from benchmarks.lean import take_all_descriptors
-from benchmarks.load import SUBPROTOCOL
 
 NONCE = "x" * 43  # 32 bytes in base64url
 WELCOME = {"type": "welcome", "session": "x" * 36, "agent": "bare", "proof": "x" * 400}

@@ -19,7 +19,7 @@ import uvloop
 
 from atp import IAgentIdentity, MessageType
 from atp.trust.envelope import new_document, sign_envelope
-from atp.wire.frames import serialize_ack
+from atp.wire.frames import Ack
 from benchmarks.lean import LeanSocket, log_in, log_in_all, spread
 from benchmarks.load import LIFETIME_SECONDS, Identity, load_identities
 
@@ -54,7 +54,7 @@ class Audience:
             self._left -= 1
             if not self._left:
                 self._complete.set()
-        socket.send(serialize_ack("mail", int(places[-1])))
+        socket.send(Ack("mail", int(places[-1])).to_bytes())
 
 
 async def run(sender: Identity, others: list[Identity]) -> dict[str, list[float]]:

@@ -19,7 +19,8 @@ from typing import cast
 from urllib.parse import urlsplit
 
 from atp.agent.handshake import Handshake
-from benchmarks.load import SUBPROTOCOL, Identity
+from atp.wire.frames import SUBPROTOCOL
+from benchmarks.load import Identity
 
 LOGIN_SECONDS = 60.0
 AT_ONCE = 128  # logins under way, as when a node has gone and its agents come back

@@ -25,9 +25,8 @@ import websockets
 from atp import IAgentIdentity, MessageType, PrivateKey, PublicKey
 from atp.agent.handshake import Handshake
 from atp.trust.envelope import new_document, sign_envelope
-from atp.wire.frames import Welcome, serialize_ack, serialize_messages
+from atp.wire.frames import SUBPROTOCOL, Ack, Welcome, serialize_messages
 
-SUBPROTOCOL = "atp.v1"
 ENVELOPE_BYTES = 800
 WINDOW = 128  # envelopes of one sender without a receipt
 TOGETHER = 8  # envelopes that a sender makes before it looks at its socket again
@@ -172,7 +171,7 @@ class Receiver:
             self._tally.delivered += fresh
             self._tally.repeated += len(places) - fresh
             self._tally.last_delivery = time.perf_counter()
-            await socket.send(serialize_ack("mail", places[-1]).decode())
+            await socket.send(Ack("mail", places[-1]).to_bytes().decode())
 
 
 async def run_load(

@@ -20,12 +20,12 @@ from atp.trust import tokens
 from atp.trust.keys import PrivateKey, PublicKey
 from atp.trust.signing import read_header
 from atp.wire.frames import (
+    Authenticate,
     Challenge,
     Failure,
     Frame,
     Welcome,
     parse_message,
-    serialize_authenticate,
 )
 
 __all__ = ["Handshake", "first_frame"]
@@ -74,9 +74,8 @@ class Handshake:
             "nonce": challenge.nonce,
             "cnonce": self._nonce,
         }
-        return serialize_authenticate(
-            tokens.issue(tokens.Kind.AUTH, claims, self._key, now=int(now))
-        )
+        proof = tokens.issue(tokens.Kind.AUTH, claims, self._key, now=int(now))
+        return Authenticate(proof).to_bytes()
 
     def admit(self, message: bytes, *, now: float) -> Welcome:
         """The welcome, when it is for this agent and by this hub."""

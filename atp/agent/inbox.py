@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from atp.errors import SessionTransport
-from atp.wire.frames import ANSWERS, MAIL, Stream, serialize_ack
+from atp.wire.frames import Ack
+from atp.wire.members import ANSWERS, MAIL, Stream
 
 __all__ = ["Inbox"]
 
@@ -120,9 +121,9 @@ class Inbox:
             last = position.acknowledged or 0
             while position.refused and position.refused[0][0] <= upto:
                 last, code = position.refused.popleft()
-                frames.append(serialize_ack(stream, last, refused=code))
+                frames.append(Ack(stream, last, code).to_bytes())
             if last < upto:
-                frames.append(serialize_ack(stream, upto))
+                frames.append(Ack(stream, upto).to_bytes())
             position.acknowledged = upto
         return frames
 

@@ -17,7 +17,6 @@ from atp.agent.receiving import Received, Verifier
 from atp.errors import ATPError, MalformedFrame, SessionTransport
 from atp.types import MessageType
 from atp.wire.frames import (
-    MAIL,
     Delivery,
     Failure,
     Gone,
@@ -29,6 +28,7 @@ from atp.wire.frames import (
     parse_message,
     serialize_messages,
 )
+from atp.wire.members import MAIL
 
 __all__ = ["AgentSession", "Answered", "Arrived", "Event", "Expected"]
 

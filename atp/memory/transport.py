@@ -38,7 +38,8 @@ from atp.types import (
     check_agent_id,
 )
 from atp.wire.canonical import parse_noted, serialize
-from atp.wire.frames import ANSWERS, MAIL, MESSAGE_MAX_BYTES, Stream, Welcome
+from atp.wire.frames import MESSAGE_MAX_BYTES, Welcome
+from atp.wire.members import ANSWERS, MAIL, Stream
 from atp.wire.timestamps import format_timestamp
 
 __all__ = ["InMemoryTransport"]

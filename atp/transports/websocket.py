@@ -36,11 +36,10 @@ from atp.memory.keys import DemoKey
 from atp.transports.base import Clock, Connection, Login, Transport
 from atp.trust.keys import PublicKey
 from atp.types import TransportType
-from atp.wire.frames import MESSAGE_MAX_BYTES
+from atp.wire.frames import MESSAGE_MAX_BYTES, SUBPROTOCOL
 
 __all__ = ["WebSocketTransport"]
 
-SUBPROTOCOL: Final = Subprotocol("atp.v1")  # protocol.md "Connecting"
 LOGIN_SECONDS: Final = 10  # protocol.md "Connecting": not authenticated by then, closed
 PING_SECONDS: Final = 20  # reliability.md: as the hub's own
 CLOSE_SECONDS: Final = 2  # for the closing handshake; a hub that is gone does not answer it
@@ -110,7 +109,7 @@ class WebSocketTransport(Transport):
         try:
             socket = await connect(
                 self.url,
-                subprotocols=[SUBPROTOCOL],
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
                 compression=None,  # reliability.md: off on both sides
                 max_size=MESSAGE_MAX_BYTES,
                 open_timeout=LOGIN_SECONDS,

@@ -18,13 +18,13 @@ from django.db import connection, transaction
 from atp.judging.judgement import Verdict
 from atp.trust.envelope import Envelope, VerifiedEnvelope
 from atp.types import BROADCAST_TARGET
+from atp.wire import frames
 from messaging import failpoints
 from messaging.judging.facts import BatchFacts, stream_of
 from messaging.mail.mailboxes import give_places
 from messaging.models import Batch
 from messaging.models import Delivery as DeliveryRow
 from messaging.models import Envelope as EnvelopeRow
-from messaging.wire import frames
 from registry.scores.actions import SIGNATURES_MAX, note_signatures, record_violations
 from registry.storage.bulk import insert_rows, is_few
 from registry.storage.round_trips import one_trip
@@ -336,7 +336,7 @@ def _unstored_receipt(judged: Judged) -> dict[str, Any]:
     again = RETRY_AFTER_SECONDS if verdict.status in {"throttled", "busy"} else None
     return {
         "session": judged.session,
-        **frames.receipt(
+        **frames.receipt_members(
             judged.message_id,
             verdict.status,
             code=verdict.code,

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from atp.wire import frames
+from atp.wire.timestamps import format_milliseconds
 from messaging.judging.accept import FINAL, Placed, Stored
 from messaging.judging.facts import Place
 from messaging.layer.news import News
 from messaging.models import Envelope as EnvelopeRow
-from messaging.wire import frames
 from registry.trail.querysets import entries_of_messages
 
 if TYPE_CHECKING:
@@ -34,12 +35,12 @@ def news(
     ours.close_sessions = sorted({i.session for i in items if i.fenced})
     if ours.close_sessions:
         ours.close_code = "session.fenced"
-    accepted_at = frames.timestamp(datetime.fromtimestamp(stored.accepted_at, UTC))
+    accepted_at = format_milliseconds(datetime.fromtimestamp(stored.accepted_at, UTC))
     for place, group in _by_place(stored.placed).items():
         recipient = places.get(place[0])
         if recipient is not None and recipient.live:
             there = all_news.setdefault(recipient.channel, News())
-            text = frames.joined(_delivery(p, accepted_at) for p in group)
+            text = frames.join_frames(_delivery(p, accepted_at) for p in group).decode()
             there.deliveries.append((*place, group[0].seq, group[-1].seq, text))
     return all_news
 
@@ -58,7 +59,9 @@ def _add_receipts(ours: News, items: Sequence[Item], stored: Stored) -> None:
             receipt = unstored[item.session].popleft()
         if receipt is not None:
             receipts[item.session].append(orjson.dumps(receipt))
-    ours.receipts = [(session, frames.joined(texts)) for session, texts in receipts.items()]
+    ours.receipts = [
+        (session, frames.join_frames(texts).decode()) for session, texts in receipts.items()
+    ]
 
 
 def _receipt(
@@ -76,12 +79,12 @@ def _receipt(
     verdict = source.verdict
     if verdict is None or verdict.status not in FINAL or key not in stored.entries:
         return None
-    return frames.receipt(
+    return frames.receipt_members(
         item.envelope.message_id,
         verdict.status,
         code=verdict.code,
         detail=verdict.detail,
-        score=verdict.score,
+        trust_score=verdict.score,
         recipients=stored.recipients.get(key),
         entry=stored.entries.get(key),
     )
@@ -95,12 +98,12 @@ def stored_receipt(row: EnvelopeRow) -> dict[str, Any]:
 
 def _receipt_of_row(row: EnvelopeRow, entry: int | None) -> dict[str, Any]:
     """The current state of an envelope that was judged before."""
-    return frames.receipt(
+    return frames.receipt_members(
         row.message_id,
         row.status,
         code=row.code,
         detail=row.detail,
-        score=row.score,
+        trust_score=row.score,
         recipients=row.recipients,
         entry=entry,
     )
@@ -122,10 +125,10 @@ def _delivery(placed: Placed, accepted_at: str) -> bytes:
     envelope, verdict = placed.judged.envelope, placed.judged.verdict
     assert envelope is not None
     assert verdict.chain is not None
-    return frames.delivery(
-        placed.stream,
-        placed.seq,
+    return frames.splice_delivery(
         envelope.canonical,
+        stream=placed.stream,
+        seq=placed.seq,
         entry=placed.entry,
         accepted_at=accepted_at,
         score=verdict.score,

@@ -14,9 +14,9 @@ from messaging import failpoints
 from messaging.judging.accept import DELIVERY_COLUMNS
 from messaging.judging.facts import load_places
 from messaging.layer.news import News
+from messaging.mail.deliveries import stored_delivery
 from messaging.mail.mailboxes import give_places
 from messaging.models import Delivery, Envelope
-from messaging.wire import frames
 from registry.models import Agent, AgentKey
 from registry.storage.bulk import insert_rows
 from registry.trail.querysets import entries_of_messages
@@ -136,7 +136,7 @@ def _news(parts: Sequence[_Part]) -> dict[str, News]:
             text = ""
             if envelope.pk in contents:
                 envelope.content = contents[envelope.pk]
-                frame = frames.stored_delivery(envelope, stream="mail", seq=seq, entry=entry)
+                frame = stored_delivery(envelope, stream="mail", seq=seq, entry=entry)
                 text = frame.decode()
             news = all_news.setdefault(place.channel, News())
             news.deliveries.append((agent, "mail", seq, seq, text))

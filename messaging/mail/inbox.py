@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from django.db.models import QuerySet
 
 from atp.errors import IdentityRevoked, KeyRevoked
+from atp.wire import frames
+from atp.wire.members import stream_named
+from messaging.mail.deliveries import stored_delivery
 from messaging.mail.withhold import expire_waiting, hold, withhold
 from messaging.models import Delivery, Mailbox
-from messaging.wire import frames
 from registry.models import Agent, AgentKey
 from registry.trail.querysets import entries_of_messages
 
@@ -43,7 +45,7 @@ def read_page(agent: str, stream: str, *, after: int, most: int) -> Page | None:
     _expire_late(rows, datetime.now(UTC))
     entries = entries_of_messages({row.envelope.message_id for row in rows})
     parts = [_frame(row, entries) for row in rows]
-    return Page(rows[0].seq, rows[-1].seq, frames.joined(parts))
+    return Page(rows[0].seq, rows[-1].seq, frames.join_frames(parts).decode())
 
 
 def last_places(agents: Collection[str]) -> dict[tuple[str, str], int]:
@@ -99,8 +101,8 @@ def _expire_late(rows: Sequence[Delivery], now: datetime) -> None:
 
 def _frame(row: Delivery, entries: dict[tuple[str, str], int]) -> bytes:
     if row.state in (Delivery.State.WITHHELD, Delivery.State.HELD):
-        return frames.withheld(row.stream, row.seq, row.code)
+        return frames.Withheld(stream_named(row.stream), row.seq, row.code).to_bytes()
     if row.state == Delivery.State.EXPIRED:
-        return frames.gone(row.stream, row.seq, row.seq, row.code)
+        return frames.Gone(stream_named(row.stream), row.seq, row.seq, row.code).to_bytes()
     entry = entries.get((row.sender, row.envelope.message_id))
-    return frames.stored_delivery(row.envelope, stream=row.stream, seq=row.seq, entry=entry)
+    return stored_delivery(row.envelope, stream=row.stream, seq=row.seq, entry=entry)

@@ -12,8 +12,8 @@ from django.db.models import F
 
 from messaging import failpoints
 from messaging.judging.facts import load_places
+from messaging.mail.deliveries import ack_range
 from messaging.models import Delivery, Mailbox
-from messaging.wire import frames
 from registry.scores.actions import add_good_traffic
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
@@ -128,7 +128,7 @@ def _entry(place: tuple[str, str], first: int, last: int) -> EntryDraft:
     return EntryDraft(
         kind=Kind.DELIVERY_ACKNOWLEDGED,
         actor=f"agent:{agent}",
-        subject=f"{stream} {frames.ack_range(first, last)}",
+        subject=f"{stream} {ack_range(first, last)}",
         recipient=agent,
         body={"stream": stream, "from": first, "to": last},
     )

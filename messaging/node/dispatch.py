@@ -23,12 +23,12 @@ from django.conf import settings
 
 from atp.errors import ATPError
 from atp.trust.envelope import parse_envelope
+from atp.wire import frames
 from messaging.judging import outcome
 from messaging.judging.poison import record_poison
 from messaging.layer import events
 from messaging.layer.news import News
 from messaging.telemetry import instruments
-from messaging.wire import frames
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ class Dispatcher:
         self._settled(unjudged)
         instruments.count_envelopes("busy", "flow.busy", len(unjudged))
         for frame in unjudged:
-            receipt = frames.receipt(
+            receipt = frames.receipt_members(
                 _message_id(frame.text),
                 "busy",
                 code="flow.busy",
@@ -201,7 +201,7 @@ def _last_word(frame: Frame, batches: Sequence[str]) -> dict[str, Any]:
     if stored is not None:
         return outcome.stored_receipt(stored)
     detail = "the hub failed on this envelope; officers have been told"
-    return frames.receipt(message_id, "invalid", code="malformed.envelope", detail=detail)
+    return frames.receipt_members(message_id, "invalid", code="malformed.envelope", detail=detail)
 
 
 def _note_end(handing_over: asyncio.Future[None]) -> None:

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 from channels.consumer import AsyncConsumer
 from django.conf import settings
 
@@ -27,19 +25,19 @@ from atp.errors import (
     SessionAuthentication,
 )
 from atp.wire import canonical
+from atp.wire.frames import SUBPROTOCOL, Ack, Authenticate, Challenge, Failure, Welcome
+from atp.wire.members import WireFrame
+from atp.wire.timestamps import format_milliseconds
 from messaging.node import node
 from messaging.node.connections import Connection
-from messaging.node.streams import STREAMS
 from messaging.sessions.sessions import Login, Opened
 from messaging.telemetry import correlation, instruments
-from messaging.wire import frames, sockets
+from messaging.wire import sockets
 from messaging.wire.close_codes import close_code
 
 logger = logging.getLogger(__name__)
 
-SUBPROTOCOL = "atp.v1"
 PROOF_FRAME_BYTES = 8_192  # an authenticate frame; nothing larger is parsed before it
-REFUSAL = re.compile(r"(?=.{1,40}\Z)[a-z_]+(\.[a-z_]+)*")  # goes into a column
 ACKS_BYTES = 65_536  # of one message, besides its envelopes: 256 acks, and room
 ENVELOPE_PREFIX = '{"ATP"'  # of a frame that goes to its lane unparsed
 
@@ -92,46 +90,34 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
 
     async def _authenticate(self, note_proof: Callable[[], None]) -> Opened:
         nonce = canonical.b64url(secrets.token_bytes(32))
-        challenge = {
-            "type": "challenge",
-            "hub": self._node.hub_id,
-            "nonce": nonce,
-            "time": frames.timestamp(datetime.fromtimestamp(time.time(), UTC)),
-        }
-        await self._send({"type": "websocket.send", "text": orjson.dumps(challenge).decode()})
-        frame = canonical.parse(await self._receive_text(), max_bytes=PROOF_FRAME_BYTES)
-        if not isinstance(frame, dict) or frame.get("type") != "authenticate":
-            raise SessionAuthentication("the first frame must be authenticate")
-        proof = frame.get("proof")
-        if not isinstance(proof, str):
-            raise SessionAuthentication("authenticate needs a proof")
+        now = format_milliseconds(datetime.fromtimestamp(time.time(), UTC))
+        await self._send(_message(Challenge(self._node.hub_id, nonce, now)))
+        text = await self._receive_text()
+        frame = Authenticate.parse(canonical.parse(text, max_bytes=PROOF_FRAME_BYTES))
         note_proof()
-        client = frame.get("client", "")
         return await self._node.log_in(
             Login(
-                proof=proof,
+                proof=frame.proof,
                 nonce=nonce,
                 host=self._header(b"host"),
                 path=self.scope["path"],
                 remote_address=str((self.scope.get("client") or [""])[0]),
-                client=_decent(client),
+                client=frame.client,
             )
         )
 
     async def _welcome(self, opened: Opened) -> None:
-        welcome = {
-            "type": "welcome",
-            "session": opened.session,
-            "agent": opened.agent,
-            "level": opened.level,
-            "score": opened.score,
-            "window": settings.ATP_WINDOW,
-            "pending": opened.pending,
-            "proof": opened.proof,
-        }
-        if opened.succession:
-            welcome["succession"] = opened.succession
-        await self._send({"type": "websocket.send", "text": orjson.dumps(welcome).decode()})
+        welcome = Welcome(
+            session=opened.session,
+            agent=opened.agent,
+            level=opened.level,
+            score=opened.score,
+            window=settings.ATP_WINDOW,
+            pending=opened.pending,
+            proof=opened.proof,
+            succession=opened.succession,
+        )
+        await self._send(_message(welcome))
 
     def _header(self, name: bytes) -> str:
         headers: dict[bytes, bytes] = dict(self.scope["headers"])
@@ -184,19 +170,10 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
                 await connection.window_open(len(envelope))
                 self._node.take_envelope(connection, envelope)
             else:
-                self._take_ack(connection, frame)
+                ack = Ack.parse(frame)
+                self._node.take_ack(connection, ack.stream, ack.seq, ack.refused)
         if besides > ACKS_BYTES:  # read on the loop that serves everybody, and in no window
             raise MalformedFrame(f"at most {ACKS_BYTES} bytes of a message are not envelopes")
-
-    def _take_ack(self, connection: Connection, frame: object) -> None:
-        if not isinstance(frame, dict) or frame.get("type") != "ack":
-            raise MalformedFrame("an agent sends envelopes and acks, nothing else")
-        stream, seq, refused = frame.get("stream"), frame.get("seq"), frame.get("refused", "")
-        if stream not in STREAMS or type(seq) is not int or seq < 1:
-            raise MalformedFrame("an ack needs stream, mail or answers, and seq, from 1 up")
-        if not isinstance(refused, str) or (refused and REFUSAL.fullmatch(refused) is None):
-            raise MalformedFrame("refused is a code, such as handler.failed")
-        self._node.take_ack(connection, stream, seq, refused)
 
     # --- Wire ----------------------------------------------------------------------------------
 
@@ -214,8 +191,8 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
     async def _refuse(self, problem: ATPError) -> None:
         """Say what is wrong in an error frame, and close."""
         if self._accepted:
-            text = frames.error(problem.code, problem.detail, retry_after=problem.retry_after)
-            await self._send_last({"type": "websocket.send", "text": text})
+            failure = Failure(problem.code, problem.detail, problem.retry_after)
+            await self._send_last(_message(failure))
         await self._close(problem.code)
 
     async def _close(self, code: str) -> None:
@@ -232,6 +209,6 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             logger.debug("a closing frame could not be sent: %s", type(problem).__name__)
 
 
-def _decent(client: object) -> str:
-    """What an agent says its client is, as far as it can stand in a column, a log and a page."""
-    return client if isinstance(client, str) and client.isprintable() else ""
+def _message(frame: WireFrame) -> dict[str, Any]:
+    """What the server is told to send."""
+    return {"type": "websocket.send", "text": frame.to_bytes().decode()}

@@ -49,7 +49,7 @@ def test_it_lists_the_members_of_an_envelope() -> None:
 
 def test_it_lists_the_frames_that_agents_read() -> None:
     handshake = {"challenge", "welcome"}  # told as steps, under "Connecting"
-    assert set(FRAMES) - {"(envelope)", "ack"} == set(frames._READERS) - handshake | {"delivery"}
+    assert set(FRAMES) - {"(envelope)", "ack"} == set(frames.HUB_FRAMES) - handshake
 
 
 def test_it_lists_every_kind_of_entry() -> None:

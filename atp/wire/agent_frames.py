@@ -1,0 +1,65 @@
+"""The frames that an agent sends beside envelopes (protocol.md, "Connecting" and "Frames")."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from atp.errors import MalformedFrame, SessionAuthentication
+from atp.wire.members import ANSWERS, MAIL, Stream, WireFrame
+
+__all__ = ["Ack", "Authenticate"]
+
+# The hub stores this code in a column of 40 characters.
+_REFUSED = re.compile(r"(?=.{1,40}\Z)[a-z_]+(\.[a-z_]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate(WireFrame):
+    """The answer to a challenge: an `atp-auth+jwt`, and what the client says that it is."""
+
+    proof: str
+    client: str = ""
+
+    def to_wire(self) -> dict[str, Any]:
+        client = {"client": self.client} if self.client else {}
+        return {**client, "proof": self.proof, "type": "authenticate"}
+
+    @classmethod
+    def parse(cls, value: object) -> Authenticate:
+        """Read the first frame of an agent; raises `SessionAuthentication` if it is another one.
+
+        A `client` that is no printable text is read as "": it is shown in logs and on pages.
+        """
+        if not isinstance(value, dict) or value.get("type") != "authenticate":
+            raise SessionAuthentication("the first frame must be authenticate")
+        proof, client = value.get("proof"), value.get("client")
+        if not isinstance(proof, str):
+            raise SessionAuthentication("authenticate needs a proof")
+        return cls(proof, client if isinstance(client, str) and client.isprintable() else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Ack(WireFrame):
+    """Acknowledges everything up to `seq`; with `refused` (a code), `seq` itself is refused."""
+
+    stream: Stream
+    seq: int
+    refused: str = ""
+
+    def to_wire(self) -> dict[str, Any]:
+        refused = {"refused": self.refused} if self.refused else {}
+        return {**refused, "seq": self.seq, "stream": self.stream, "type": "ack"}
+
+    @classmethod
+    def parse(cls, value: object) -> Ack:
+        """Read a frame of a logged-in agent that is no envelope; raises `MalformedFrame`."""
+        if not isinstance(value, dict) or value.get("type") != "ack":
+            raise MalformedFrame("an agent sends envelopes and acks, nothing else")
+        stream, seq, refused = value.get("stream"), value.get("seq"), value.get("refused", "")
+        if stream not in (MAIL, ANSWERS) or type(seq) is not int or seq < 1:
+            raise MalformedFrame("an ack needs stream, mail or answers, and seq, from 1 up")
+        if not isinstance(refused, str) or (refused and _REFUSED.fullmatch(refused) is None):
+            raise MalformedFrame("refused is a code, such as handler.failed")
+        return cls(stream, seq, refused)

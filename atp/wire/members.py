@@ -1,0 +1,95 @@
+"""What the frames are made of: their members, read one by one, and their text.
+
+Each function that reads a member raises `MalformedFrame`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypeVar
+
+import orjson
+
+from atp.errors import MalformedFrame, excerpt
+
+__all__ = [
+    "Stream",
+    "WireFrame",
+    "find_member",
+    "get_member",
+    "seconds_member",
+    "stream_member",
+    "stream_named",
+    "texts_member",
+]
+
+Stream = Literal["mail", "answers"]
+MAIL: Final = "mail"
+ANSWERS: Final = "answers"
+
+_T = TypeVar("_T")
+
+
+class WireFrame:
+    """A frame; `to_wire` gives its members, and `to_bytes` the JSON text of them."""
+
+    __slots__ = ()
+
+    def to_wire(self) -> dict[str, Any]:
+        """The frame's members as JSON values, in the order in which they are written."""
+        raise NotImplementedError
+
+    def to_bytes(self) -> bytes:
+        """The frame's JSON text."""
+        return orjson.dumps(self.to_wire())
+
+
+def find_member(value: Mapping[str, Any], name: str, kind: type[_T]) -> _T | None:
+    """The member `name`, which is of exactly the type `kind`; `None` if it is absent or null."""
+    item = value.get(name)
+    # `type(...) is` and not isinstance: true is not the number 1
+    if item is None or type(item) is kind:
+        return item
+    raise MalformedFrame(f"{name} must be of type {kind.__name__}, not {excerpt(item)}")
+
+
+def get_member(value: Mapping[str, Any], name: str, kind: type[_T]) -> _T:
+    """The member `name`, which must be there."""
+    item = find_member(value, name, kind)
+    if item is None:
+        raise MalformedFrame(f"the frame has no {name}")
+    return item
+
+
+def texts_member(value: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """The member `name`, a list of strings; empty if it is absent."""
+    items = find_member(value, name, list) or []
+    if not all(type(item) is str for item in items):
+        raise MalformedFrame(f"{name} must be a list of texts")
+    return tuple(items)
+
+
+def seconds_member(value: Mapping[str, Any], name: str) -> float | None:
+    """The member `name`, a number of seconds from 0 up; `None` if it is absent."""
+    item = value.get(name)
+    if item is None:
+        return None
+    if type(item) not in (int, float) or item < 0:
+        raise MalformedFrame(f"{name} must be a number of seconds, not {excerpt(item)}")
+    return float(item)
+
+
+def stream_member(value: Mapping[str, Any]) -> Stream:
+    """The member `stream`, one of the two that there are."""
+    return stream_named(get_member(value, "stream", str))
+
+
+def stream_named(name: str) -> Stream:
+    """The stream of this name; raises `MalformedFrame` if there is none."""
+    match name:
+        case "mail":
+            return MAIL
+        case "answers":
+            return ANSWERS
+        case _:
+            raise MalformedFrame(f"there is no stream {excerpt(name)}")
