@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from celery import Celery, current_app
+from celery import Celery
+from celery._state import get_current_app
 from django.conf import settings
 from django.utils import translation
 
@@ -37,7 +38,7 @@ def test_it_notices_a_setting_that_is_written_into(monkeypatch: pytest.MonkeyPat
 
 def test_it_notices_an_application_of_celery_that_takes_over() -> None:
     """As `Celery(broker=...)` does by default, for every task that is sent afterwards."""
-    before, hubs = Surroundings.now(), current_app._get_current_object()
+    before, hubs = Surroundings.now(), get_current_app()
     try:
         with Celery("other", broker="redis://127.0.0.1:1/0"):
             told = before.changes(Surroundings.now())
