@@ -24,6 +24,7 @@ from django.db.backends.signals import connection_created
 from django.test.utils import setup_databases, teardown_databases
 
 from tests.needs import missing
+from tests.surroundings import Surroundings
 
 START_SECONDS = 20
 STOP_SECONDS = 10
@@ -50,6 +51,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "database" in getattr(item, "fixturenames", ()):
             item.add_marker("database")
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test changes what another sees; fixtures of more than one test come before this one."""
+    before = Surroundings.now()
+    yield
+    monkeypatch.undo()  # a plugin may have asked for it first: then pytest undoes it only later
+    assert before.changes(Surroundings.now()) == [], "this test leaves something behind"
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ def enrol(
         capture_output=True,
         text=True,
         check=True,
+        timeout=60,
     )
     return [Path(line) for line in done.stdout.splitlines()]
 

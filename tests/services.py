@@ -196,6 +196,7 @@ class PrivatePostgres(PrivateService):
             capture_output=True,
             check=True,
             **_unprivileged(),
+            timeout=60,
         )
 
     @property
@@ -236,7 +237,9 @@ def _bin_folder() -> Path:
     asked = shutil.which("pg_config")
     if asked is None:
         return Path("/nonexistent")
-    told = subprocess.run([asked, "--bindir"], capture_output=True, text=True, check=False)
+    told = subprocess.run(
+        [asked, "--bindir"], capture_output=True, text=True, check=False, timeout=60
+    )
     return Path(told.stdout.strip())
 
 

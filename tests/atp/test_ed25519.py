@@ -122,6 +122,11 @@ def test_it_verifies_without_pynacl() -> None:
         "assert set(ed25519.IMPLEMENTATIONS) == {'openssl'}\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr

@@ -156,10 +156,14 @@ class Stage:
         if broker is None:
             return
         options = {"socket_timeout": 1, "socket_connect_timeout": 1}
-        with Celery(broker=broker, broker_transport_options=options) as sender:
-            sender.conf.task_serializer = "msgpack"
-            with suppress(OperationalError):
-                sender.send_task(name, queue="atp", ignore_result=True, retry=False)
+        sender = Celery(
+            broker=broker,
+            broker_transport_options=options,
+            task_serializer="msgpack",
+            set_as_current=False,  # this process keeps the hub's application, and its broker
+        )
+        with sender, suppress(OperationalError):
+            sender.send_task(name, queue="atp", ignore_result=True, retry=False)
 
     def close(self) -> None:
         """End all that is not a service."""

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tests.lines import Lines
 from tests.processes import HubProcess, free_port, hub_environment, start_hub
 from tests.sources import ROOT
 
@@ -28,13 +29,12 @@ def test_it_loses_nothing_and_repeats_nothing_when_the_hub_is_killed(tmp_path: P
     folder, port = tmp_path / "data", free_port()
     handled, outcomes = tmp_path / "handled.log", tmp_path / "outcomes.log"
     hubs = [start_hub(folder, port)]
-    agents: list[subprocess.Popen[bytes]] = []
+    agents: list[subprocess.Popen[str]] = []
     try:
         asking, answering = _provision(folder, port, tmp_path / "identities")
         responder = _agent("responder", answering, handled)
         agents.append(responder)
-        assert responder.stdout is not None
-        assert responder.stdout.readline() == b"ready\n"
+        assert Lines(responder.stdout).next("the responder being ready") == "ready"
         requester = _agent("requester", asking, answering.stem, REQUESTS, outcomes)
         agents.append(requester)
         _kill_on_the_way(hubs, requester, outcomes)
@@ -61,7 +61,7 @@ def test_it_loses_nothing_and_repeats_nothing_when_the_hub_is_killed(tmp_path: P
 
 
 def _kill_on_the_way(
-    hubs: list[HubProcess], requester: subprocess.Popen[bytes], outcomes: Path
+    hubs: list[HubProcess], requester: subprocess.Popen[str], outcomes: Path
 ) -> None:
     """Kill the hub after each equal part of the requests, and start it again on the same data."""
     for kill in range(1, KILLS + 1):
@@ -70,7 +70,7 @@ def _kill_on_the_way(
         hubs.append(start_hub(hubs[-1].data_dir, hubs[-1].port))
 
 
-def _wait_for(outcomes: Path, lines: int, requester: subprocess.Popen[bytes]) -> None:
+def _wait_for(outcomes: Path, lines: int, requester: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + LONGEST_SECONDS
     while not outcomes.exists() or len(outcomes.read_bytes().splitlines()) < lines:
         assert requester.poll() is None, "the requester ended early"
@@ -86,15 +86,17 @@ def _provision(data: Path, port: int, folder: Path) -> list[Path]:
         capture_output=True,
         text=True,
         check=True,
+        timeout=LONGEST_SECONDS,
     )
     return [Path(line) for line in done.stdout.split()]
 
 
-def _agent(name: str, *arguments: object) -> subprocess.Popen[bytes]:
+def _agent(name: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", f"tests.crash.{name}", *map(str, arguments)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
+        text=True,
     )
 
 

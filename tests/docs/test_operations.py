@@ -55,7 +55,7 @@ def test_it_backs_up_a_running_hub(tmp_path: Path) -> None:
         hub_id = httpx.get(f"{hub.url}/api/v1/hub").json()["hub"]
         (backup,) = [b for b in blocks(PAGE) if b.note == "<!-- run: backup -->"]
         script = backup.text.replace(".venv/bin/python", sys.executable)
-        subprocess.run(["bash", "-euc", script], cwd=tmp_path, check=True)
+        subprocess.run(["bash", "-euc", script], cwd=tmp_path, check=True, timeout=60)
     shutil.move(tmp_path / "backup", tmp_path / "restored")
     with _running(tmp_path / "restored") as restored:
         answer = httpx.get(f"{restored.url}/api/v1/hub").json()
@@ -78,7 +78,7 @@ def test_it_runs_or_explains_every_command() -> None:
 
 def test_it_makes_secrets_that_a_hub_takes(tmp_path: Path) -> None:
     (made,) = [b for b in blocks(PRODUCTION) if b.note == "<!-- run: secrets -->"]
-    subprocess.run(["bash", "-euc", made.text], cwd=tmp_path, check=True)
+    subprocess.run(["bash", "-euc", made.text], cwd=tmp_path, check=True, timeout=60)
     files = {
         "ATP_SECRET_KEY_FILE": str(tmp_path / "secret-key"),
         "ATP_KEY_ENCRYPTION_KEY_FILE": str(tmp_path / "key-encryption-key"),

@@ -1,4 +1,4 @@
-"""The README holds: its commands are run as they stand, by somebody who has nothing but it."""
+"""The README holds: its commands are run as they stand, by a newcomer who has nothing else."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 
 from examples.story.officer import Officer
 from tests.docs.tables import Block, blocks, code, page, rows
+from tests.lines import Lines
 from tests.processes import HubProcess, hub_environment, start_hub
 from tests.sources import ROOT
 
@@ -44,7 +45,7 @@ class Newcomer:
         return subprocess.Popen(
             arguments,
             cwd=self.folder,
-            env=hub_environment(self.folder, self.hub.port, {"PYTHONPATH": str(ROOT)}),
+            env=self._environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -57,11 +58,26 @@ class Newcomer:
         assert process.returncode == 0, problems
         return output
 
+    def _environment(self) -> dict[str, str]:
+        """A newcomer's, in which Python keeps back what it prints into a pipe."""
+        environment = hub_environment(self.folder, self.hub.port, {"PYTHONPATH": str(ROOT)})
+        environment.pop("PYTHONUNBUFFERED", None)
+        return environment
+
     def _typed(self, command: str) -> str:
         """The command, but for this environment's Python and this hub's port."""
         command = command.replace(".venv/bin/atp ", f"{sys.executable} -m atp.cli ")
         command = re.sub(r"^(\.venv/bin/)?python ", f"{sys.executable} ", command)
         return command.replace(":8000", f":{self.hub.port}")
+
+
+class Responder:
+    """The program of step 6 that answers, and what it prints."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.said = Lines(process.stdout)
+        self.problems = Lines(process.stderr)
 
 
 @pytest.fixture(scope="module")
@@ -104,29 +120,34 @@ def test_it_runs_or_explains_every_command() -> None:
     assert not unexplained
 
 
-@pytest.fixture(scope="module")
-def responder(newcomer: Newcomer, agents: None) -> Iterator[subprocess.Popen[str]]:
+@pytest.fixture
+def responder(newcomer: Newcomer, agents: None) -> Iterator[Responder]:
     """Step 6, the first half."""
     for name in ("responder.py", "requester.py"):
         (newcomer.folder / name).write_text(_noted(f"file: {name}").text)
     process = newcomer.start(_noted("run: responder").text.strip())
-    yield process
+    yield Responder(process)
     process.kill()
-    process.communicate()
+    process.wait(LONGEST_SECONDS)
 
 
-def test_it_lets_two_agents_talk(newcomer: Newcomer, responder: subprocess.Popen[str]) -> None:
-    expected = _noted("expect: responder").text.splitlines()
-    assert responder.stdout is not None
-    assert responder.stdout.readline().rstrip() == expected[0]
+def test_it_tells_a_story_that_comes_true(newcomer: Newcomer, responder: Responder) -> None:
+    """Steps 6 and 7: each begins with what the one before left."""
+    _two_agents_talk(newcomer, responder)
+    _a_refusal_comes(newcomer)
+    _a_suspension_ends_the_connection(newcomer, responder)
+    _programs_end_quietly(responder)
+
+
+def _two_agents_talk(newcomer: Newcomer, responder: Responder) -> None:
+    ready, asked = _noted("expect: responder").text.splitlines()
+    assert responder.said.next("the responder being ready") == ready
     told = newcomer.run(_noted("run: requester").text.strip())
     assert told == _noted("expect: requester").text
-    assert responder.stdout.readline().rstrip() == expected[1]
+    assert responder.said.next("the request in the responder's output") == asked
 
 
-def test_it_tells_of_the_refusal_that_comes(
-    newcomer: Newcomer, responder: subprocess.Popen[str]
-) -> None:
+def _a_refusal_comes(newcomer: Newcomer) -> None:
     script = _noted("file: requester.py").text
     (sensitivity,) = re.findall(r'`(\{"sensitivity": .*?\})`', page("README.md"))
     changed = script.replace("[2, 3, 5]})", f"[2, 3, 5]}}, {sensitivity})")
@@ -140,9 +161,32 @@ def test_it_tells_of_the_refusal_that_comes(
     assert len(problems.splitlines()) == 1
 
 
+def _a_suspension_ends_the_connection(newcomer: Newcomer, responder: Responder) -> None:
+    with Officer(newcomer.hub.url) as officer:
+        officer.sign_in("officer", newcomer.hub.officer_password)
+        officer.suspend("data-processor", reason="To see what happens.")
+    responder.problems.until("session.revoked")
+    process = newcomer.start(_noted("run: requester").text.strip())
+    _, problems = process.communicate(timeout=LONGEST_SECONDS)
+    assert problems.startswith("refused: recipient.unavailable")
+    assert "identity.not_active" in responder.problems.next("why the responder stays outside")
+    with Officer(newcomer.hub.url) as officer:
+        officer.sign_in("officer", newcomer.hub.officer_password)
+        officer.resume("data-processor", reason="Seen.")
+    assert "lets it in again" in responder.problems.next("the responder's return")
+    assert newcomer.run(_noted("run: requester").text.strip())
+
+
+def _programs_end_quietly(responder: Responder) -> None:
+    """Ctrl-C, as the last of what the responder is asked to do."""
+    responder.process.send_signal(signal.SIGINT)
+    assert responder.process.wait(LONGEST_SECONDS) == 0
+    assert (responder.said.rest()[-1], responder.problems.rest()) == ("stopped", [])
+
+
 @pytest.mark.parametrize("name", ["responder", "requester"])
 def test_it_says_in_a_sentence_what_is_missing(
-    newcomer: Newcomer, responder: subprocess.Popen[str], tmp_path: Path, name: str
+    newcomer: Newcomer, agents: None, tmp_path: Path, name: str
 ) -> None:
     """Without the identity file, and with one whose hub does not run."""
     (tmp_path / f"{name}.py").write_text(_noted(f"file: {name}.py").text)
@@ -153,35 +197,6 @@ def test_it_says_in_a_sentence_what_is_missing(
         identity = tmp_path / agent / "identity.json"
         identity.write_text(identity.read_text().replace(f":{newcomer.hub.port}/", ":9/"))
     assert "is the hub running there?" in _only_line(alone, f"{sys.executable} {name}.py")
-
-
-def test_it_tells_what_a_suspension_does(
-    newcomer: Newcomer, responder: subprocess.Popen[str]
-) -> None:
-    with Officer(newcomer.hub.url) as officer:
-        officer.sign_in("officer", newcomer.hub.officer_password)
-        officer.suspend("data-processor", reason="To see what happens.")
-    assert responder.stderr is not None
-    ended = ""
-    while "session.revoked" not in ended:
-        ended = responder.stderr.readline()
-        assert ended, "the responder ended without saying why"
-    process = newcomer.start(_noted("run: requester").text.strip())
-    _, problems = process.communicate(timeout=LONGEST_SECONDS)
-    assert problems.startswith("refused: recipient.unavailable")
-    assert "identity.not_active" in responder.stderr.readline()
-    with Officer(newcomer.hub.url) as officer:
-        officer.sign_in("officer", newcomer.hub.officer_password)
-        officer.resume("data-processor", reason="Seen.")
-    assert "lets it in again" in responder.stderr.readline()
-    assert newcomer.run(_noted("run: requester").text.strip())
-
-
-def test_it_lets_programs_end_quietly(newcomer: Newcomer, responder: subprocess.Popen[str]) -> None:
-    """Ctrl-C, as the last of what the responder is asked to do."""
-    responder.send_signal(signal.SIGINT)
-    said, problems = responder.communicate(timeout=LONGEST_SECONDS)
-    assert (responder.returncode, said.splitlines()[-1], problems) == (0, "stopped", "")
 
 
 def test_it_names_the_buttons_that_are_pressed() -> None:

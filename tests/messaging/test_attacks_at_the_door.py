@@ -379,7 +379,7 @@ def test_rejects_a_relay_that_passes_its_own_name_on(
 ) -> None:
     """The agent was led to the relay, and signs that address; the relay names it as the host."""
     where = urlsplit(hub.ws_url)
-    with socket.create_connection((where.hostname, where.port)) as relay:
+    with socket.create_connection((where.hostname, where.port), timeout=20) as relay:
         relay.sendall(
             f"GET {where.path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n"
             "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"

@@ -15,6 +15,7 @@ from messaging.sessions import leases as lease
 from registry.storage.threads import DatabaseThreads
 from tests.cast import Player, write
 from tests.messaging.conftest import LogIn, until
+from tests.waits import result
 
 T = TypeVar("T")
 
@@ -23,16 +24,18 @@ T = TypeVar("T")
 def threads(database: None) -> Iterator[DatabaseThreads]:
     with DatabaseThreads(1) as threads:
         yield threads
-        threads.submit(connections.close_all).result()
+        result(threads.submit(connections.close_all), "the connections being closed")
 
 
 def test_a_thread_gets_over_a_connection_that_broke(threads: DatabaseThreads) -> None:
-    assert threads.submit(_ask).result() == 1
-    threads.submit(lambda: connection.connection.close()).result()  # as a restarted server does
+    assert result(threads.submit(_ask), "an answer of the database") == 1
+    result(
+        threads.submit(lambda: connection.connection.close()), "a closed connection"
+    )  # as a restarted server does
 
     with pytest.raises(DatabaseProblem):
-        threads.submit(_ask).result()
-    assert threads.submit(_ask).result() == 1
+        result(threads.submit(_ask), "an answer of the database")
+    assert result(threads.submit(_ask), "an answer of the database") == 1
 
 
 def test_a_thread_does_not_trip_over_what_another_found_broken(database: None) -> None:
@@ -44,13 +47,13 @@ def test_a_thread_does_not_trip_over_what_another_found_broken(database: None) -
             together.wait(20)
             return work()
 
-        return [future.result() for future in [pool.submit(one) for _ in range(2)]]
+        return [result(future, "both threads") for future in [pool.submit(one) for _ in range(2)]]
 
     with DatabaseThreads(2) as pool:
         assert at_once(_ask) == [1, 1]
         at_once(lambda: connection.connection.close())
         with pytest.raises(DatabaseProblem):
-            pool.submit(_ask).result()
+            result(pool.submit(_ask), "an answer of the database")
         assert at_once(_ask) == [1, 1]
         at_once(connections.close_all)
 

@@ -15,6 +15,7 @@ from messaging.node import node
 from messaging.sessions.sessions import Login, Opened, close_sessions, open_sessions
 from tests.cast import Player, make_agent, prove
 from tests.conftest import LiveHub
+from tests.waits import result
 
 T = TypeVar("T")
 
@@ -29,8 +30,8 @@ def test_it_opens_sessions_while_the_older_ones_are_closed(hub: LiveHub) -> None
         for _ in range(ROUNDS):
             closings = [(o.agent, o.session, "session.closed") for o in older]
             opening = threads.submit(_here, _open, players)
-            threads.submit(_here, close_sessions, closings).result()
-            older = opening.result()
+            result(threads.submit(_here, close_sessions, closings), "the sessions being closed")
+            older = result(opening, "the sessions being opened")
 
     ids = [player.id for player in players]
     present = Presence.objects.filter(agent__in=ids).values_list("session_id", flat=True)

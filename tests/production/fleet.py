@@ -85,6 +85,7 @@ class Fleet:
             capture_output=True,
             text=True,
             check=True,
+            timeout=60,
         )
         return [Path(line) for line in done.stdout.split()]
 

@@ -129,7 +129,7 @@ def _submit_in_a_new_session(log_in: LogIn, agent: Player, letter: Letter) -> No
         try:
             receipt = log_in(agent).submit(letter)
         except AssertionError:  # session.fenced
-            assert time.monotonic() < deadline
+            assert time.monotonic() < deadline, "no new session takes the message"
         else:
             assert receipt["status"] == "accepted"
             return

@@ -64,6 +64,7 @@ def mount() -> Iterator[Callable[[int], Disk]]:
                 capture_output=True,
                 text=True,
                 check=False,
+                timeout=60,
             )
             if done.returncode:
                 missing(f"nothing can be mounted here: {done.stderr.strip()}")

@@ -51,11 +51,12 @@ class Troupe:
 
 def two_free_ports() -> int:
     """The first of two neighbours, below those that the system gives to whoever asks."""
-    while True:
+    for _ in range(100):
         port = 20_000 + secrets.randbelow(10_000)
         with suppress(OSError), closing(socket.create_server(("127.0.0.1", port))):
             socket.create_server(("127.0.0.1", port + 1)).close()
             return port
+    raise AssertionError("100 times, no two neighbouring ports were free")
 
 
 @pytest.fixture

@@ -228,7 +228,8 @@ def deaf_hub(hub: LiveHub) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
-            thread.join()
+            thread.join(20)
+            assert not thread.is_alive(), "the deaf hub did not end"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["keygen", "--help"], ["enroll", "--help"]])

@@ -57,6 +57,7 @@ def identity(hub: HubProcess, folder: Path) -> Path:
         capture_output=True,
         text=True,
         check=True,
+        timeout=60,
     )
     return Path(done.stdout.split()[0])
 

@@ -10,6 +10,7 @@ from atp.agent.receiving import read_claims
 from atp.trust.envelope import Envelope
 from tests.sdk.waiting import until
 from tests.sdk.worlds import SocketWorld
+from tests.waits import happens
 
 
 def sent(world: SocketWorld, sender: str, kind: str) -> list[Envelope]:
@@ -51,7 +52,7 @@ async def test_it_names_no_cause_that_another_agent_received(socket_world: Socke
 
     bob.on_message("notification", speak_through_carol)
     await alice.send_notification("bob", {})
-    await done.wait()
+    await happens(done, "the handler having spoken through carol")
     (notification,) = sent(socket_world, "carol", "notification")
     assert "cause" not in read_claims(notification)
 

@@ -23,6 +23,7 @@ from atp.trust.envelope import Envelope
 from tests.sdk.fake_hub import WINDOW
 from tests.sdk.waiting import until
 from tests.sdk.worlds import SocketWorld
+from tests.waits import happens
 
 ASKED_SECONDS = 1.5  # more than the client waits by itself after one refusal
 
@@ -305,7 +306,7 @@ async def test_it_keeps_to_the_window(socket_world: SocketWorld) -> None:
     async def hold_back(agent: str, frame: dict[str, Any]) -> dict[str, Any]:
         seen.append(frame["ATP"]["messageId"])
         if len(seen) == WINDOW:
-            await gate.wait()
+            await happens(gate, "the test opening the gate")
         return await answer(agent, frame)
 
     hub._envelope = hold_back  # type: ignore[method-assign]
@@ -333,7 +334,7 @@ async def test_it_acknowledges_only_what_it_has_room_for(socket_world: SocketWor
     handled: list[int] = []
 
     async def stuck(envelope: ATPEnvelope) -> None:
-        await gate.wait()
+        await happens(gate, "the test opening the gate")
         handled.append(envelope.data)
 
     bob.on_message("notification", stuck)

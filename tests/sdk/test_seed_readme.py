@@ -275,10 +275,13 @@ async def test_it_bridges_websockets(stage: Stage) -> None:
     async with names["server"] as server:
         port = server.sockets[0].getsockname()[1]
         async with connect(f"ws://localhost:{port}") as socket:
-            await socket.send('{"n": 1}')
-            assert json.loads(await socket.recv()) == {"success": True, "data": {"got": {"n": 1}}}
-            await socket.send("no JSON")
-            assert not json.loads(await socket.recv())["success"]
+            async with asyncio.timeout(20):
+                await socket.send('{"n": 1}')
+                answer = json.loads(await socket.recv())
+                await socket.send("no JSON")
+                refusal = json.loads(await socket.recv())
+    assert answer == {"success": True, "data": {"got": {"n": 1}}}
+    assert not refusal["success"]
     assert "websocket-gateway" not in stage.transport.get_connected_agents()
 
 

@@ -19,6 +19,7 @@ from atp.errors import (
 )
 from tests.sdk.waiting import until
 from tests.sdk.worlds import World
+from tests.waits import happens
 
 
 async def echo(envelope: ATPEnvelope, respond: Any) -> None:
@@ -160,7 +161,7 @@ async def test_it_hands_a_late_answer_to_the_response_handler(world: World) -> N
     release = asyncio.Event()
 
     async def slow(envelope: ATPEnvelope, respond: Any) -> None:
-        await release.wait()
+        await happens(release, "the test releasing the handler")
         await respond("late")
 
     async def note(envelope: ATPEnvelope) -> None:
@@ -194,7 +195,7 @@ async def test_it_does_not_lock_up_when_handlers_ask_in_turn(world: World) -> No
         waiting += 1
         if waiting >= 8:
             all_wait.set()
-        await all_wait.wait()
+        await happens(all_wait, "all handlers waiting at once")
         await double(envelope, respond)
 
     bob.on_message("request", ask_back)
@@ -264,7 +265,7 @@ async def test_it_fails_what_is_open_when_disconnecting(world: World) -> None:
 
     bob.on_message("request", never)
     request = asyncio.create_task(alice.send_request(bob.identity.id, {}))
-    await begun.wait()
+    await happens(begun, "the handler having begun")
     await alice.disconnect()
     with pytest.raises(SessionClosed):
         await request
@@ -282,7 +283,7 @@ async def test_it_lets_a_handler_finish_before_disconnecting(world: World) -> No
 
     bob.on_message("request", slow)
     request = asyncio.create_task(alice.send_request(bob.identity.id, {}))
-    await begun.wait()
+    await happens(begun, "the handler having begun")
     await bob.disconnect()
     assert (await request).data == "done"
 

@@ -128,6 +128,7 @@ def test_it_has_units_that_systemd_takes(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -157,6 +158,7 @@ def test_it_runs_commands_with_what_the_units_are_given(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=60,
     )
     assert (done.returncode, done.stdout) == (
         0,
@@ -197,7 +199,11 @@ def test_it_prepares_the_secrets_of_the_compose_file_once(tmp_path: Path) -> Non
     shutil.copy(DEPLOY / "prepare", tmp_path)
     for _ in range(2):
         done = subprocess.run(
-            [tmp_path / "prepare", "hub.test"], capture_output=True, text=True, check=True
+            [tmp_path / "prepare", "hub.test"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
         )
         made = {path.name: path.read_bytes() for path in (tmp_path / "secrets").iterdir()}
         assert {Path(s["file"]).name for s in COMPOSE["secrets"].values()} <= set(made)
@@ -208,5 +214,5 @@ def test_it_prepares_the_secrets_of_the_compose_file_once(tmp_path: Path) -> Non
     env.decode_key(made["key-encryption-key"].decode(), name="ATP_KEY_ENCRYPTION_KEY")
     assert len(made["secret-key"]) >= 50  # Django's check W009
     before = made
-    subprocess.run([tmp_path / "prepare"], capture_output=True, check=True)
+    subprocess.run([tmp_path / "prepare"], capture_output=True, check=True, timeout=60)
     assert {path.name: path.read_bytes() for path in (tmp_path / "secrets").iterdir()} == before

@@ -76,7 +76,7 @@ def front(hub: LiveHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fr
     need_program("nginx")
     folder = tmp_path_factory.mktemp("nginx")
     shutil.copy(DEPLOY / "prepare", folder)
-    subprocess.run([folder / "prepare", "localhost"], capture_output=True, check=True)
+    subprocess.run([folder / "prepare", "localhost"], capture_output=True, check=True, timeout=60)
     tls = ssl.create_default_context(cafile=str(folder / "secrets" / "tls.crt"))
     made = Front(free_port(), free_port(), tls)
     _write(folder, made, urlsplit(hub.url).port or 0)
@@ -123,6 +123,7 @@ def _nginx(folder: Path, *options: str) -> None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
 

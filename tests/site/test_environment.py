@@ -86,14 +86,15 @@ def test_it_agrees_on_one_secret_when_two_start_at_once(tmp_path: Path) -> None:
     together = threading.Barrier(8)
 
     def make() -> None:
-        together.wait()
+        together.wait(20)
         found.add(env.secret_or_made(NAME, tmp_path / "secret"))
 
     threads = [threading.Thread(target=make) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(20)
+        assert not thread.is_alive(), "a thread is still making its secret"
     assert len(found) == 1
 
 

@@ -112,7 +112,7 @@ def test_it_waits_for_no_look_and_begins_no_second_one(
 
     def look() -> bytes:
         begun.release()
-        with socket.create_connection(silent.getsockname()) as asking:
+        with socket.create_connection(silent.getsockname(), timeout=20) as asking:
             return asking.recv(1)
 
     hanging = Probe(look)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import secrets
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -57,6 +58,20 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """What these tests share: each leaves it well."""
+    with _staged(tmp_path_factory.mktemp("health") / "data") as stage:
+        yield stage
+
+
+@pytest.fixture
+def doomed(tmp_path: Path) -> Iterator[Stage]:
+    """A stage of a test's own, which leaves it with processes that are gone."""
+    with _staged(tmp_path / "data") as stage:
+        yield stage
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Stage]:
     with ExitStack() as running:
         postgres = running.enter_context(PrivatePostgres())
         layer, broker = (running.enter_context(PrivateRedis()) for _ in range(2))
@@ -65,7 +80,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             "ATP_REDIS_URL": layer.url,
             "ATP_BROKER_URL": broker.url,
         }
-        fleet = Fleet(tmp_path_factory.mktemp("health") / "data", engines)
+        fleet = Fleet(folder, engines)
         fleet.folder.mkdir()
         running.callback(fleet.stop)
         fleet.start(nodes=1, workers=1)
@@ -126,29 +141,30 @@ def test_it_names_the_database(stage: Stage) -> None:
     stage.until()
 
 
-def test_it_names_worker_and_beat(stage: Stage) -> None:
+def test_it_names_worker_and_beat(doomed: Stage) -> None:
     """A worker that hangs, and a beat that was killed: neither can say so itself."""
-    stage.until()
-    stage.fleet.workers["w0"].send_signal(signal.SIGSTOP)
-    stage.fleet.kill_worker("beat")
+    doomed.until()
+    doomed.fleet.workers["w0"].send_signal(signal.SIGSTOP)
+    doomed.fleet.kill_worker("beat")
     try:
-        stage.until(worker="down", beat="down")
-        status, told = stage.health(stage.token)
+        doomed.until(worker="down", beat="down")
+        status, told = doomed.health(doomed.token)
         assert status == 503
         assert "manage.py worker" in told["parts"]["worker"]["hint"]
-        wait_until(lambda: stage.health()[1]["parts"]["tasks"]["status"] == "degraded")
-        assert stage.ready().status_code == 200
+        wait_until(lambda: doomed.health()[1]["parts"]["tasks"]["status"] == "degraded")
+        assert doomed.ready().status_code == 200
     finally:
-        stage.fleet.workers["w0"].send_signal(signal.SIGCONT)
-    stage.until(beat="down")
-    assert stage.health()[0] == 200, "without beat envelopes are accepted all the same"
+        doomed.fleet.workers["w0"].send_signal(signal.SIGCONT)
+    doomed.until(beat="down")
+    assert doomed.health()[0] == 200, "without beat envelopes are accepted all the same"
 
 
-def test_it_misses_nobody_who_was_asked_to_stop(stage: Stage) -> None:
-    stage.fleet.stop_worker("w0")
+def test_it_misses_nobody_who_was_asked_to_stop(doomed: Stage) -> None:
+    doomed.until()
+    doomed.fleet.stop_worker("w0")
     stopped = "SELECT 1 FROM messaging_process WHERE kind = 'worker' AND stopped_at IS NOT NULL"
-    assert stage.fleet.query(stopped)
-    _, told = stage.health(stage.token)
+    assert doomed.fleet.query(stopped)
+    _, told = doomed.health(doomed.token)
     assert "worker" not in {process["kind"] for process in told["processes"]}
 
 

@@ -114,4 +114,4 @@ def _says_nothing_of(letter: Letter, *players: Player, told: str) -> None:
 
 def _run(program: str, data_dir: Path, env: dict[str, str]) -> None:
     variables = hub_environment(data_dir, 8000, env)
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=variables, check=True)
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=variables, check=True, timeout=60)

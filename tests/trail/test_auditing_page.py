@@ -28,7 +28,11 @@ def run(script: Path, export: bytes) -> list[str]:
     path = script.with_name("trail.ndjson")
     path.write_bytes(export)
     done = subprocess.run(
-        [sys.executable, str(script), str(path)], capture_output=True, text=True, check=True
+        [sys.executable, str(script), str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     return done.stdout.splitlines()
 

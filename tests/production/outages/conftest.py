@@ -103,7 +103,7 @@ def witness(fleet: Fleet) -> Iterator[Witness]:
                 try:
                     wire = Wire.log_in(LiveHub(url=node.url), player(identity))
                 except AssertionError:  # it was closed before it was welcome
-                    assert time.monotonic() < deadline
+                    assert time.monotonic() < deadline, "the node lets no witness in"
                     time.sleep(0.1)
                     continue
                 return opened.enter_context(wire)
