@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import transaction
 
 from atp.errors import (
     AttestationIssuer,
@@ -26,8 +25,8 @@ from atp.errors import (
 )
 from atp.trust.capabilities import check_pattern
 from atp.trust.keys import PrivateKey, PublicKey
+from registry.change import registry_change
 from registry.hub import keyring
-from registry.hub.actions import bump_epoch
 from registry.issuers.events import enqueue_verification_on_commit
 from registry.issuers.models import Issuer, IssuerKey
 from registry.issuers.querysets import signing_key_row
@@ -36,7 +35,7 @@ from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
 from registry.scores.events import enqueue_refresh_on_commit
 from registry.thumbprints import check_unused
-from registry.trail.actions import EntryDraft, append
+from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
 
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,59}")  # stands in URLs
@@ -74,8 +73,7 @@ def create_issuer(
     row = Issuer(slug=_check_slug(slug), name=name.strip(), parent=parent)
     private = PrivateKey.generate() if public_jwk is None else None
     public = private.public if private is not None else PublicKey.from_jwk(public_jwk or {})
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         if Issuer.objects.filter(slug=slug).exists():
             raise MalformedDocument(f"there is an issuer '{slug}' already")
         _set_limits(row, limits)
@@ -84,7 +82,7 @@ def create_issuer(
         row.save(force_insert=True)
         _add_key_row(row, public, private)
         body = {"after": described(row), "kid": public.kid, "heldHere": private is not None}
-        append([_draft(Kind.ISSUER_CREATED, row, actor, **body)])
+        change.enter(_draft(Kind.ISSUER_CREATED, row, actor, **body))
     return row
 
 
@@ -95,8 +93,7 @@ def change_issuer(issuer_id: int, limits: Limits, *, actor: Actor, reason: str) 
     are beyond the new limits, as soon as they have been verified again, right after the commit.
     """
     reason = check_reason(reason)
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         row = _lock(issuer_id)
         before = described(row)
         _set_limits(row, limits)
@@ -106,7 +103,9 @@ def change_issuer(issuer_id: int, limits: Limits, *, actor: Actor, reason: str) 
         row.save()
         enqueue_verification_on_commit(row.pk)
         enqueue_refresh_on_commit(Kind.ISSUER_CHANGED)
-        append([_draft(Kind.ISSUER_CHANGED, row, actor, before=before, after=after, reason=reason)])
+        change.enter(
+            _draft(Kind.ISSUER_CHANGED, row, actor, before=before, after=after, reason=reason)
+        )
     return row
 
 
@@ -124,8 +123,7 @@ def add_issuer_key(
     reason = check_reason(reason)
     private = PrivateKey.generate() if public_jwk is None else None
     public = private.public if private is not None else PublicKey.from_jwk(public_jwk or {})
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         row = _lock(issuer_id)
         check_unused(public.kid)
         now = datetime.now(UTC)
@@ -134,15 +132,14 @@ def add_issuer_key(
         active.update(status=IssuerKey.Status.RETIRED, ended_at=now)
         key = _add_key_row(row, public, private)
         body = {"kid": key.kid, "retired": retired, "reason": reason}
-        append([_draft(Kind.KEY_ADDED, row, actor, **body)])
+        change.enter(_draft(Kind.KEY_ADDED, row, actor, **body))
     return key
 
 
 def revoke_issuer_key(kid: str, *, actor: Actor, reason: str) -> IssuerKey:
     """End an issuer's key: no attestation that it has signed holds any longer."""
     reason = check_reason(reason)
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         key = IssuerKey.objects.select_for_update(no_key=True).filter(pk=kid).first()
         if key is None:
             raise KeyUnknown(f"no issuer has a key {excerpt(kid)}")
@@ -154,7 +151,7 @@ def revoke_issuer_key(kid: str, *, actor: Actor, reason: str) -> IssuerKey:
             unreadable_reason=REVOKED_KEY_FAULT
         )
         enqueue_refresh_on_commit(Kind.KEY_REVOKED)
-        append([_draft(Kind.KEY_REVOKED, key.issuer, actor, kid=kid, reason=reason)])
+        change.enter(_draft(Kind.KEY_REVOKED, key.issuer, actor, kid=kid, reason=reason))
     return key
 
 
@@ -171,15 +168,14 @@ def revoke_issuer(issuer_id: int, *, actor: Actor, reason: str) -> Issuer:
 def resume_issuer(issuer_id: int, *, actor: Actor, reason: str) -> Issuer:
     """Let a suspended issuer, and with it what it attested, count again."""
     reason = check_reason(reason)
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         row = _lock(issuer_id)
         if row.status != Issuer.Status.SUSPENDED:
             raise AttestationIssuer(f"this issuer is {row.status}, not suspended")
         row.status, row.status_reason, row.ended_at = Issuer.Status.ACTIVE, reason, None
         row.save(update_fields=["status", "status_reason", "ended_at"])
         enqueue_refresh_on_commit(Kind.ISSUER_RESTORED)
-        append([_draft(Kind.ISSUER_RESTORED, row, actor, reason=reason)])
+        change.enter(_draft(Kind.ISSUER_RESTORED, row, actor, reason=reason))
     return row
 
 
@@ -223,8 +219,7 @@ def check_patterns(patterns: Iterable[str]) -> list[str]:
 
 def _end(issuer_id: int, status: str, kind: Kind, actor: Actor, reason: str) -> Issuer:
     reason = check_reason(reason)
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         row = _lock(issuer_id)
         if row.status == status:
             raise AttestationIssuer(f"this issuer is {status} already")
@@ -232,7 +227,7 @@ def _end(issuer_id: int, status: str, kind: Kind, actor: Actor, reason: str) -> 
         row.status, row.status_reason, row.ended_at = status, reason, datetime.now(UTC)
         row.save(update_fields=["status", "status_reason", "ended_at"])
         enqueue_refresh_on_commit(kind)
-        append([_draft(kind, row, actor, before=before, reason=reason)])
+        change.enter(_draft(kind, row, actor, before=before, reason=reason))
     return row
 
 

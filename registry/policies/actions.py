@@ -6,19 +6,18 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from django.db import transaction
 from django.db.models import Max
 
 from atp.errors import MalformedDocument, excerpt
 from atp.judging.policy import compile_policies
 from atp.wire.canonical import digest
-from registry.hub.actions import bump_epoch
+from registry.change import registry_change
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
 from registry.policies.documents import normalise
 from registry.policies.models import Condition, Policy, PolicyVersion, Rule
 from registry.policies.querysets import versions
-from registry.trail.actions import EntryDraft, append
+from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
 
 logger = logging.getLogger(__name__)
@@ -46,13 +45,12 @@ def save_policy(
     """
     document = normalise(document)
     reason = check_reason(reason)
-    with transaction.atomic():
-        bump_epoch()  # first: it locks the hub's row, so that policies change one after another
+    with registry_change(actor) as change:
         before = _read_before(policy, expected_version)
         _check(document, policy)
         row = _write_rows(document, policy)
         version = _write_version(row, document, actor=actor, reason=reason)
-        append([_entry(version, before, actor=actor)])
+        change.enter(_entry(version, before, actor=actor))
     return row
 
 

@@ -1,0 +1,92 @@
+"""The one way to write rows of the registry: epoch first, rows next, entries of the trail last.
+
+The epoch's lock orders changes one after another. The log lock is taken by the first entry, so
+that it is held only from the last write to the commit. `tests/test_registry_change.py` finds
+rows that are written elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+
+from django.db import transaction
+
+from registry.hub.actions import bump_epoch
+from registry.officers.actor import Actor
+from registry.trail.actions import MOST_ENTRIES, EntryDraft, append
+
+Noted = Callable[[int], object]
+
+
+@dataclass(slots=True)
+class Change:
+    """A change that is under way: who makes it, and what the trail will say about it."""
+
+    actor: Actor
+    moves_epoch: bool
+    _drafts: list[EntryDraft] = field(default_factory=list)
+    _noted: list[tuple[int, Noted]] = field(default_factory=list)  # by the draft's position
+
+    def enter(self, *drafts: EntryDraft) -> None:
+        """Add entries, in this order; one that names no actor is by the actor of the change."""
+        name = self.actor.name
+        self._drafts += [draft if draft.actor else replace(draft, actor=name) for draft in drafts]
+
+    def enter_noted(self, draft: EntryDraft, note: Noted) -> None:
+        """Add an entry, and call `note` with its index in the log once it has one.
+
+        `note` runs behind the log lock: it writes only to rows that the change has locked.
+        """
+        self._noted.append((len(self._drafts), note))
+        self.enter(draft)
+
+    def take_over(self, inner: Change) -> None:
+        """Add what an inner change enters to this one's entries."""
+        position = len(self._drafts)
+        self._noted += [(position + at, note) for at, note in inner._noted]
+        self._drafts += inner._drafts
+
+    def append_entries(self) -> None:
+        """Append all entries, at most `MOST_ENTRIES` at a time, and tell their indexes."""
+        indexes: list[int] = []
+        for start in range(0, len(self._drafts), MOST_ENTRIES):
+            chunk = self._drafts[start : start + MOST_ENTRIES]
+            first = append(chunk)
+            indexes += range(first, first + len(chunk))
+        for position, note in self._noted:
+            note(indexes[position])
+
+
+_current: ContextVar[Change | None] = ContextVar("registry change", default=None)
+
+
+@contextmanager
+def registry_change(actor: Actor, *, moves_epoch: bool = True) -> Iterator[Change]:
+    """Open a transaction for a change by `actor`; its entries are appended when the block ends.
+
+    `moves_epoch` is false only for what no judgement depends on: scores, tokens, notices seen.
+    After an exception in the block, no row and no entry of it is kept.
+
+    A change inside another one is a savepoint of it, and its entries are appended with those of
+    the outer one. Raises `RuntimeError` where the inner one moves the epoch and the outer one does
+    not: rows would be locked before the epoch.
+    """
+    outer = _current.get()
+    change = Change(actor, moves_epoch)
+    if outer is not None and moves_epoch and not outer.moves_epoch:
+        raise RuntimeError("the outer change has to move the epoch, because this one does")
+    with transaction.atomic():
+        if moves_epoch and outer is None:
+            bump_epoch()
+        token = _current.set(change)
+        try:
+            yield change
+        finally:
+            _current.reset(token)
+        if outer is None:
+            change.append_entries()
+    if outer is not None:
+        outer.take_over(change)
