@@ -1,0 +1,140 @@
+"""The text of each frame, byte for byte, and that it is read as what was written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from atp.errors import MalformedFrame
+from atp.wire.agent_frames import Ack, Authenticate
+from atp.wire.frames import (
+    Challenge,
+    Delivery,
+    Failure,
+    Gone,
+    Notice,
+    Receipt,
+    Unknown,
+    Welcome,
+    Withheld,
+    join_frames,
+    parse_message,
+    splice_delivery,
+)
+
+WELCOME = Welcome("s-1", "alice", "verified", 82, 256, 3, "token")
+# What hub and SDK of 1.0.0a1 wrote before the two had one codec.
+WRITTEN: list[tuple[Any, bytes]] = [
+    (
+        Challenge("hub-1", "n", "2026-01-31T23:59:59.000Z"),
+        b'{"type":"challenge","hub":"hub-1","nonce":"n","time":"2026-01-31T23:59:59.000Z"}',
+    ),
+    (
+        WELCOME,
+        b'{"type":"welcome","session":"s-1","agent":"alice","level":"verified","score":82,'
+        b'"window":256,"pending":3,"proof":"token"}',
+    ),
+    (
+        Receipt("id-1", "accepted", trust_score=82, recipients=1, entry=7),
+        b'{"type":"receipt","messageId":"id-1","status":"accepted","trustScore":82,'
+        b'"recipients":1,"entry":7}',
+    ),
+    (
+        Receipt("", "busy", code="flow.busy", detail="later", retry_after=2.0),
+        b'{"type":"receipt","messageId":null,"status":"busy","code":"flow.busy",'
+        b'"detail":"later","retryAfter":2.0}',
+    ),
+    (
+        Withheld("mail", 3, "identity.revoked"),
+        b'{"type":"delivery","stream":"mail","seq":3,"withheld":"identity.revoked"}',
+    ),
+    (
+        Gone("answers", 3, 5, "clock.expired"),
+        b'{"type":"gone","stream":"answers","from":3,"to":5,"code":"clock.expired"}',
+    ),
+    (
+        Notice("id-1", "delivered"),
+        b'{"type":"notice","messageId":"id-1","status":"delivered"}',
+    ),
+    (
+        Failure("flow.busy", "later", 2.0),
+        b'{"type":"error","code":"flow.busy","detail":"later","retryAfter":2.0}',
+    ),
+    (Failure("session.closed"), b'{"type":"error","code":"session.closed","detail":""}'),
+]
+SENT: list[tuple[Any, bytes]] = [
+    (Ack("mail", 4), b'{"seq":4,"stream":"mail","type":"ack"}'),
+    (
+        Ack("mail", 4, "handler.failed"),
+        b'{"refused":"handler.failed","seq":4,"stream":"mail","type":"ack"}',
+    ),
+    (Authenticate("p", "c"), b'{"client":"c","proof":"p","type":"authenticate"}'),
+]
+DELIVERY = (
+    b'{"ATP":{"a":1},"acceptedAt":"2026-01-31T23:59:59.000Z","chain":{"depth":1},"entry":7,'
+    b'"level":"verified","score":82,"seq":3,"stream":"mail","type":"delivery"}'
+)
+
+
+@pytest.mark.parametrize(("frame", "text"), WRITTEN)
+def test_it_writes_and_reads_a_frame_of_the_hub(frame: Any, text: bytes) -> None:
+    assert frame.to_bytes() == text
+    assert parse_message(text) == [frame]
+
+
+@pytest.mark.parametrize(("frame", "text"), SENT)
+def test_it_writes_and_reads_a_frame_of_an_agent(frame: Any, text: bytes) -> None:
+    assert frame.to_bytes() == text
+    assert type(frame).parse(orjson.loads(text)) == frame
+
+
+def test_it_keeps_the_bytes_of_a_delivered_envelope() -> None:
+    spliced = splice_delivery(
+        b'{"ATP":{"a":1}}',
+        stream="mail",
+        seq=3,
+        entry=7,
+        accepted_at="2026-01-31T23:59:59.000Z",
+        score=82,
+        level="verified",
+        chain={"depth": 1},
+    )
+    assert spliced == DELIVERY
+    (frame,) = parse_message(spliced)
+    assert isinstance(frame, Delivery)
+    assert frame.to_bytes() == DELIVERY
+
+
+def test_it_names_the_former_keys_of_a_hub_that_has_some() -> None:
+    frame = Welcome("s-1", "alice", "verified", 82, 256, 3, "token", ("older", "newer"))
+    assert frame.to_bytes() == WELCOME.to_bytes()[:-1] + b',"succession":["older","newer"]}'
+    assert parse_message(frame.to_bytes()) == [frame]
+
+
+def test_it_reads_several_frames_of_one_message() -> None:
+    both = [Ack("mail", 1).to_bytes(), Ack("mail", 2).to_bytes()]
+    assert join_frames(both) == b"[" + both[0] + b"," + both[1] + b"]"
+    assert join_frames(both[:1]) == both[0]
+
+
+def test_it_keeps_the_name_of_a_frame_of_a_later_version() -> None:
+    assert parse_message(b'{"type":"weather"}') == [Unknown("weather")]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"type": "ack", "stream": "post", "seq": 1},
+        {"type": "ack", "stream": "mail", "seq": 0},
+        {"type": "ack", "stream": "mail", "seq": True},
+        {"type": "ack", "stream": "mail", "seq": 1, "refused": "No!"},
+        {"type": "ack", "stream": "mail", "seq": 1, "refused": "a" * 41},
+        {"type": "greeting"},
+        [],
+    ],
+)
+def test_rejects_an_ack_that_breaks_its_grammar(frame: Any) -> None:
+    with pytest.raises(MalformedFrame):
+        Ack.parse(frame)
