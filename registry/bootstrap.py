@@ -12,13 +12,14 @@ import secrets
 from django.db import transaction
 
 from registry.agents.actions import create_organisation
+from registry.change import registry_change
 from registry.hub.actions import add_key
 from registry.hub.models import Hub, HubKey
 from registry.hub.pseudonyms import keep_pseudonym_key
 from registry.issuers.actions import Limits, create_issuer
 from registry.officers.actor import Actor
 from registry.officers.groups import ensure_groups
-from registry.trail.actions import EntryDraft, append
+from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
 
 logger = logging.getLogger(__name__)
@@ -59,15 +60,13 @@ def _furnish(hub: Hub) -> None:
     """Begin the log, and make the first organisation and the first trust anchor."""
     actor = Actor.hub()
     keys = HubKey.objects.filter(retired_at=None).order_by("purpose")
-    append(
-        [
-            EntryDraft(
-                kind=Kind.LOG_STARTED,
-                actor=actor.name,
-                subject=hub.hub_id,
-                body={"keys": {key.purpose: key.public_jwk for key in keys}},
-            )
-        ]
+    started = EntryDraft(
+        kind=Kind.LOG_STARTED,
+        actor=actor.name,
+        subject=hub.hub_id,
+        body={"keys": {key.purpose: key.public_jwk for key in keys}},
     )
-    create_organisation(ORGANISATION, actor=actor)
-    create_issuer(ANCHOR_SLUG, ANCHOR_NAME, ANCHOR_LIMITS, actor=actor)
+    with registry_change(actor) as change:
+        change.enter(started)
+        create_organisation(ORGANISATION, actor=actor)
+        create_issuer(ANCHOR_SLUG, ANCHOR_NAME, ANCHOR_LIMITS, actor=actor)

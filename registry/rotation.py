@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from django.db import transaction
-
 from atp.trust import tokens
 from atp.trust.keys import PrivateKey
+from registry.change import registry_change
 from registry.hub import keyring, pseudonyms
-from registry.hub.actions import add_key, bump_epoch, current_key, open_key, owner
+from registry.hub.actions import add_key, current_key, open_key, owner
 from registry.hub.models import Hub, HubKey
 from registry.issuers.actions import sealed_keys
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
-from registry.trail.actions import EntryDraft, append
+from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
 
 
@@ -36,11 +35,10 @@ def rotate_hub_key(
 
     The old one names the new one as its successor, so that agents who know only the old one go on,
     and its private half is forgotten: it verifies what it signed and signs nothing more. A
-    `compromised` one names nobody: whoever has it could name anybody.
+    `compromised` one names no successor: its thief could name any key.
     """
     reason = check_reason(reason)
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         hub = Hub.objects.get()
         old = current_key(purpose)
         signer = open_key(hub.hub_id, old)
@@ -50,7 +48,7 @@ def rotate_hub_key(
         if not compromised:
             old.succession = _succession(hub.hub_id, signer, new)
             old.save(update_fields=["succession"])
-        append([_rotated(hub, old, new, reason, actor, compromised=compromised)])
+        change.enter(_rotated(hub, old, new, reason, actor, compromised=compromised))
     return old, new
 
 
@@ -60,7 +58,7 @@ def reseal_keys(*, actor: Actor) -> Resealed:
     Those that it opens already are left alone, so a second run changes nothing. Raises
     `SealBroken` where a key opens neither with the current key nor with the old one.
     """
-    with transaction.atomic():
+    with registry_change(actor, moves_epoch=False) as change:
         hub = Hub.objects.select_for_update().get()
         held = changed = 0
         for sealed, associated, store in _sealed(hub):
@@ -69,15 +67,13 @@ def reseal_keys(*, actor: Actor) -> Resealed:
                 store(again)
                 changed += 1
         if changed:
-            append(
-                [
-                    EntryDraft(
-                        kind=Kind.HUB_KEYS_RESEALED,
-                        actor=actor.name,
-                        subject=hub.hub_id,
-                        body={"changed": changed, "held": held},
-                    )
-                ]
+            change.enter(
+                EntryDraft(
+                    kind=Kind.HUB_KEYS_RESEALED,
+                    actor=actor.name,
+                    subject=hub.hub_id,
+                    body={"changed": changed, "held": held},
+                )
             )
     return Resealed(changed, held)
 

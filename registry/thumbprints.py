@@ -9,9 +9,9 @@ from registry.issuers.models import IssuerKey
 
 
 def check_unused(kid: str) -> None:
-    """Raise `KeyInUse` where the thumbprint is registered, to whomever and however long ago.
+    """Raise `KeyInUse` where the thumbprint is registered, to any owner and at any time.
 
-    Called after `bump_epoch`, whose lock keeps two registrations from passing side by side.
+    Call it inside a `registry_change`: its lock keeps two registrations from passing side by side.
     """
     if any(model.objects.filter(kid=kid).exists() for model in (AgentKey, IssuerKey, HubKey)):
         raise KeyInUse("this key is registered already; make a new one")

@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
 
 from atp.errors import (
     ATPError,
@@ -41,11 +40,11 @@ from atp.trust.attestations import issue_attestation as sign_attestation
 from atp.trust.keys import PublicKey
 from atp.trust.signing import read_header
 from atp.types import TrustLevel
-from registry.agents.actions.life import check_capabilities, enter, lock_agent
+from registry.agents.actions.life import check_capabilities, lock_agent
 from registry.agents.models import Agent, AgentKey
 from registry.attestations.models import Attestation
 from registry.attestations.status_list import STATUS_INDICES
-from registry.hub.actions import bump_epoch
+from registry.change import Change, registry_change
 from registry.issuers.actions import REVOKED_KEY_FAULT, signing_key
 from registry.issuers.models import Issuer, IssuerKey
 from registry.issuers.querysets import agent_url, issuer_url, status_list_url
@@ -92,8 +91,7 @@ def issue_attestation(
     where its chain does not hold, `KeyMissing` where the agent or the issuer has no key to use.
     """
     names = tuple(check_capabilities(capabilities))
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         agent = lock_agent(agent_id)
         issued_at = datetime.fromtimestamp(int(time.time()), UTC)
         says = _Vouched(
@@ -102,7 +100,7 @@ def issue_attestation(
         _check_limits(says, issuer)
         row = _sign(agent, issuer, says, evidence)
         row.save(force_insert=True)
-        _enter(Kind.ATTESTATION_ISSUED, row, actor, reason=reason)
+        _enter(change, Kind.ATTESTATION_ISSUED, row, reason=reason)
     return row
 
 
@@ -116,8 +114,7 @@ def upload_attestation(token: str, *, actor: Actor) -> Attestation:
         kid = read_header(token).kid
     except ATPError as exc:
         raise AttestationUnreadable(exc.detail) from exc
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         key = IssuerKey.objects.select_related("issuer").filter(pk=kid).first()
         if key is None or key.status != IssuerKey.Status.ACTIVE:  # its dates are the signer's word
             raise AttestationIssuer("no issuer signs with the key that signed it, or no longer")
@@ -130,7 +127,7 @@ def upload_attestation(token: str, *, actor: Actor) -> Attestation:
         row = _row(agent, key.issuer, kid, says, jti=verified.jti, index=verified.status.index)
         row.token = token
         row.save(force_insert=True)
-        _enter(Kind.ATTESTATION_ISSUED, row, actor, uploaded=True)
+        _enter(change, Kind.ATTESTATION_ISSUED, row, uploaded=True)
     return row
 
 
@@ -141,8 +138,7 @@ def renew_attestation(jti: str, *, actor: Actor, reason: str = "") -> Attestatio
         raise AttestationMissing("there is no such attestation")
     if old.revoked_at is not None:
         raise AttestationRevoked("a revoked attestation is not renewed; issue another one")
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         agent = lock_agent(old.agent_id)
         issued_at = datetime.fromtimestamp(int(time.time()), UTC)
         says = _Vouched(
@@ -155,15 +151,14 @@ def renew_attestation(jti: str, *, actor: Actor, reason: str = "") -> Attestatio
         _check_limits(says, old.issuer)
         row = _sign(agent, old.issuer, says, None)
         row.save(force_insert=True)
-        _enter(Kind.ATTESTATION_RENEWED, row, actor, renews=old.jti, reason=reason)
+        _enter(change, Kind.ATTESTATION_RENEWED, row, renews=old.jti, reason=reason)
     return row
 
 
 def revoke_attestation(jti: str, *, actor: Actor, reason: str) -> Attestation:
     """Take back what was vouched for, at once."""
     reason = check_reason(reason)
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         row = Attestation.objects.select_for_update(no_key=True).filter(pk=jti).first()
         if row is None:
             raise AttestationMissing("there is no such attestation")
@@ -171,7 +166,7 @@ def revoke_attestation(jti: str, *, actor: Actor, reason: str) -> Attestation:
             raise AttestationRevoked("this attestation has been revoked already")
         row.revoked_at, row.revoked_reason = datetime.now(UTC), reason
         row.save(update_fields=["revoked_at", "revoked_reason"])
-        _enter(Kind.ATTESTATION_REVOKED, row, actor, reason=reason)
+        _enter(change, Kind.ATTESTATION_REVOKED, row, reason=reason)
     return row
 
 
@@ -193,7 +188,9 @@ def verify_stored(now: float, *, after: str = "", issuer_id: int | None = None) 
     faults = {row.jti: _fault(row, keys.get(row.kid), now) for row in chunk}
     changed = [row for row in chunk if faults[row.jti] != row.unreadable_reason]
     sound = [row.jti for row in chunk if not faults[row.jti]]
-    Attestation.objects.filter(jti__in=sound).update(verified_at=datetime.fromtimestamp(now, UTC))
+    at = datetime.fromtimestamp(now, UTC)
+    with registry_change(Actor.hub(), moves_epoch=False):
+        Attestation.objects.filter(jti__in=sound).update(verified_at=at)
     for row in changed:
         _note_fault(row, faults[row.jti])
     return chunk[-1].jti
@@ -208,21 +205,20 @@ def enter_expired(now: float) -> int:
     rows = Attestation.objects.filter(expires_at__lte=at, revoked_at=None, expiry_entered_at=None)
     chunk = list(rows.select_related("issuer").order_by("expires_at", "jti")[:VERIFY_CHUNK])
     for row in chunk:
-        with transaction.atomic():  # two beats may be at it
+        with registry_change(Actor.hub(), moves_epoch=False) as change:  # two beats may run
             fresh = Attestation.objects.filter(pk=row.pk, expiry_entered_at=None)
             if fresh.update(expiry_entered_at=at):
-                _enter(Kind.ATTESTATION_EXPIRED, row, Actor.hub())
+                _enter(change, Kind.ATTESTATION_EXPIRED, row)
     return len(chunk)
 
 
 def _note_fault(row: Attestation, fault: str) -> None:
     if fault:
         logger.error("attestation %s does not hold: %s", row.jti, fault)
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(Actor.hub()) as change:
         if Attestation.objects.filter(pk=row.pk).update(unreadable_reason=fault):
             row.unreadable_reason = fault
-            _enter(Kind.ATTESTATION_VERIFIED, row, Actor.hub(), fault=fault)
+            _enter(change, Kind.ATTESTATION_VERIFIED, row, fault=fault)
 
 
 def _fault(row: Attestation, key: IssuerKey | None, now: float) -> str:
@@ -374,8 +370,8 @@ def _check_new(verified: VerifiedAttestation, issuer: Issuer) -> None:
         raise AttestationUnreadable("another attestation has its place in the status list")
 
 
-def _enter(kind: Kind, row: Attestation, actor: Actor, **body: Any) -> None:
-    """Append the entry about `row`, with the score that it moved; the last write of an action."""
+def _enter(change: Change, kind: Kind, row: Attestation, **body: Any) -> None:
+    """Enter what happened to `row`, and the score that it moved; the last step of an action."""
     said = {
         "jti": row.jti,
         "level": row.level,
@@ -387,6 +383,6 @@ def _enter(kind: Kind, row: Attestation, actor: Actor, **body: Any) -> None:
         **body,
     }
     about = EntryDraft(
-        kind=kind, actor=actor.name, subject=row.agent_id, issuer=row.issuer.name, body=said
+        kind=kind, actor=change.actor.name, subject=row.agent_id, issuer=row.issuer.name, body=said
     )
-    enter([about, *restate([row.agent_id], kind)])
+    change.enter(about, *restate([row.agent_id], kind))

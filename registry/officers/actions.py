@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db import transaction
-
 from atp.errors import MalformedDocument
+from registry.change import registry_change
 from registry.officers.actor import Actor, pseudonym
 from registry.officers.models import ApiToken
 from registry.token_hash import hash_token
-from registry.trail.actions import EntryDraft, append
+from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
 
 TOKEN_BYTES = 32
@@ -37,25 +36,25 @@ def issue_api_token(user: Any, name: str, *, days: int, actor: Actor) -> IssuedA
     if not 1 <= days <= LONGEST_DAYS:
         raise MalformedDocument(f"a token is good for 1 to {LONGEST_DAYS} days")
     text = secrets.token_urlsafe(TOKEN_BYTES)
-    with transaction.atomic():
+    with registry_change(actor, moves_epoch=False) as change:
         row = ApiToken.objects.create(
             token_hash=hash_token(text),
             user=user,
             name=name,
             expires_at=datetime.now(UTC) + timedelta(days=days),
         )
-        append([_draft(row, actor, "issued")])
+        change.enter(_draft(row, actor, "issued"))
     return IssuedApiToken(row, text)
 
 
 def revoke_api_token(token_id: int, *, actor: Actor) -> None:
     """End a token at once; one that has ended stays as it is."""
-    with transaction.atomic():
+    with registry_change(actor, moves_epoch=False) as change:
         row = ApiToken.objects.select_for_update(of=("self",)).get(pk=token_id)
         if row.revoked_at is None:
             row.revoked_at = datetime.now(UTC)
             row.save(update_fields=["revoked_at"])
-            append([_draft(row, actor, "revoked")])
+            change.enter(_draft(row, actor, "revoked"))
 
 
 def _draft(row: ApiToken, actor: Actor, event: str) -> EntryDraft:

@@ -6,10 +6,10 @@ import secrets
 from dataclasses import dataclass, field
 
 from django.contrib.auth import get_user_model
-from django.db import transaction
 
+from registry.change import registry_change
 from registry.officers.actor import Actor, pseudonym
-from registry.trail.actions import EntryDraft, append
+from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
 
 FIRST_OFFICER = "officer"
@@ -25,21 +25,19 @@ class FirstOfficer:
 
 
 def make_first_officer() -> FirstOfficer | None:
-    """Make an officer who may do everything; `None` where the hub has anybody on its staff."""
+    """Make an officer who may do everything; `None` where the hub has an account on its staff."""
     users = get_user_model()._default_manager
     officer = FirstOfficer(FIRST_OFFICER, secrets.token_urlsafe(PASSWORD_BYTES))
-    with transaction.atomic():
+    with registry_change(Actor.hub(), moves_epoch=False) as change:
         if users.filter(is_staff=True).exists():
             return None
         account = users.create_superuser(officer.name, password=officer.password)
-        append(
-            [
-                EntryDraft(
-                    kind=Kind.OFFICER_CREATED,
-                    actor=Actor.hub().name,
-                    subject=pseudonym(account.pk),
-                    body={"reason": "the hub's first start", "superuser": True},
-                )
-            ]
+        change.enter(
+            EntryDraft(
+                kind=Kind.OFFICER_CREATED,
+                actor=Actor.hub().name,
+                subject=pseudonym(account.pk),
+                body={"reason": "the hub's first start", "superuser": True},
+            )
         )
     return officer

@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from django.db import connection, transaction
+from django.db import connection
 
+from registry.change import registry_change
 from registry.officers.actor import Actor
 from registry.policies.models import RuleNotice
-from registry.trail.actions import EntryDraft, append
+from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
 
 _COUNT_UP = """
@@ -53,14 +54,14 @@ def record_notices(matches: Iterable[Matched], now: datetime) -> None:
 
 def mark_seen(ids: Collection[int], *, actor: Actor) -> int:
     """Note that an officer has seen these; how many were not seen before."""
-    with transaction.atomic():
+    with registry_change(actor, moves_epoch=False) as change:
         rows = list(RuleNotice.objects.select_for_update().filter(pk__in=ids, seen_at=None))
         if not rows:
             return 0
         RuleNotice.objects.filter(pk__in=[row.pk for row in rows]).update(
             seen_at=datetime.now(UTC), seen_by_id=actor.user_id
         )
-        append([_entry(rows, actor)])
+        change.enter(_entry(rows, actor))
     return len(rows)
 
 

@@ -14,14 +14,14 @@ from django.db.models import Count, Max, Sum
 
 from atp.judging.scoring import ALGORITHM_VERSION, Profile, TrustScore, score
 from registry.agents.models import Agent, AgentKey
-from registry.hub.actions import bump_epoch
+from registry.change import registry_change
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
 from registry.scores.events import enqueue_recompute_on_commit, enqueue_refresh_on_commit
 from registry.scores.inputs import inputs_of
 from registry.scores.models import Conduct, GoodTraffic, Score, ScoringProfile, Violation
 from registry.scores.querysets import current_profile, scores, thresholds_in_use
-from registry.trail.actions import MOST_ENTRIES, EntryDraft, append
+from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
 
 __all__ = [
@@ -61,11 +61,11 @@ _NEWEST = (
 
 
 class ViolationClosed(Exception):
-    """Somebody has closed the violation already."""
+    """The violation is closed already."""
 
 
 class ProfileChangedMeanwhile(Exception):
-    """Somebody saved a profile after this officer had opened the one in force."""
+    """Another officer saved a profile after this officer had opened the one in force."""
 
 
 def recompute(agent_ids: Collection[str], because: str, now: float | None = None) -> int:
@@ -74,10 +74,9 @@ def recompute(agent_ids: Collection[str], because: str, now: float | None = None
     `because` names the event (`attestation.issued`, ...); then each agent gets a row. Appends to
     the trail, so inside another action's transaction use `restate` and append its drafts last.
     """
-    with transaction.atomic():
+    with registry_change(Actor.hub(), moves_epoch=False) as change:
         drafts, stored = _restate(agent_ids, because, time.time() if now is None else now)
-        for start in range(0, len(drafts), MOST_ENTRIES):
-            append(drafts[start : start + MOST_ENTRIES])
+        change.enter(*drafts)
     return stored
 
 
@@ -120,8 +119,7 @@ def close_violation(violation_id: int, *, actor: Actor, reason: str) -> None:
     Raises `ViolationClosed`, and `MalformedDocument` for a reason that says nothing.
     """
     reason = check_reason(reason)
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         now = datetime.now(UTC)
         changed = Violation.objects.filter(pk=violation_id, closed_at=None).update(
             closed_at=now, closed_by_id=actor.user_id, closed_reason=reason
@@ -137,7 +135,7 @@ def close_violation(violation_id: int, *, actor: Actor, reason: str) -> None:
             rule=row.rule,
             body={"violation": row.pk, "severity": row.severity, "reason": reason},
         )
-        append([closed, *restate([row.agent_id], Kind.VIOLATION_CLOSED, now.timestamp())])
+        change.enter(closed, *restate([row.agent_id], Kind.VIOLATION_CLOSED, now.timestamp()))
 
 
 def note_signatures(rows: Iterable[tuple[str, bool]]) -> int:
@@ -216,8 +214,7 @@ def save_profile(
     `ProfileChangedMeanwhile` when `expected_version` is no longer the one in force.
     """
     reason = check_reason(reason)
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         before = current_profile()
         if expected_version not in (None, before.version):
             raise ProfileChangedMeanwhile
@@ -232,9 +229,10 @@ def save_profile(
         enqueue_refresh_on_commit(Kind.PROFILE_CHANGED)
         body = {"before": before.to_dict(), "after": profile.to_dict(), "reason": reason}
         subject = f"scoring profile v{profile.version}"
-        append(
-            [EntryDraft(kind=Kind.PROFILE_CHANGED, actor=actor.name, subject=subject, body=body)]
+        changed = EntryDraft(
+            kind=Kind.PROFILE_CHANGED, actor=actor.name, subject=subject, body=body
         )
+        change.enter(changed)
     return profile
 
 

@@ -26,8 +26,9 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
+from registry.change import registry_change
 from registry.officers.actor import Actor
-from registry.trail.actions import EntryDraft, append, count_refusals
+from registry.trail.actions import EntryDraft, count_refusals
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, RefusalCount
 
@@ -137,8 +138,8 @@ def _note_failure(name: str, place: str) -> None:
 
 def _enter_login(user: Any) -> None:
     actor = Actor.of_user(user)
-    with transaction.atomic():
-        append([EntryDraft(kind=Kind.ADMIN_LOGIN, actor=actor.name, subject=actor.name)])
+    with registry_change(actor, moves_epoch=False) as change:
+        change.enter(EntryDraft(kind=Kind.ADMIN_LOGIN, actor=actor.name, subject=actor.name))
 
 
 def _hashed(text: str) -> str:

@@ -26,11 +26,12 @@ from atp.trust import tokens
 from atp.trust.keys import PublicKey
 from registry.agents.actions.life import draft, lock_agent
 from registry.agents.models import Agent, AgentKey, EnrolmentToken
-from registry.hub.actions import bump_epoch, hub_id
+from registry.change import registry_change
+from registry.hub.actions import hub_id
 from registry.officers.actor import Actor
 from registry.thumbprints import check_unused
 from registry.token_hash import hash_token
-from registry.trail.actions import append, count_refusals
+from registry.trail.actions import count_refusals
 from registry.trail.kinds import Kind
 
 logger = logging.getLogger(__name__)
@@ -51,8 +52,7 @@ class IssuedToken:
 def issue_enrolment_token(agent_id: str, *, actor: Actor) -> IssuedToken:
     """A new one-time token for this agent; those it had open are good no more."""
     text = secrets.token_urlsafe(TOKEN_BYTES)
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         agent = lock_agent(agent_id)
         now = datetime.now(UTC)
         EnrolmentToken.objects.open_at(now).filter(agent=agent).update(expires_at=now)
@@ -62,7 +62,8 @@ def issue_enrolment_token(agent_id: str, *, actor: Actor) -> IssuedToken:
             created_by_id=actor.user_id,
             expires_at=now + ENROLMENT_LIFE,
         )
-        append([draft(Kind.AGENT_INVITED, agent, actor, expiresAt=row.expires_at.isoformat())])
+        invited = draft(Kind.AGENT_INVITED, agent, actor, expiresAt=row.expires_at.isoformat())
+        change.enter(invited)
     return IssuedToken(agent=agent.id, expires_at=row.expires_at, text=text)
 
 
@@ -86,7 +87,7 @@ def enrol_key(*, token: str, proof: str, jwk: Mapping[str, Any], now: float) -> 
     if row.used_at is not None:  # told from what was read: a repeat must not move the epoch
         key = _waiting_already(row, public)
     else:
-        key = _register(row.pk, public, now)
+        key = _register(row.pk, row.agent_id, public, now)
     if key is None:
         _alarm(row)
         raise IdentityEnrolment("the enrolment token has been used; ask an officer for another one")
@@ -114,10 +115,9 @@ def _prove(proof: str, jwk: Mapping[str, Any], *, agent: str, hashed: str, now: 
     return public
 
 
-def _register(token_id: int, public: PublicKey, now: float) -> AgentKey | None:
+def _register(token_id: int, agent_id: str, public: PublicKey, now: float) -> AgentKey | None:
     """The pending key; `None` where the token was used by another one."""
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(Actor.agent(agent_id)) as change:
         row = EnrolmentToken.objects.select_for_update().get(pk=token_id)
         if row.used_at is not None:
             return _waiting_already(row, public)
@@ -131,7 +131,7 @@ def _register(token_id: int, public: PublicKey, now: float) -> AgentKey | None:
         row.used_at = key.enrolled_at
         row.save(update_fields=["used_at"])
         body = {"kid": key.kid, "algorithm": key.algorithm, "jwk": key.jwk}
-        append([draft(Kind.AGENT_ENROLLED, agent, Actor.agent(agent.id), **body)])
+        change.enter(draft(Kind.AGENT_ENROLLED, agent, change.actor, **body))
     return key
 
 
@@ -146,12 +146,11 @@ def _alarm(row: EnrolmentToken) -> None:
     if row.misused_at is not None:
         return
     logger.critical("a used enrolment token of agent %s was tried again", row.agent_id)
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(Actor.hub()) as change:
         unmarked = EnrolmentToken.objects.filter(pk=row.pk, misused_at=None)
         if unmarked.update(misused_at=datetime.now(UTC)):
             reason = (
                 "a used enrolment token was tried again; who enrolled first may be the wrong one"
             )
             body = {"code": IdentityEnrolment.code, "reason": reason}
-            append([draft(Kind.KEY_REFUSED, row.agent, Actor.hub(), **body)])
+            change.enter(draft(Kind.KEY_REFUSED, row.agent, change.actor, **body))

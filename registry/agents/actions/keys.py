@@ -6,17 +6,14 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db import transaction
-
 from atp.errors import KeyRevoked, KeyUnknown, SessionRevoked, SessionSuperseded, excerpt
 from registry import hooks
-from registry.agents.actions.life import check_compromised, draft, enter, lock_agent
+from registry.agents.actions.life import check_compromised, draft, lock_agent
 from registry.agents.models import Agent, AgentKey
-from registry.hub.actions import bump_epoch
+from registry.change import registry_change
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
 from registry.scores.actions import discount_traffic, restate
-from registry.trail.actions import append
 from registry.trail.kinds import Kind
 
 
@@ -29,8 +26,7 @@ def approve_key(
     `revoke_earlier` it is revoked, as lost keys are. Either way it signs no more.
     """
     reason = reason.strip()
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         key, agent = _lock_key(kid)
         _check_pending(key)
         now = datetime.now(UTC)
@@ -52,25 +48,27 @@ def approve_key(
             "revoked": [old.kid for old in earlier if revoke_earlier],
             "reason": reason,
         }
-        drafts = [draft(Kind.KEY_APPROVED, agent, actor, **body)]
+
+        def note_approval(index: int) -> None:
+            _note_entry(earlier, good_until_entry=index)
+            _note_entry([key], good_from_entry=index)
+            key.good_from_entry = index
+
+        change.enter_noted(draft(Kind.KEY_APPROVED, agent, actor, **body), note_approval)
         if activated:
-            drafts.append(draft(Kind.AGENT_APPROVED, agent, actor, kid=key.kid, reason=reason))
-        first = enter([*drafts, *restate([agent.id], Kind.KEY_APPROVED)])
-        _note_entry(earlier, good_until_entry=first)
-        _note_entry([key], good_from_entry=first)
-    key.good_from_entry = first
+            change.enter(draft(Kind.AGENT_APPROVED, agent, actor, kid=key.kid, reason=reason))
+        change.enter(*restate([agent.id], Kind.KEY_APPROVED))
     return key
 
 
 def refuse_key(kid: str, *, actor: Actor, reason: str) -> AgentKey:
     """Turn away a pending key; it stays on record, so that it never comes back."""
     reason = check_reason(reason)
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         key, agent = _lock_key(kid)
         _check_pending(key)
         _revoke([key])
-        append([draft(Kind.KEY_REFUSED, agent, actor, kid=key.kid, reason=reason)])
+        change.enter(draft(Kind.KEY_REFUSED, agent, actor, kid=key.kid, reason=reason))
     return key
 
 
@@ -84,8 +82,7 @@ def revoke_key(
     """
     reason = check_reason(reason)
     since = check_compromised(compromised_since)
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         key, agent = _lock_key(kid)
         if key.status == AgentKey.Status.REVOKED:
             raise KeyRevoked("this key has been revoked already")
@@ -98,8 +95,9 @@ def revoke_key(
         if since is not None:
             body["compromisedSince"] = since.isoformat()
         revoked = draft(Kind.KEY_REVOKED, agent, actor, **body)
-        first = enter([revoked, *restate([agent.id], Kind.KEY_REVOKED)])
-        _note_entry([each for each in keys if each.good_from_entry], good_until_entry=first)
+        used = [each for each in keys if each.good_from_entry]
+        change.enter_noted(revoked, lambda index: _note_entry(used, good_until_entry=index))
+        change.enter(*restate([agent.id], Kind.KEY_REVOKED))
     return key
 
 

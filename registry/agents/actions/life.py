@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import transaction
 
 from atp.errors import (
     IdentityInvalidId,
@@ -23,11 +22,12 @@ from atp.types import check_agent_id
 from registry import hooks
 from registry.agents.actions.organisations import add_missing_tags
 from registry.agents.models import Agent, AgentKey, EnrolmentToken, Organisation
-from registry.hub.actions import bump_epoch, hub_id
+from registry.change import registry_change
+from registry.hub.actions import hub_id
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
 from registry.scores.actions import discount_traffic, restate
-from registry.trail.actions import MOST_ENTRIES, EntryDraft, append
+from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
 
 DECLARED_MAX = 256  # capabilities that an agent may declare
@@ -70,8 +70,7 @@ def register_agent(
         minimum_score=minimum_score,
         parent=parent,
     )
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         if Agent.objects.filter(pk=agent_id).exists():
             raise IdentityInvalidId(f"there is an agent {agent_id} already")
         _check_fields(row)
@@ -79,7 +78,7 @@ def register_agent(
         labels, drafts = add_missing_tags(sorted(set(tags)), actor=actor)
         row.tags.set(labels)
         created = draft(Kind.AGENT_CREATED, row, actor, after=described(row))
-        enter([*drafts, created, *restate([row.id], Kind.AGENT_CREATED)])
+        change.enter(*drafts, created, *restate([row.id], Kind.AGENT_CREATED))
     return row
 
 
@@ -98,8 +97,7 @@ def change_agent(
     reason = check_reason(reason)
     if unknown := changes.keys() - set(CHANGEABLE):
         raise MalformedDocument(f"{excerpt(min(unknown))} of an agent can't be changed")
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         row = lock_agent(agent_id)
         before = described(row)
         for name, value in changes.items():
@@ -125,30 +123,29 @@ def change_agent(
                 )
             )
             drafts += restate([row.id], Kind.AGENT_CHANGED)
-        if drafts:
-            enter(drafts)
+        change.enter(*drafts)
     return row
 
 
 def suspend_agent(agent_id: str, *, actor: Actor, reason: str) -> Agent:
     """Stop an agent for now: its sockets close, nothing of it is accepted or delivered."""
     reason = check_reason(reason)
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         row = lock_agent(agent_id)
         if row.status == Agent.Status.SUSPENDED:
             raise IdentityNotActive("this agent is suspended already")
         before = row.status
         _set_status(row, Agent.Status.SUSPENDED, reason)
-        _close_and_enter(row, Kind.AGENT_SUSPENDED, actor, before=before, reason=reason)
+        hooks.close_sockets([row.id], SessionRevoked.code)
+        suspended = draft(Kind.AGENT_SUSPENDED, row, actor, before=before, reason=reason)
+        change.enter(suspended, *restate([row.id], Kind.AGENT_SUSPENDED))
     return row
 
 
 def resume_agent(agent_id: str, *, actor: Actor, reason: str) -> Agent:
     """Let a suspended agent go on; one that was never approved is pending again."""
     reason = check_reason(reason)
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         row = lock_agent(agent_id)
         if row.status != Agent.Status.SUSPENDED:
             raise IdentityNotActive(f"this agent is {row.status}, not suspended")
@@ -157,7 +154,7 @@ def resume_agent(agent_id: str, *, actor: Actor, reason: str) -> Agent:
         row.status_reason, row.ended_at = reason, None
         row.save(update_fields=["status", "status_reason", "ended_at"])
         restored = draft(Kind.AGENT_RESTORED, row, actor, after=row.status, reason=reason)
-        enter([restored, *restate([row.id], Kind.AGENT_RESTORED)])
+        change.enter(restored, *restate([row.id], Kind.AGENT_RESTORED))
     return row
 
 
@@ -169,8 +166,7 @@ def revoke_agent(
     `compromised_since` says from when on nothing of it can be believed.
     """
     reason = check_reason(reason)
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         row = lock_agent(agent_id)
         before = row.status
         row.compromised_since = check_compromised(compromised_since)
@@ -184,9 +180,13 @@ def revoke_agent(
         body = {"before": before, "reason": reason, "keys": [key.kid for key in ended]}
         if compromised_since is not None:
             body["compromisedSince"] = compromised_since.isoformat()
-        first = _close_and_enter(row, Kind.AGENT_REVOKED, actor, **body)
-        # After the entry, because its index is needed; only rows that are locked already.
-        AgentKey.objects.filter(pk__in=[key.pk for key in ended]).update(good_until_entry=first)
+        hooks.close_sockets([row.id], SessionRevoked.code)
+        keys = AgentKey.objects.filter(pk__in=[key.pk for key in ended])
+        change.enter_noted(
+            draft(Kind.AGENT_REVOKED, row, actor, **body),
+            lambda index: keys.update(good_until_entry=index),
+        )
+        change.enter(*restate([row.id], Kind.AGENT_REVOKED))
     return row
 
 
@@ -261,19 +261,6 @@ def described(row: Agent) -> dict[str, Any]:
 def draft(kind: Kind, row: Agent, actor: Actor, **body: Any) -> EntryDraft:
     """An entry about an agent."""
     return EntryDraft(kind=kind, actor=actor.name, subject=row.id, body=body)
-
-
-def enter(drafts: Sequence[EntryDraft]) -> int:
-    """Append an action's entries, however many scores it moved; the index of the first."""
-    first = append(drafts[:MOST_ENTRIES])
-    for start in range(MOST_ENTRIES, len(drafts), MOST_ENTRIES):
-        append(drafts[start : start + MOST_ENTRIES])
-    return first
-
-
-def _close_and_enter(row: Agent, kind: Kind, actor: Actor, **body: Any) -> int:
-    hooks.close_sockets([row.id], SessionRevoked.code)
-    return enter([draft(kind, row, actor, **body), *restate([row.id], kind)])
 
 
 def _set_status(row: Agent, status: str, reason: str) -> None:

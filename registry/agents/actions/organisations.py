@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from django.db import transaction
-
 from atp.errors import MalformedDocument
 from registry.agents.models import Organisation, Tag
-from registry.hub.actions import bump_epoch
+from registry.change import registry_change
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
-from registry.trail.actions import EntryDraft, append
+from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
 
 NAME_MAX_CHARS = 120  # of the column
@@ -23,12 +21,11 @@ TAG = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 def create_organisation(name: str, *, actor: Actor, contact: str = "") -> Organisation:
     """A new organisation; raises `MalformedDocument` for a name that is taken or unusable."""
     name, contact = _checked(name, contact)
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         _check_free(name)
         row = Organisation.objects.create(name=name, contact=contact)
         after = {"name": name, "contact": contact}
-        append([_draft(Kind.ORGANISATION_CREATED, name, actor, {"after": after})])
+        change.enter(_draft(Kind.ORGANISATION_CREATED, name, actor, {"after": after}))
     return row
 
 
@@ -38,26 +35,24 @@ def change_organisation(
     """Rename an organisation, or change whom to call there."""
     name, contact = _checked(name, contact)
     reason = check_reason(reason)
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         row = Organisation.objects.select_for_update(no_key=True).get(pk=organisation_id)
         _check_free(name, besides=row)
         before = {"name": row.name, "contact": row.contact}
         row.name, row.contact = name, contact
         row.save(update_fields=["name", "contact"])
-        change = {"before": before, "after": {"name": name, "contact": contact}, "reason": reason}
-        append([_draft(Kind.ORGANISATION_CHANGED, name, actor, change)])
+        body = {"before": before, "after": {"name": name, "contact": contact}, "reason": reason}
+        change.enter(_draft(Kind.ORGANISATION_CHANGED, name, actor, body))
     return row
 
 
 def create_tag(name: str, *, actor: Actor) -> Tag:
     """A new tag; raises `MalformedDocument` where it exists or is no tag."""
-    with transaction.atomic():
-        bump_epoch()
+    with registry_change(actor) as change:
         if Tag.objects.filter(name=name).exists():
             raise MalformedDocument(f"there is a tag '{name}' already")
         tags, drafts = add_missing_tags([name], actor=actor)
-        append(drafts)
+        change.enter(*drafts)
     return tags[0]
 
 
