@@ -152,7 +152,12 @@ class CauseFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything a judgement may look at. `now` is the batch's one clock reading, in seconds."""
+    """Everything that a judgement may look at.
+
+    `now` is the batch's one clock reading, in seconds. `counts` tells how many envelopes of the
+    sender each throttle rule has counted in its current window, by rule key; a rule that is not
+    in it has counted none. `score` must be a pure function; a caller may pass one that remembers.
+    """
 
     now: float
     sender: AgentFacts | None
@@ -168,8 +173,12 @@ class Facts:
     cause: CauseFacts | None = None
     rates: Mapping[str, int] = field(default_factory=dict)
     profile: scoring.Profile = scoring.DEFAULT_PROFILE
-    throttled: Callable[[str, int, int], bool] = lambda rule, limit, seconds: False
+    counts: Mapping[str, int] = field(default_factory=dict)
     score: Callable[..., scoring.TrustScore] = scoring.score
+
+    def is_over(self, rule: str, limit: int, seconds: int) -> bool:
+        """Whether the sender has used up the `limit` of this throttle rule."""
+        return self.counts.get(rule, 0) >= limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +251,9 @@ def judge(verified: VerifiedEnvelope, facts: Facts) -> Verdict:
     (1) the sender may speak, (2) somebody vouches for it, (3) its score, (4) the recipient can
     be reached and takes such mail, (5) a response answers a request made to its sender, (6) what
     was demanded of the other side holds, (7) the cause was received, (8) policy.
+
+    It is pure: it reads nothing but its arguments and changes nothing. The caller counts the
+    envelope for the throttle rules in `verdict.decision.counted_by`.
     """
     found = _Findings()
     try:
@@ -311,7 +323,7 @@ def _judge(verified: VerifiedEnvelope, facts: Facts, found: _Findings) -> None:
         facts.policy_set,
         _context(verified, facts, found, other_level),
         payload=envelope.payload,
-        throttled=facts.throttled,
+        throttled=facts.is_over,
     )
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial, reduce
+from functools import reduce
 from operator import or_
 from typing import Any
 
@@ -15,8 +15,9 @@ from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Now
 
 from atp.errors import FlowThrottled
-from atp.judging.judgement import CauseFacts, Chain, Facts, RequestFacts
+from atp.judging.judgement import CauseFacts, Chain, Facts, RequestFacts, Verdict
 from atp.judging.policy import Decision
+from atp.judging.policy.document import Rule
 from atp.judging.scoring import Profile, ScoreInputs, TrustScore, score
 from atp.log import leaves
 from atp.trust.envelope import VerifiedEnvelope
@@ -60,13 +61,12 @@ class BatchFacts:
     waiting: Counter[tuple[str, str]] = field(default_factory=Counter)
     waiting_from: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     rates: dict[str, dict[str, int]] = field(default_factory=dict)
-    counters: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    rule_counts: dict[str, dict[str, int]] = field(default_factory=dict)  # by sender, by rule key
     counted: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     members: dict[str, list[str]] = field(default_factory=dict)
     broadcasting: Counter[str] = field(default_factory=Counter)  # nobody has fanned out yet
     broadcast_costs: Counter[tuple[str, float]] = field(default_factory=Counter)
     audiences: dict[tuple[str, str], list[str]] = field(default_factory=dict)
-    _counter_windows: set[tuple[str, int]] = field(default_factory=set)
     _scores: dict[ScoreInputs, TrustScore] = field(default_factory=dict)
     _records: dict[Hashable, Any] = field(default_factory=dict)
 
@@ -89,7 +89,7 @@ class BatchFacts:
             cause=self.causes.get((verified.cause or "", sender)),
             rates=self.rates.get(sender, {}),
             profile=view.profile,
-            throttled=partial(self._throttled, sender),
+            counts=self.rule_counts.get(sender, {}),
             score=self._score,
         )
 
@@ -108,12 +108,15 @@ class BatchFacts:
             self._records[key] = leaves.written(decision.to_record())
         return self._records[key]
 
-    def note_judged(self, sender: str, status: str) -> None:
-        """Count what will stand in the database for the envelopes behind it in the batch."""
+    def note_judged(self, sender: str, verdict: Verdict) -> None:
+        """Count a verdict for the envelopes behind it in the batch, and for the database."""
         rates = self.rates.get(sender, {})
-        for name, (_, counts) in RATE_FIELDS.items():
-            if name in rates and status in counts:
+        for name, (_, statuses) in RATE_FIELDS.items():
+            if name in rates and verdict.status in statuses:
                 rates[name] += 1
+        if verdict.decision is not None:
+            for rule in verdict.decision.counted_by:
+                self._count_for(rule, sender)
 
     def note_accepted(self, verified: VerifiedEnvelope) -> None:
         """What an acceptance changes for the envelopes behind it in the batch."""
@@ -177,19 +180,17 @@ class BatchFacts:
             known = self._scores[inputs] = score(inputs, now, profile)
         return known
 
-    def _throttled(self, sender: str, rule: str, limit: int, seconds: int) -> bool:
-        """Whether `sender` is over the rule's limit in this window; counts it where it is not."""
-        window = int(self.now) // seconds * seconds
-        if (rule, window) not in self._counter_windows:
-            self._counter_windows.add((rule, window))
-            rows = RuleCounter.objects.filter(rule=rule, window=window, sender__in=self.inputs)
-            for row in rows:
-                self.counters[(rule, row.sender, window)] = row.count
-        key = (rule, sender, window)
-        if self.counters.get(key, 0) + self.counted[key] >= limit:
-            return True
-        self.counted[key] += 1
-        return False
+    def _count_for(self, rule: Rule, sender: str) -> None:
+        counts = self.rule_counts.setdefault(sender, {})
+        counts[rule.key] = counts.get(rule.key, 0) + 1
+        self.counted[rule.key, sender, window_of(rule, self.now)] += 1
+
+
+def window_of(rule: Rule, now: float) -> int:
+    """The start of a throttle rule's current window, in epoch seconds."""
+    assert rule.throttle is not None
+    _, seconds = rule.throttle
+    return int(now) // seconds * seconds
 
 
 def stream_of(message_type: str) -> str:
@@ -300,6 +301,7 @@ def load_facts(
         _load_named(facts, verified, named)
     _load_waiting(facts, boxes, senders, coming=len(verified))
     _load_rates(facts, senders)
+    _load_rule_counts(facts, senders)
     return facts
 
 
@@ -370,6 +372,19 @@ def _load_rates(facts: BatchFacts, senders: set[str]) -> None:
         counts = dict(judged_since(now - period, senders, statuses))
         for sender in senders:
             facts.rates.setdefault(sender, {})[name] = counts.get(sender, 0)
+
+
+def _load_rule_counts(facts: BatchFacts, senders: set[str]) -> None:
+    """How many envelopes of these senders each throttle rule has counted in its window."""
+    windows = {rule.key: window_of(rule, facts.now) for rule in facts.view.policy_set.limits}
+    if not windows:
+        return
+    rows = RuleCounter.objects.filter(
+        rule__in=windows, window__in=set(windows.values()), sender__in=senders
+    )
+    for rule, sender, window, count in rows.values_list("rule", "sender", "window", "count"):
+        if windows[rule] == window:
+            facts.rule_counts.setdefault(sender, {})[rule] = count
 
 
 def _load_members(facts: BatchFacts, verified: list[VerifiedEnvelope]) -> None:

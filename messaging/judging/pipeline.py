@@ -227,7 +227,7 @@ def _judge(items: Iterable[Item], facts: BatchFacts) -> None:
             continue
         failpoints.hit("judge", item.verified)
         item.verdict = judgement.judge(item.verified, facts.of(item.verified))
-        facts.note_judged(item.agent, item.verdict.status)
+        facts.note_judged(item.agent, item.verdict)
         if item.verdict.accepted:
             facts.note_accepted(item.verified)
 
