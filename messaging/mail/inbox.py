@@ -21,7 +21,7 @@ FRAME_BYTES = 512  # around an envelope, at most
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Frames of consecutive places of one stream, from `first` to `last`."""
+    """Frames of one stream with the sequence numbers from `first` to `last`, without a gap."""
 
     first: int
     last: int
@@ -29,7 +29,7 @@ class Page:
 
 
 def read_page(agent: str, stream: str, *, after: int, most: int) -> Page | None:
-    """The next at most `most` places behind `after`; `None` where there are none.
+    """At most `most` deliveries behind the sequence number `after`; `None` where there are none.
 
     Dates and the senders' standing are looked at once more: what expired is told as gone, what a
     revoked or suspended sender left is withheld, with an entry.
@@ -47,15 +47,15 @@ def read_page(agent: str, stream: str, *, after: int, most: int) -> Page | None:
 
 
 def last_places(agents: Collection[str]) -> dict[tuple[str, str], int]:
-    """The last place given out in each stream of these agents."""
+    """The last sequence number of each stream of these agents."""
     rows = Mailbox.objects.filter(agent_id__in=agents)
     return {(a, s): last for a, s, last in rows.values_list("agent_id", "stream", "last_seq")}
 
 
-def _end_of_page(places: QuerySet[Delivery]) -> int | None:
-    """The last of these places that fits into a page; sizes only, as contents may be large."""
+def _end_of_page(deliveries: QuerySet[Delivery]) -> int | None:
+    """The last sequence number that fits into a page; reads sizes only: contents may be large."""
     last, size = None, 0
-    for seq, envelope in places.order_by("seq").values_list("seq", "envelope__size"):
+    for seq, envelope in deliveries.order_by("seq").values_list("seq", "envelope__size"):
         size += envelope + FRAME_BYTES
         if last is not None and size > PAGE_BYTES:
             break

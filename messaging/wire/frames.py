@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from atp.judging.judgement import Chain
+from atp.judging.facts import Chain
 
 if TYPE_CHECKING:
     from messaging.models import Envelope

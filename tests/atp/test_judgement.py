@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from atp.judging.judgement import AgentFacts, AttestationFacts, Facts, judge
+from atp.judging.facts import AgentFacts, AttestationFacts, Facts
+from atp.judging.judgement import judge
 from atp.judging.policy import compile_policies
 from atp.judging.scoring import ScoreInputs
 from atp.trust.envelope import VerifiedEnvelope, parse_envelope, verify_envelope
