@@ -12,7 +12,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import cycle, islice
@@ -135,12 +135,12 @@ def _letter(original: _Original, sender: str, recipient: str) -> _Letter:
 
 
 def _store(original: _Original, letters: Sequence[_Letter], judged_at: datetime) -> None:
-    """One transaction, rows in the order of `messaging.actions.accept`, the trail last."""
+    """One transaction, rows in the order of `messaging.judging.accept`, the trail last."""
     from django.db import transaction
 
-    from messaging.judging.accept import DELIVERY_COLUMNS, ENVELOPE_COLUMNS
-    from messaging.mail.mailboxes import give_places
-    from messaging.models import Delivery, Envelope
+    from messaging.judging.accept import ENVELOPE_COLUMNS
+    from messaging.mail.deliveries import NewDelivery, insert_deliveries
+    from messaging.models import Envelope
     from registry.storage.bulk import insert_rows
     from registry.trail.actions import MOST_ENTRIES, append
 
@@ -149,17 +149,13 @@ def _store(original: _Original, letters: Sequence[_Letter], judged_at: datetime)
     rows = [_envelope({**original.columns, **changed}, letter) for letter in letters]
     with transaction.atomic():
         ids = insert_rows(Envelope, ENVELOPE_COLUMNS, rows, returning=("id",))
-        wanted: dict[tuple[str, str], list[datetime]] = {}
-        for letter in letters:
-            wanted.setdefault((letter.recipient, "mail"), []).append(expires_at)
-        places = give_places(wanted)
-        deliveries = []
-        for (row_id,), letter in zip(ids, letters, strict=True):
-            place = (letter.recipient, "mail")
-            seq, places[place] = places[place], places[place] + 1
-            deliveries.append((row_id, *place, seq, letter.sender, expires_at, "waiting", ""))
-        insert_rows(Delivery, DELIVERY_COLUMNS, deliveries)
-        _acknowledge(wanted)
+        insert_deliveries(
+            [
+                NewDelivery(row_id, letter.recipient, "mail", letter.sender, expires_at)
+                for (row_id,), letter in zip(ids, letters, strict=True)
+            ]
+        )
+        _acknowledge({letter.recipient for letter in letters})
         drafts = [_draft(original.draft, letter) for letter in letters]
         for start in range(0, len(drafts), MOST_ENTRIES):
             append(drafts[start : start + MOST_ENTRIES])
@@ -184,14 +180,14 @@ def _draft(original: EntryDraft, letter: _Letter) -> EntryDraft:
     )
 
 
-def _acknowledge(places: dict[tuple[str, str], list[datetime]]) -> None:
+def _acknowledge(agents: Collection[str]) -> None:
     """All that these streams have given out, and counted for the scores too."""
     from django.db.models import F
 
     from messaging.models import Mailbox
 
     last = F("last_seq")
-    Mailbox.objects.filter(agent_id__in={agent for agent, _ in places}, stream="mail").update(
+    Mailbox.objects.filter(agent_id__in=agents, stream="mail").update(
         acked_seq=last, credited_seq=last, swept_seq=last, ended=0, next_expiry=None
     )
 

@@ -7,8 +7,8 @@ the facts win.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -37,19 +37,13 @@ from atp.errors import (
 )
 from atp.judging import policy as policies
 from atp.judging import scoring
+from atp.judging.facts import AgentFacts, AttestationFacts, Chain, Facts, KeyFacts
 from atp.trust.envelope import Envelope, VerifiedEnvelope, verify_envelope
 from atp.trust.keys import PublicKey
 from atp.trust.provenance import verify_entries
 from atp.types import BROADCAST_TARGET, MessageType, TrustLevel
 
 __all__ = [
-    "AgentFacts",
-    "AttestationFacts",
-    "CauseFacts",
-    "Chain",
-    "Facts",
-    "KeyFacts",
-    "RequestFacts",
     "Verdict",
     "best_attestation",
     "judge",
@@ -69,107 +63,6 @@ VIOLATIONS = {
     "replay.conflict": "medium",
     "trust.cause": "medium",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class AgentFacts:
-    """What the registry knows of an agent."""
-
-    id: str
-    status: str
-    organisation: str
-    tags: tuple[str, ...] = ()
-    declared_capabilities: tuple[str, ...] = ()
-    sensitivity_floor: str = "public"
-    minimum_level: str = ""
-    minimum_score: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class KeyFacts:
-    """A key on record, and whose it is."""
-
-    agent: str
-    status: str
-    public: PublicKey
-
-
-@dataclass(frozen=True, slots=True)
-class AttestationFacts:
-    """An attestation on record. `fault` is the code of what is wrong with it, dates aside."""
-
-    jti: str
-    issuer: str
-    level: str
-    capabilities: frozenset[str]
-    jkt: str
-    issued_at: int
-    expires_at: int
-    fault: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RequestFacts:
-    """The accepted request that a response says it answers."""
-
-    sender: str
-    target: str
-    request_id: str
-    expires_at: float
-    sensitivity: str
-    requires_trust: str
-    answered: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """What led to an envelope, itself included: its weakest link and its length."""
-
-    lowest_level: str
-    lowest_score: int
-    depth: int
-
-    def to_wire(self) -> dict[str, Any]:
-        """The `chain` member of a delivery frame."""
-        return {
-            "lowestLevel": self.lowest_level,
-            "lowestScore": self.lowest_score,
-            "depth": self.depth,
-        }
-
-    @classmethod
-    def from_wire(cls, value: Mapping[str, Any]) -> Chain:
-        return cls(value["lowestLevel"], value["lowestScore"], value["depth"])
-
-
-@dataclass(frozen=True, slots=True)
-class CauseFacts:
-    """The envelope that an agent says it was handling; `received` is whether it got it at all."""
-
-    received: bool
-    chain: Chain
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """Everything a judgement may look at. `now` is the batch's one clock reading, in seconds."""
-
-    now: float
-    sender: AgentFacts | None
-    key: KeyFacts | None
-    attestations: Sequence[AttestationFacts]
-    inputs: scoring.ScoreInputs
-    policy_set: policies.PolicySet
-    recipient: AgentFacts | None = None
-    recipient_attestations: Sequence[AttestationFacts] = ()
-    recipient_inputs: scoring.ScoreInputs | None = None
-    recipient_full: bool = False
-    request: RequestFacts | None = None
-    cause: CauseFacts | None = None
-    rates: Mapping[str, int] = field(default_factory=dict)
-    profile: scoring.Profile = scoring.DEFAULT_PROFILE
-    throttled: Callable[[str, int, int], bool] = lambda rule, limit, seconds: False
-    score: Callable[..., scoring.TrustScore] = scoring.score
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +135,9 @@ def judge(verified: VerifiedEnvelope, facts: Facts) -> Verdict:
     (1) the sender may speak, (2) somebody vouches for it, (3) its score, (4) the recipient can
     be reached and takes such mail, (5) a response answers a request made to its sender, (6) what
     was demanded of the other side holds, (7) the cause was received, (8) policy.
+
+    It is pure: it reads nothing but its arguments and changes nothing. The caller counts the
+    envelope for the throttle rules in `verdict.decision.counted_by`.
     """
     found = _Findings()
     try:
@@ -311,7 +207,7 @@ def _judge(verified: VerifiedEnvelope, facts: Facts, found: _Findings) -> None:
         facts.policy_set,
         _context(verified, facts, found, other_level),
         payload=envelope.payload,
-        throttled=facts.throttled,
+        throttled=facts.is_over,
     )
 
 

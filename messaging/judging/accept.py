@@ -6,8 +6,8 @@ is the only one in which lanes can't deadlock (architecture.md, "Why lanes", poi
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,15 +15,13 @@ from typing import Any
 import orjson
 from django.db import connection, transaction
 
-from atp.judging.judgement import Verdict
-from atp.trust.envelope import Envelope, VerifiedEnvelope
 from atp.types import BROADCAST_TARGET
 from atp.wire import frames
 from messaging import failpoints
-from messaging.judging.facts import BatchFacts, stream_of
-from messaging.mail.mailboxes import give_places
+from messaging.judging.facts import BatchFacts
+from messaging.judging.item import Decided, Judged
+from messaging.mail.deliveries import NewDelivery, insert_deliveries, stream_of
 from messaging.models import Batch
-from messaging.models import Delivery as DeliveryRow
 from messaging.models import Envelope as EnvelopeRow
 from registry.scores.actions import SIGNATURES_MAX, note_signatures, record_violations
 from registry.storage.bulk import insert_rows, is_few
@@ -31,8 +29,7 @@ from registry.storage.round_trips import one_trip
 from registry.trail.actions import EntryDraft, append, count_refusals
 from registry.trail.kinds import Kind
 
-FINAL = {"accepted", "denied"}  # what leaves a row and an entry
-DENIED_KEPT_BYTES = 16_384  # nobody is to get it: beyond this, digest and size tell what it was
+DENIED_KEPT_BYTES = 16_384  # of what no agent gets; digest and size tell what a larger one was
 RETRY_AFTER_SECONDS = 1.0  # for what a sender may try again: throttled, busy
 BAD_SIGNATURES = {"signature.invalid", "signature.digest", "signature.provenance"}
 
@@ -41,9 +38,6 @@ ENVELOPE_COLUMNS = (
     "sensitivity", "requires_trust", "status", "code", "detail", "score", "level",
     "chain_lowest_level", "chain_lowest_score", "chain_depth", "recipients", "judged_at",
     "expires_at", "batch_id", "fan_out", "notify", "size", "content",
-)  # fmt: skip
-DELIVERY_COLUMNS = (
-    "envelope_id", "recipient_id", "stream", "seq", "sender", "expires_at", "state", "code",
 )  # fmt: skip
 _COUNT_UP = """
 INSERT INTO messaging_rulecounter (rule, sender, "window", count) VALUES {rows}
@@ -57,30 +51,10 @@ class AlreadyJudged(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """An envelope (as far as it could be read) with its verdict."""
+class StoredDelivery:
+    """A delivery that has its sequence number in the recipient's stream."""
 
-    session: str
-    agent: str
-    envelope: Envelope | None
-    verified: VerifiedEnvelope | None
-    verdict: Verdict
-
-    @property
-    def final(self) -> bool:
-        return self.verdict.status in FINAL
-
-    @property
-    def message_id(self) -> str | None:
-        return self.envelope.message_id if self.envelope else None
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A delivery that was given its place."""
-
-    judged: Judged
-    recipient: str
+    decided: Decided
     stream: str
     seq: int
     entry: int
@@ -92,7 +66,7 @@ class Stored:
 
     entries: dict[tuple[str, str], int] = field(default_factory=dict)
     recipients: dict[tuple[str, str], int] = field(default_factory=dict)
-    placed: list[Placed] = field(default_factory=list)
+    deliveries: list[StoredDelivery] = field(default_factory=list)
     unstored: list[dict[str, Any]] = field(default_factory=list)
     accepted_at: float = 0.0
     broadcasts: bool = False
@@ -103,35 +77,35 @@ def store(batch_id: str, judged: Sequence[Judged], facts: BatchFacts) -> Stored:
 
     Raises `EpochMoved` when the registry changed since the facts were read, and `AlreadyJudged`.
     """
-    final = [j for j in judged if j.final]
+    final = [j for j in judged if isinstance(j, Decided) and j.final]
     stored = Stored(accepted_at=facts.now)
-    stored.unstored = [_unstored_receipt(j) for j in judged if not j.final]
+    stored.unstored = [_unstored_receipt(j) for j in judged if not _is_final(j)]
     now = datetime.fromtimestamp(facts.now, UTC)
     with transaction.atomic(), one_trip(when=is_few(len(final))):
         _claim(batch_id, stored.unstored, now)
         failpoints.hit("before_insert", judged)
         audiences = {id(j): _audience(j, facts) for j in final}
         row_ids = _insert_envelopes(batch_id, final, audiences, facts, now)
-        placed = _insert_deliveries(final, row_ids)
+        delivered = _insert_deliveries(final, row_ids)
         _count(judged, facts, now)
         first = append([_entry(j, facts) for j in final], expected_epoch=facts.view.epoch)
         failpoints.hit("before_commit", judged)
     for offset, one in enumerate(final):
-        assert one.envelope is not None
-        key = (one.agent, one.envelope.message_id)
-        stored.entries[key] = first + offset
-        stored.recipients[key] = len(audiences[id(one)])
-    stored.placed = [
-        Placed(j, j.envelope.target, stream, seq, stored.entries[j.agent, j.envelope.message_id])
-        for j, stream, seq in placed
-        if j.envelope is not None
+        stored.entries[one.key] = first + offset
+        stored.recipients[one.key] = len(audiences[id(one)])
+    stored.deliveries = [
+        StoredDelivery(one, stream, seq, stored.entries[one.key]) for one, stream, seq in delivered
     ]
-    stored.broadcasts = any(j.envelope and j.envelope.target == BROADCAST_TARGET for j in final)
+    stored.broadcasts = any(one.envelope.target == BROADCAST_TARGET for one in final)
     return stored
 
 
+def _is_final(judged: Judged) -> bool:
+    return isinstance(judged, Decided) and judged.final
+
+
 def _claim(batch_id: str, unstored: list[dict[str, Any]], now: datetime) -> None:
-    """Waits for whoever stores the same batch; raises `AlreadyJudged` where somebody has."""
+    """Wait for a worker that stores the same batch; raises `AlreadyJudged` where one has."""
     claimed = insert_rows(
         Batch,
         ("id", "unstored", "judged_at"),
@@ -143,26 +117,28 @@ def _claim(batch_id: str, unstored: list[dict[str, Any]], now: datetime) -> None
         raise AlreadyJudged(batch_id)
 
 
-def _audience(judged: Judged, facts: BatchFacts) -> list[str]:
-    """Who is to get it: nobody unless it was accepted."""
-    envelope = judged.envelope
-    assert envelope is not None
-    if not judged.verdict.accepted:
+def _audience(one: Decided, facts: BatchFacts) -> list[str]:
+    """The agents that get the envelope; none unless it was accepted."""
+    envelope = one.envelope
+    if not one.verdict.accepted:
         return []
     if envelope.target != BROADCAST_TARGET:
         return [envelope.target]
-    return facts.audiences[judged.agent, envelope.message_id]
+    return facts.audiences[one.key]
 
 
 def _insert_envelopes(
     batch_id: str,
-    final: Sequence[Judged],
+    final: Sequence[Decided],
     audiences: dict[int, list[str]],
     facts: BatchFacts,
     now: datetime,
 ) -> dict[tuple[str, str], int]:
-    """Row ids by (sender, messageId). A sender has part in one batch, which looked its up."""
-    ordered = sorted(final, key=lambda j: (j.message_id or "", j.agent))
+    """Row ids by (sender, messageId).
+
+    Each sender is in at most one batch at a time, so its earlier ids were already looked up.
+    """
+    ordered = sorted(final, key=lambda one: (one.message_id, one.frame.agent))
     rows = [_envelope_row(batch_id, j, audiences[id(j)], now) for j in ordered]
     inserted = insert_rows(
         EnvelopeRow, ENVELOPE_COLUMNS, rows, returning=("id", "sender_id", "message_id")
@@ -171,16 +147,14 @@ def _insert_envelopes(
 
 
 def _envelope_row(
-    batch_id: str, judged: Judged, audience: list[str], now: datetime
+    batch_id: str, one: Decided, audience: list[str], now: datetime
 ) -> tuple[Any, ...]:
-    envelope, verified, verdict = judged.envelope, judged.verified, judged.verdict
-    assert envelope is not None
-    assert verified is not None
+    envelope, verified, verdict = one.envelope, one.verified, one.verdict
     chain = verdict.chain
     broadcast = verdict.accepted and envelope.target == BROADCAST_TARGET
     return (
         envelope.message_id,
-        judged.agent,
+        one.frame.agent,
         envelope.digest,
         verified.kid,
         envelope.message_type,
@@ -204,58 +178,48 @@ def _envelope_row(
         orjson.dumps(audience).decode() if broadcast else None,
         envelope.notify,
         len(envelope.canonical),
-        envelope.canonical if _is_kept(judged) else b"",
+        envelope.canonical if _is_kept(one) else b"",
     )
 
 
-def _is_kept(judged: Judged) -> bool:
-    """Whether the content is stored: what is denied could fill the disk, for nobody's sake."""
-    assert judged.envelope is not None
-    return judged.verdict.accepted or len(judged.envelope.canonical) <= DENIED_KEPT_BYTES
+def _is_kept(one: Decided) -> bool:
+    """Whether the content is stored: large envelopes that are denied would fill the disk."""
+    return one.verdict.accepted or len(one.envelope.canonical) <= DENIED_KEPT_BYTES
 
 
 def _insert_deliveries(
-    final: Iterable[Judged], row_ids: dict[tuple[str, str], int]
-) -> list[tuple[Judged, str, int]]:
-    """Give every accepted envelope its place in the recipient's stream, in the sender's order."""
+    final: Sequence[Decided], row_ids: Mapping[tuple[str, str], int]
+) -> list[tuple[Decided, str, int]]:
+    """The deliveries of what was accepted, but broadcasts: with stream and sequence number."""
     direct = [
-        (j, stream_of(j.envelope.message_type))
-        for j in final
-        if j.envelope and j.verdict.accepted and j.envelope.target != BROADCAST_TARGET
+        (one, stream_of(one.envelope.message_type))
+        for one in final
+        if one.verdict.accepted and one.envelope.target != BROADCAST_TARGET
     ]
-    if not direct:
-        return []
-    expiries: dict[tuple[str, str], list[datetime]] = defaultdict(list)
-    for judged, stream in direct:
-        if judged.envelope and judged.verified:
-            expires_at = datetime.fromtimestamp(judged.verified.expires_at, UTC)
-            expiries[judged.envelope.target, stream].append(expires_at)
-    next_seq = give_places(expiries)
-    placed, rows = [], []
-    for judged, stream in direct:
-        envelope, verified = judged.envelope, judged.verified
-        assert envelope is not None
-        assert verified is not None
-        place = (envelope.target, stream)
-        seq = next_seq[place]
-        next_seq[place] += 1
-        placed.append((judged, stream, seq))
-        expires_at = datetime.fromtimestamp(verified.expires_at, UTC)
-        row_id = row_ids[judged.agent, envelope.message_id]
-        rows.append((row_id, *place, seq, judged.agent, expires_at, "waiting", ""))
-    insert_rows(DeliveryRow, DELIVERY_COLUMNS, rows)
-    return placed
+    seqs = insert_deliveries(
+        [
+            NewDelivery(
+                row_ids[one.key],
+                one.envelope.target,
+                stream,
+                one.frame.agent,
+                datetime.fromtimestamp(one.verified.expires_at, UTC),
+            )
+            for one, stream in direct
+        ]
+    )
+    return [(one, stream, seq) for (one, stream), seq in zip(direct, seqs, strict=True)]
 
 
 def _count(judged: Sequence[Judged], facts: BatchFacts, now: datetime) -> None:
     """Rule counters, refusals, violations and signatures: bulk statements, most often none."""
     if facts.counted:
         _count_up(facts.counted)
-    refused = Counter((j.agent, j.verdict.code) for j in judged if not j.final)
+    refused = Counter((j.frame.agent, j.verdict.code) for j in judged if not _is_final(j))
     if refused:
         count_refusals(refused, now)
     violations = [
-        (j.agent, j.verdict.violation, j.verdict.rule or j.verdict.code, j.message_id or "")
+        (j.frame.agent, j.verdict.violation, j.verdict.rule or j.verdict.code, j.message_id or "")
         for j in judged
         if j.verdict.violation
     ]
@@ -263,9 +227,9 @@ def _count(judged: Sequence[Judged], facts: BatchFacts, now: datetime) -> None:
         record_violations(violations, now)
         facts.view.forget_inputs({agent for agent, *_ in violations})
     signatures = [
-        (j.agent, j.verdict.code not in BAD_SIGNATURES)
+        (j.frame.agent, j.verdict.code not in BAD_SIGNATURES)
         for j in judged
-        if j.verified is not None or j.verdict.code in BAD_SIGNATURES
+        if isinstance(j, Decided) or j.verdict.code in BAD_SIGNATURES
     ]
     if moved := [(a, good) for a, good in signatures if not (good and _is_spotless(a, facts))]:
         note_signatures(moved)
@@ -287,10 +251,8 @@ def _is_spotless(agent: str, facts: BatchFacts) -> bool:
     )
 
 
-def _entry(judged: Judged, facts: BatchFacts) -> EntryDraft:
-    envelope, verdict, verified = judged.envelope, judged.verdict, judged.verified
-    assert envelope is not None
-    assert verified is not None
+def _entry(one: Decided, facts: BatchFacts) -> EntryDraft:
+    envelope, verdict, verified = one.envelope, one.verdict, one.verified
     decision = verdict.decision
     body: dict[str, Any] = {
         "digest": envelope.digest,
@@ -315,9 +277,9 @@ def _entry(judged: Judged, facts: BatchFacts) -> EntryDraft:
         body["provenance"] = envelope.provenance
     return EntryDraft(
         kind=Kind.ENVELOPE_ACCEPTED if verdict.accepted else Kind.ENVELOPE_DENIED,
-        actor=f"agent:{judged.agent}",
+        actor=f"agent:{one.frame.agent}",
         subject=envelope.message_id,
-        sender=judged.agent,
+        sender=one.frame.agent,
         recipient=envelope.target,
         message_id=envelope.message_id,
         request_id=envelope.request_id or "",
@@ -335,7 +297,7 @@ def _unstored_receipt(judged: Judged) -> dict[str, Any]:
     verdict = judged.verdict
     again = RETRY_AFTER_SECONDS if verdict.status in {"throttled", "busy"} else None
     return {
-        "session": judged.session,
+        "session": judged.frame.session,
         **frames.receipt_members(
             judged.message_id,
             verdict.status,

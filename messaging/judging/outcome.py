@@ -5,88 +5,82 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from atp.wire import frames
 from atp.wire.timestamps import format_milliseconds
-from messaging.judging.accept import FINAL, Placed, Stored
-from messaging.judging.facts import Place
+from messaging.judging.accept import Stored, StoredDelivery
+from messaging.judging.item import Decided, Echo, Fenced, Repeat, Stage
 from messaging.layer.news import News
+from messaging.layer.routes import Route
 from messaging.models import Envelope as EnvelopeRow
 from registry.trail.querysets import entries_of_messages
-
-if TYPE_CHECKING:
-    from messaging.judging.pipeline import Item
 
 
 def news(
     batch_id: str,
     channel: str,
-    items: Sequence[Item],
+    stages: Sequence[Stage],
     stored: Stored,
-    places: Mapping[str, Place],
+    routes: Mapping[str, Route],
 ) -> dict[str, News]:
-    """The news of a batch by channel; the node that sent it always gets some."""
+    """The news of a batch by channel; the node that sent the batch always gets some."""
     all_news = {channel: News(batch=batch_id, status="done")}
     ours = all_news[channel]
-    _add_receipts(ours, items, stored)
-    ours.close_sessions = sorted({i.session for i in items if i.fenced})
+    _add_receipts(ours, stages, stored)
+    ours.close_sessions = sorted({s.frame.session for s in stages if isinstance(s, Fenced)})
     if ours.close_sessions:
         ours.close_code = "session.fenced"
     accepted_at = format_milliseconds(datetime.fromtimestamp(stored.accepted_at, UTC))
-    for place, group in _by_place(stored.placed).items():
-        recipient = places.get(place[0])
-        if recipient is not None and recipient.live:
-            there = all_news.setdefault(recipient.channel, News())
-            text = frames.join_frames(_delivery(p, accepted_at) for p in group).decode()
-            there.deliveries.append((*place, group[0].seq, group[-1].seq, text))
+    for (agent, stream), group in _by_stream(stored.deliveries).items():
+        route = routes.get(agent)
+        if route is not None and route.live:
+            there = all_news.setdefault(route.channel, News())
+            text = frames.join_frames(_delivery(one, accepted_at) for one in group).decode()
+            there.deliveries.append((agent, stream, group[0].seq, group[-1].seq, text))
     return all_news
 
 
-def _add_receipts(ours: News, items: Sequence[Item], stored: Stored) -> None:
-    """Receipts in the order of the envelopes; those of what left no row stand in it as well."""
+def _add_receipts(ours: News, stages: Sequence[Stage], stored: Stored) -> None:
+    """Add the receipts in the order of the frames, with those of what left no row among them."""
     unstored: dict[str, deque[dict[str, Any]]] = defaultdict(deque)
     for frame in stored.unstored:
         bare = {name: value for name, value in frame.items() if name != "session"}
         unstored[frame["session"]].append(bare)
     receipts: dict[str, list[bytes]] = defaultdict(list)
-    entries = _entries_of_repeats(items)
-    for item in items:
-        receipt = None if item.fenced else _receipt(item, stored, entries)
-        if receipt is None and unstored[item.session]:
-            receipt = unstored[item.session].popleft()
+    entries = _entries_of_repeats(stages)
+    for stage in stages:
+        session = stage.frame.session
+        receipt = _receipt(stage, stages, stored, entries)
+        if receipt is None and unstored[session]:
+            receipt = unstored[session].popleft()
         if receipt is not None:
-            receipts[item.session].append(orjson.dumps(receipt))
+            receipts[session].append(orjson.dumps(receipt))
     ours.receipts = [
         (session, frames.join_frames(texts).decode()) for session, texts in receipts.items()
     ]
 
 
 def _receipt(
-    item: Item, stored: Stored, entries: Mapping[tuple[str, str], int]
+    stage: Stage, stages: Sequence[Stage], stored: Stored, entries: Mapping[tuple[str, str], int]
 ) -> dict[str, Any] | None:
     """The receipt of what was stored, now or before; `None` for what `unstored` tells."""
-    if item.envelope is None:
+    if isinstance(stage, Repeat):
+        return _receipt_of_row(stage.row, entries.get(stage.key))
+    source = stages[stage.first] if isinstance(stage, Echo) else stage
+    if not isinstance(source, Decided) or source.key not in stored.entries:
         return None
-    key = (item.agent, item.envelope.message_id)
-    if item.repeat_of is not None:
-        return _receipt_of_row(item.repeat_of, entries.get(key))
-    source = item.echo_of or item
-    if source.repeat_of is not None:
-        return _receipt_of_row(source.repeat_of, entries.get(key))
     verdict = source.verdict
-    if verdict is None or verdict.status not in FINAL or key not in stored.entries:
-        return None
     return frames.receipt_members(
-        item.envelope.message_id,
+        source.message_id,
         verdict.status,
         code=verdict.code,
         detail=verdict.detail,
         trust_score=verdict.score,
-        recipients=stored.recipients.get(key),
-        entry=stored.entries.get(key),
+        recipients=stored.recipients.get(source.key),
+        entry=stored.entries.get(source.key),
     )
 
 
@@ -109,27 +103,29 @@ def _receipt_of_row(row: EnvelopeRow, entry: int | None) -> dict[str, Any]:
     )
 
 
-def _entries_of_repeats(items: Iterable[Item]) -> dict[tuple[str, str], int]:
-    ids = {i.repeat_of.message_id for i in items if i.repeat_of}
+def _entries_of_repeats(stages: Iterable[Stage]) -> dict[tuple[str, str], int]:
+    ids = {stage.message_id for stage in stages if isinstance(stage, Repeat)}
     return entries_of_messages(ids) if ids else {}
 
 
-def _by_place(placed: Iterable[Placed]) -> dict[tuple[str, str], list[Placed]]:
-    groups: dict[tuple[str, str], list[Placed]] = defaultdict(list)
-    for one in placed:
-        groups[one.recipient, one.stream].append(one)
+def _by_stream(
+    deliveries: Iterable[StoredDelivery],
+) -> dict[tuple[str, str], list[StoredDelivery]]:
+    """The deliveries by recipient and stream."""
+    groups: dict[tuple[str, str], list[StoredDelivery]] = defaultdict(list)
+    for one in deliveries:
+        groups[one.decided.envelope.target, one.stream].append(one)
     return groups
 
 
-def _delivery(placed: Placed, accepted_at: str) -> bytes:
-    envelope, verdict = placed.judged.envelope, placed.judged.verdict
-    assert envelope is not None
-    assert verdict.chain is not None
+def _delivery(one: StoredDelivery, accepted_at: str) -> bytes:
+    verdict = one.decided.verdict
+    assert verdict.chain is not None  # the core gives every accepted envelope one
     return frames.splice_delivery(
-        envelope.canonical,
-        stream=placed.stream,
-        seq=placed.seq,
-        entry=placed.entry,
+        one.decided.envelope.canonical,
+        stream=one.stream,
+        seq=one.seq,
+        entry=one.entry,
         accepted_at=accepted_at,
         score=verdict.score,
         level=verdict.level,

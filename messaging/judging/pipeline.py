@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
@@ -23,10 +22,27 @@ from atp.trust.provenance import entry_kids
 from atp.types import BROADCAST_TARGET
 from messaging import failpoints
 from messaging.judging import outcome, rule_notices
-from messaging.judging.accept import FINAL, AlreadyJudged, Judged, Stored, store
-from messaging.judging.facts import BatchFacts, Place, ask_places, load_facts, places_of
+from messaging.judging.accept import AlreadyJudged, Stored, store
+from messaging.judging.facts import BatchFacts
+from messaging.judging.item import (
+    Decided,
+    Echo,
+    Fenced,
+    Frame,
+    Parsed,
+    Refused,
+    Repeat,
+    Signed,
+    Stage,
+    Unreadable,
+    Verified,
+    judged,
+    unusable,
+)
+from messaging.judging.loading import load_facts
 from messaging.judging.registry_view import RegistryView, ask_epoch, current_view
 from messaging.layer import events
+from messaging.layer.routes import Route, ask_routes, routes_of
 from messaging.models import Batch
 from messaging.models import Envelope as EnvelopeRow
 from messaging.telemetry import telemetry
@@ -42,137 +58,114 @@ _KNOWN = Compiled(
 MOST_JUDGEMENTS = 5  # of one batch, while officers keep changing the registry under it
 
 
-@dataclass(slots=True)
-class Item:
-    """One frame of a batch on its way through the steps."""
-
-    session: str
-    agent: str
-    text: str
-    envelope: Envelope | None = None
-    kid: str = ""
-    verified: VerifiedEnvelope | None = None
-    verdict: Verdict | None = None
-    fenced: bool = False
-    repeat_of: EnvelopeRow | None = None
-    echo_of: Item | None = None
-
-    @property
-    def open(self) -> bool:
-        """Whether nothing has decided about it yet."""
-        return not (self.verdict or self.fenced or self.repeat_of or self.echo_of)
-
-
 def check(batch: Mapping[str, Any]) -> None:
     """Judge and store a batch `{"batch", "channel", "frames": [[session, agent, text], ...]}`.
 
-    Raises whatever the database raises; nothing is half-written then.
+    Raises what the database raises; nothing is half-written then.
     """
-    items = [Item(*frame) for frame in batch["frames"]]
-    for item in items:  # (1)
-        failpoints.hit("before_parse", item.text)
-        _parse(item)
+    parsed = [_parse(Frame(*frame)) for frame in batch["frames"]]  # (1)
     telemetry.lap("parse")
-    targets = {i.envelope.target for i in items if i.envelope}
+    targets = {p.envelope.target for p in parsed if isinstance(p, Parsed)}
     with one_trip():
-        asked_places = ask_places({i.agent for i in items} | targets)
-        known, epoch = _ask_known(items), ask_epoch()
-    places = places_of(asked_places)
-    _fence(items, places)  # (2)
+        asked_routes = ask_routes({p.frame.agent for p in parsed} | targets)
+        known, epoch = _ask_known(parsed), ask_epoch()
+    routes = routes_of(asked_routes)
+    ours = [_fence(one, routes) for one in parsed]  # (2)
     telemetry.lap("fence")
-    _find_repeats(items, known)  # (3)
+    stages = _find_repeats(ours, known)  # (3)
     telemetry.lap("repeats")
     try:
-        stored = _judge_and_store(batch["batch"], items, places, epoch)
+        stages, stored = _judge_and_store(batch["batch"], stages, routes, epoch)
     except AlreadyJudged:  # this very batch came before: its receipts are told again
         stored = Stored(unstored=Batch.objects.get(id=batch["batch"]).unstored)
-        for item in items:
-            if item.envelope and not item.fenced:
-                item.verdict = item.repeat_of = item.echo_of = None
-        _find_repeats(items, _ask_known(items))
-    failpoints.hit("after_commit", items)
-    news = outcome.news(batch["batch"], batch["channel"], items, stored, places)
+        stages = _find_repeats(ours, _ask_known(ours))
+    failpoints.hit("after_commit", stages)
+    news = outcome.news(batch["batch"], batch["channel"], stages, stored, routes)
     telemetry.lap("receipts")
-    news[batch["channel"]].tally = telemetry.tally(map(_outcome, items))
-    _log_outcomes(items, stored)
+    news[batch["channel"]].tally = telemetry.tally(map(_outcome, stages))
+    _log_outcomes(stages, stored)
     events.publish(news)  # (8)
     if stored.broadcasts:
         events.dispatch_fan_out()
-    rule_notices.tell(_decided(items, stored), stored.accepted_at)
+    rule_notices.tell(_decided(stages, stored), stored.accepted_at)
 
 
-def _parse(item: Item) -> None:
+def _parse(frame: Frame) -> Parsed | Unreadable:
+    failpoints.hit("before_parse", frame.text)
     try:
-        item.envelope = parse_envelope(item.text, max_bytes=settings.ATP_MAX_ENVELOPE_BYTES)
+        envelope = parse_envelope(frame.text, max_bytes=settings.ATP_MAX_ENVELOPE_BYTES)
     except ATPError as problem:
-        item.verdict = _unusable(problem)
+        return Unreadable(frame, unusable(problem))
+    return Parsed(frame, envelope)
 
 
-def _fence(items: Iterable[Item], places: Mapping[str, Place]) -> None:
-    """An older session of an agent, or one on a node without a lease, can do no harm.
+def _fence(one: Parsed | Unreadable, routes: Mapping[str, Route]) -> Parsed | Unreadable | Fenced:
+    """Fence what an older session of an agent sent, or a session on a node without a lease.
 
-    It is not looked at again before the commit: what a session sent that ends meanwhile was its
-    agent's, and what that agent sends anew on the next one is a repeat, by (agent, messageId).
+    This is not checked again before the commit. Where a session ends meanwhile, what it sent was
+    its agent's; what the agent sends again on its next session is a repeat, by (agent, messageId).
     """
-    for item in items:
-        place = places.get(item.agent)
-        if place is None or place.session != item.session or not place.live:
-            item.fenced, item.verdict = True, None
+    route = routes.get(one.frame.agent)
+    if route is None or route.session != one.frame.session or not route.live:
+        return Fenced(one.frame, one.message_id)
+    return one
 
 
-def _ask_known(items: Iterable[Item]) -> Asked:
-    return _KNOWN.ask({i.envelope.message_id for i in items if i.envelope})
+def _ask_known(stages: Iterable[Stage]) -> Asked:
+    return _KNOWN.ask({one.message_id for one in stages if isinstance(one, Parsed)})
 
 
-def _find_repeats(items: Iterable[Item], asked: Asked) -> None:
-    """Repeats are looked up before signatures are verified; (agent, messageId) is the key."""
+def _find_repeats(stages: Iterable[Stage], asked: Asked) -> list[Stage]:
+    """Find repeats, before signatures are verified; (agent, messageId) is the key."""
     known = {key for (key,) in asked.rows()}
     found = EnvelopeRow.objects.filter(pk__in=known).defer("content") if known else ()
     rows = {(row.sender_id, row.message_id): row for row in found}
-    first: dict[tuple[str, str], Item] = {}
-    for item in items:
-        if not (item.open and item.envelope):
-            continue
-        key = (item.agent, item.envelope.message_id)
-        digest = item.envelope.digest
-        row, earlier = rows.get(key), first.setdefault(key, item)
-        if row is not None:
-            item.repeat_of = row
-            conflict = row.digest != digest
-        elif earlier is not item:
-            item.echo_of = earlier
-            conflict = earlier.envelope is not None and earlier.envelope.digest != digest
+    firsts: dict[tuple[str, str], tuple[int, Parsed]] = {}
+    next_stages: list[Stage] = []
+    for index, one in enumerate(stages):
+        if isinstance(one, Parsed):
+            first = firsts.setdefault(one.key, (index, one))
+            next_stages.append(_repeat(one, rows.get(one.key), *first))
         else:
-            continue
-        if conflict:
-            item.repeat_of = item.echo_of = None
-            item.verdict = _unusable(
-                ReplayConflict("another envelope with this messageId was sent before")
-            )
+            next_stages.append(one)
+    return next_stages
+
+
+def _repeat(one: Parsed, row: EnvelopeRow | None, index: int, first: Parsed) -> Stage:
+    """`one` as a repeat of `row`, an echo of `first`, a conflict with one of them, or itself."""
+    if row is None and first is one:
+        return one
+    if one.envelope.digest != (first.envelope.digest if row is None else row.digest):
+        conflict = ReplayConflict("another envelope with this messageId was sent before")
+        return Refused(one.frame, one.envelope, unusable(conflict))
+    if row is None:
+        return Echo(one.frame, one.envelope, index)
+    return Repeat(one.frame, one.envelope, row)
 
 
 def _judge_and_store(
-    batch_id: str, items: list[Item], places: dict[str, Place], epoch: Asked | None
-) -> Stored:
-    """Steps (4) to (7), until the registry holds still; first at the epoch that was asked for."""
-    undecided = [i for i in items if i.open]
+    batch_id: str, stages: Sequence[Stage], routes: dict[str, Route], epoch: Asked | None
+) -> tuple[list[Stage], Stored]:
+    """Steps (4) to (7), begun again while the registry changes; first at the epoch asked for.
+
+    Raises `AlreadyJudged`, and `EpochMoved` when the registry does not come to rest.
+    """
     for _ in range(MOST_JUDGEMENTS):
         now = round(time.time(), 3)
-        for item in undecided:
-            item.verified = item.verdict = None
         view, epoch = current_view(now, epoch), None
-        _verify(undecided, view, now)
+        verified = _verify(stages, view, now)
         telemetry.lap("verify")
-        verified = [i.verified for i in undecided if i.verified]
-        facts = load_facts(verified, view, places, now)  # (5)
+        facts = load_facts(  # (5)
+            [one.verified for one in verified if isinstance(one, Verified)], view, routes, now
+        )
         telemetry.lap("facts")
-        _judge(undecided, facts)
+        decided = _judge(verified, facts)
         telemetry.lap("judge")
-        judged = [one for item in items if (one := _judged(item))]
-        if not judged:  # nothing but repeats
-            return Stored()
+        to_store = list(judged(decided))
+        if not to_store:  # nothing but repeats
+            return decided, Stored()
         try:
-            return store(batch_id, judged, facts)
+            return decided, store(batch_id, to_store, facts)
         except EpochMoved:
             logger.info("the registry changed while batch %s was judged; judging again", batch_id)
         finally:
@@ -180,100 +173,87 @@ def _judge_and_store(
     raise EpochMoved("the registry kept changing while a batch was judged")
 
 
-def _verify(items: list[Item], view: RegistryView, now: float) -> None:
-    kids = {kid for item in items for kid in _kids(item)}
-    view.load({i.agent for i in items}, kids)
-    for item in items:  # (4)
-        if item.verdict is None:
-            _verify_one(item, view, now)
+def _verify(stages: Iterable[Stage], view: RegistryView, now: float) -> list[Stage]:
+    """Verify the signatures of what is parsed (4); the other stages stay as they are."""
+    signed = [_sign(one) if isinstance(one, Parsed) else one for one in stages]
+    open_ones = [one for one in signed if isinstance(one, Signed)]
+    kids = {kid for one in open_ones for kid in (one.kid, *entry_kids(one.envelope.provenance))}
+    view.load({one.frame.agent for one in open_ones}, kids)
+    return [_verify_one(one, view, now) if isinstance(one, Signed) else one for one in signed]
 
 
-def _kids(item: Item) -> set[str]:
-    """The thumbprints that its signatures name; an unusable signature decides about the item."""
-    assert item.envelope is not None
+def _sign(one: Parsed) -> Signed | Refused:
+    """Read which key the signature names."""
     try:
-        item.kid = signature_header(item.envelope).kid
+        return Signed(one.frame, one.envelope, signature_header(one.envelope).kid)
     except ATPError as problem:
-        item.verdict = _unusable(problem)
-        return set()
-    return {item.kid} | entry_kids(item.envelope.provenance)
+        return Refused(one.frame, one.envelope, unusable(problem))
 
 
-def _verify_one(item: Item, view: RegistryView, now: float) -> None:
-    assert item.envelope is not None
+def _verify_one(one: Signed, view: RegistryView, now: float) -> Verified | Refused:
     try:
-        item.verified = judgement.verify(
-            item.envelope,
-            view.key(item.kid),
-            session_agent=item.agent,
+        verified = judgement.verify(
+            one.envelope,
+            view.key(one.kid),
+            session_agent=one.frame.agent,
             hub_id=view.hub_id,
             now=now,
             find_key=view.key,
         )
     except ClockExpired as problem:
-        item.verdict = Verdict("expired", problem.code, problem.detail)
+        verdict = Verdict("expired", problem.code, problem.detail)
+        return Refused(one.frame, one.envelope, verdict)
     except ATPError as problem:
-        item.verdict = _unusable(problem)
+        return Refused(one.frame, one.envelope, unusable(problem))
+    return Verified(one.frame, one.envelope, verified)
 
 
-def _judge(items: Iterable[Item], facts: BatchFacts) -> None:
-    for item in items:  # (6)
-        if item.verified is None or item.verdict is not None:
-            continue
-        if (excess := _excess(item.verified, facts)) is not None:
-            item.verdict = Verdict(
-                "throttled", excess.code, excess.detail, retry_after=excess.retry_after
-            )
-            continue
-        failpoints.hit("judge", item.verified)
-        item.verdict = judgement.judge(item.verified, facts.of(item.verified))
-        facts.note_judged(item.agent, item.verdict.status)
-        if item.verdict.accepted:
-            facts.note_accepted(item.verified)
+def _judge(stages: Iterable[Stage], facts: BatchFacts) -> list[Stage]:
+    """Judge what is verified (6), in order: a verdict counts for the envelopes behind it."""
+    return [_judge_one(one, facts) if isinstance(one, Verified) else one for one in stages]
+
+
+def _judge_one(one: Verified, facts: BatchFacts) -> Decided:
+    if (excess := _excess(one.verified, facts)) is not None:
+        verdict = Verdict("throttled", excess.code, excess.detail, retry_after=excess.retry_after)
+        return Decided(one.frame, one.envelope, one.verified, verdict)
+    failpoints.hit("judge", one.verified)
+    verdict = judgement.judge(one.verified, facts.of(one.verified))
+    facts.note_judged(one.frame.agent, verdict)
+    if verdict.accepted:
+        facts.note_accepted(one.verified)
+    return Decided(one.frame, one.envelope, one.verified, verdict)
 
 
 def _excess(verified: VerifiedEnvelope, facts: BatchFacts) -> FlowThrottled | None:
-    """Why a broadcast, and nothing else, has to wait."""
+    """Why a broadcast has to wait; `None` for every other envelope."""
     envelope = verified.envelope
-    return facts.broadcast_excess(envelope.sender) if envelope.target == BROADCAST_TARGET else None
+    return facts.broadcasts.excess(envelope.sender) if envelope.target == BROADCAST_TARGET else None
 
 
-def _judged(item: Item) -> Judged | None:
-    """What is to be stored of an item; one that echoes what leaves no id behind shares its fate."""
-    verdict = (item.echo_of or item).verdict
-    if verdict is None or (item.echo_of and verdict.status in FINAL):
-        return None
-    return Judged(item.session, item.agent, item.envelope, item.verified, verdict)
-
-
-def _decided(items: Iterable[Item], stored: Stored) -> Iterator[tuple[Envelope, Verdict]]:
+def _decided(stages: Iterable[Stage], stored: Stored) -> Iterator[tuple[Envelope, Verdict]]:
     """What this batch stored with a verdict of its own; not what was told again."""
-    for item in items:
-        if item.envelope is None or item.verdict is None or item.echo_of:
-            continue
-        if (item.agent, item.envelope.message_id) in stored.entries:
-            yield item.envelope, item.verdict
+    for one in stages:
+        if isinstance(one, Decided) and one.key in stored.entries:
+            yield one.envelope, one.verdict
 
 
-def _outcome(item: Item) -> tuple[str, str]:
+def _outcome(stage: Stage) -> tuple[str, str]:
     """Verdict and code as they are counted."""
-    if item.fenced:
+    if isinstance(stage, Fenced):
         return "fenced", "session.fenced"
-    return (item.verdict.status, item.verdict.code) if item.verdict else ("repeat", "")
+    if isinstance(stage, Unreadable | Refused | Decided):
+        return stage.verdict.status, stage.verdict.code
+    return "repeat", ""
 
 
-def _log_outcomes(items: Iterable[Item], stored: Stored) -> None:
+def _log_outcomes(stages: Iterable[Stage], stored: Stored) -> None:
     """One line for the batch: which frame of which session became which entry."""
     if not logger.isEnabledFor(logging.DEBUG):
         return
     became = []
-    for item in items:
-        message_id = item.envelope.message_id if item.envelope else ""
-        entry = stored.entries.get((item.agent, message_id))
-        became.append([item.session, message_id, *_outcome(item), entry])
+    for one in stages:
+        message_id = one.message_id or ""
+        entry = stored.entries.get((one.frame.agent, message_id))
+        became.append([one.frame.session, message_id, *_outcome(one), entry])
     logger.debug("judged %d envelopes", len(became), extra={"envelopes": became})
-
-
-def _unusable(problem: ATPError) -> Verdict:
-    severity = judgement.VIOLATIONS.get(problem.code, "")
-    return Verdict("invalid", problem.code, problem.detail, violation=severity)

@@ -10,7 +10,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Collection
 
-from atp.judging.judgement import AgentFacts, AttestationFacts, KeyFacts
+from atp.judging.facts import AgentFacts, AttestationFacts, KeyFacts
 from atp.judging.policy import PolicySet
 from atp.judging.scoring import Profile, ScoreInputs
 from atp.trust.keys import PublicKey

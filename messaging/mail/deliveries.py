@@ -1,34 +1,54 @@
-"""The delivery frames of stored envelopes, and the text of an acknowledged range."""
+"""New deliveries: rows at the end of their recipients' streams."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
-from atp.judging.judgement import Chain
-from atp.wire.frames import splice_delivery
-from atp.wire.timestamps import format_milliseconds
+from atp.types import MessageType
+from messaging.mail.mailboxes import assign_sequence_numbers
+from messaging.models import Delivery
+from registry.storage.bulk import insert_rows
 
-if TYPE_CHECKING:
-    from messaging.models import Envelope
-
-__all__ = ["ack_range", "stored_delivery"]
-
-
-def stored_delivery(envelope: Envelope, *, stream: str, seq: int, entry: int | None) -> bytes:
-    """The delivery frame of a row."""
-    chain = Chain(envelope.chain_lowest_level, envelope.chain_lowest_score, envelope.chain_depth)
-    return splice_delivery(
-        bytes(envelope.content),
-        stream=stream,
-        seq=seq,
-        entry=entry,
-        accepted_at=format_milliseconds(envelope.judged_at),
-        score=envelope.score,
-        level=envelope.level,
-        chain=chain.to_wire(),
-    )
+DELIVERY_COLUMNS = (
+    "envelope_id", "recipient_id", "stream", "seq", "sender", "expires_at", "state", "code",
+)  # fmt: skip
 
 
-def ack_range(first: int, last: int) -> str:
-    """The text of an acknowledged range in the trail: `7`, or `7-9`."""
-    return str(first) if first == last else f"{first}-{last}"
+@dataclass(frozen=True, slots=True)
+class NewDelivery:
+    """An envelope, by the id of its row, for one stream of one recipient."""
+
+    envelope_id: int
+    recipient: str
+    stream: str
+    sender: str
+    expires_at: datetime
+
+
+def insert_deliveries(deliveries: Sequence[NewDelivery]) -> list[int]:
+    """Append deliveries to their streams; gives the sequence number of each, in the same order.
+
+    The caller has opened a transaction, which keeps the mailboxes locked.
+    """
+    if not deliveries:
+        return []
+    expiries: dict[tuple[str, str], list[datetime]] = {}
+    for new in deliveries:
+        expiries.setdefault((new.recipient, new.stream), []).append(new.expires_at)
+    next_seq = assign_sequence_numbers(expiries)
+    seqs, rows = [], []
+    for new in deliveries:
+        seq = next_seq[new.recipient, new.stream]
+        next_seq[new.recipient, new.stream] = seq + 1
+        seqs.append(seq)
+        fixed = (new.envelope_id, new.recipient, new.stream, seq, new.sender, new.expires_at)
+        rows.append((*fixed, "waiting", ""))
+    insert_rows(Delivery, DELIVERY_COLUMNS, rows)
+    return seqs
+
+
+def stream_of(message_type: str) -> str:
+    """Which of its two streams an agent gets a message in (protocol.md, "Frames")."""
+    return "answers" if message_type == MessageType.RESPONSE else "mail"

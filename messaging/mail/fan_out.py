@@ -11,14 +11,12 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from messaging import failpoints
-from messaging.judging.accept import DELIVERY_COLUMNS
-from messaging.judging.facts import load_places
 from messaging.layer.news import News
-from messaging.mail.deliveries import stored_delivery
-from messaging.mail.mailboxes import give_places
-from messaging.models import Delivery, Envelope
+from messaging.layer.routes import load_routes
+from messaging.mail.deliveries import NewDelivery, insert_deliveries
+from messaging.mail.delivery_frames import stored_delivery
+from messaging.models import Envelope
 from registry.models import Agent, AgentKey
-from registry.storage.bulk import insert_rows
 from registry.trail.querysets import entries_of_messages
 
 CHUNK = 256  # deliveries a transaction
@@ -29,8 +27,8 @@ def fan_out_next() -> dict[str, News] | None:
 
     As many as make a chunk of deliveries go together. They begin with the first that their sender
     has waiting, so that a sender's broadcasts keep their order however many workers are at it.
-    The recipients left are part of the row, so that whoever dies half way is carried on by the
-    next call, and nobody gets it twice.
+    The row names the recipients that are left. Where a process dies half way, the next call
+    goes on from there, and no recipient gets it twice.
     """
     with transaction.atomic():
         first = _lock_next()
@@ -44,7 +42,7 @@ def fan_out_next() -> dict[str, News] | None:
 
 @dataclass(slots=True)
 class _Part:
-    """A broadcast, the recipients whose turn it is, and their places."""
+    """A broadcast, the recipients that get it now, and their sequence numbers."""
 
     envelope: Envelope
     chunk: list[str]
@@ -82,18 +80,10 @@ def _cut(envelopes: Iterable[Envelope]) -> list[_Part]:
 
 
 def _give_out(parts: Sequence[_Part]) -> None:
-    expiries: dict[tuple[str, str], list[datetime]] = {}
-    for part in parts:
-        for agent in part.chunk:
-            expiries.setdefault((agent, "mail"), []).append(part.envelope.expires_at)
-    places = give_places(expiries) if expiries else {}
-    rows = []
-    for part in parts:
-        for agent in part.chunk:
-            seq = part.seqs[agent] = places[agent, "mail"]
-            places[agent, "mail"] += 1
-            rows.append(_row(part.envelope, agent, seq))
-    insert_rows(Delivery, DELIVERY_COLUMNS, rows)
+    pairs = [(part, agent) for part in parts for agent in part.chunk]
+    seqs = insert_deliveries([_delivery(part.envelope, agent) for part, agent in pairs])
+    for (part, agent), seq in zip(pairs, seqs, strict=True):
+        part.seqs[agent] = seq
     complete = [part.envelope.pk for part in parts if not part.rest]
     Envelope.objects.filter(pk__in=complete).update(fan_out=None)
     for part in parts:
@@ -115,14 +105,13 @@ def _in_order(envelopes: Iterable[Envelope]) -> list[Envelope]:
     return sorted(found, key=lambda e: entries[e.sender_id, e.message_id])
 
 
-def _row(envelope: Envelope, agent: str, seq: int) -> tuple[object, ...]:
-    sender = envelope.sender_id
-    return (envelope.pk, agent, "mail", seq, sender, envelope.expires_at, "waiting", "")
+def _delivery(envelope: Envelope, agent: str) -> NewDelivery:
+    return NewDelivery(envelope.pk, agent, "mail", envelope.sender_id, envelope.expires_at)
 
 
 def _news(parts: Sequence[_Part]) -> dict[str, News]:
     entries = entries_of_messages({part.envelope.message_id for part in parts})
-    places = load_places({agent for part in parts for agent in part.chunk})
+    routes = load_routes({agent for part in parts for agent in part.chunk})
     carried = _carried(parts)
     contents = dict(Envelope.objects.filter(pk__in=carried).values_list("pk", "content"))
     all_news: dict[str, News] = {}
@@ -130,15 +119,15 @@ def _news(parts: Sequence[_Part]) -> dict[str, News]:
         envelope = part.envelope
         entry = entries.get((envelope.sender_id, envelope.message_id))
         for agent, seq in part.seqs.items():
-            place = places.get(agent)
-            if place is None or not place.live:
+            route = routes.get(agent)
+            if route is None or not route.live:
                 continue
             text = ""
             if envelope.pk in contents:
                 envelope.content = contents[envelope.pk]
                 frame = stored_delivery(envelope, stream="mail", seq=seq, entry=entry)
                 text = frame.decode()
-            news = all_news.setdefault(place.channel, News())
+            news = all_news.setdefault(route.channel, News())
             news.deliveries.append((agent, "mail", seq, seq, text))
     return all_news
 

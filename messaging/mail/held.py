@@ -1,12 +1,12 @@
 """Mail that was held back while its sender is suspended, and what becomes of it.
 
-Its place was told as withheld, so that what stands behind it goes on. When officers resume the
-sender it gets a place anew; when they revoke it, or it expires meanwhile, it never comes.
+Its recipient was told that its sequence number is withheld, so that the stream goes on. When
+officers resume the sender, the mail gets a new sequence number. When they revoke the sender, or
+the mail expires meanwhile, it is never delivered.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -14,12 +14,10 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from atp.errors import ClockExpired, IdentityRevoked, KeyRevoked
-from messaging.judging.accept import DELIVERY_COLUMNS
-from messaging.mail.mailboxes import give_places
+from messaging.mail.deliveries import NewDelivery, insert_deliveries
 from messaging.mail.withhold import MOST_A_TIME, entry_of
 from messaging.models import Delivery
 from registry.models import Agent, AgentKey
-from registry.storage.bulk import insert_rows
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
 
@@ -51,7 +49,7 @@ def _settle_some(now: datetime) -> int:
             row.state = Delivery.State.EXPIRED if expired else Delivery.State.WITHHELD
         Delivery.objects.bulk_update(rows, ["state", "code"])
         drafts = [_ended(row) for row in rows if codes[row.pk]]
-        append([*drafts, *_place_anew(released)])
+        append([*drafts, *_append_again(released)])
     return len(rows)
 
 
@@ -83,21 +81,16 @@ def _ended(row: Delivery) -> EntryDraft:
     return entry_of(Kind.ENVELOPE_EXPIRED if expired else Kind.ENVELOPE_WITHHELD, row)
 
 
-def _place_anew(rows: Sequence[Delivery]) -> list[EntryDraft]:
-    """Give these a place at the end of their recipients' streams; the entries that say so."""
-    if not rows:
-        return []
-    expiries: dict[tuple[str, str], list[datetime]] = defaultdict(list)
-    for row in rows:
-        expiries[row.recipient_id, row.stream].append(row.expires_at)
-    next_seq = give_places(expiries)
-    placed, drafts = [], []
-    for row in rows:
-        place = (row.recipient_id, row.stream)
-        seq = next_seq[place]
-        next_seq[place] += 1
-        placed.append((row.envelope_id, *place, seq, row.sender, row.expires_at, "waiting", ""))
-        body = {"stream": row.stream, "seq": seq, "instead": row.seq}
-        drafts.append(entry_of(Kind.ENVELOPE_RELEASED, row, body))
-    insert_rows(Delivery, DELIVERY_COLUMNS, placed)
-    return drafts
+def _append_again(rows: Sequence[Delivery]) -> list[EntryDraft]:
+    """Append these to the end of their recipients' streams; the entries that say so."""
+    seqs = insert_deliveries([_again(row) for row in rows])
+    return [
+        entry_of(
+            Kind.ENVELOPE_RELEASED, row, {"stream": row.stream, "seq": seq, "instead": row.seq}
+        )
+        for row, seq in zip(rows, seqs, strict=True)
+    ]
+
+
+def _again(row: Delivery) -> NewDelivery:
+    return NewDelivery(row.envelope_id, row.recipient_id, row.stream, row.sender, row.expires_at)

@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from atp.errors import IdentityRevoked, KeyRevoked
 from atp.wire import frames
 from atp.wire.members import stream_named
-from messaging.mail.deliveries import stored_delivery
+from messaging.mail.delivery_frames import stored_delivery
 from messaging.mail.withhold import expire_waiting, hold, withhold
 from messaging.models import Delivery, Mailbox
 from registry.models import Agent, AgentKey
@@ -23,7 +23,7 @@ FRAME_BYTES = 512  # around an envelope, at most
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Frames of consecutive places of one stream, from `first` to `last`."""
+    """Frames of one stream with the sequence numbers from `first` to `last`, without a gap."""
 
     first: int
     last: int
@@ -31,7 +31,7 @@ class Page:
 
 
 def read_page(agent: str, stream: str, *, after: int, most: int) -> Page | None:
-    """The next at most `most` places behind `after`; `None` where there are none.
+    """At most `most` deliveries behind the sequence number `after`; `None` where there are none.
 
     Dates and the senders' standing are looked at once more: what expired is told as gone, what a
     revoked or suspended sender left is withheld, with an entry.
@@ -49,15 +49,15 @@ def read_page(agent: str, stream: str, *, after: int, most: int) -> Page | None:
 
 
 def last_places(agents: Collection[str]) -> dict[tuple[str, str], int]:
-    """The last place given out in each stream of these agents."""
+    """The last sequence number of each stream of these agents."""
     rows = Mailbox.objects.filter(agent_id__in=agents)
     return {(a, s): last for a, s, last in rows.values_list("agent_id", "stream", "last_seq")}
 
 
-def _end_of_page(places: QuerySet[Delivery]) -> int | None:
-    """The last of these places that fits into a page; sizes only, as contents may be large."""
+def _end_of_page(deliveries: QuerySet[Delivery]) -> int | None:
+    """The last sequence number that fits into a page; reads sizes only: contents may be large."""
     last, size = None, 0
-    for seq, envelope in places.order_by("seq").values_list("seq", "envelope__size"):
+    for seq, envelope in deliveries.order_by("seq").values_list("seq", "envelope__size"):
         size += envelope + FRAME_BYTES
         if last is not None and size > PAGE_BYTES:
             break

@@ -1,4 +1,4 @@
-"""The counters of the streams: giving out places, and taking acknowledgements."""
+"""The counters of the streams: assign sequence numbers, and take acknowledgements."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from django.db import connection, transaction
 from django.db.models import F
 
 from messaging import failpoints
-from messaging.judging.facts import load_places
-from messaging.mail.deliveries import ack_range
+from messaging.layer.routes import load_routes
 from messaging.models import Delivery, Mailbox
 from registry.scores.actions import add_good_traffic
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
 
-_GIVE_PLACES = """
+_ASSIGN = """
 INSERT INTO messaging_mailbox
     (agent_id, stream, last_seq, next_expiry, acked_seq, credited_seq, swept_seq, ended)
 VALUES {rows}
@@ -45,13 +44,13 @@ class Ack:
     refused: str = ""
 
 
-def give_places(
+def assign_sequence_numbers(
     expiries: Mapping[tuple[str, str], Sequence[datetime]],
 ) -> dict[tuple[str, str], int]:
-    """The first of as many new places in each (agent, stream) as there are `expiries` for it.
+    """The first of as many new sequence numbers in each (agent, stream) as it has `expiries`.
 
-    One statement that counts up and locks, in sorted order; the caller's transaction keeps the
-    locks, so that places come without a gap.
+    One statement counts up and locks, in sorted order. The caller's transaction keeps the locks,
+    so that sequence numbers have no gap.
     """
     wanted = sorted(expiries.items())
     rows = ", ".join(["(%s, %s, %s, %s, 0, 0, 0, 0)"] * len(wanted))
@@ -62,26 +61,26 @@ def give_places(
         for value in (agent, stream, len(dates), adapt(min(dates)))
     ]
     with connection.cursor() as cursor:
-        cursor.execute(_GIVE_PLACES.format(rows=rows), parameters)
+        cursor.execute(_ASSIGN.format(rows=rows), parameters)
         last = {(agent, stream): seq for agent, stream, seq in cursor.fetchall()}
-    return {place: last[place] - len(dates) + 1 for place, dates in expiries.items()}
+    return {stream: last[stream] - len(dates) + 1 for stream, dates in expiries.items()}
 
 
 def acknowledge(acks: Iterable[Ack]) -> list[Ack]:
     """Take a batch of acknowledgements; gives back those that were taken.
 
-    An ack of a session that is not the agent's current one is fenced off; one beyond what the
-    stream has given out is cut to it, so that nothing unseen is ever acknowledged.
+    An ack of a session that is not the agent's current one is left out. An ack beyond the last
+    sequence number of the stream is cut to it, so that nothing unseen is ever acknowledged.
     """
     acks = list(acks)
     failpoints.hit("before_ack", acks)
-    places = load_places({a.agent for a in acks})
-    ours = [a for a in acks if (p := places.get(a.agent)) and p.live and p.session == a.session]
+    routes = load_routes({a.agent for a in acks})
+    ours = [a for a in acks if (r := routes.get(a.agent)) and r.live and r.session == a.session]
     highest: dict[tuple[str, str], Ack] = {}
     for ack in ours:
-        place = (ack.agent, ack.stream)
-        if place not in highest or ack.seq > highest[place].seq:
-            highest[place] = ack
+        key = (ack.agent, ack.stream)
+        if key not in highest or ack.seq > highest[key].seq:
+            highest[key] = ack
     if not highest:
         return []
     with transaction.atomic():
@@ -90,13 +89,13 @@ def acknowledge(acks: Iterable[Ack]) -> list[Ack]:
             if ack.refused:
                 _refuse(ack)
         if taken:
-            append([_entry(place, first, last) for place, (first, last) in taken.items()])
+            append([_entry(key, first, last) for key, (first, last) in taken.items()])
         failpoints.hit("inside_ack", taken)
     return ours
 
 
 def _advance(highest: Mapping[tuple[str, str], Ack]) -> dict[tuple[str, str], tuple[int, int]]:
-    """Move the counters, locked in sorted order; the ranges newly acknowledged, by place."""
+    """Move the counters, locked in sorted order; return the new ranges by (agent, stream)."""
     boxes = Mailbox.objects.select_for_update().filter(agent_id__in={a for a, _ in highest})
     taken = {}
     for agent, stream, last, acked in boxes.order_by("agent_id", "stream").values_list(
@@ -107,7 +106,7 @@ def _advance(highest: Mapping[tuple[str, str], Ack]) -> dict[tuple[str, str], tu
             taken[agent, stream] = (acked + 1, seq)
     if taken:
         rows = ", ".join(["(%s, %s, %s)"] * len(taken))
-        parameters = [v for place, (_, seq) in taken.items() for v in (*place, seq)]
+        parameters = [v for key, (_, seq) in taken.items() for v in (*key, seq)]
         with connection.cursor() as cursor:
             cursor.execute(_ADVANCE.format(rows=rows), parameters)
     return taken
@@ -123,12 +122,12 @@ def _refuse(ack: Ack) -> None:
     ).update(state=Delivery.State.REFUSED, code=ack.refused[:40])
 
 
-def _entry(place: tuple[str, str], first: int, last: int) -> EntryDraft:
-    agent, stream = place
+def _entry(stream_key: tuple[str, str], first: int, last: int) -> EntryDraft:
+    agent, stream = stream_key
     return EntryDraft(
         kind=Kind.DELIVERY_ACKNOWLEDGED,
         actor=f"agent:{agent}",
-        subject=f"{stream} {ack_range(first, last)}",
+        subject=f"{stream} {_ack_range(first, last)}",
         recipient=agent,
         body={"stream": stream, "from": first, "to": last},
     )
@@ -159,3 +158,8 @@ def _credit(box: Mailbox) -> int:
             return 0
         add_good_traffic([(sender, box.agent_id, today, n) for sender, n in senders.items()])
     return sum(senders.values())
+
+
+def _ack_range(first: int, last: int) -> str:
+    """The text of an acknowledged range in the trail: `7`, or `7-9`."""
+    return str(first) if first == last else f"{first}-{last}"

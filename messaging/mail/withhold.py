@@ -69,7 +69,7 @@ def _expire_some(now: datetime, *, behind: int) -> tuple[int, int] | None:
             .filter(expires_at__lte=now)
             .select_for_update(of=("self",))
             .select_related("envelope")
-            .order_by("expires_at", "pk")[:MOST_A_TIME]  # by place, PostgreSQL reads every stream
+            .order_by("expires_at", "pk")[:MOST_A_TIME]  # by seq, PostgreSQL reads every stream
         )
         Delivery.objects.filter(pk__in=[row.pk for row in due]).update(
             state=Delivery.State.EXPIRED, code=ClockExpired.code
@@ -82,17 +82,17 @@ def _expire_some(now: datetime, *, behind: int) -> tuple[int, int] | None:
 
 
 def _waiting_in(boxes: Sequence[Mailbox]) -> QuerySet[Delivery]:
-    """What waits in these mailboxes; each from its own place on, so that no other row is read."""
-    places = (Q(recipient_id=b.agent_id, stream=b.stream, seq__gt=b.done_seq) for b in boxes)
-    return Delivery.objects.filter(reduce(or_, places), state=Delivery.State.WAITING)
+    """What waits in these mailboxes; each from its first open `seq` on: no other row is read."""
+    streams = (Q(recipient_id=b.agent_id, stream=b.stream, seq__gt=b.done_seq) for b in boxes)
+    return Delivery.objects.filter(reduce(or_, streams), state=Delivery.State.WAITING)
 
 
 def _restate(boxes: Sequence[Mailbox]) -> None:
     """Note what is left to wait in these mailboxes, which the caller has locked."""
-    places = _waiting_in(boxes).order_by().values_list("recipient_id", "stream")
+    waiting = _waiting_in(boxes).order_by().values_list("recipient_id", "stream")
     left = {
         (agent, stream): (first, count, soonest)
-        for agent, stream, first, count, soonest in places.annotate(
+        for agent, stream, first, count, soonest in waiting.annotate(
             Min("seq"), Count("seq"), Min("expires_at")
         )
     }

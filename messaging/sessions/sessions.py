@@ -24,7 +24,7 @@ from atp.errors import (
     KeyRevoked,
     SessionAuthentication,
 )
-from atp.judging.judgement import KeyFacts
+from atp.judging.facts import KeyFacts
 from atp.judging.scoring import score
 from atp.trust import tokens
 from atp.trust.keys import PrivateKey

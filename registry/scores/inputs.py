@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from atp.errors import AttestationError, AttestationIssuer
-from atp.judging.judgement import AttestationFacts, best_attestation
+from atp.judging.facts import AttestationFacts
+from atp.judging.judgement import best_attestation
 from atp.judging.scoring import Profile, ScoreInputs, Violation, score
 from atp.types import TrustLevel
 from registry.issuers.standing import issuer_standing

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from atp.judging.judgement import AttestationFacts
+from atp.judging.facts import AttestationFacts
 from registry.agents.models import Agent, AgentKey
 from registry.attestations.models import Attestation
 

@@ -71,24 +71,23 @@ def receipt_before_commit() -> None:
 
 
 def acknowledged_for_them() -> None:
-    """Mail counts as acknowledged as soon as it has its place, before its recipient has it."""
+    """Mail counts as acknowledged as soon as it has its number, before its recipient has it."""
     from django.db.models import F
 
-    from messaging.judging import accept
-    from messaging.mail import mailboxes
+    from messaging.mail import deliveries, mailboxes
     from messaging.models import Mailbox
 
-    give_places = mailboxes.give_places
+    assign = mailboxes.assign_sequence_numbers
 
     def and_taken(
         expiries: Mapping[tuple[str, str], Sequence[datetime]],
     ) -> dict[tuple[str, str], int]:
-        places = give_places(expiries)
+        first = assign(expiries)
         agents = {agent for agent, _ in expiries}
         Mailbox.objects.filter(agent__in=agents).update(acked_seq=F("last_seq"))
-        return places
+        return first
 
-    accept.give_places = and_taken  # type: ignore[attr-defined]  # what this is for
+    vars(deliveries)["assign_sequence_numbers"] = and_taken  # what this is for
 
 
 MUTANTS: dict[str, Callable[[], None]] = {

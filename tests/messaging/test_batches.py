@@ -94,7 +94,7 @@ def test_it_tells_what_was_stored_when_every_worker_died_after_the_commit(
     letter = write(alice, bob)
 
     def die(items: Any) -> None:
-        if any(item.envelope.message_id == letter.message_id for item in items if item.envelope):
+        if any(item.message_id == letter.message_id for item in items):
             raise Broken
 
     arm("after_commit", die)
@@ -359,7 +359,7 @@ def _once(problem: type[Exception], *, about: Letter) -> Callable[[Any], None]:
     left = [problem]
 
     def action(items: Any) -> None:
-        ids = {item.envelope.message_id for item in items if item.envelope}
+        ids = {item.message_id for item in items}
         if left and about.message_id in ids:
             raise left.pop()
 

@@ -8,7 +8,7 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from messaging import failpoints
-from messaging.judging import facts
+from messaging.judging import broadcasts
 from messaging.mail import fan_out
 from messaging.models import Delivery, Envelope
 from messaging.tasks import sweep
@@ -143,7 +143,7 @@ def test_it_throttles_who_broadcasts_faster_than_it_is_given_out(
     log_in: LogIn, alice: Player, bob: Player, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rest of a flood leaves nothing behind, and can be sent again when the first are out."""
-    monkeypatch.setattr(facts, "MOST_BROADCASTS", 2)
+    monkeypatch.setattr(broadcasts, "MOST_BROADCASTS", 2)
     alices, bobs = log_in(alice), log_in(bob)
     flood = [broadcast(alice, data={"n": n}) for n in range(4)]
     alices.send_together(*flood)
@@ -176,7 +176,7 @@ def test_it_throttles_who_broadcasts_to_more_than_a_hub_can_bear(
     log_in: LogIn, alice: Player, bob: Player, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of a broadcast's deliveries costs the hub; one that was refused can be sent again."""
-    monkeypatch.setattr(facts, "BROADCAST_LIMITS", ((0.5, 83), (3_600.0, 1_000)))
+    monkeypatch.setattr(broadcasts, "BROADCAST_LIMITS", ((0.5, 83), (3_600.0, 1_000)))
     alices, bobs = log_in(alice), log_in(bob)
     flood = [broadcast(alice, data={"n": n}) for n in range(5)]
     alices.send_together(*flood[:4])
@@ -187,7 +187,7 @@ def test_it_throttles_who_broadcasts_to_more_than_a_hub_can_bear(
     assert "in 0.5 s" in receipts[3]["detail"]
     assert alices.submit(write(alice, bob))["status"] == "accepted"
     until(lambda: alices.submit(flood[3])["status"] == "accepted", "that the time is over")
-    monkeypatch.setattr(facts, "BROADCAST_LIMITS", ((3_600.0, 164),))
+    monkeypatch.setattr(broadcasts, "BROADCAST_LIMITS", ((3_600.0, 164),))
     assert alices.submit(flood[4])["status"] == "throttled"
     assert [bobs.mail()["seq"] for _ in range(5)] == [1, 2, 3, 4, 5]
 

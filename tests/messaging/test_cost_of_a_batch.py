@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from django.db import connection
 
-from messaging.judging.facts import NAMED
+from messaging.judging.loading import NAMED
 from messaging.models import Envelope
 
 STORED = 3_000

@@ -12,7 +12,7 @@ from django.db import connection, transaction
 
 from atp.trust.envelope import VerifiedEnvelope
 from messaging.judging import pipeline
-from messaging.judging.facts import judged_since
+from messaging.judging.rates import judged_since
 from messaging.models import RuleCounter
 from messaging.node import node
 from messaging.tasks import sweep

@@ -10,6 +10,7 @@ import pytest
 
 from atp.trust.tokens import Kind, verify
 from atp.wire.canonical import digest
+from messaging.judging.item import Decided
 from messaging.models import Envelope
 from tests.cast import Player, answer, ask, make_agent, write
 from tests.messaging.conftest import Arm, LogIn
@@ -150,7 +151,10 @@ def test_it_stores_one_answer_whatever_two_nodes_judged(
     met: list[int] = []
 
     def answer_elsewhere(judged: Any) -> None:
-        if any(one.verified and one.verified.req == request.digest for one in judged) and not met:
+        if (
+            any(one.verified.req == request.digest for one in judged if isinstance(one, Decided))
+            and not met
+        ):
             met.append(1)
             first = Envelope.objects.get(sender_id=alice.id, message_id=request.message_id)
             first.pk, first.answers = None, request.digest

@@ -118,6 +118,7 @@ def compile_policies(documents: Sequence[Mapping[str, Any]]) -> PolicySet:
         hash=_hash(documents),
         uses=frozenset(key.text for key in columns.keys),
         rules=rules,
+        limits=tuple(rule for rule in rules if rule.enforced and rule.throttle is not None),
         columns=columns,
         _actions={action: _bits(rule.action == action for rule in rules) for action in ACTIONS},
         _enforced=_bits(rule.enforced for rule in rules),

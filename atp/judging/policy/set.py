@@ -127,6 +127,18 @@ class Decision:
         return self._outcome.officers
 
     @property
+    def counted_by(self) -> tuple[Rule, ...]:
+        """The throttle rules that count this message: applied, and not over their limit.
+
+        They are in order of priority. Rules behind the one that is over its limit do not count it.
+        """
+        limits = self._outcome.limits
+        if self.action != "throttle":
+            return limits
+        over = [rule.key for rule in limits].index(self.rule_key)
+        return limits[:over]
+
+    @property
     def matched(self) -> tuple[Match, ...]:
         """All enforced rules that matched, by priority; `log` and `notify` are among them."""
         return self._outcome.matched
@@ -182,12 +194,14 @@ class Decision:
 class PolicySet:
     """Compiled policies, safe to share between threads; `rules` are in order of priority.
 
-    `hash` is the digest of the documents, `uses` the names of the fields they look at.
+    `hash` is the digest of the documents, `uses` the names of the fields they look at, `limits`
+    the enforced throttle rules.
     """
 
     hash: str
     uses: frozenset[str]
     rules: tuple[Rule, ...]
+    limits: tuple[Rule, ...]
     columns: Columns = field(repr=False)
     _actions: Mapping[str, int] = field(repr=False)
     _enforced: int = field(repr=False)

@@ -1,0 +1,143 @@
+"""The stages of one frame of a batch, as types; a step takes a stage and gives the next one.
+
+`Parsed` -> `Signed` -> `Verified` -> `Decided` is the way of an envelope that is judged. The other
+stages are ends of the way: `Unreadable`, `Fenced`, `Refused`, `Repeat` and `Echo`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from atp.errors import ATPError
+from atp.judging.judgement import VIOLATIONS, Verdict
+from atp.trust.envelope import Envelope, VerifiedEnvelope
+from messaging.models import Envelope as EnvelopeRow
+
+FINAL = {"accepted", "denied"}  # verdicts that leave a row and an entry
+
+
+class Frame(NamedTuple):
+    """What an agent sent in a session, and in which order the batch has it."""
+
+    session: str
+    agent: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A frame that is no envelope."""
+
+    frame: Frame
+    verdict: Verdict
+
+    @property
+    def message_id(self) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """A frame of a session that is not its agent's current one; it is not judged."""
+
+    frame: Frame
+    message_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Readable:
+    """What the stages of a frame that is an envelope have in common."""
+
+    frame: Frame
+    envelope: Envelope
+
+    @property
+    def message_id(self) -> str:
+        return self.envelope.message_id
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What identifies the envelope: its agent and its messageId."""
+        return self.frame.agent, self.envelope.message_id
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed(_Readable):
+    """An envelope; its signature is not verified."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat(_Readable):
+    """An envelope that was stored before."""
+
+    row: EnvelopeRow
+
+
+@dataclass(frozen=True, slots=True)
+class Echo(_Readable):
+    """An envelope that an earlier frame of the batch has too; `first` is the index of that one."""
+
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(_Readable):
+    """An envelope that leaves no row, without being judged by the core or as an echo of such."""
+
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Signed(_Readable):
+    """An envelope whose signature names the key `kid`."""
+
+    kid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified(_Readable):
+    """An envelope that its agent has signed."""
+
+    verified: VerifiedEnvelope
+
+
+@dataclass(frozen=True, slots=True)
+class Decided(_Readable):
+    """A verified envelope with its verdict."""
+
+    verified: VerifiedEnvelope
+    verdict: Verdict
+
+    @property
+    def final(self) -> bool:
+        """Whether it leaves a row and an entry."""
+        return self.verdict.status in FINAL
+
+
+Stage: TypeAlias = (
+    Unreadable | Fenced | Parsed | Repeat | Echo | Refused | Signed | Verified | Decided
+)
+Judged: TypeAlias = Unreadable | Refused | Decided
+
+
+def unusable(problem: ATPError) -> Verdict:
+    """The verdict on a frame that can't be judged because of `problem`."""
+    severity = VIOLATIONS.get(problem.code, "")
+    return Verdict("invalid", problem.code, problem.detail, violation=severity)
+
+
+def judged(stages: Sequence[Stage]) -> Iterator[Judged]:
+    """What is to be stored or counted, in the order of the frames.
+
+    An echo of an envelope that leaves a row is a repeat of it. An echo of another shares its
+    verdict, and is told and counted by itself.
+    """
+    for stage in stages:
+        if isinstance(stage, Unreadable | Refused | Decided):
+            yield stage
+        elif isinstance(stage, Echo):
+            first = stages[stage.first]
+            if isinstance(first, Refused) or (isinstance(first, Decided) and not first.final):
+                yield Refused(stage.frame, stage.envelope, first.verdict)

@@ -1,0 +1,188 @@
+"""Read the facts of a batch: one query per batch and table (architecture.md, point 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
+
+from django.conf import settings
+from django.db.models import Count, F, OuterRef, Q, Subquery
+from django.db.models.functions import Now
+
+from atp.judging.facts import CauseFacts, Chain, RequestFacts
+from atp.trust.envelope import VerifiedEnvelope
+from atp.types import MessageType
+from messaging.judging.facts import SENDERS_SHARE, BatchFacts
+from messaging.judging.rates import load_rates, load_rule_counts
+from messaging.judging.registry_view import RegistryView
+from messaging.layer.routes import Route
+from messaging.models import Delivery, Envelope, Mailbox, Presence
+from registry.storage.compiled import Compiled
+from registry.storage.round_trips import Asked, one_trip
+
+CROWDED_CHUNK = 200  # mailboxes of one query; SQLite takes an expression of depth 1,000
+_COUNTERS = ("agent_id", "stream", "last_seq", "acked_seq", "swept_seq", "ended")
+_MAILBOXES = Compiled(
+    lambda agents: Mailbox.objects.filter(agent__id__any_of=agents).values_list(*_COUNTERS)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """An envelope that others name by its digest: as what they answer, or as their cause."""
+
+    id: int
+    digest: str
+    status: str
+    message_type: str
+    sender: str
+    target: str
+    request_id: str
+    expires_at: datetime
+    sensitivity: str
+    requires_trust: str
+    lowest_level: str
+    lowest_score: int
+    depth: int
+    answer: int | None  # the envelope that answers it, where one was accepted
+
+    @property
+    def is_accepted_request(self) -> bool:
+        return (self.status, self.message_type) == (Envelope.Status.ACCEPTED, MessageType.REQUEST)
+
+    def as_request(self) -> RequestFacts:
+        return RequestFacts(
+            self.sender,
+            self.target,
+            self.request_id,
+            self.expires_at.timestamp(),
+            self.sensitivity,
+            self.requires_trust,
+            self.answer is not None,
+        )
+
+
+# An answer to what nobody asked has "" there; left out as the index leaves it out, or it is a scan.
+_ANSWERS = Envelope.objects.filter(
+    status=Envelope.Status.ACCEPTED, answers=OuterRef("digest")
+).exclude(answers="")
+NAMED = Compiled(
+    lambda digests: (
+        Envelope.objects.filter(digest__any_of=digests)
+        .order_by()
+        # By itself for each: with EXISTS PostgreSQL would rather read all answers there are.
+        .annotate(answer=Subquery(_ANSWERS.values("id")[:1]))
+        .values_list(
+            "id", "digest", "status", "message_type", "sender_id", "target", "request_id",
+            "expires_at", "sensitivity", "requires_trust", "chain_lowest_level",
+            "chain_lowest_score", "chain_depth", "answer",
+        )
+    )
+)  # fmt: skip
+
+
+def load_facts(
+    verified: list[VerifiedEnvelope], view: RegistryView, routes: dict[str, Route], now: float
+) -> BatchFacts:
+    """Read what the judgements of these envelopes need."""
+    senders = {v.envelope.sender for v in verified}
+    targets = {v.envelope.target for v in verified}
+    view.load(senders | targets, {v.kid for v in verified})
+    known = {agent for agent in senders | targets if view.agent(agent) is not None}
+    facts = BatchFacts(now=now, view=view, routes=routes)
+    facts.inputs = view.score_inputs(known, now)
+    _load_members(facts, verified)
+    hearing = {agent for members in facts.members.values() for agent in members}
+    digests = {digest for v in verified for digest in (v.req, v.cause) if digest}
+    with one_trip():
+        named = NAMED.ask(digests) if digests else None
+        boxes = _MAILBOXES.ask((targets & known) | hearing)
+    if named is not None:
+        _load_named(facts, verified, named)
+    _load_waiting(facts, boxes, senders, coming=len(verified))
+    facts.rates = load_rates(view.policy_set, senders, now)
+    facts.rule_counts = load_rule_counts(view.policy_set, senders, now)
+    return facts
+
+
+def _load_named(facts: BatchFacts, verified: Iterable[VerifiedEnvelope], asked: Asked) -> None:
+    """The requests that are answered here, and the chains of what senders were handling."""
+    requests = {v.req for v in verified if v.req}
+    causes = {(v.cause, v.envelope.sender) for v in verified if v.cause}
+    named = [_Named(*row) for row in asked.rows()]
+    for one in named:
+        if one.digest in requests and one.is_accepted_request:
+            facts.requests[one.digest] = one.as_request()
+    _load_causes(facts, causes, {one.id: one for one in named})
+
+
+def _load_causes(
+    facts: BatchFacts, wanted: set[tuple[str, str]], named: Mapping[int, _Named]
+) -> None:
+    """The chain of a cause counts for an agent that got it."""
+    digests = {digest for digest, _ in wanted}
+    causes = {row: one for row, one in named.items() if one.digest in digests}
+    if not causes:
+        return
+    received = Delivery.objects.filter(
+        envelope_id__in=causes.keys(),
+        recipient_id__in={agent for _, agent in wanted},
+        state__in=(Delivery.State.WAITING, Delivery.State.REFUSED),  # the others never came
+    ).order_by()
+    for row, agent in received.values_list("envelope_id", "recipient_id"):
+        chain = Chain(causes[row].lowest_level, causes[row].lowest_score, causes[row].depth)
+        facts.causes[causes[row].digest, agent] = CauseFacts(True, chain)
+
+
+def _load_waiting(facts: BatchFacts, boxes: Asked, senders: set[str], *, coming: int) -> None:
+    """What waits for whom, and from whom where this batch could bring a sender to its share."""
+    now = datetime.fromtimestamp(facts.now, UTC)
+    crowded = []
+    for row in boxes.rows():
+        box = Mailbox(**dict(zip(_COUNTERS, row, strict=True)))
+        key = (box.agent_id, box.stream)
+        facts.waiting[key] += box.waiting
+        limit = settings.ATP_INBOX_LIMIT  # a full inbox takes from no sender
+        if limit > facts.waiting[key] > limit // SENDERS_SHARE - coming:
+            crowded.append(Q(recipient_id=box.agent_id, stream=box.stream, seq__gt=box.done_seq))
+    for start in range(
+        0, len(crowded), CROWDED_CHUNK
+    ):  # most often none: no sender can fill a tenth
+        condition = reduce(or_, crowded[start : start + CROWDED_CHUNK])
+        rows = Delivery.objects.filter(
+            condition, sender__in=senders, state=Delivery.State.WAITING, expires_at__gt=now
+        )
+        waiting = rows.order_by().values_list("recipient_id", "stream", "sender")
+        for recipient, stream, sender, count in waiting.annotate(n=Count("id")):
+            facts.waiting_from[recipient, stream, sender] += count
+
+
+def _load_members(facts: BatchFacts, verified: list[VerifiedEnvelope]) -> None:
+    """Who may hear a broadcast: the connected agents of the sender's organisation.
+
+    A broadcast that is not fanned out yet counts as waiting for all of them.
+    """
+    senders = {
+        v.envelope.sender for v in verified if v.envelope.message_type == MessageType.BROADCAST
+    }
+    if not senders:
+        return
+    facts.broadcasts.load(senders, facts.now)
+    heard = {sender for sender in senders if facts.broadcasts.excess(sender) is None}
+    organisations = {agent.organisation for sender in heard if (agent := facts.view.agent(sender))}
+    if not organisations:  # every broadcast of this batch is refused
+        return
+    rows = Presence.objects.filter(
+        agent__organisation__name__in=organisations,
+        agent__status="active",
+        node__lease_until__gt=Now(),
+    ).order_by("agent_id")
+    for agent_id, organisation in rows.values_list("agent_id", F("agent__organisation__name")):
+        facts.members.setdefault(organisation, []).append(agent_id)
+    for sender in heard:
+        for agent_id in facts.members_besides(sender):
+            facts.waiting[agent_id, "mail"] += facts.broadcasts.waiting[sender]
+            facts.waiting_from[agent_id, "mail", sender] += facts.broadcasts.waiting[sender]

@@ -1,0 +1,29 @@
+"""The delivery frames of stored envelopes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atp.judging.facts import Chain
+from atp.wire.frames import splice_delivery
+from atp.wire.timestamps import format_milliseconds
+
+if TYPE_CHECKING:
+    from messaging.models import Envelope
+
+__all__ = ["stored_delivery"]
+
+
+def stored_delivery(envelope: Envelope, *, stream: str, seq: int, entry: int | None) -> bytes:
+    """The delivery frame of a row."""
+    chain = Chain(envelope.chain_lowest_level, envelope.chain_lowest_score, envelope.chain_depth)
+    return splice_delivery(
+        bytes(envelope.content),
+        stream=stream,
+        seq=seq,
+        entry=entry,
+        accepted_at=format_milliseconds(envelope.judged_at),
+        score=envelope.score,
+        level=envelope.level,
+        chain=chain.to_wire(),
+    )
