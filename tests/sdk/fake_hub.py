@@ -1,8 +1,8 @@
-"""A hub in two hundred lines, on a real socket, for tests of the SDK alone.
+"""A hub in three hundred lines, on a real socket, for tests of the SDK alone.
 
-It logs agents in, verifies and stores envelopes, delivers them by stream and position, and can be
-told to misbehave the way crashes and networks do. It has no registry, no policy and no trail: what
-the real hub decides is tested with the real hub.
+It logs agents in, judges envelopes by the judge of the in-process hub (`atp.memory.judge`),
+delivers them by stream and position, and can be told to misbehave as crashes and networks do. Its
+registry are its accounts, its policies allow everything, each score is 80, and it has no trail.
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from atp import ATPError, PrivateKey, PublicKey, envelope_from_value, verify_envelope
+from atp import ATPError, PrivateKey, PublicKey, envelope_from_value
+from atp.judging import judgement
+from atp.judging.judgement import AgentFacts, AttestationFacts, KeyFacts
+from atp.judging.scoring import Profile, ScoreInputs, TrustScore
+from atp.memory.judge import FINAL, Judge, Party, Ruling
 from atp.trust import tokens
-from atp.trust.envelope import Envelope
+from atp.trust.envelope import Envelope, VerifiedEnvelope, signature_header
 from atp.trust.signing import read_header
 from atp.types import BROADCAST_TARGET, MessageType
 from atp.wire.canonical import parse
@@ -30,14 +34,20 @@ from atp.wire.timestamps import format_timestamp
 
 WINDOW = 256
 SCORE = 80
+CAPABILITIES = ("finance.read", "finance.write")  # what each agent is attested to be capable of
+VALID = (0, 2**40)  # seconds since 1970; when attestations are
 
 
 @dataclass
 class Account:
-    """What the hub keeps of an agent: its key, its two streams, and where the acks are."""
+    """What the hub keeps of an agent: its key, its two streams, and where the acks are.
+
+    At the level "" no issuer attests it; it takes mail from `minimum_level` up.
+    """
 
     key: PublicKey
     level: str = "verified"
+    minimum_level: str = ""
     streams: dict[str, list[tuple[Envelope, float]]] = field(
         default_factory=lambda: {"mail": [], "answers": []}
     )
@@ -66,6 +76,8 @@ class FakeHub:
         self.refusing: dict[str, ATPError] = {}  # why agents may not log in
         self.refused_at: list[float] = []  # monotonic seconds
         self.faults: list[str] = []  # what agents did that no agent may
+        self.clock: Callable[[], float] = time.time  # what envelopes are judged by
+        self._judge = Judge(self, score=_fixed_score)
         self._server: Server | None = None
         self._port = 0
 
@@ -73,10 +85,46 @@ class FakeHub:
     def url(self) -> str:
         return f"ws://127.0.0.1:{self._port}/ws/agents/"
 
-    def enrol(self, agent: str, *, level: str = "verified") -> PrivateKey:
+    def enrol(self, agent: str, *, level: str = "verified", minimum_level: str = "") -> PrivateKey:
         key = PrivateKey.generate()
-        self.accounts[agent] = Account(key.public, level)
+        self.accounts[agent] = Account(key.public, level, minimum_level)
         return key
+
+    def judge(self, agent: str, envelope: Envelope) -> dict[str, Any]:
+        """The receipt of what `agent` sent; what is accepted stands in the recipients' streams."""
+        ruling = self._judge.find_repeat(agent, envelope)
+        if ruling is None:
+            audience = self._recipients(envelope)
+            now = self.clock()
+            ruling = self._judge.rule(agent, envelope, audience=audience, now=now)
+            if ruling.verdict.accepted:
+                self._store(envelope, ruling, now)
+        return self._receipt(envelope, ruling)
+
+    # What the judge asks
+
+    def verify(self, envelope: Envelope, *, session_agent: str, now: float) -> VerifiedEnvelope:
+        return judgement.verify(
+            envelope,
+            self._find_key(signature_header(envelope).kid),
+            session_agent=session_agent,
+            hub_id=self.id,
+            now=now,
+            find_key=self._find_key,
+        )
+
+    def sender(self, verified: VerifiedEnvelope, *, now: float) -> Party | None:
+        return self.recipient(verified.envelope.sender, now=now)
+
+    def recipient(self, agent: str, *, now: float) -> Party | None:
+        account = self.accounts.get(agent)
+        return None if account is None else _party(agent, account)
+
+    def _find_key(self, kid: str) -> KeyFacts | None:
+        for agent, account in self.accounts.items():
+            if account.key.kid == kid:
+                return KeyFacts(agent, "active", account.key)
+        return None
 
     async def start(self) -> None:
         self._server = await serve(
@@ -191,23 +239,30 @@ class FakeHub:
             scripted = self.script(envelope)
             if scripted is not None:
                 return {**told, **scripted}
-            account = self.accounts[agent]
-            verify_envelope(envelope, account.key, hub_id=self.id, now=time.time())
-            recipients = self._recipients(envelope)
-            if not recipients and envelope.target != BROADCAST_TARGET:
-                return {**told, "status": "denied", "code": "recipient.unavailable"}
-            self.accepted[envelope.message_id] = envelope
-            for recipient in recipients:
-                answer = envelope.message_type is MessageType.RESPONSE
-                stream = self.accounts[recipient].streams["answers" if answer else "mail"]
-                stream.append((envelope, time.time()))
-                await self._push(recipient)
-        if self.lose_receipts:
+        receipt = self.judge(agent, envelope)
+        for recipient in self.accounts:
+            await self._push(recipient)
+        if self.lose_receipts and receipt["status"] == "accepted":
             self.lose_receipts -= 1
             self.cut(self.accounts[agent])
             raise _CutError
-        entry = list(self.accepted).index(envelope.message_id)
-        return {**told, "status": "accepted", "trustScore": SCORE, "recipients": 1, "entry": entry}
+        return receipt
+
+    def _store(self, envelope: Envelope, ruling: Ruling, now: float) -> None:
+        self.accepted[envelope.message_id] = envelope
+        stream = "answers" if envelope.message_type is MessageType.RESPONSE else "mail"
+        for recipient in ruling.recipients:
+            self.accounts[recipient].streams[stream].append((envelope, now))
+
+    def _receipt(self, envelope: Envelope, ruling: Ruling) -> dict[str, Any]:
+        verdict = ruling.verdict
+        receipt: dict[str, Any] = {"type": "receipt", "messageId": envelope.message_id}
+        receipt |= {"status": verdict.status, "code": verdict.code, "detail": verdict.detail}
+        if verdict.status in FINAL:
+            receipt |= {"trustScore": verdict.score, "recipients": len(ruling.recipients)}
+        if verdict.accepted:
+            receipt["entry"] = list(self.accepted).index(envelope.message_id)
+        return receipt
 
     def _recipients(self, envelope: Envelope) -> list[str]:
         if envelope.target != BROADCAST_TARGET:
@@ -250,6 +305,27 @@ class FakeHub:
             "chain": {"lowestLevel": "verified", "lowestScore": SCORE, "depth": 1},
             "ATP": envelope.document,
         }
+
+
+def _party(agent: str, account: Account) -> Party:
+    attestation = AttestationFacts(
+        jti="",
+        issuer="fake",
+        level=account.level,
+        capabilities=frozenset(CAPABILITIES),
+        jkt=account.key.kid,
+        issued_at=VALID[0],
+        expires_at=VALID[1],
+    )
+    return Party(
+        AgentFacts(agent, "active", "fake", minimum_level=account.minimum_level),
+        (attestation,) if account.level else (),
+        ScoreInputs(level=account.level or None, issued_at=VALID[0], expires_at=VALID[1]),
+    )
+
+
+def _fixed_score(inputs: ScoreInputs, now: float, profile: Profile) -> TrustScore:
+    return TrustScore(SCORE, {}, (), inputs, now, profile)
 
 
 class _CutError(Exception):
