@@ -13,7 +13,15 @@ from typing import Final
 from atp.errors import KeyAlgorithm, KeyUnacceptable, SignatureInvalid, excerpt
 from atp.trust.keys import PrivateKey, PublicKey
 
-__all__ = ["DEMO_ALGORITHM", "DEMO_HUB_ID", "DIRECTORY", "DemoKey", "Directory", "read_key"]
+__all__ = [
+    "DEMO_ALGORITHM",
+    "DEMO_HUB_ID",
+    "DEMO_KID",
+    "DIRECTORY",
+    "DemoKey",
+    "Directory",
+    "read_key",
+]
 
 DEMO_ALGORITHM: Final = "HS256"
 DEMO_HUB_ID: Final = "in-memory"  # what demo envelopes are addressed to
@@ -59,18 +67,28 @@ class Directory:
 
     def __init__(self) -> None:
         self._keys: dict[str, PublicKey] = {}
+        self._owners: dict[str, str] = {}
 
     def note(self, agent: str, key: PrivateKey) -> None:
         """Remember the key that `agent` signs with; the latest one counts."""
         self._keys[agent] = key.public
+        if key.kid != DEMO_KID:
+            self._owners[key.kid] = agent
 
     def find(self, agent: str) -> PublicKey | None:
         """The key of `agent`, `None` when it never signed or connected with one here."""
         return self._keys.get(agent)
 
+    def owner(self, kid: str) -> str | None:
+        """The agent that signs with the key of this thumbprint; string keys have none."""
+        agent = self._owners.get(kid)
+        key = None if agent is None else self._keys.get(agent)
+        return agent if key is not None and key.kid == kid else None
+
     def clear(self) -> None:
         """Forget all of them."""
         self._keys.clear()
+        self._owners.clear()
 
 
 DIRECTORY: Final = Directory()

@@ -1,7 +1,7 @@
 """The in-memory transport: every agent in one process, for development and tests.
 
-It speaks the frames of a hub, so that a client notices no difference, but an agent's word is
-believed and nothing is stored (`atp.memory.hub`): who is not connected can't be reached.
+It speaks the frames of a hub and judges as a hub does (`atp.memory.hub`). It stores nothing: an
+agent that is not connected can't be reached. docs/sdk.md, "Demo mode", lists the differences.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from atp.errors import (
     RecipientUnavailable,
     SessionClosed,
     SessionSuperseded,
+    from_code,
 )
-from atp.memory.hub import Accepted, DemoHub, Member
+from atp.judging.judgement import Verdict
+from atp.memory.hub import DemoHub, Member
+from atp.memory.judge import FINAL, Ruling
 from atp.memory.keys import DEMO_HUB_ID, DIRECTORY
-from atp.memory.trust import believed_level
 from atp.transports.base import Connection, Login, Transport
 from atp.trust.envelope import Envelope, envelope_from_value
 from atp.types import (
@@ -50,6 +52,7 @@ WINDOW: Final = 256  # protocol.md "Frames": envelopes without a receipt
 INBOX_LIMIT: Final = 10_000  # frames that wait for an agent that does not read
 HISTORY_LIMIT: Final = 1_000  # messages that `get_message_history` still has
 BUSY_RETRY_SECONDS: Final = 0.05  # after a simulated failure
+_SIMULATED_ERROR: Final = Verdict("busy", FlowBusy.code, "", retry_after=BUSY_RETRY_SECONDS)
 
 
 class MessageQueue(Protocol):
@@ -91,13 +94,14 @@ class InMemoryTransport(Transport):
     def register_agent(self, agent_id: str, message_queue: MessageQueue) -> None:
         """Let `message_queue` receive an `ATPEnvelope` for each message to `agent_id`."""
 
-        def deliver(envelope: Envelope, accepted: Accepted) -> None:
+        def deliver(envelope: Envelope, verdict: Verdict) -> None:
             try:
-                message_queue.put_nowait(_shell(envelope, accepted, self))
+                message_queue.put_nowait(_shell(envelope, verdict, self))
             except asyncio.QueueFull as exc:
                 raise FlowRecipientFull(f"the queue of {agent_id} is full") from exc
 
-        self._hub.members[check_agent_id(agent_id)] = Member(agent_id, deliver)
+        is_full = getattr(message_queue, "full", lambda: False)
+        self._hub.members[check_agent_id(agent_id)] = Member(agent_id, deliver, is_full)
 
     def unregister_agent(self, agent_id: str) -> None:
         """Take an agent away; a client of that id loses its connection."""
@@ -114,7 +118,7 @@ class InMemoryTransport(Transport):
         strict = envelope.to_envelope() if isinstance(envelope, ATPEnvelope) else envelope
         if strict.target not in (to_agent, BROADCAST_TARGET):
             raise MalformedEnvelope(f"the envelope is addressed to {strict.target}, not {to_agent}")
-        self._accept(from_agent, strict, only=to_agent)
+        self._hand_in(from_agent, strict, only=to_agent)
 
     async def broadcast(self, from_agent: str, envelope: ATPEnvelope | Envelope) -> int:
         """Hand a broadcast to every other agent; how many there were."""
@@ -122,7 +126,7 @@ class InMemoryTransport(Transport):
         strict = envelope.to_envelope() if isinstance(envelope, ATPEnvelope) else envelope
         if strict.target != BROADCAST_TARGET:
             raise MalformedEnvelope(f"a broadcast is addressed to *, not to {strict.target}")
-        return len(self._accept(from_agent, strict).recipients)
+        return len(self._hand_in(from_agent, strict).recipients)
 
     def get_message_history(self) -> list[ITransportMessage]:
         """The latest accepted messages, oldest first."""
@@ -185,19 +189,13 @@ class InMemoryTransport(Transport):
         connection = _MemoryConnection(self, login, self._welcome(login))
         self._connections[agent] = connection
         self._hub.members[agent] = Member(
-            agent, connection.deliver, login.identity, login.trust_level
+            agent, connection.deliver, connection.is_full, login.identity, login.trust_level
         )
         return connection
 
     def _welcome(self, login: Login) -> Welcome:
-        now, identity = self.clock(), login.identity
-        level = believed_level(identity, login.trust_level, now=now)
-        score = self._hub.score_of_agent(
-            identity,
-            login.trust_level,
-            now=now,
-            key_algorithm=login.key.alg if login.key else None,
-        )
+        identity = login.identity
+        level, score = self._hub.standing(identity, login.trust_level, now=self.clock())
         return Welcome(str(uuid.uuid4()), identity.id, str(level or ""), score, WINDOW, 0)
 
     def _left(self, agent: str, connection: _MemoryConnection) -> None:
@@ -211,51 +209,64 @@ class InMemoryTransport(Transport):
 
     def _receipt(self, sender: str, value: Mapping[str, Any], plain: bool) -> dict[str, Any]:
         """What the sender of a frame is told."""
-        receipt: dict[str, Any] = {"type": "receipt", "messageId": _message_id(value)}
+        message_id = _message_id(value)
         try:
             envelope = envelope_from_value(value, plain=plain)
         except ATPError as problem:
             self._stats["refused"] += 1
-            return {**receipt, "status": "invalid", "code": problem.code, "detail": problem.detail}
+            return _receipt_frame(message_id, Verdict("invalid", problem.code, problem.detail))
         if self._random.random() < self._error_rate:
             self._stats["simulated_errors"] += 1
-            busy = {"code": FlowBusy.code, "retryAfter": BUSY_RETRY_SECONDS}
-            return {**receipt, "status": "busy", **busy}
-        try:
-            accepted = self._hub.known(sender, envelope) or self._accept(sender, envelope)
-        except ATPError as problem:
-            return {**receipt, "status": "denied", "code": problem.code, "detail": problem.detail}
-        said = {"trustScore": accepted.score, "recipients": len(accepted.recipients)}
-        return {**receipt, "status": "accepted", **said}
+            return _receipt_frame(message_id, _SIMULATED_ERROR)
+        ruling = self._hub.find_repeat(sender, envelope) or self._rule(sender, envelope)
+        return _receipt_frame(message_id, ruling.verdict, len(ruling.recipients))
 
-    def _accept(self, sender: str, envelope: Envelope, *, only: str | None = None) -> Accepted:
-        try:
-            accepted = self._hub.judge(sender, envelope, now=self.clock(), only=only)
-            for member in accepted.recipients:
-                self._deliver(member, envelope, accepted)
-        except ATPError:
+    def _hand_in(self, sender: str, envelope: Envelope, *, only: str | None = None) -> Ruling:
+        """Judge and deliver a message of the seed's methods; raises what it is refused with."""
+        repeat = self._hub.find_repeat(sender, envelope)
+        is_conflict = repeat is not None and repeat.verdict.status == "invalid"
+        ruling = repeat if repeat and is_conflict else self._rule(sender, envelope, only=only)
+        verdict = ruling.verdict
+        if not verdict.accepted:
+            raise from_code(verdict.code, verdict.detail)
+        return ruling
+
+    def _rule(self, sender: str, envelope: Envelope, *, only: str | None = None) -> Ruling:
+        """Judge a message and deliver it where it is accepted."""
+        ruling = self._hub.rule(sender, envelope, now=self.clock(), only=only)
+        if ruling.verdict.accepted:
+            ruling = self._deliver(sender, envelope, ruling)
+        if not ruling.verdict.accepted:
             self._stats["refused"] += 1
-            raise
+            return ruling
         self._stats["accepted"] += 1
         self._stats["broadcasts"] += envelope.target == BROADCAST_TARGET and only is None
+        self._remember(sender, only or envelope.target, envelope, ruling.verdict)
+        return ruling
+
+    def _deliver(self, sender: str, envelope: Envelope, ruling: Ruling) -> Ruling:
+        """Give it to its recipients; where the only one can't take it, what is told instead."""
+        for agent in ruling.recipients:
+            try:
+                self._hub.members[agent].deliver(envelope, ruling.verdict)
+                self._stats["deliveries"] += 1
+            except ATPError as problem:
+                if envelope.target == BROADCAST_TARGET:
+                    logger.warning("a broadcast did not reach %s", agent)
+                    continue
+                self._hub.withdraw(sender, envelope)
+                return Ruling(_undeliverable(problem))
+        return ruling
+
+    def _remember(self, sender: str, target: str, envelope: Envelope, verdict: Verdict) -> None:
         self._history.append(
             ITransportMessage(
                 from_agent=sender,
-                to_agent=only or envelope.target,
-                envelope=_shell(envelope, accepted, self),
+                to_agent=target,
+                envelope=_shell(envelope, verdict, self),
                 timestamp=format_timestamp(self.clock()),
             )
         )
-        return accepted
-
-    def _deliver(self, member: Member, envelope: Envelope, accepted: Accepted) -> None:
-        try:
-            member.deliver(envelope, accepted)
-            self._stats["deliveries"] += 1
-        except ATPError:
-            if envelope.target != BROADCAST_TARGET:
-                raise
-            logger.warning("a broadcast did not reach %s", member.agent)
 
 
 class _MemoryConnection(Connection):
@@ -290,24 +301,17 @@ class _MemoryConnection(Connection):
     async def close(self) -> None:
         self.end()
 
-    def deliver(self, envelope: Envelope, accepted: Accepted) -> None:
-        """Queue a delivery; raises `FlowRecipientFull`, or `RecipientUnavailable` when gone."""
-        if self._frames.qsize() >= INBOX_LIMIT:
-            raise FlowRecipientFull(f"{self._agent} does not read its messages")
+    def is_full(self) -> bool:
+        """Whether its agent has left so much unread that nothing more is taken for it."""
+        return self._frames.qsize() >= INBOX_LIMIT
+
+    def deliver(self, envelope: Envelope, verdict: Verdict) -> None:
+        """Queue a delivery; raises `RecipientUnavailable` where its event loop has ended."""
         response = envelope.message_type is MessageType.RESPONSE
         stream: Stream = ANSWERS if response else MAIL
         self._seqs[stream] += 1
-        self._put(
-            {
-                "type": "delivery",
-                "stream": stream,
-                "seq": self._seqs[stream],
-                "acceptedAt": format_timestamp(self._transport.clock()),
-                "score": accepted.score,
-                "level": accepted.level,
-                "ATP": envelope.document,
-            }
-        )
+        accepted_at = format_timestamp(self._transport.clock())
+        self._put(_delivery_frame(stream, self._seqs[stream], envelope, verdict, accepted_at))
 
     def end(self, reason: ATPError | None = None) -> None:
         """No more frames, after what is queued; `reason` is told first."""
@@ -336,10 +340,45 @@ class _MemoryConnection(Connection):
             raise RecipientUnavailable(f"the event loop of {self._agent} has ended") from exc
 
 
-def _shell(envelope: Envelope, accepted: Accepted, transport: InMemoryTransport) -> ATPEnvelope:
+def _shell(envelope: Envelope, verdict: Verdict, transport: InMemoryTransport) -> ATPEnvelope:
     shell = ATPEnvelope.from_envelope(envelope, clock=transport.clock)
-    shell.told_score = accepted.score
+    shell.told_score = verdict.score
     return shell
+
+
+def _undeliverable(problem: ATPError) -> Verdict:
+    busy = isinstance(problem, FlowRecipientFull)
+    return Verdict("busy" if busy else "denied", problem.code, problem.detail)
+
+
+# The frames
+
+
+def _receipt_frame(message_id: str, verdict: Verdict, recipients: int = 0) -> dict[str, Any]:
+    frame = {"type": "receipt", "messageId": message_id, "status": verdict.status}
+    said: dict[str, Any] = {
+        "code": verdict.code or None,
+        "detail": verdict.detail or None,
+        "retryAfter": verdict.retry_after,
+    }
+    if verdict.status in FINAL:
+        said |= {"trustScore": verdict.score, "recipients": recipients}
+    return {**frame, **{name: value for name, value in said.items() if value is not None}}
+
+
+def _delivery_frame(
+    stream: Stream, seq: int, envelope: Envelope, verdict: Verdict, accepted_at: str
+) -> dict[str, Any]:
+    return {
+        "type": "delivery",
+        "stream": stream,
+        "seq": seq,
+        "acceptedAt": accepted_at,
+        "score": verdict.score,
+        "level": verdict.level,
+        "chain": verdict.chain.to_wire() if verdict.chain else None,
+        "ATP": envelope.document,
+    }
 
 
 def _message_id(value: Mapping[str, Any]) -> str:

@@ -138,11 +138,11 @@ def close_violation(violation_id: int, *, actor: Actor, reason: str) -> None:
         change.enter(closed, *restate([row.agent_id], Kind.VIOLATION_CLOSED, now.timestamp()))
 
 
-def note_signatures(rows: Iterable[tuple[str, bool]]) -> int:
+def note_signatures(rows: Iterable[tuple[str, bool]]) -> None:
     """Slide the windows of (agent, whether the signature verified), in the order they came.
 
-    Gives back how many windows moved: a full one of good ones stays as it is. One statement, which
-    locks the agents' rows in sorted order.
+    A full window of good ones is not written again. One statement, which locks the agents' rows in
+    sorted order.
     """
     fresh: dict[str, str] = {}
     for agent, good in rows:
@@ -151,7 +151,6 @@ def note_signatures(rows: Iterable[tuple[str, bool]]) -> int:
     parameters = [value for pair in sorted(fresh.items()) for value in pair]
     with connection.cursor() as cursor:
         cursor.execute(_SLIDE.format(rows=places, newest=_NEWEST), parameters)
-        return int(cursor.rowcount)
 
 
 def add_good_traffic(rows: Iterable[tuple[str, str, date, int]]) -> None:

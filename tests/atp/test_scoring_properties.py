@@ -131,7 +131,10 @@ def test_it_never_rises_by_losing_anything_else(inputs, profile):
         replace(inputs, good_envelopes=inputs.good_envelopes // 2),
         replace(inputs, key_algorithm=None),
         replace(inputs, status="suspended"),
-        replace(inputs, parent_total=min(30, inputs.parent_total or 30)),
+        replace(
+            inputs,
+            parent_total=30 if inputs.parent_total is None else min(30, inputs.parent_total),
+        ),
     ]
     if inputs.signatures_total:
         losses.append(replace(inputs, signatures_good=inputs.signatures_good // 2))

@@ -21,7 +21,7 @@ import django
 from django.core.management import execute_from_command_line
 
 DIES_AT_BATCH = 12  # of a mutant whose receipts are out before the commit
-RECEIPTS_LEAVE_SECONDS = 0.3  # a node writes them from another thread
+RECEIPTS_LEAVE_SECONDS = 1.0  # a node writes them from another thread
 
 
 def main() -> None:

@@ -53,9 +53,13 @@ def test_it_writes_nothing_for_a_full_window_of_good_ones() -> None:
     agents = [make_agent() for _ in range(3)]
     rows = [(agent.id, True) for agent in agents for _ in range(100)]
     note_signatures(rows)
+    before = _written(agents)
     with CaptureQueriesContext(connection) as queries:
-        assert note_signatures(rows) == 0
+        note_signatures(rows)
     assert len(queries) == 1
+    assert _written(agents) == before
+    note_signatures([(agents[0].id, False)])
+    assert _written(agents) != before
 
 
 def test_it_counts_at_most_ten_a_day_and_counterparty() -> None:
@@ -150,3 +154,16 @@ def test_rejects_closing_without_a_reason_and_closing_twice() -> None:
     close_violation(violation.pk, actor=OFFICER, reason="dealt with")
     with pytest.raises(ViolationClosed):
         close_violation(violation.pk, actor=OFFICER, reason="dealt with")
+
+
+def _written(agents: list[Agent]) -> object:
+    """Something that differs once a row of these agents' conduct is written, if to what it was."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute("SELECT total_changes()")
+            return cursor.fetchone()
+        ids = [agent.id for agent in agents]
+        cursor.execute(
+            "SELECT agent_id, xmin FROM registry_conduct WHERE agent_id = ANY(%s)", [ids]
+        )
+        return sorted(cursor.fetchall())

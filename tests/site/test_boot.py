@@ -15,12 +15,16 @@ SHARED = {
     "ATP_REDIS_URL": "redis://:s3cret@127.0.0.1:{port}/0",
     "ATP_BROKER_URL": "redis://:s3cret@127.0.0.1:{port}/1",
 }
+PORT_TRIES = 5
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # this is what must be refused
 
 
 def refusal(command: str, folder: Path, env: Mapping[str, str]) -> str:
     """The sentence with which a command declined to start."""
-    done = manage(command.split(), folder, env)
+    for _ in range(PORT_TRIES):  # the free port that `manage` found may be taken by now
+        done = manage(command.split(), folder, env)
+        if "Address already in use" not in done.stderr:
+            break
     assert done.returncode == 1, done.stdout + done.stderr
     lines = [line for line in done.stderr.splitlines() if " WARNING " not in line]
     assert len(lines) == 1, done.stderr

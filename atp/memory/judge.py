@@ -1,0 +1,197 @@
+"""One envelope's way through a hub of one process: repeat, signature, facts, judgement, memory.
+
+It keeps in memory what a hub keeps in its database, and asks `judgement` for every decision. The
+in-memory transport stands on it. It differs from the hub in what its
+`Registry` says, and in its policies: they allow everything.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Final, Protocol, TypeVar
+
+from atp.errors import ATPError, ClockExpired, ReplayConflict
+from atp.judging import judgement, scoring
+from atp.judging.facts import AgentFacts, AttestationFacts, CauseFacts, Chain, Facts, RequestFacts
+from atp.judging.judgement import Verdict
+from atp.judging.policy import PolicySet, compile_policies
+from atp.trust.envelope import Envelope, VerifiedEnvelope
+from atp.types import MessageType
+
+__all__ = ["FINAL", "Judge", "Party", "Registry", "Ruling"]
+
+REMEMBERED: Final = 10_000  # envelopes, and as many requests and causes; a demo in one process
+FINAL: Final = frozenset({"accepted", "denied"})  # what a repeat is told again, as by a hub
+RETRY_AFTER_SECONDS: Final = 1.0  # for a sender whose recipient is full; the hub's own figure
+
+Score = Callable[..., scoring.TrustScore]
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """What a registry knows of one side of a message."""
+
+    agent: AgentFacts
+    attestations: tuple[AttestationFacts, ...]
+    inputs: scoring.ScoreInputs
+
+
+class Registry(Protocol):
+    """Where a `Judge` gets its facts from; times are in seconds since 1970."""
+
+    def verify(self, envelope: Envelope, *, session_agent: str, now: float) -> VerifiedEnvelope:
+        """The envelope as vouched for by a key of `session_agent`; raises an `ATPError`."""
+
+    def sender(self, verified: VerifiedEnvelope, *, now: float) -> Party | None:
+        """What is known of its sender."""
+
+    def recipient(self, agent: str, *, now: float) -> Party | None:
+        """What is known of its recipient; `None` where it can't be reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What became of an envelope, and the agents that are to get it."""
+
+    verdict: Verdict
+    recipients: tuple[str, ...] = ()
+    digest: str = ""
+    req: str | None = None
+
+
+class Judge:
+    """Decides on envelopes, one at a time, and remembers the latest decisions."""
+
+    def __init__(self, registry: Registry, *, score: Score = scoring.score) -> None:
+        self._registry = registry
+        self._score = score
+        self._rulings: OrderedDict[tuple[str, str], Ruling] = OrderedDict()
+        self._requests: OrderedDict[str, RequestFacts] = OrderedDict()
+        self._asked: OrderedDict[tuple[str, str, str], str] = OrderedDict()
+        self._chains: OrderedDict[str, tuple[frozenset[str], Chain]] = OrderedDict()
+
+    def find_repeat(self, session_agent: str, envelope: Envelope) -> Ruling | None:
+        """The ruling on the same envelope before, or that only its id is the same."""
+        earlier = self._rulings.get((session_agent, envelope.message_id))
+        if earlier is None or earlier.digest == envelope.digest:
+            return earlier
+        return Ruling(_unusable(ReplayConflict("this messageId was used for another envelope")))
+
+    def rule(
+        self,
+        session_agent: str,
+        envelope: Envelope,
+        *,
+        audience: Sequence[str],
+        now: float,
+        full: bool = False,
+    ) -> Ruling:
+        """Judge what `session_agent` handed in at `now` (seconds since 1970), and remember it.
+
+        `audience` are the agents that get it once it is accepted; `full` is whether none of them
+        has room for it. Ask `find_repeat` first.
+        """
+        try:
+            verified = self._registry.verify(envelope, session_agent=session_agent, now=now)
+        except ATPError as problem:
+            return Ruling(_unusable(problem))
+        verdict = judgement.judge(verified, self._facts(verified, now=now, full=full))
+        if verdict.status == "busy":
+            verdict = replace(verdict, retry_after=RETRY_AFTER_SECONDS)
+        recipients = tuple(audience) if verdict.accepted else ()
+        ruling = Ruling(verdict, recipients, envelope.digest, verified.req)
+        if verdict.status in FINAL:
+            _put(self._rulings, (session_agent, envelope.message_id), ruling)
+        if verdict.accepted:
+            self._note_accepted(verified, ruling)
+        return ruling
+
+    def withdraw(self, session_agent: str, envelope: Envelope) -> None:
+        """Forget that an envelope was accepted, because it could not be delivered after all."""
+        ruling = self._rulings.pop((session_agent, envelope.message_id), None)
+        self._requests.pop(envelope.digest, None)
+        self._chains.pop(envelope.digest, None)
+        if ruling is not None and ruling.req is not None:
+            self._mark_answered(ruling.req, answered=False)
+
+    def find_request(self, response: Envelope) -> str | None:
+        """The digest of the latest request that a response answers by its `requestId`."""
+        return self._asked.get((response.target, response.sender, response.request_id or ""))
+
+    def _facts(self, verified: VerifiedEnvelope, *, now: float, full: bool) -> Facts:
+        sender = self._registry.sender(verified, now=now)
+        recipient = self._registry.recipient(verified.envelope.target, now=now)
+        return Facts(
+            now=now,
+            sender=sender.agent if sender else None,
+            key=None,
+            attestations=sender.attestations if sender else (),
+            inputs=sender.inputs if sender else scoring.ScoreInputs(),
+            policy_set=_allow_everything(),
+            recipient=recipient.agent if recipient else None,
+            recipient_attestations=recipient.attestations if recipient else (),
+            recipient_inputs=recipient.inputs if recipient else None,
+            recipient_full=full,
+            request=self._requests.get(verified.req or ""),
+            cause=self._cause(verified),
+            score=self._score,
+        )
+
+    def _cause(self, verified: VerifiedEnvelope) -> CauseFacts | None:
+        known = self._chains.get(verified.cause or "")
+        if known is None:
+            return None
+        recipients, chain = known
+        return CauseFacts(verified.envelope.sender in recipients, chain)
+
+    def _note_accepted(self, verified: VerifiedEnvelope, ruling: Ruling) -> None:
+        envelope, verdict = verified.envelope, ruling.verdict
+        if verified.req is not None:
+            self._mark_answered(verified.req, answered=True)
+        if verdict.chain is not None:
+            heard = frozenset(ruling.recipients)
+            _put(self._chains, envelope.digest, (heard, verdict.chain))
+        if envelope.message_type is MessageType.REQUEST:
+            request = _as_request(verified, verdict)
+            _put(self._requests, envelope.digest, request)
+            _put(self._asked, (request.sender, request.target, request.request_id), envelope.digest)
+
+    def _mark_answered(self, digest: str, *, answered: bool) -> None:
+        request = self._requests.get(digest)
+        if request is not None:
+            self._requests[digest] = replace(request, answered=answered)
+
+
+@cache
+def _allow_everything() -> PolicySet:
+    rule = {"name": "Everything is allowed", "action": "allow", "always": True}
+    return compile_policies([{"name": "In-process hub", "rules": [rule]}])
+
+
+def _as_request(verified: VerifiedEnvelope, verdict: Verdict) -> RequestFacts:
+    envelope = verified.envelope
+    return RequestFacts(
+        sender=envelope.sender,
+        target=envelope.target,
+        request_id=envelope.request_id or "",
+        expires_at=verified.expires_at,
+        sensitivity=verdict.sensitivity,
+        requires_trust=envelope.requires_trust or "",
+        answered=False,
+    )
+
+
+def _unusable(problem: ATPError) -> Verdict:
+    status = "expired" if isinstance(problem, ClockExpired) else "invalid"
+    return Verdict(status, problem.code, problem.detail)
+
+
+def _put(table: OrderedDict[_K, _V], key: _K, value: _V) -> None:
+    table[key] = value
+    if len(table) > REMEMBERED:
+        table.popitem(last=False)

@@ -1,0 +1,110 @@
+"""The two judges that an agent can meet, behind the same few words.
+
+The in-process hub and the project's own hub are given the same envelopes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from abc import ABC, abstractmethod
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from atp import IAgentIdentity, IAttestation, InMemoryTransport, PrivateKey, TrustLevel
+from atp.memory.keys import DEMO_HUB_ID
+from atp.transports.base import Connection, Login
+from tests.cast import CAPABILITIES, Letter, Player
+
+if TYPE_CHECKING:
+    from tests.conftest import LiveHub
+
+NOTHING: Any = None  # a player of these courts has no row in a registry
+
+
+class Court(ABC):
+    """Makes agents, takes their envelopes and tells what became of them."""
+
+    keeps_minimum = True  # whether a recipient can ask for a minimum level
+
+    @abstractmethod
+    def player(self, name: str, *, level: str | None = "verified", minimum: str = "") -> Player:
+        """A connected agent, attested at `level`; `None`: by nobody."""
+
+    @abstractmethod
+    def submit(self, player: Player, letter: Letter) -> dict[str, Any]:
+        """Send the envelope as `player`; its receipt."""
+
+    @abstractmethod
+    def later(self, seconds: float) -> None:
+        """Let the judge's clock go on."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End what was begun."""
+
+
+class MemoryCourt(Court):
+    """The in-process hub, through the connections of its transport."""
+
+    keeps_minimum = False
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self._transport = InMemoryTransport()
+        self._transport.reset()
+        self._connections: dict[str, Connection] = {}
+
+    def player(self, name: str, *, level: str | None = "verified", minimum: str = "") -> Player:
+        key = PrivateKey.generate()
+        attestation = None if level is None else IAttestation("tests", TrustLevel(level))
+        identity = IAgentIdentity(name, attestation=attestation, capabilities=list(CAPABILITIES))
+        login = Login(identity, TrustLevel(level or "unverified"), key)
+        self._connections[name] = self._runner.run(self._transport.connect(login))
+        return Player(name, key, DEMO_HUB_ID, key.public, NOTHING)
+
+    def submit(self, player: Player, letter: Letter) -> dict[str, Any]:
+        return self._runner.run(self._submit(self._connections[player.id], letter))
+
+    def later(self, seconds: float) -> None:
+        clock = self._transport.clock
+        self._transport.clock = lambda: clock() + seconds
+
+    def close(self) -> None:
+        self._transport.reset()
+        self._runner.close()
+
+    async def _submit(self, connection: Connection, letter: Letter) -> dict[str, Any]:
+        await connection.send(letter.text.encode())
+        while True:
+            frame: dict[str, Any] = json.loads(await connection.receive())
+            if frame["type"] == "receipt":
+                return frame
+
+
+class HubCourt(Court):
+    """The project's own hub, through a WebSocket for each agent."""
+
+    def __init__(self, hub: LiveHub) -> None:
+        self._hub = hub
+        self._opened = ExitStack()
+        self._wires: dict[str, Any] = {}
+
+    def player(self, name: str, *, level: str | None = "verified", minimum: str = "") -> Player:
+        from tests.cast import make_agent
+        from tests.wire import Wire
+
+        player = make_agent(level, name=name, minimum_level=minimum)
+        self._wires[player.id] = self._opened.enter_context(Wire.log_in(self._hub, player))
+        return player
+
+    def submit(self, player: Player, letter: Letter) -> dict[str, Any]:
+        receipt: dict[str, Any] = self._wires[player.id].submit(letter)
+        return receipt
+
+    def later(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def close(self) -> None:
+        self._opened.close()
