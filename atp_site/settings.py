@@ -22,7 +22,6 @@ ATP_DEBUG               tracebacks in the browser, for development only; false
 ATP_LOG_LEVEL           DEBUG, INFO, WARNING or ERROR; INFO
 ATP_LOG_FORMAT          line for people or json for a collector; line
 ATP_METRICS_TOKEN       bearer token that /metrics asks for; without one it answers this machine
-ATP_VECTORS             folder of the published test vectors, for the tests; ../shared/vectors
 
 What follows the semicolon is the default. Secrets and engine URLs can also be given as files, by
 the same names with _FILE.
@@ -51,7 +50,6 @@ ATP_PORT = env.env_int("ATP_PORT", 8000, least=1, most=65535)
 ATP_PUBLIC_URL = env.public_url("ATP_PUBLIC_URL", f"http://127.0.0.1:{ATP_PORT}")
 ATP_TRUSTED_PROXIES = env.networks("ATP_TRUSTED_PROXIES")
 ATP_METRICS_TOKEN = env.token("ATP_METRICS_TOKEN")
-ATP_VECTORS = Path(env.env_text("ATP_VECTORS", str(BASE_DIR.parent / "shared" / "vectors")))
 
 DEBUG = env.env_bool("ATP_DEBUG", default=False)
 
