@@ -54,7 +54,8 @@ from atp.wire.timestamps import format_timestamp
 __all__ = ["ATPEnvelope"]
 
 UNNAMED: Final = IAgentIdentity("unnamed-agent")
-SIGNED_LIFETIME_SECONDS: Final = 24 * 3600  # protocol.md "Time": anything but a request
+# docs/protocol.md#digest-and-signature: anything but a request
+SIGNED_LIFETIME_SECONDS: Final = 24 * 3600
 _PAYLOAD_MEMBERS: Final = ("messageType", "targetAgent")
 
 Clock = Callable[[], float]

@@ -34,7 +34,8 @@ __all__ = [
     "is_agent_id",
 ]
 
-AGENT_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")  # protocol.md "Agent ids"; use fullmatch
+# docs/protocol.md#names-and-numbers; use fullmatch
+AGENT_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 BROADCAST_TARGET = "*"  # as a target it means everyone; no agent can be called that
 
 _T = TypeVar("_T")

@@ -22,7 +22,6 @@ ATP_DEBUG               tracebacks in the browser, for development only; false
 ATP_LOG_LEVEL           DEBUG, INFO, WARNING or ERROR; INFO
 ATP_LOG_FORMAT          line for people or json for a collector; line
 ATP_METRICS_TOKEN       bearer token that /metrics asks for; without one it answers this machine
-ATP_VECTORS             folder of the published test vectors, for the tests; ../shared/vectors
 
 What follows the semicolon is the default. Secrets and engine URLs can also be given as files, by
 the same names with _FILE.
@@ -51,7 +50,6 @@ ATP_PORT = env.env_int("ATP_PORT", 8000, least=1, most=65535)
 ATP_PUBLIC_URL = env.public_url("ATP_PUBLIC_URL", f"http://127.0.0.1:{ATP_PORT}")
 ATP_TRUSTED_PROXIES = env.networks("ATP_TRUSTED_PROXIES")
 ATP_METRICS_TOKEN = env.token("ATP_METRICS_TOKEN")
-ATP_VECTORS = Path(env.env_text("ATP_VECTORS", str(BASE_DIR.parent / "shared" / "vectors")))
 
 DEBUG = env.env_bool("ATP_DEBUG", default=False)
 
@@ -69,29 +67,33 @@ ATP_KEY_ENCRYPTION_KEY = env.decode_key(
 ATP_KEY_ENCRYPTION_KEY_OLD = env.key_or_none("ATP_KEY_ENCRYPTION_KEY_OLD")
 
 # --- Limits of the hub -------------------------------------------------------------------------
-# Everything that grows has a bound here, in frames and in bytes (protocol.md, architecture.md).
+# Everything that grows has a bound here, in frames and in bytes
+# (docs/design/reliability.md#bounds).
 
-ATP_MAX_ENVELOPE_BYTES = 524_288  # canonical form; protocol.md, "Parsing"
-ATP_MAX_FRAME_BYTES = 1_048_576  # of a WebSocket message, both ways; protocol.md, "Frames"
-ATP_MAX_FRAMES = 256  # in one message, both ways; protocol.md, "Frames"
+ATP_MAX_ENVELOPE_BYTES = 524_288  # canonical form; docs/protocol.md#the-envelope
+ATP_MAX_FRAME_BYTES = 1_048_576  # of a WebSocket message, both ways; docs/protocol.md#frames
+ATP_MAX_FRAMES = 256  # in one message, both ways; docs/protocol.md#frames
 ATP_WINDOW = 256  # envelopes of a socket without a receipt; then it is not read for a while
 ATP_DELIVERY_WINDOW = 256  # deliveries of a stream without an ack; then it waits
 ATP_INBOX_LIMIT = 10_000  # deliveries waiting for one recipient; then flow.recipient_full
 
-ATP_HANDSHAKE_SECONDS = 10  # from connecting to a valid proof; protocol.md, "Connecting"
+ATP_HANDSHAKE_SECONDS = 10  # from connecting to a valid proof; docs/protocol.md#connecting
 ATP_MAX_HANDSHAKES = 1_000  # sockets of a node that have not authenticated yet
 ATP_MAX_SOCKETS = 10_000  # sockets of a node
 ATP_LOGINS_PER_MINUTE = 30  # of one agent; each leaves entries in the trail
 
-ATP_BATCH_ENVELOPES = 256  # in one task and transaction; architecture.md, "Why lanes", 2
+ATP_BATCH_ENVELOPES = 256  # in one task and transaction; docs/design/architecture.md#why-lanes, 2
 ATP_BATCH_BYTES = 1_048_576
-ATP_OUTCOME_SECONDS = 5  # until a lane sends a batch again; reliability.md
-ATP_LUGGAGE_BYTES = 1_048_576  # a larger layer message is only a doorbell; architecture.md
+# Until a lane sends a batch again; docs/design/architecture.md#when-a-batch-goes-wrong
+ATP_OUTCOME_SECONDS = 5
+# A larger layer message is only a doorbell; docs/design/architecture.md#why-lanes
+ATP_LUGGAGE_BYTES = 1_048_576
 ATP_BUSY_AFTER_SECONDS = 10  # without database or workers until senders hear flow.busy
 ATP_EXECUTOR_THREADS = 8  # for database work and eager tasks, beside the event loop
 
 ATP_POLL_SECONDS = 2.0  # a node looks for deliveries whose push was lost
-ATP_EPOCH_POLL_SECONDS = 0.25  # a node looks whether the registry changed; trust.md, "Revocation"
+# A node looks whether the registry changed; docs/design/trust.md#revocation
+ATP_EPOCH_POLL_SECONDS = 0.25
 ATP_EPOCH_BLIND_SECONDS = 0.75  # not able to look for so long, a node stops delivering
 ATP_LEASE_SECONDS = 10.0  # a node that doesn't renew its lease for so long is dead
 ATP_LEASE_RENEW_SECONDS = 2.0

@@ -1,4 +1,7 @@
-"""One key, one purpose: a thumbprint is unique over agents, issuers and hub (trust.md)."""
+"""One key, one purpose: a thumbprint is unique over agents, issuers and hub.
+
+See docs/design/trust.md#issuers.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ what the hub committed. Each test makes agents of its own, under random names.
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import threading
@@ -24,6 +25,7 @@ from django.db.backends.signals import connection_created
 from django.test.utils import setup_databases, teardown_databases
 
 from tests.needs import missing
+from tests.sources import ROOT
 from tests.surroundings import Surroundings
 
 START_SECONDS = 20
@@ -136,8 +138,7 @@ def hub(database: None) -> Iterator[LiveHub]:
 @pytest.fixture(scope="session")
 def vectors() -> Path:
     """The folder of the published test vectors; its absence is a failure in CI only."""
-
-    folder: Path = settings.ATP_VECTORS
+    folder = Path(os.environ.get("ATP_VECTORS") or ROOT.parent / "shared" / "vectors")
     if not folder.is_dir():
         missing(f"no test vectors in {folder}; set ATP_VECTORS")
     return folder

@@ -16,7 +16,7 @@ from atp.wire.frames import Notice, Receipt
 
 __all__ = ["Exchange", "Exchanges"]
 
-PENDING: Final = frozenset({"quarantined", "escalated"})  # protocol.md "Frames"
+PENDING: Final = frozenset({"quarantined", "escalated"})  # docs/protocol.md#frames
 REFUSED_CODES: Final = {  # where a receipt has no code of its own
     "denied": "policy.denied",
     "expired": "clock.expired",

@@ -1,6 +1,6 @@
 """The login over a socket, without the socket: challenge, authenticate, welcome.
 
-protocol.md, "Connecting". The agent proves its key over the hub's nonce; a hub whose key was
+docs/protocol.md#connecting. The agent proves its key over the hub's nonce; a hub whose key was
 learnt at enrolment proves itself over the agent's nonce.
 """
 

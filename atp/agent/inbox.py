@@ -3,7 +3,7 @@
 No I/O and no clock. An ack is cumulative and means "taken into the bounded queue": of the mail
 that waits for a handler beyond that bound nothing is acknowledged, so the hub stops sending.
 Positions count per connection; the hub repeats what it has no ack for, and repeats are known by
-their ids (protocol.md, "Frames").
+their ids (docs/protocol.md#frames).
 """
 
 from __future__ import annotations

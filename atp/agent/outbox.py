@@ -2,7 +2,7 @@
 
 No I/O and no clock: `ticks` are seconds of one that only goes forward. At most a window of
 envelopes is under way without a receipt; the rest waits here in the order in which it was
-submitted (protocol.md, "Frames").
+submitted (docs/protocol.md#frames).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from atp.wire.frames import Receipt
 
 __all__ = ["Outbox"]
 
-TRY_AGAIN: Final = frozenset({"throttled", "busy"})  # protocol.md "Frames": leave no id behind
+TRY_AGAIN: Final = frozenset({"throttled", "busy"})  # docs/protocol.md#frames: leave no id behind
 RETRY_AFTER_SECONDS: Final = 1.0  # where such a receipt does not say
 
 

@@ -1,4 +1,6 @@
-"""What an agent checks of each delivery, over any transport (protocol.md, "Signature").
+"""What an agent checks of each delivery, over any transport.
+
+See docs/protocol.md#digest-and-signature.
 
 Address, digest and claims are checked always. The sender's signature is checked where its key is
 known here; where it is not, the hub's check at acceptance is what there is, and `verified` says so.

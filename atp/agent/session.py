@@ -2,7 +2,7 @@
 
 Bytes of the hub go in by `receive`, which says what they mean; bytes for the hub come out of
 `data_to_send`. A session outlives its connections: `opened` and `lost` tell it of them, and what
-had no receipt goes again, what comes again is dropped (protocol.md, "Frames").
+had no receipt goes again, what comes again is dropped (docs/protocol.md#frames).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The ordered judgement of one envelope: facts in, a verdict with its reason out.
 
 Pure, so that the hub, a simulation and an offline verifier come to the same answer
-(architecture.md, "Folders"). What was claimed in the envelope is compared with the facts;
+(docs/design/architecture.md#folders). What was claimed in the envelope is compared with the facts;
 the facts win.
 """
 
@@ -50,9 +50,9 @@ __all__ = [
     "verify",
 ]
 
-DEEPEST_CHAIN = 32  # causes behind an envelope; protocol.md "Parsing" bounds depth alike
+DEEPEST_CHAIN = 32  # causes behind an envelope; docs/protocol.md#json bounds depth alike
 
-# Denials that are the sender's doing, and how heavily they weigh (trust.md, "The score").
+# Denials that are the sender's doing, and how heavily they weigh (docs/design/trust.md#the-score).
 # A denial that is the other side's fault is none.
 VIOLATIONS = {
     "identity.mismatch": "high",

@@ -1,7 +1,7 @@
 """What a score is made of: weights, ceilings and half-life, versioned and editable by officers.
 
-The defaults are those of trust.md, "The score". Whatever officers edit, a profile keeps the order
-of levels and severities, so that a lower level or a worse violation never pays.
+The defaults are those of docs/design/trust.md#the-score. Whatever officers edit, a profile keeps
+the order of levels and severities, so that a lower level or a worse violation never pays.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 All arithmetic is in whole numbers (milli-points, seconds, parts in a million; half-lives from the
 table below), so that any machine gets the same score from the same row. What is not there earns
-nothing. See trust.md, "The score".
+nothing. See docs/design/trust.md#the-score.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ from atp.types import BROADCAST_TARGET, IAgentIdentity, TrustLevel
 __all__ = ["DemoHub", "Member"]
 
 _UNREACHABLE: Final = Verdict("denied", RecipientUnavailable.code, "")
-GOOD_PER_PAIR: Final = 10  # trust.md "The score": envelopes that count, per counterparty and day
+# docs/design/trust.md#the-score: envelopes that count, per counterparty and day
+GOOD_PER_PAIR: Final = 10
 
 
 @dataclass(frozen=True, slots=True)

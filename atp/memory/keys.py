@@ -1,4 +1,4 @@
-"""The seed's string keys, for the in-memory transport only (protocol.md, "Demo mode").
+"""The seed's string keys, for the in-memory transport only (docs/sdk.md#demo-mode).
 
 A string becomes an HS256 secret; who verifies needs the same secret, so a directory within the
 process knows it. None of this can leave the process: a network transport refuses such a key.

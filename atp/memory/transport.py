@@ -48,7 +48,7 @@ __all__ = ["InMemoryTransport"]
 
 logger = logging.getLogger(__name__)
 
-WINDOW: Final = 256  # protocol.md "Frames": envelopes without a receipt
+WINDOW: Final = 256  # docs/protocol.md#frames: envelopes without a receipt
 INBOX_LIMIT: Final = 10_000  # frames that wait for an agent that does not read
 HISTORY_LIMIT: Final = 1_000  # messages that `get_message_history` still has
 BUSY_RETRY_SECONDS: Final = 0.05  # after a simulated failure

@@ -1,7 +1,7 @@
 """What the in-process hub believes: an agent's own word, where a hub asks its registry.
 
 A claimed attestation counts while its dates allow, and vouches for what the agent declares
-(protocol.md, "Demo mode"). An agent without a real key may speak without an attestation that
+(docs/sdk.md#demo-mode). An agent without a real key may speak without an attestation that
 counts: it is judged as sandboxed, with a score of 0. Scores are computed as a hub does.
 """
 

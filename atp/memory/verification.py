@@ -1,7 +1,7 @@
 """How the in-process hub verifies a message: as a hub does, and what demo mode adds.
 
 A real key is verified by `judgement.verify`, with the same answers as a hub's. All that demo mode
-adds is here (protocol.md, "Demo mode"):
+adds is here (docs/sdk.md#demo-mode):
 
 - A string key has the key id `demo`, whatever the string is; the key that the sender connected or
   signed with is taken. Provenance entries that name this key id count as the sender's own.

@@ -1,4 +1,6 @@
-"""The WebSocket transport: subprotocol atp.v1, a login on every connection (protocol.md).
+"""The WebSocket transport: subprotocol atp.v1, a login on every connection.
+
+See docs/protocol.md#connecting.
 
 Example::
 
@@ -40,8 +42,8 @@ from atp.wire.frames import MESSAGE_MAX_BYTES, SUBPROTOCOL
 
 __all__ = ["WebSocketTransport"]
 
-LOGIN_SECONDS: Final = 10  # protocol.md "Connecting": not authenticated by then, closed
-PING_SECONDS: Final = 20  # reliability.md: as the hub's own
+LOGIN_SECONDS: Final = 10  # docs/protocol.md#connecting: not authenticated by then, closed
+PING_SECONDS: Final = 20  # docs/design/reliability.md: as the hub's own
 CLOSE_SECONDS: Final = 2  # for the closing handshake; a hub that is gone does not answer it
 NONCE_BYTES: Final = 16
 
@@ -110,7 +112,7 @@ class WebSocketTransport(Transport):
             socket = await connect(
                 self.url,
                 subprotocols=[Subprotocol(SUBPROTOCOL)],
-                compression=None,  # reliability.md: off on both sides
+                compression=None,  # docs/design/reliability.md: off on both sides
                 max_size=MESSAGE_MAX_BYTES,
                 open_timeout=LOGIN_SECONDS,
                 ping_interval=PING_SECONDS,

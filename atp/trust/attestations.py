@@ -1,8 +1,8 @@
 """Attestations: a trust mark JWT by which an issuer vouches for an agent and its key.
 
-In the profile of trust.md, "Attestations" (OpenID Federation trust marks, Token Status List). Here
-is decided only what the token itself says; whether the issuer may say it, and whether it still
-does, is the registry's.
+In the profile of docs/design/trust.md#attestations (OpenID Federation trust marks, Token Status
+List). Here is decided only what the token itself says; whether the issuer may say it, and whether
+it still does, is the registry's.
 """
 
 from __future__ import annotations

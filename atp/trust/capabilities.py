@@ -1,7 +1,7 @@
 """Names of capabilities, and the patterns by which issuers are allowed to attest them.
 
 A name is segments joined by dots. `a.*` covers one or more segments below `a`, and not `a`; `*`
-covers everything; an empty list of patterns covers nothing (trust.md, "Issuers").
+covers everything; an empty list of patterns covers nothing (docs/design/trust.md#issuers).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The wire envelope: build, sign, parse, verify (protocol.md, "Envelope" and "Signature").
+"""The wire envelope: build, sign, parse, verify (docs/protocol.md#the-envelope).
 
 Parsing yields an `Envelope`, which says only what somebody wrote; verification yields a
 `VerifiedEnvelope`, which its sender's key vouches for. The level, score, attestation and
@@ -82,8 +82,9 @@ __all__ = [
 ]
 
 VERSION = "1.0.0"  # the protocol's, in every envelope
-TIMESTAMP_TOLERANCE_SECONDS = 1  # protocol.md "Signature": `iat` is within 1 s of `timestamp`
-SALT_BYTES = 16  # protocol.md "payload.salt": 128 random bits
+# docs/protocol.md#digest-and-signature: `iat` is within 1 s of `timestamp`
+TIMESTAMP_TOLERANCE_SECONDS = 1
+SALT_BYTES = 16  # docs/protocol.md#the-envelope: 128 random bits
 LIST_MAX_ITEMS = 256  # ours: capabilities, tools; keeps the work per envelope bounded
 UNSIGNED_MEMBERS = frozenset({"signature", "trustScore", "provenance"})  # `prov` covers the last
 
@@ -138,7 +139,7 @@ _PAYLOAD: Final = object_of(
     },
     error=MalformedEnvelope,
     where="payload.",
-    is_closed=False,  # protocol.md "Parsing": unknown members of payload are kept
+    is_closed=False,  # docs/protocol.md#the-envelope: unknown members of payload are kept
 )
 _REQUIRED: Final[Mapping[str, Check]] = {
     "version": lambda value: value == VERSION,
@@ -320,7 +321,10 @@ def verify_signature(envelope: Envelope, key: PublicKey, *, hub_id: str) -> Veri
 
 
 def verify_claims(envelope: Envelope, claims: Mapping[str, Any], *, hub_id: str) -> None:
-    """Raise unless `claims` are exactly what protocol.md wants of this envelope's signature."""
+    """Raise unless `claims` are exactly what this envelope's signature must have.
+
+    See docs/protocol.md#digest-and-signature.
+    """
     check_claims(Kind.MESSAGE, claims)
     if claims["aud"] != [hub_id, envelope.target]:
         raise SignatureAudience("signed for another hub or another recipient")

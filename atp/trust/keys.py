@@ -38,9 +38,9 @@ from atp.wire.words import KEY_ALGORITHMS
 
 __all__ = ["ALGORITHMS", "PrivateKey", "PublicKey"]
 
-RSA_MIN_BITS = 3072  # protocol.md "Signature"
+RSA_MIN_BITS = 3072  # docs/protocol.md#names-and-numbers
 RSA_MAX_BITS = 8192  # ours: verifying costs grow with the square, and anybody may offer a key
-RSA_EXPONENT = 65537  # protocol.md "Signature": no other
+RSA_EXPONENT = 65537  # docs/protocol.md#names-and-numbers: no other
 P256_BYTES = 32  # FIPS 186-5: length of a coordinate and of each half of a signature
 
 _JOSE: Final[Mapping[str, Algorithm]] = {

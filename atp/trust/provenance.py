@@ -3,7 +3,7 @@
 Entries written before the sender signs are plain objects; the signature covers them by the `prov`
 claim, their number and the head of a hash chain. Whoever adds one later signs it as an
 `atp-prov+jwt` token over (digest of the envelope, position, hash so far, entry): it can't move to
-another envelope, change places, or speak in another's name (protocol.md, "Signature").
+another envelope, change places, or speak in another's name (docs/protocol.md#provenance).
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from atp.wire.canonical import ENVELOPE_MAX_BYTES, b64url, b64url_decode, parse,
 
 __all__ = ["Header", "read_header", "sign", "verify", "verify_compact"]
 
-HEADER_MEMBERS = frozenset({"alg", "kid", "typ"})  # protocol.md "Signature": exactly these
+HEADER_MEMBERS = frozenset({"alg", "kid", "typ"})  # docs/protocol.md#tokens: exactly these
 HEADER_MAX_CHARS = 512  # ours: three short strings; bounds what the cache keeps
 HEADERS_CACHED = 8192  # one per key and token kind; a miss costs some 10 us
 

@@ -33,9 +33,9 @@ __all__ = [
     "verify",
 ]
 
-CLOCK_SKEW_SECONDS = 60  # protocol.md "Signature": how far ahead `iat` may be; none on `exp`
-MESSAGE_MAX_LIFE_SECONDS = 24 * 3600  # protocol.md "Signature"
-PROOF_MAX_LIFE_SECONDS = 60  # protocol.md "Connecting"
+CLOCK_SKEW_SECONDS = 60  # docs/protocol.md#tokens: how far ahead `iat` may be; none on `exp`
+MESSAGE_MAX_LIFE_SECONDS = 24 * 3600  # docs/protocol.md#tokens
+PROOF_MAX_LIFE_SECONDS = 60  # docs/protocol.md#tokens
 ENROLMENT_MAX_LIFE_SECONDS = 300  # ours: time for a person to carry a request between machines
 STATEMENT_MAX_LIFE_SECONDS = 366 * 24 * 3600  # ours: an issuer's keys are vouched for yearly
 LIST_MAX_ITEMS = 64  # ours: enough for hints and critical members

@@ -1,4 +1,4 @@
-"""The frames that an agent sends beside envelopes (protocol.md, "Connecting" and "Frames")."""
+"""The frames that an agent sends beside envelopes (docs/protocol.md#frames)."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ __all__ = [
     "sha256_b64url",
 ]
 
-ENVELOPE_MAX_BYTES = 512 * 1024  # protocol.md "Parsing"
-ENVELOPE_MAX_DEPTH = 32  # protocol.md "Parsing"; the outermost object is at depth 1
+ENVELOPE_MAX_BYTES = 512 * 1024  # docs/protocol.md#the-envelope
+ENVELOPE_MAX_DEPTH = 32  # docs/protocol.md#json; the outermost object is at depth 1
 FRAME_MAX_DEPTH = (
     ENVELOPE_MAX_DEPTH + 2
 )  # a frame is an envelope, or holds one, or an array of them

@@ -1,4 +1,4 @@
-"""The frames of the wire, in both directions (protocol.md, "Connecting" and "Frames").
+"""The frames of the wire, in both directions (docs/protocol.md#frames).
 
 Each frame is a frozen dataclass. `to_wire` gives its members as JSON values, `to_bytes` its text,
 and `parse` reads it. The hub, the SDK and the in-memory transport use the same classes. What an
@@ -51,10 +51,10 @@ __all__ = [
     "splice_delivery",
 ]
 
-SUBPROTOCOL: Final = "atp.v1"  # protocol.md "Connecting"
-MESSAGE_MAX_BYTES: Final = 2 * 1024 * 1024  # protocol.md "Parsing": a delivery always fits
+SUBPROTOCOL: Final = "atp.v1"  # docs/protocol.md#connecting
+MESSAGE_MAX_BYTES: Final = 2 * 1024 * 1024  # docs/protocol.md#frames: a delivery always fits
 SEND_MAX_BYTES: Final = 900_000  # the hub reads messages of up to 1 MiB; an array adds little
-SEND_MAX_FRAMES: Final = 256  # protocol.md "Frames", the hub's own limit, kept by us as well
+SEND_MAX_FRAMES: Final = 256  # docs/protocol.md#frames, the hub's own limit, kept by us as well
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """One fair writer at a time for an SQLite file within this process.
 
 SQLite lets one connection write and makes the others poll, which starves some of them for seconds
-(architecture.md, "The same code, small and large"). Threads queue here first, in order of arrival.
+(docs/design/architecture.md#the-same-code-small-and-large). Threads queue here first, in order of
+arrival.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
 
     @admin.display(description="who signed it")
     def in_doubt(self, row: Envelope) -> SafeString | str:
-        """The mark of what was signed while others had the key (trust.md, "Keys")."""
+        """The mark of what was signed while others had the key (docs/design/trust.md#keys)."""
         since = (
             AgentKey.objects.filter(pk=row.kid, compromised_since__lte=row.judged_at)
             .values_list("compromised_since", flat=True)

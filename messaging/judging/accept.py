@@ -1,7 +1,7 @@
 """Store a judged batch: one transaction, rows in one order everywhere, the trail last.
 
 The order (envelopes sorted by messageId and sender, mailboxes sorted, deliveries, counters, trail)
-is the only one in which lanes can't deadlock (architecture.md, "Why lanes", point 3).
+is the only one in which lanes can't deadlock (docs/design/architecture.md#why-lanes, 3).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from messaging.judging.registry_view import RegistryView
 from messaging.layer.routes import Route
 from messaging.mail.deliveries import stream_of
 
-SENDERS_SHARE = 10  # one sender may fill at most a tenth of an inbox (protocol.md, "Frames")
+SENDERS_SHARE = 10  # one sender may fill at most a tenth of an inbox (docs/protocol.md#frames)
 
 
 @dataclass(slots=True)

@@ -1,4 +1,7 @@
-"""Read the facts of a batch: one query per batch and table (architecture.md, point 4)."""
+"""Read the facts of a batch: one query per batch and table.
+
+See docs/design/architecture.md#why-lanes, 4.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""One batch of envelopes, from raw frames to receipts (architecture.md, "One envelope's way").
+"""One batch of envelopes, from raw frames to receipts.
+
+See docs/design/architecture.md#the-way-of-one-envelope.
 
 (1) parse; (2) drop what a superseded session sent; (3) tell repeats their state; (4) verify
 signatures; (5) load facts; (6) judge; (7) store, trail last; (8) publish after the commit.

@@ -1,7 +1,7 @@
 """What policies want told of the messages that they match: `log` and `notify`.
 
 After the commit, because they decide nothing; that they matched stands in the entry already. Where
-it fails there is an alarm, and no denial (trust.md, "Deciding").
+it fails there is an alarm, and no denial (docs/design/trust.md#deciding).
 """
 
 from __future__ import annotations

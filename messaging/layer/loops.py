@@ -1,7 +1,8 @@
 """The event loop that this process does its channel-layer sends on, whatever thread asks.
 
 A serving process uses its node's loop; a worker or a command keeps one loop of its own in a
-thread, because a new loop for each send costs several times the send (architecture.md, point 5).
+thread, because a new loop for each send costs several times the send
+(docs/design/architecture.md#why-lanes, 5).
 """
 
 from __future__ import annotations

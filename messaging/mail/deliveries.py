@@ -50,5 +50,5 @@ def insert_deliveries(deliveries: Sequence[NewDelivery]) -> list[int]:
 
 
 def stream_of(message_type: str) -> str:
-    """Which of its two streams an agent gets a message in (protocol.md, "Frames")."""
+    """Which of its two streams an agent gets a message in (docs/protocol.md#frames)."""
     return "answers" if message_type == MessageType.RESPONSE else "mail"

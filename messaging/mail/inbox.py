@@ -17,7 +17,7 @@ from messaging.models import Delivery, Mailbox
 from registry.models import Agent, AgentKey
 from registry.trail.querysets import entries_of_messages
 
-PAGE_BYTES = 1_048_576  # a message to an agent (protocol.md, "Frames")
+PAGE_BYTES = 1_048_576  # a message to an agent (docs/protocol.md#frames)
 FRAME_BYTES = 512  # around an envelope, at most
 
 

@@ -17,7 +17,7 @@ from messaging.models import Delivery, Mailbox
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
 
-MOST_A_TIME = 256  # entries a hold of the log lock (provenance.md, "Entry")
+MOST_A_TIME = 256  # entries a hold of the log lock (docs/design/provenance.md#entry)
 BOXES_A_TIME = 64  # mailboxes locked together, so that no lane waits long for one
 
 

@@ -1,4 +1,6 @@
-"""Getting a batch judged, whatever happens to it (architecture.md, "When a batch goes wrong").
+"""Getting a batch judged, whatever happens to it.
+
+See docs/design/architecture.md#when-a-batch-goes-wrong.
 
 A batch whose outcome is lost is sent again under the same id. One that fails is sent once more
 and then halved, until the envelope that fails stands alone; failing a third time it is refused

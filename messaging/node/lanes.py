@@ -1,8 +1,9 @@
 """Micro-batching: a batch or a few under way; what arrives meanwhile forms the next.
 
 Latency is low when idle, batches grow under load, and a slow worker pushes back by itself
-(architecture.md, "Why lanes", point 2). A batch of one costs nearly as much as a batch of thirty:
-so half of a lane's places are for batches that come by themselves, and the rest is for crowds.
+(docs/design/architecture.md#why-lanes, 2). A batch of one costs nearly as much as a batch of
+thirty: so half of a lane's places are for batches that come by themselves, and the rest is for
+crowds.
 """
 
 from __future__ import annotations

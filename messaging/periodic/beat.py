@@ -1,4 +1,7 @@
-"""Celery beat: inside the serving process for the embedded default (architecture.md), or alone."""
+"""Celery beat: inside the serving process for the embedded default, or alone.
+
+See docs/design/architecture.md#the-same-code-small-and-large.
+"""
 
 from __future__ import annotations
 

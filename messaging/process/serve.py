@@ -1,4 +1,7 @@
-"""Serving the hub with uvicorn, and what is said on the way (architecture.md, "Why lanes")."""
+"""Serving the hub with uvicorn, and what is said on the way.
+
+See docs/design/architecture.md#why-lanes.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The WebSocket edge: authenticate, read frames, write frames (protocol.md, "Connecting").
+"""The WebSocket edge: authenticate, read frames, write frames (docs/protocol.md#connecting).
 
 It decides nothing: envelopes go to a lane, acks to another, and whatever is wrong with a frame
 closes the socket with a code that says so. The receive loop is our own, because Channels'
-dispatch costs several times what the rest of the edge does (architecture.md, "Why lanes").
+dispatch costs several times what the rest of the edge does (docs/design/architecture.md#why-lanes).
 """
 
 from __future__ import annotations

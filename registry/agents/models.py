@@ -143,7 +143,10 @@ class AgentKey(models.Model):
 
 
 class EnrolmentToken(models.Model):
-    """A one-time token for one agent: 256 bits, stored as a SHA-256 only (trust.md, "Keys")."""
+    """A one-time token for one agent: 256 bits, stored as a SHA-256 only.
+
+    See docs/design/trust.md#keys.
+    """
 
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="enrolment_tokens")
     token_hash = models.CharField(max_length=43, unique=True)

@@ -14,7 +14,7 @@ from atp.wire.timestamps import format_milliseconds
 from registry.api.auth import PublicView
 from registry.hub.actions import hub_id, session_jwks
 
-SOCKET_PATH = "/ws/agents/"  # protocol.md, "Connecting"
+SOCKET_PATH = "/ws/agents/"  # docs/protocol.md#connecting
 
 
 class HubSerializer(serializers.Serializer[dict[str, object]]):

@@ -1,6 +1,6 @@
 """Every write of attestations: issued here, uploaded, verified again, renewed, revoked.
 
-trust.md, "Attestations". Over the issuer's limits: refused, not capped.
+docs/design/trust.md#attestations. Over the issuer's limits: refused, not capped.
 """
 
 from __future__ import annotations

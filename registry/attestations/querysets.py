@@ -63,7 +63,8 @@ def left_without_voucher(
     """Those of these agents whose every voucher has been suspended or revoked, or one above it.
 
     That is more than not being attested: who vouched for them is not to be trusted, so they may
-    not be connected (trust.md, "Revocation"). `standing` is each issuer's, by `issuer_standing`.
+    not be connected (docs/design/trust.md#revocation). `standing` is each issuer's, by
+    `issuer_standing`.
     """
     ended = {issuer for issuer, code in standing.items() if code == AttestationRevoked.code}
     if not ended or not agents:

@@ -16,7 +16,7 @@ from registry.issuers.actions import signing_key
 from registry.issuers.models import Issuer
 from registry.issuers.querysets import issuer_url, status_list_url
 
-STATUS_LIST_SECONDS = 60  # trust.md, "Attestations": at most 60 s old
+STATUS_LIST_SECONDS = 60  # docs/design/trust.md#attestations: at most 60 s old
 REUSED_SECONDS = 15  # of those: what is handed out is good for three quarters of them
 STATUS_INDICES = 2**20  # places; 128 KiB, nearly nothing once compressed
 

@@ -9,7 +9,7 @@ class Hub(models.Model):
     """The one row of this installation.
 
     `epoch` moves in the transaction of every registry change; caches and batches compare it
-    (architecture.md, "Why lanes", point 4).
+    (docs/design/architecture.md#why-lanes, 4).
     """
 
     SINGLETON_ID = 1

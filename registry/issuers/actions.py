@@ -1,6 +1,6 @@
 """Every write to issuers and their keys.
 
-trust.md, "Issuers, in a hierarchy": what a child may do only narrows what its parent may.
+docs/design/trust.md#issuers: what a child may do only narrows what its parent may.
 Suspending or revoking one takes effect on all below it by way of the chain; no other row moves.
 """
 

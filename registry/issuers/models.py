@@ -8,7 +8,10 @@ from registry.agents.models import LEVEL_CHOICES
 
 
 class Issuer(models.Model):
-    """A trust anchor (no parent) or an issuer accredited by its parent (trust.md, "Issuers")."""
+    """A trust anchor (no parent) or an issuer accredited by its parent.
+
+    See docs/design/trust.md#issuers.
+    """
 
     class Status(models.TextChoices):
         ACTIVE = "active", "active"

@@ -1,6 +1,6 @@
 """Whether an issuer may vouch now: its whole chain, link by link, up to an active anchor.
 
-trust.md, "Issuers, in a hierarchy". Computed from all issuers in one query at each use, so that
+docs/design/trust.md#issuers. Computed from all issuers in one query at each use, so that
 suspending one takes effect on everything below it without touching another row.
 """
 

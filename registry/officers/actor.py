@@ -1,4 +1,7 @@
-"""Who did something, as the trail names it: people stand there by pseudonym (provenance.md)."""
+"""Who did something, as the trail names it: people stand there by pseudonym.
+
+See docs/design/provenance.md#entry.
+"""
 
 from __future__ import annotations
 

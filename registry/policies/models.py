@@ -1,4 +1,4 @@
-"""Policies: named, versioned lists of rules, built from rows (trust.md, "Policies")."""
+"""Policies: named, versioned lists of rules, built from rows (docs/design/trust.md#policies)."""
 
 from __future__ import annotations
 

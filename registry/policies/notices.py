@@ -1,4 +1,7 @@
-"""What `notify` rules tell the officers, and that somebody has seen it (trust.md, "Deciding")."""
+"""What `notify` rules tell the officers, and that somebody has seen it.
+
+See docs/design/trust.md#deciding.
+"""
 
 from __future__ import annotations
 

@@ -41,9 +41,9 @@ __all__ = [
 ]
 
 PERIODIC = "periodic"  # the one cause that is no named event: a row only where the total changed
-SIGNATURES_MAX = 100  # remembered of each agent; trust.md, "The score"
-TRAFFIC_DAYS = 90  # that good envelopes count for; trust.md, "The score"
-TRAFFIC_PER_DAY = 10  # counted of one counterparty; trust.md, "The score"
+SIGNATURES_MAX = 100  # remembered of each agent; docs/design/trust.md#the-score
+TRAFFIC_DAYS = 90  # that good envelopes count for; docs/design/trust.md#the-score
+TRAFFIC_PER_DAY = 10  # counted of one counterparty; docs/design/trust.md#the-score
 VIOLATIONS_PER_DAY = 20  # of one agent, rule and severity; as many low ones cost everything
 RULE_MAX_CHARS = 160  # of the column
 DESCENDANTS_MAX = 8  # generations whose scores hang on one agent's

@@ -1,9 +1,9 @@
 """What the registry knows that a score is made of, for many agents with one query a table.
 
-trust.md, "The score". A violation counts for the agent that committed it, for the agent that
-spawned it and for the agents that it spawned, and for its organisation: in full for agents that
-registered after it, so that a fresh registration washes nothing off, and one severity milder for
-those that were there before.
+docs/design/trust.md#the-score. A violation counts for the agent that committed it, for the agent
+that spawned it and for the agents that it spawned, and for its organisation: in full for agents
+that registered after it, so that a fresh registration washes nothing off, and one severity milder
+for those that were there before.
 """
 
 from __future__ import annotations

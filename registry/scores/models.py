@@ -65,7 +65,10 @@ class Conduct(models.Model):
 
 
 class GoodTraffic(models.Model):
-    """Acknowledged envelopes a day and counterparty, at most 10 counted (trust.md, "The score")."""
+    """Acknowledged envelopes a day and counterparty, at most 10 counted.
+
+    See docs/design/trust.md#the-score.
+    """
 
     agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="good_traffic")
     counterparty = models.CharField(max_length=128)

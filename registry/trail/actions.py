@@ -27,7 +27,7 @@ from registry.storage.round_trips import Asked, one_trip
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, EntryBody, RefusalCount
 
-MOST_ENTRIES = 256  # a hold of the log lock (provenance.md, "Entry")
+MOST_ENTRIES = 256  # a hold of the log lock (docs/design/provenance.md#entry)
 LOG_LOCK = int.from_bytes(sha256(b"atp trail").digest()[:8], "big", signed=True)
 
 _COLUMNS = (*leaves.HEADER, "leaf", "leaf_hash")

@@ -1,4 +1,4 @@
-"""What can happen, as the closed list of kinds of entries (provenance.md, "Entry")."""
+"""What can happen, as the closed list of kinds of entries (docs/design/provenance.md#entry)."""
 
 from __future__ import annotations
 

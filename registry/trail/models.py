@@ -1,4 +1,7 @@
-"""The trail: one row per event, appended with the event, never changed (provenance.md, "Entry")."""
+"""The trail: one row per event, appended with the event, never changed.
+
+See docs/design/provenance.md#entry.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Triggers that refuse to change or delete what was appended, to every client (provenance.md).
+"""Triggers that refuse to change or delete what was appended, to every client.
+
+See docs/design/provenance.md#append-only.
 
 They are made by one idempotent function after every migration, because SQLite drops triggers in
-silence when a migration remakes a table (architecture.md, "Facts that cost a day").
+silence when a migration remakes a table (docs/design/architecture.md#facts-that-cost-a-day).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether what the agents saw and what the database says is what the hub promises.
 
-Pure: logs and ledger in, violations out (reliability.md, "How it is shown"). Each rule stands for
-itself, so that one fault shows under each promise that it breaks.
+Pure: logs and ledger in, violations out (docs/reliability.md#the-crash-harness). Each rule stands
+for itself, so that one fault shows under each promise that it breaks.
 """
 
 from __future__ import annotations

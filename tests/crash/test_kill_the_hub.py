@@ -1,8 +1,8 @@
 """Two real agents, some thousand requests, and `kill -9` of the hub on the way.
 
 `make crash` sends ten thousand and kills more often (ATP_CRASH_REQUESTS, ATP_CRASH_KILLS).
-The promise (reliability.md): what got an `accepted` receipt reaches its recipient, once after the
-SDK's dedup, and every stream is without a gap.
+The promise (README.md#the-promise): what got an `accepted` receipt reaches its recipient, once
+after the SDK's dedup, and every stream is without a gap.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Attacks from a socket that nobody has authenticated (reliability.md, "Attacks").
+"""Attacks from a socket that nobody has authenticated.
+
+See docs/security.md#from-a-socket-that-has-not-logged-in.
 
 Each is refused by its code, and the victim, who is connected meanwhile, hears nothing of it.
 """

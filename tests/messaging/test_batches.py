@@ -1,4 +1,7 @@
-"""When a batch goes wrong (architecture.md): each of its envelopes still gets its receipt, once."""
+"""When a batch goes wrong, each of its envelopes still gets its receipt, once.
+
+See docs/design/architecture.md#when-a-batch-goes-wrong.
+"""
 
 from __future__ import annotations
 

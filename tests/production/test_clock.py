@@ -25,7 +25,7 @@ from tests.wire import Wire
 LogIn = Callable[[Player], Wire]
 
 SOON_SECONDS = 20.0
-MINUTE = 60  # seconds; as far as `iat` may be ahead (protocol.md, "Signature")
+MINUTE = 60  # seconds; as far as `iat` may be ahead (docs/protocol.md#tokens)
 
 
 class Clock:

@@ -23,7 +23,7 @@ from atp.wire.timestamps import parse_timestamp
 from tests.sdk.waiting import until
 
 DAY = parse_timestamp("2025-07-01T00:00:00Z")
-DEMO_CEILING = 39  # trust.md, "The score"
+DEMO_CEILING = 39  # docs/design/trust.md#the-score
 
 
 @pytest.fixture

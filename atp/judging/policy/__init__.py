@@ -9,7 +9,7 @@ Example::
 How it is fast: rules are bits of one integer. For each field in use, the rules that its value lets
 stand are computed once a value and remembered, so that judging a message is one look-up and one
 AND a field, however many rules there are. `explain_rules` goes condition by condition instead; a
-property test holds the two together. See trust.md, "Policies".
+property test holds the two together. See docs/design/trust.md#policies.
 """
 
 from __future__ import annotations

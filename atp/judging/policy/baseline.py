@@ -1,4 +1,6 @@
-"""The policies that a hub ships with, as documents like any other (trust.md, "Shipped baseline").
+"""The policies that a hub ships with, as documents like any other.
+
+See docs/design/trust.md#shipped-baseline.
 
 What each level may send, at which score:
 

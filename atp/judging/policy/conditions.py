@@ -1,8 +1,8 @@
 """One condition of a rule, compiled to a function that answers true, false or unknown.
 
 Types are strict: `true` is not 1 and `"1"` is not 1. A value that is missing or of another type
-than the condition asks for makes it unknown (`None`), never false (trust.md, "Policies"). No value
-and JSON's null are one thing: `None`.
+than the condition asks for makes it unknown (`None`), never false (docs/design/trust.md#policies).
+No value and JSON's null are one thing: `None`.
 """
 
 from __future__ import annotations

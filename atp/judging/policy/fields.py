@@ -1,8 +1,8 @@
 """What rules may ask for and how: the closed tables of fields, operators and actions.
 
-Everything a form needs to offer a rule is here (trust.md, "Policies"). Some fields take an argument
-after a colon: `payload:/data/amount` (a JSON Pointer, RFC 6901, from the envelope's `payload`),
-`time.hour:Europe/Berlin` and `time.weekday:...` (an IANA zone; without one, UTC).
+Everything a form needs to offer a rule is here (docs/design/trust.md#policies). Some fields take an
+argument after a colon: `payload:/data/amount` (a JSON Pointer, RFC 6901, from the envelope's
+`payload`), `time.hour:Europe/Berlin` and `time.weekday:...` (an IANA zone; without one, UTC).
 """
 
 from __future__ import annotations

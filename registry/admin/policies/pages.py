@@ -215,7 +215,7 @@ class PolicyAdmin(OfficerAdmin[Policy]):
 
 
 def _may_mandate(request: HttpRequest) -> bool:
-    """Mandatory policies are the operator's (trust.md, "Policies", "Deciding")."""
+    """Mandatory policies are the operator's (docs/design/trust.md#deciding)."""
     return bool(request.user.is_active and request.user.is_superuser)
 
 

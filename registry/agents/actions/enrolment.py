@@ -1,7 +1,7 @@
 """Enrolment: a one-time token for an agent's owner, and the key that comes back with a proof.
 
-trust.md, "Keys". The agent makes its key itself; the proof covers token hash, hub, agent and
-thumbprint, so nobody can enrol another's key or carry a proof to another hub.
+docs/design/trust.md#keys. The agent makes its key itself; the proof covers token hash, hub, agent
+and thumbprint, so nobody can enrol another's key or carry a proof to another hub.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from registry.trail.kinds import Kind
 
 logger = logging.getLogger(__name__)
 
-TOKEN_BYTES = 32  # trust.md: 256 bits
-ENROLMENT_LIFE = timedelta(hours=24)  # trust.md
+TOKEN_BYTES = 32  # docs/design/trust.md#keys: 256 bits
+ENROLMENT_LIFE = timedelta(hours=24)  # docs/design/trust.md#keys
 
 
 @dataclass(frozen=True, slots=True)
