@@ -1,8 +1,8 @@
 """The one way to write rows of the registry: epoch first, rows next, entries of the trail last.
 
 The epoch's lock orders changes one after another. The log lock is taken by the first entry, so
-that it is held only from the last write to the commit. `tests/test_registry_change.py` finds
-rows that are written elsewhere.
+that it is held only from the last write to the commit. `tests/registry/test_registry_writes.py`
+finds rows that are written elsewhere.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class _Named:
         )
 
 
-# An answer to what nobody asked has "" there; left out as the index leaves it out, or it is a scan.
+# An answer without a request has "" here. The index leaves it out, so the query does, too.
 _ANSWERS = Envelope.objects.filter(
     status=Envelope.Status.ACCEPTED, answers=OuterRef("digest")
 ).exclude(answers="")

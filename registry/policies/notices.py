@@ -1,4 +1,4 @@
-"""What `notify` rules tell the officers, and that somebody has seen it.
+"""What `notify` rules tell the officers, and which of it an officer has seen.
 
 See docs/design/trust.md#deciding.
 """

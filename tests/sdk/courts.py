@@ -30,7 +30,7 @@ class Court(ABC):
 
     @abstractmethod
     def player(self, name: str, *, level: str | None = "verified", minimum: str = "") -> Player:
-        """A connected agent, attested at `level`; `None`: by nobody."""
+        """A connected agent, attested at `level`; `None` means no attestation."""
 
     @abstractmethod
     def submit(self, player: Player, letter: Letter) -> dict[str, Any]:
