@@ -131,6 +131,7 @@ def _tracked() -> tuple[str, ...]:
         check=True,
         capture_output=True,
         text=True,
+        timeout=60,
     )
     names = listed.stdout.splitlines()
     return tuple(
