@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -12,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.docs.tables import page
-from tests.sources import ROOT
+from tests.sources import PACKAGES, ROOT
 
+FOLDERS = (*PACKAGES, "docs", "deploy", "templates", ".ci")
 READ = (".py", ".md", ".toml", ".html", ".yaml")  # and the Makefile
 OWN = Path(__file__).resolve()
 
@@ -31,7 +31,7 @@ _PLACES = ("docs/design/", "docs/first-change.md")  # pages that lead to files
 def test_it_names_pages_and_headings_that_exist() -> None:
     assert not [
         f"{name}: {target}#{anchor}" if anchor else f"{name}: {target}"
-        for name in _tracked()
+        for name in _readable()
         if not name.endswith(".md")
         for target, anchor in _PAGE.findall(_text(name))
         if not _resolves(ROOT / target, anchor)
@@ -41,7 +41,7 @@ def test_it_names_pages_and_headings_that_exist() -> None:
 def test_it_links_to_pages_and_headings_that_exist() -> None:
     assert not [
         f"{name}: {target}#{anchor}"
-        for name in _tracked()
+        for name in _readable()
         if name.endswith(".md")
         for target, anchor in _LINK.findall(_FENCED.sub("", _text(name)))
         if not _resolves((ROOT / name).parent / target if target else ROOT / name, anchor)
@@ -52,7 +52,7 @@ def test_it_names_pages_in_pages_by_their_path() -> None:
     """`docs/x.md` from the root, or `x.md` for a page of the same folder."""
     assert not [
         f"{name}: {target}#{anchor}"
-        for name in _tracked()
+        for name in _readable()
         if name.endswith(".md")
         for target, anchor in _PAGE.findall(_FENCED.sub("", _text(name)))
         if not _resolves(ROOT / target, anchor)
@@ -63,7 +63,7 @@ def test_it_names_pages_in_pages_by_their_path() -> None:
 def test_it_leads_to_files_that_exist() -> None:
     assert not [
         f"{name}: {target}"
-        for name in _tracked()
+        for name in _readable()
         if name.startswith(_PLACES)
         for target in _CODE_PATH.findall(_text(name))
         if next(ROOT.glob(target), None) is None
@@ -91,7 +91,7 @@ def test_it_has_a_line_for_each_folder_on_the_map() -> None:
     mapped = set(re.findall(r"^\| `([\w/]+)/` \|", page("docs/design/architecture.md"), re.M))
     packages = {
         name.removesuffix("/__init__.py")
-        for name in _tracked()
+        for name in _readable()
         if re.fullmatch(r"(?:atp|registry|messaging)/(?:\w+/)?__init__\.py", name)
     }
     assert not packages - mapped - _NOT_MAPPED
@@ -124,22 +124,14 @@ _NOT_MAPPED = {
 
 
 @cache
-def _tracked() -> tuple[str, ...]:
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    names = listed.stdout.splitlines()
+def _readable() -> tuple[str, ...]:
+    """Names of the project's pages and sources, found without git: a downloaded copy has none."""
+    found = [path for path in ROOT.iterdir() if path.is_file()]
+    found += [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
     return tuple(
-        name
-        for name in names
-        if (name.endswith(READ) or name == "Makefile")
-        and (ROOT / name).is_file()
-        and (ROOT / name) != OWN
+        str(path.relative_to(ROOT))
+        for path in sorted(found)
+        if (path.suffix in READ or path.name == "Makefile") and path != OWN
     )
 
 

@@ -286,6 +286,7 @@ def test_it_decides_about_many_and_tells_what_failed(officer: Client) -> None:
 
 def test_it_tells_what_waits(officer: Client) -> None:
     enrol(register().id)
+    enrol(register().id)
     text = text_of(officer.get("/admin/"))
     assert "keys wait for their fingerprint" in text
 
