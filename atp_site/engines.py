@@ -8,6 +8,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from atp_site import engine_tls
+
 SQLITE_WAIT_SECONDS = 30  # for the writer lock and for SQLite's own
 CONNECT_SECONDS = 5
 SQLITE_START = (
@@ -24,6 +26,7 @@ SQLITE_START = (
 POSTGRES_PARAMETERS = frozenset(
     {"sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "application_name", "host"}
 )
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 POSTGRES_SESSION = (
     "-c synchronous_commit=on"  # whatever the server's default is: a receipt is a promise
     " -c idle_in_transaction_session_timeout=60000"  # ms; a stuck process must not hold the log
@@ -35,8 +38,11 @@ BROKER_SCHEMES = frozenset({"redis", "rediss", "amqp", "amqps"})
 REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
 
 
-def database(url: str, folder: Path) -> dict[str, Any]:
-    """The `DATABASES` entry for `url`; without one, SQLite in `folder`."""
+def database(url: str, folder: Path, *, tls: str = "verify", ca_file: str = "") -> dict[str, Any]:
+    """Return the `DATABASES` entry for `url`; without one, SQLite in `folder`.
+
+    `tls` and `ca_file` are ATP_ENGINE_TLS and ATP_ENGINE_CA_FILE. Raises `ImproperlyConfigured`.
+    """
     if not url:
         return _sqlite(folder / "hub.sqlite3")
     parts = _split(url, "ATP_DATABASE_URL")
@@ -47,7 +53,7 @@ def database(url: str, folder: Path) -> dict[str, Any]:
             )
         return _sqlite(Path(unquote(parts.path[1:])).resolve())
     if parts.scheme in {"postgres", "postgresql"}:
-        return _postgres(parts)
+        return _postgres(parts, tls, ca_file)
     raise ImproperlyConfigured(
         "ATP_DATABASE_URL must begin with postgres:// or sqlite:///, "
         f"not {parts.scheme or 'nothing'}."
@@ -61,8 +67,8 @@ def are_shared(database_url: str, broker_url: str) -> bool:
     )
 
 
-def channel_layer(url: str) -> dict[str, Any]:
-    """The `CHANNEL_LAYERS` entry: Redis where there is a URL, else the memory of this process.
+def channel_layer(url: str, *, tls: str = "verify", ca_file: str = "") -> dict[str, Any]:
+    """Return the `CHANNEL_LAYERS` entry: Redis with a URL, else the memory of this process.
 
     Redis passes messages on and keeps none (pub/sub): that is one round trip for each, where the
     layer that queues takes eight, and what is lost is found by the poll either way.
@@ -78,6 +84,7 @@ def channel_layer(url: str) -> dict[str, Any]:
         "address": url,
         "socket_connect_timeout": CONNECT_SECONDS,
         "socket_timeout": CONNECT_SECONDS,
+        **engine_tls.redis_layer(url, tls, ca_file),
     }
     if parts.scheme != "unix":
         host["socket_keepalive"] = True
@@ -143,7 +150,7 @@ def _sqlite(path: Path) -> dict[str, Any]:
     }
 
 
-def _postgres(parts: SplitResult) -> dict[str, Any]:
+def _postgres(parts: SplitResult, tls: str, ca_file: str) -> dict[str, Any]:
     options: dict[str, Any] = dict(parse_qsl(parts.query))
     unknown = sorted(set(options) - POSTGRES_PARAMETERS)
     if unknown:
@@ -151,16 +158,21 @@ def _postgres(parts: SplitResult) -> dict[str, Any]:
             f"ATP_DATABASE_URL has an unknown parameter {unknown[0]!r}; "
             f"known are {', '.join(sorted(POSTGRES_PARAMETERS))}."
         )
+    if options.get("sslmode", "prefer") not in SSL_MODES:
+        raise ImproperlyConfigured(
+            f"The sslmode in ATP_DATABASE_URL must be one of {', '.join(SSL_MODES)}."
+        )
     name = unquote(parts.path.strip("/"))
     if not name or "/" in name:
         raise ImproperlyConfigured("ATP_DATABASE_URL must end in the name of one database.")
-    host = options.pop("host", "")  # a folder with a socket does not fit before the path
+    # A folder with a socket does not fit before the path.
+    host = options.pop("host", "") or parts.hostname or ""
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": name,
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),
-        "HOST": host or parts.hostname or "",
+        "HOST": host,
         "PORT": str(parts.port or ""),
         # Under ASGI each request has a thread of its own, so a kept connection would be kept for
         # nobody. Threads that live on (lanes, workers) hold theirs: nothing ends a request there.
@@ -171,6 +183,7 @@ def _postgres(parts: SplitResult) -> dict[str, Any]:
             "application_name": "atp",
             "server_side_binding": True,
             "prepare_threshold": 3,
+            **engine_tls.postgres(host, tls, ca_file),
             **options,
             "options": POSTGRES_SESSION,
         },

@@ -156,6 +156,14 @@ def data_dir(name: str, default: Path) -> Path:
     return path
 
 
+def existing_file(name: str) -> str:
+    """Return the path in `name` of a file that this process can read, or ""."""
+    text = env_text(name, "")
+    if text and not (os.path.isfile(text) and os.access(text, os.R_OK)):
+        raise ImproperlyConfigured(f"{name} must name a file that the hub can read, not {text!r}.")
+    return text
+
+
 def networks(name: str) -> list[str]:
     """A comma-separated list of addresses and networks; the whole internet is none."""
     found = env_list(name, [])

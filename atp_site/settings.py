@@ -11,6 +11,8 @@ ATP_TRUSTED_PROXIES     addresses or networks of the proxies whose word on the c
 ATP_DATABASE_URL        postgres://user:password@host/name; an SQLite file in ATP_DATA_DIR
 ATP_REDIS_URL           redis://host/0, the layer between nodes; memory of this process
 ATP_BROKER_URL          redis:// or amqp://, the queue of Celery's workers; tasks run in the hub
+ATP_ENGINE_TLS          verify or unverified: certificates of the three engines above; verify
+ATP_ENGINE_CA_FILE      file with the root certificates that vouch for them; those of the system
 ATP_SECRET_KEY          signs sessions and forms; made in ATP_DATA_DIR, on PostgreSQL or with a
                         broker none
 ATP_SECRET_KEY_OLD      the one before, while what it signed is still about
@@ -36,7 +38,7 @@ from urllib.parse import urlsplit
 
 import django_stubs_ext
 
-from atp_site import engines, env, logs
+from atp_site import engine_tls, engines, env, logs
 
 django_stubs_ext.monkeypatch()  # lets the admin's base classes take type arguments
 
@@ -101,10 +103,18 @@ ATP_TRAIL_LOCK_SECONDS = 5  # waiting for the log's lock; then nothing is accept
 
 # --- Engines -----------------------------------------------------------------------------------
 
-DATABASES = {"default": engines.database(_database_url, ATP_DATA_DIR)}
-CHANNEL_LAYERS = {"default": engines.channel_layer(_redis_url)}
+ATP_ENGINE_TLS = env.env_choice("ATP_ENGINE_TLS", "verify", *engine_tls.MODES)
+_ca_file = env.existing_file("ATP_ENGINE_CA_FILE")
+
+DATABASES = {
+    "default": engines.database(_database_url, ATP_DATA_DIR, tls=ATP_ENGINE_TLS, ca_file=_ca_file)
+}
+CHANNEL_LAYERS = {
+    "default": engines.channel_layer(_redis_url, tls=ATP_ENGINE_TLS, ca_file=_ca_file)
+}
 
 CELERY_BROKER_URL = engines.broker(_broker_url)
+CELERY_BROKER_USE_SSL = engine_tls.broker(CELERY_BROKER_URL, ATP_ENGINE_TLS, _ca_file)
 CELERY_TASK_ALWAYS_EAGER = not _broker_url
 # Of a node; half of them for small ones (messaging/node/lanes.py). Verifying and writing let the
 # interpreter's lock go, so two carry 1.7 times what one does within one process of two cores.
