@@ -152,6 +152,9 @@ class Link:
             except ATPError as problem:
                 failures, asked = failures + 1, _asked_to_wait(problem)
                 logger.info("%s: not connected yet: %s", self._login.identity.id, problem)
+            except Exception:  # of a transport that does not keep to its types, or of a library
+                failures, asked = failures + 1, 0.0
+                logger.exception("%s: not connected yet, by a fault", self._login.identity.id)
 
     def _suspend(self, problem: IdentityNotActive) -> None:
         """The agent may not connect for now; who waits is told once, and who asks later, too."""

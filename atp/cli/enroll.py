@@ -13,9 +13,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,6 +37,7 @@ from atp.errors import (
     excerpt,
     from_code,
 )
+from atp.transports.addresses import is_loopback, proxy_for, split_address
 from atp.trust import tokens
 from atp.trust.fingerprint import fingerprint
 from atp.trust.keys import ALGORITHMS, PrivateKey, PublicKey
@@ -106,7 +107,7 @@ def run(options: argparse.Namespace) -> None:
     base = _check_url(options.hub)
     out = options.out or Path(agent) / "identity.json"
     key_path = options.key or out.parent / "key.pem"
-    with httpx.Client(timeout=HTTP_SECONDS, follow_redirects=False) as client:
+    with _http_client(base) as client:
         hub = _find_hub(client, base, expected=options.hub_id)
         token = _read_token(options.token_file)
         with undone_on(*_NOT_TAKEN, path=key_path):
@@ -123,23 +124,34 @@ def _check_url(text: str) -> str:
     """The base URL; what is not this machine is reached by https only."""
     try:
         if "://" not in text:
-            here = _is_loopback(urlsplit(f"//{text}").hostname or "")
-            text = f"{'http' if here else 'https'}://{text}"
-        parts = urlsplit(text)
-    except ValueError as exc:
-        raise MalformedDocument(f"{excerpt(text)} is no address") from exc
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
+            host = split_address(f"//{text}").hostname or ""
+            text = f"{'http' if is_loopback(host) else 'https'}://{text}"
+        parts = split_address(text)
+    except SessionTransport as exc:
+        raise MalformedDocument(exc.detail) from exc
+    if parts.scheme not in {"http", "https"} or parts.username:
         raise MalformedDocument(f"{excerpt(text)} is no hub's address, such as https://hub.example")
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise MalformedDocument("a token is sent by https only, except to this machine")
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+@contextmanager
+def _http_client(base: str) -> Iterator[httpx.Client]:
+    """A client that takes no proxy but the one `proxy_for` names; errors tell which."""
+    proxy = proxy_for(base)
+    with httpx.Client(
+        timeout=HTTP_SECONDS,
+        follow_redirects=False,
+        trust_env=False,
+        verify=httpx.create_ssl_context(),  # which heeds SSL_CERT_FILE, as trust_env would
+        proxy=proxy.url if proxy else None,
+    ) as client:
+        try:
+            yield client
+        except httpx.HTTPError as exc:
+            way = f" through {proxy}" if proxy else ""
+            raise SessionTransport(f"{exc.request.url} can't be reached{way}: {exc}") from exc
 
 
 def _find_hub(client: httpx.Client, base: str, *, expected: str | None) -> _Hub:
@@ -200,10 +212,7 @@ def _enrol(
 def _call(
     client: httpx.Client, method: str, url: str, *, body: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    try:
-        answer = client.request(method, url, json=body)
-    except httpx.HTTPError as exc:
-        raise SessionTransport(f"{url} can't be reached: {exc}") from exc
+    answer = client.request(method, url, json=body)
     try:
         members = parse(answer.content, max_bytes=ANSWER_MAX_BYTES)
     except ATPError as exc:

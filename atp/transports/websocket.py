@@ -12,16 +12,14 @@ Example::
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import secrets
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
 from atp.agent.handshake import Handshake
@@ -35,6 +33,7 @@ from atp.errors import (
     from_code,
 )
 from atp.memory.keys import DemoKey
+from atp.transports.addresses import is_loopback, proxy_for, split_address
 from atp.transports.base import Clock, Connection, Login, Transport
 from atp.trust.keys import PublicKey
 from atp.types import TransportType
@@ -67,7 +66,7 @@ class WebSocketTransport(Transport):
         tls: ssl.SSLContext | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._loopback = _check_url(url)
+        _check_url(url)
         self.url = url
         self.hub_id = hub_id
         self._hub_key = hub_key
@@ -108,6 +107,7 @@ class WebSocketTransport(Transport):
 
     async def _open_socket(self) -> ClientConnection:
         options: dict[str, Any] = {} if self._tls is None else {"ssl": self._tls}
+        proxy = proxy_for(self.url)
         try:
             socket = await connect(
                 self.url,
@@ -118,12 +118,13 @@ class WebSocketTransport(Transport):
                 ping_interval=PING_SECONDS,
                 ping_timeout=PING_SECONDS,
                 close_timeout=CLOSE_SECONDS,
-                proxy=None if self._loopback else True,
+                proxy=proxy.url if proxy else None,
                 **options,
             )
-        except (OSError, InvalidHandshake, InvalidURI) as exc:  # TimeoutError is an OSError
+        except (OSError, WebSocketException) as exc:  # TimeoutError is an OSError
+            way = f" through {proxy}" if proxy else ""
             raise SessionTransport(
-                f"no connection to {self.url} ({_reason(exc)}); is the hub running there?"
+                f"no connection to {self.url}{way} ({_reason(exc)}); is the hub running there?"
             ) from exc
         if socket.subprotocol != SUBPROTOCOL:
             await socket.close()
@@ -147,28 +148,13 @@ class _WebSocketConnection(Connection):
         await self._socket.close()
 
 
-def _check_url(url: str) -> bool:
-    """Whether the address is on the loopback; raises `SessionTransport` for an unsafe one."""
-    try:
-        parts = urlsplit(url)
-        scheme, host = parts.scheme, parts.hostname
-    except ValueError as exc:
-        raise SessionTransport(f"{excerpt(url)} is not an address") from exc
-    if scheme not in ("ws", "wss") or not host:
+def _check_url(url: str) -> None:
+    """Raise `SessionTransport` for an address that is none, or that is not safe."""
+    parts = split_address(url)
+    if parts.scheme not in ("ws", "wss"):
         raise SessionTransport(f"{excerpt(url)} is not like wss://hub.example/ws/agents/")
-    loopback = _is_loopback(host)
-    if scheme == "ws" and not loopback:
-        raise SessionTransport(f"wss is required for {host}; ws is for the loopback only")
-    return loopback
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    if parts.scheme == "ws" and not is_loopback(parts.hostname or ""):
+        raise SessionTransport(f"wss is required for {parts.hostname}; ws is for the loopback only")
 
 
 @contextmanager

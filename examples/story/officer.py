@@ -26,7 +26,12 @@ class Officer:
     """A person with an account; every method is a page or two of the admin."""
 
     def __init__(self, hub_url: str) -> None:
-        self._http = httpx.Client(base_url=hub_url, timeout=HTTP_SECONDS, follow_redirects=True)
+        self._http = httpx.Client(
+            base_url=hub_url,
+            timeout=HTTP_SECONDS,
+            follow_redirects=True,
+            trust_env=False,  # no proxy reads what stays on this machine
+        )
 
     def __enter__(self) -> Self:
         return self

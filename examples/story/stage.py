@@ -71,7 +71,7 @@ def open_stage(voice: Voice) -> Iterator[Stage]:
 def _find_hub(url: str) -> str:
     """The id of the hub that answers there; "" where nothing listens."""
     try:
-        answer = httpx.get(f"{url}/api/v1/hub", timeout=HTTP_SECONDS)
+        answer = httpx.get(f"{url}/api/v1/hub", timeout=HTTP_SECONDS, trust_env=False)
         hub_id = answer.json()["hub"]
     except httpx.ConnectError:
         return ""
@@ -136,7 +136,8 @@ def _await_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if httpx.get(f"{url}/readyz", timeout=HTTP_SECONDS).status_code == httpx.codes.OK:
+            answer = httpx.get(f"{url}/readyz", timeout=HTTP_SECONDS, trust_env=False)
+            if answer.status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:
             pass
