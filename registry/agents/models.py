@@ -17,6 +17,11 @@ SENSITIVITY_CHOICES = [(sensitivity, sensitivity) for sensitivity in SENSITIVITI
 
 
 class Organisation(models.Model):
+    """An organisation that owns agents. Violations of its agents also count for its other agents.
+
+    See docs/design/trust.md#the-score.
+    """
+
     name = models.CharField(max_length=120, unique=True)
     contact = models.CharField(max_length=200, blank=True, help_text="Whom to call, and how.")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -29,7 +34,7 @@ class Organisation(models.Model):
 
 
 class Tag(models.Model):
-    """A label policies can ask for, such as `sandbox-host`."""
+    """A label on agents that policy rules can test, such as `sandbox-host`."""
 
     name = models.SlugField(max_length=60, unique=True)
 
@@ -41,6 +46,13 @@ class Tag(models.Model):
 
 
 class Agent(models.Model):
+    """A registered program that sends and receives envelopes.
+
+    `status` moves from pending to active when an officer approves the first key. Revoked is final.
+    `minimum_level` and `minimum_score` are what the agent demands of senders.
+    `declared_capabilities` is the agent's own claim; an attestation proves a capability.
+    """
+
     class Status(models.TextChoices):
         PENDING = "pending", "pending"
         ACTIVE = "active", "active"
@@ -104,7 +116,10 @@ class Agent(models.Model):
 
 
 class AgentKey(models.Model):
-    """A public key of an agent; the private one never leaves the agent."""
+    """A public key of an agent. The hub never sees the private key.
+
+    `good_from_entry` and `good_until_entry` are trail indexes: between them the key could sign.
+    """
 
     class Status(models.TextChoices):
         PENDING = "pending", "waits for an officer"
@@ -143,7 +158,7 @@ class AgentKey(models.Model):
 
 
 class EnrolmentToken(models.Model):
-    """A one-time token for one agent: 256 bits, stored as a SHA-256 only.
+    """A one-time token for one agent: 256 random bits, of which only the SHA-256 is stored.
 
     See docs/design/trust.md#keys.
     """
