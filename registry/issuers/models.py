@@ -8,7 +8,7 @@ from registry.agents.models import LEVEL_CHOICES
 
 
 class Issuer(models.Model):
-    """A trust anchor (no parent) or an issuer accredited by its parent.
+    """An issuer of attestations: a trust anchor (no parent), or accredited by its parent.
 
     See docs/design/trust.md#issuers.
     """
@@ -52,7 +52,7 @@ class Issuer(models.Model):
 
 
 class IssuerKey(models.Model):
-    """A key of an issuer: held by the hub (sealed) or public only, the issuer signing elsewhere."""
+    """A key of an issuer. `private_sealed` is empty if the issuer signs elsewhere."""
 
     class Status(models.TextChoices):
         ACTIVE = "active", "active"
@@ -74,6 +74,7 @@ class IssuerKey(models.Model):
         ordering = ["-created_at"]
 
     def seal_anew(self, sealed: bytes) -> None:
+        """Store the private key as sealed with the current key-encryption key."""
         self.private_sealed = sealed
         self.save(update_fields=["private_sealed"])
 

@@ -95,7 +95,7 @@ def test_it_registers_an_agent_without_json(officer: Client) -> None:
     [
         ({"id": "Not An Id"}, "Lower-case letters"),
         ({"id": "hub"}, "own name"),
-        ({"declared_capabilities": "Not/One"}, "no capability"),
+        ({"declared_capabilities": "Not/One"}, "is not a capability"),
         ({"parent": "nobody-here"}, "no agent of that id"),
         ({"owner_name": ""}, "required"),
     ],
@@ -324,7 +324,7 @@ def test_it_adds_an_issuer_and_accredits_one_below_it(officer: Client) -> None:
     assert row.not_after.isoformat() == "2099-01-31T12:00:00+00:00"
     below = issuer_values(parent=row.pk, highest_level="certified")
     text = text_of(officer.post(f"{ADMIN}/issuer/add/", below))
-    assert "may attest up to certified, its parent verified" in text
+    assert "may attest up to certified, its parent only up to verified" in text
     post(officer, f"{ADMIN}/issuer/add/", **{**below, "highest_level": "unverified"})
     assert Issuer.objects.get(slug=below["slug"]).parent == row
 
