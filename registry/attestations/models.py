@@ -1,4 +1,4 @@
-"""Attestations: trust mark JWTs by which an issuer vouches for an agent."""
+"""Attestations: trust mark JWTs with which an issuer vouches for an agent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from registry.issuers.models import Issuer
 
 
 class Attestation(models.Model):
-    """One signed trust mark. Everything but the revocation is a view of `token`."""
+    """One signed trust mark. `token` is authoritative; the columns copy its claims for queries.
+
+    Only the revocation and the results of verification are not in the token.
+    """
 
     jti = models.CharField(max_length=64, primary_key=True)
     issuer = models.ForeignKey(Issuer, on_delete=models.PROTECT, related_name="attestations")
