@@ -7,6 +7,8 @@ from django.db import models
 
 
 class Policy(models.Model):
+    """A policy as officers edit it. The hub evaluates its newest `PolicyVersion`."""
+
     class Mode(models.TextChoices):
         ENFORCE = "enforce", "enforce: it decides"
         MONITOR = "monitor", "monitor: evaluated beside, recorded, decides nothing"
@@ -57,6 +59,11 @@ class Rule(models.Model):
 
 
 class Condition(models.Model):
+    """One test of a rule: a field, an operator and a value.
+
+    The fields and operators are the closed tables of `atp/judging/policy/fields.py`.
+    """
+
     rule = models.ForeignKey(Rule, on_delete=models.CASCADE, related_name="conditions")
     field = models.CharField(max_length=160)
     operator = models.CharField(max_length=20)
@@ -70,7 +77,7 @@ class Condition(models.Model):
 
 
 class PolicyVersion(models.Model):
-    """What a policy said at one time: never changed, one row a save."""
+    """One saved version of a policy: its document and digest. Rows are never changed."""
 
     policy = models.ForeignKey(Policy, on_delete=models.PROTECT, related_name="versions")
     number = models.PositiveIntegerField()
@@ -91,7 +98,10 @@ class PolicyVersion(models.Model):
 
 
 class RuleNotice(models.Model):
-    """What a `notify` rule tells the officers of one sender; it counts up until it was seen."""
+    """A notice of a `notify` rule to officers about one sender.
+
+    `count` goes up with each match until an officer has seen the notice; then a new row begins.
+    """
 
     policy = models.CharField(max_length=120)
     rule = models.CharField(max_length=160)
