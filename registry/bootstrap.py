@@ -40,7 +40,7 @@ def ensure_hub() -> Hub:
     """
     with transaction.atomic():
         made = {"hub_id": f"hub-{secrets.token_hex(HUB_ID_BYTES)}"}
-        # The lock on the row makes nodes that start together take turns.
+        # The lock on the row makes nodes that start together do this one after another.
         hub, created = Hub.objects.select_for_update().get_or_create(
             pk=Hub.SINGLETON_ID, defaults=made
         )

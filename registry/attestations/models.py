@@ -25,14 +25,16 @@ class Attestation(models.Model):
     expires_at = models.DateTimeField()
     status_index = models.BigIntegerField(help_text="Index in the issuer's status list.")
     token = models.TextField()
-    verified_at = models.DateTimeField(help_text="When its signature and limits last held.")
+    verified_at = models.DateTimeField(help_text="When it was last verified with success.")
     unreadable_reason = models.CharField(
-        max_length=300, blank=True, help_text="Why the last verification failed, where it did."
+        max_length=300,
+        blank=True,
+        help_text="Why the last verification failed; empty if it did not.",
     )
     revoked_at = models.DateTimeField(null=True, blank=True)
     revoked_reason = models.CharField(max_length=300, blank=True)
     expiry_entered_at = models.DateTimeField(
-        null=True, blank=True, help_text="When the trail got the entry that it has run out."
+        null=True, blank=True, help_text="When its expiry was entered in the trail."
     )
     created_at = models.DateTimeField(auto_now_add=True)
 

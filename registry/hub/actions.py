@@ -34,7 +34,7 @@ def bump_epoch() -> None:
         raise transaction.TransactionManagementError("bump_epoch() needs a transaction")
     moved = {"epoch": F("epoch") + 1, "epoch_moved_at": Now()}
     if not Hub.objects.filter(pk=Hub.SINGLETON_ID).update(**moved):
-        raise HubMissing("there is no hub row")
+        raise HubMissing("the database has no hub row; registry.bootstrap.ensure_hub() makes it")
 
 
 def hub_id() -> str:
@@ -47,7 +47,9 @@ def hub_id() -> str:
     if known is None:
         known = Hub.objects.values_list("hub_id", flat=True).filter(pk=Hub.SINGLETON_ID).first()
         if known is None:
-            raise HubMissing("there is no hub row")
+            raise HubMissing(
+                "the database has no hub row; registry.bootstrap.ensure_hub() makes it"
+            )
         _hub_id = known
     return known
 

@@ -19,7 +19,7 @@ class Issuer(models.Model):
         REVOKED = "revoked", "revoked"
 
     slug = models.SlugField(
-        max_length=60, unique=True, help_text="Names it in its URL; can't be changed later."
+        max_length=60, unique=True, help_text="Part of its URL; it can't be changed later."
     )
     name = models.CharField(max_length=120, unique=True)
     parent = models.ForeignKey(
@@ -36,7 +36,8 @@ class Issuer(models.Model):
     capability_patterns = models.JSONField(
         default=list,
         blank=True,
-        help_text="What it may vouch for, for example finance.* ; an empty list covers nothing.",
+        help_text="Capabilities that it may vouch for, such as finance.*; an empty list covers"
+        " none.",
     )
     longest_validity_days = models.PositiveIntegerField(default=365)
     not_before = models.DateTimeField(null=True, blank=True)

@@ -11,14 +11,14 @@ class Policy(models.Model):
 
     class Mode(models.TextChoices):
         ENFORCE = "enforce", "enforce: it decides"
-        MONITOR = "monitor", "monitor: evaluated beside, recorded, decides nothing"
+        MONITOR = "monitor", "monitor: evaluated and recorded, decides nothing"
         OFF = "off", "off"
 
     name = models.CharField(max_length=120, unique=True)
     description = models.TextField(blank=True)
     mode = models.CharField(max_length=12, choices=Mode.choices, default=Mode.MONITOR)
     mandatory = models.BooleanField(
-        default=False, help_text="Owned by the operator; what it denies nothing else can allow."
+        default=False, help_text="Owned by the operator. No other policy can allow what it denies."
     )
     priority = models.PositiveSmallIntegerField(
         default=100, help_text="Lower numbers are reported first; they do not decide."
@@ -42,7 +42,7 @@ class Rule(models.Model):
     severity = models.CharField(max_length=12, default="low")
     priority = models.PositiveSmallIntegerField(default=100)
     always = models.BooleanField(
-        default=False, help_text="Holds for everything; needed where there is no condition."
+        default=False, help_text="The rule matches every envelope; needed if it has no condition."
     )
     throttle_limit = models.PositiveIntegerField(
         null=True, blank=True, help_text="For throttle: how many envelopes of one sender ..."

@@ -23,7 +23,7 @@ class Texts:
     """A placeholder in a queryset for the texts that are passed when the query runs."""
 
     def __iter__(self) -> Any:
-        raise TypeError("a queryset with Texts in it is run by Compiled")
+        raise TypeError("only Compiled can run a queryset with Texts in it")
 
 
 class Compiled:

@@ -104,7 +104,7 @@ def append(drafts: Sequence[EntryDraft], *, expected_epoch: int | None = None) -
     bodies = _bodies(drafts)  # (1)
     head = _find_end(lock=bool(drafts))  # (2) (3)
     if expected_epoch is not None and head.epoch != expected_epoch:
-        raise EpochMoved(f"epoch {head.epoch}, facts of {expected_epoch}")
+        raise EpochMoved(f"the epoch is {head.epoch}, and the facts are of epoch {expected_epoch}")
     time = format_microseconds(head.time)
     rows = [
         _row(draft, index, head, time, leaves.body_digest(body))  # (4)
@@ -160,7 +160,7 @@ def _find_end(*, lock: bool) -> _Head:
         # Together with the lock it would see the log as it was before the wait.
         found = Asked(_HEAD).rows()
     if not found:
-        raise RuntimeError("the hub has no row yet; registry.bootstrap.ensure_hub() makes it")
+        raise RuntimeError("the database has no hub row; registry.bootstrap.ensure_hub() makes it")
     ((hub, epoch, last_index, last_time),) = found
     now = datetime.now(UTC)
     if last_index is None:

@@ -85,7 +85,10 @@ def enrol_key(*, token: str, proof: str, jwk: Mapping[str, Any], now: float) -> 
     hashed = hash_token(token)
     row = EnrolmentToken.objects.filter(token_hash=hashed).first()
     if row is None:
-        raise IdentityEnrolment("the enrolment token is not known here")
+        raise IdentityEnrolment(
+            "the hub does not know this enrolment token; check that it is complete, or ask an"
+            " officer for another"
+        )
     try:
         public = _prove(proof, jwk, agent=row.agent_id, hashed=hashed, now=now)
     except ATPError:
@@ -122,7 +125,7 @@ def _prove(proof: str, jwk: Mapping[str, Any], *, agent: str, hashed: str, now: 
             " ask an officer for a token for it"
         )
     if claims["tth"] != hashed or claims["jkt"] != public.kid:
-        raise SignatureClaims("the proof is for another token or another key")
+        raise SignatureClaims("the proof must cover this token and this key; make it again")
     return public
 
 

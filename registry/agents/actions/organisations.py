@@ -13,7 +13,7 @@ from registry.officers.reason import check_reason
 from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
 
-NAME_MAX_CHARS = 120  # of the column
+NAME_MAX_CHARS = 120  # length of the column
 CONTACT_MAX_CHARS = 200
 TAG = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 
