@@ -1,4 +1,4 @@
-"""The registry app: who exists, who vouches, what is allowed, what happened."""
+"""The Django app `registry`: agents, issuers, attestations, policies, scores, the trail."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from django.db.models.signals import post_migrate
 
 
 class RegistryConfig(AppConfig):
+    """Registers the trail's system check, and makes its triggers after every migration."""
+
     name = "registry"
     verbose_name = "Trust registry"
     default_auto_field = "django.db.models.BigAutoField"

@@ -1,7 +1,7 @@
-"""The first rows of a hub: its id and keys, its log, one organisation and one trust anchor.
+"""The first rows of a hub: its id and keys, the trail, one organisation and one trust anchor.
 
-An officer can attest the first agent at once. Above every other part of the registry, because it
-uses their actions.
+With them an officer can attest a first agent at once. This module uses the actions of several
+concepts, so it stands above them.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ HUB_ID_BYTES = 8  # random, so that a proof for one hub is no proof for another
 ORGANISATION = "Default organisation"
 ANCHOR_SLUG = "local"
 ANCHOR_NAME = "Local authority"
-# "*" covers every capability. It suits an anchor whose only hands are this hub's officers; issuers
-# below it get narrower patterns, and it can be narrowed or revoked like any other.
+# "*" covers every capability. That suits an anchor for which only this hub's officers sign. Issuers
+# below it get narrower patterns. Officers can narrow or revoke it like any other issuer.
 ANCHOR_LIMITS = Limits(highest_level="certified", capability_patterns=("*",))
 
 
 def ensure_hub() -> Hub:
-    """Return the hub's row; make it with its keys and first rows where the database has none.
+    """Return the hub's row; if there is none, make it with its keys and first rows.
 
     A second call changes nothing.
     """
     with transaction.atomic():
         made = {"hub_id": f"hub-{secrets.token_hex(HUB_ID_BYTES)}"}
-        # The lock on the row makes nodes that start together take turns.
+        # The lock on the row makes nodes that start together do this one after another.
         hub, created = Hub.objects.select_for_update().get_or_create(
             pk=Hub.SINGLETON_ID, defaults=made
         )

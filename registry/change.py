@@ -1,8 +1,8 @@
-"""The one way to write rows of the registry: epoch first, rows next, entries of the trail last.
+"""The one way to write rows of the registry: the epoch first, then rows, entries of the trail last.
 
-The epoch's lock orders changes one after another. The log lock is taken by the first entry, so
-that it is held only from the last write to the commit. `tests/registry/test_registry_writes.py`
-finds rows that are written elsewhere.
+The lock on the epoch makes changes run one after another. The first entry takes the log lock, so it
+is held only from the last write to the commit. `tests/registry/test_registry_writes.py` finds rows
+that are written elsewhere.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Noted = Callable[[int], object]
 
 @dataclass(slots=True)
 class Change:
-    """A change that is under way: who makes it, and what the trail will say about it."""
+    """A registry change in progress: its actor, and the entries that it will append."""
 
     actor: Actor
     moves_epoch: bool
@@ -31,26 +31,27 @@ class Change:
     _noted: list[tuple[int, Noted]] = field(default_factory=list)  # by the draft's position
 
     def enter(self, *drafts: EntryDraft) -> None:
-        """Add entries, in this order; one that names no actor is by the actor of the change."""
+        """Add entries in this order. An entry without an actor gets the actor of the change."""
         name = self.actor.name
         self._drafts += [draft if draft.actor else replace(draft, actor=name) for draft in drafts]
 
     def enter_noted(self, draft: EntryDraft, note: Noted) -> None:
-        """Add an entry, and call `note` with its index in the log once it has one.
+        """Add an entry, and call `note` with its trail index after it is appended.
 
-        `note` runs behind the log lock: it writes only to rows that the change has locked.
+        `note` runs while the log lock is held. So it may write only to rows that the change has
+        locked already, or two transactions could wait for each other.
         """
         self._noted.append((len(self._drafts), note))
         self.enter(draft)
 
     def take_over(self, inner: Change) -> None:
-        """Add what an inner change enters to this one's entries."""
+        """Add the entries of an inner change to this one's entries."""
         position = len(self._drafts)
         self._noted += [(position + at, note) for at, note in inner._noted]
         self._drafts += inner._drafts
 
     def append_entries(self) -> None:
-        """Append all entries, at most `MOST_ENTRIES` at a time, and tell their indexes."""
+        """Append all entries, at most `MOST_ENTRIES` at a time; then call every `note`."""
         indexes: list[int] = []
         for start in range(0, len(self._drafts), MOST_ENTRIES):
             chunk = self._drafts[start : start + MOST_ENTRIES]
@@ -65,14 +66,14 @@ _current: ContextVar[Change | None] = ContextVar("registry change", default=None
 
 @contextmanager
 def registry_change(actor: Actor, *, moves_epoch: bool = True) -> Iterator[Change]:
-    """Open a transaction for a change by `actor`; its entries are appended when the block ends.
+    """Open a transaction for a change by `actor`; append its entries when the block ends.
 
-    `moves_epoch` is false only for what no judgement depends on: scores, tokens, notices seen.
-    After an exception in the block, no row and no entry of it is kept.
+    Pass `moves_epoch=False` only if no judgement depends on the rows: scores, API tokens, notices
+    seen. After an exception in the block, none of its rows and entries are kept.
 
-    A change inside another one is a savepoint of it, and its entries are appended with those of
-    the outer one. Raises `RuntimeError` where the inner one moves the epoch and the outer one does
-    not: rows would be locked before the epoch.
+    A change inside another one is a savepoint; its entries are appended with those of the outer
+    one. Raises `RuntimeError` if the inner one moves the epoch and the outer one does not: rows
+    would be locked before the epoch. Raises `HubMissing` if there is no hub row.
     """
     outer = _current.get()
     change = Change(actor, moves_epoch)

@@ -1,4 +1,7 @@
-"""What the registry needs from traffic, asked through one short list that `messaging` fills."""
+"""The functions that the registry calls in `messaging`, which it may not import.
+
+`messaging/apps.py` sets them when Django starts.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +23,26 @@ def fill(
     close_sockets: Callable[[Collection[str], str], None],
     online_agents: Callable[[Collection[str]], set[str]],
 ) -> None:
-    """Install the traffic side; called once, when the apps are ready."""
+    """Set the functions of `messaging`; call it once, when Django's apps are ready."""
     _hooks.close_sockets = close_sockets
     _hooks.online_agents = online_agents
 
 
 def close_sockets(agents: Collection[str], code: str) -> None:
-    """Close the sockets of these agents, on whatever node, once the transaction has committed."""
+    """Close the sockets of these agents on all nodes, once this transaction has committed.
+
+    `code` is the error code that the agents are told. Raises `RuntimeError` before `fill`.
+    """
     if _hooks.close_sockets is None:
         raise RuntimeError("registry.hooks.fill() has not been called")
     _hooks.close_sockets(agents, code)
 
 
 def online_agents(agents: Collection[str]) -> set[str]:
-    """Those of these agents that have a live session on a live node."""
+    """Return those of these agents that are connected: a live session on a live node.
+
+    Raises `RuntimeError` before `fill`.
+    """
     if _hooks.online_agents is None:
         raise RuntimeError("registry.hooks.fill() has not been called")
     return _hooks.online_agents(agents)

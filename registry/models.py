@@ -1,4 +1,4 @@
-"""Every model of the registry, for Django; each lives in the folder of its concept."""
+"""All models of the registry, where Django looks for them. Each is defined with its concept."""
 
 from registry.agents.models import Agent, AgentKey, EnrolmentToken, Organisation, Tag
 from registry.attestations.models import Attestation

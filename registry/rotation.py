@@ -1,4 +1,4 @@
-"""New keys for the hub: one that it proves itself by, or the one that all its others are under."""
+"""Replacing keys of the hub: a key with which it signs, or the key that seals all others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from registry.trail.kinds import Kind
 
 @dataclass(frozen=True, slots=True)
 class Resealed:
-    """How many private keys were sealed anew, of how many that the hub holds."""
+    """The result of `reseal_keys`: how many of the `held` keys were `changed`."""
 
     changed: int
     held: int
@@ -31,11 +31,13 @@ class Resealed:
 def rotate_hub_key(
     purpose: HubKey.Purpose, *, reason: str, compromised: bool, actor: Actor
 ) -> tuple[HubKey, HubKey]:
-    """Make a new key current and retire the one before; gives back the old and the new one.
+    """Make a new key current and retire the old one; return (old key, new key).
 
-    The old one names the new one as its successor, so that agents who know only the old one go on,
-    and its private half is forgotten: it verifies what it signed and signs nothing more. A
-    `compromised` one names no successor: its thief could name any key.
+    The old key signs a token that names the new key, so agents that know only the old key still
+    connect. Then its private key is deleted. Its signatures still verify. A `compromised` key
+    names no successor, because a thief of the key could name any key.
+    Raises `MalformedDocument` if the reason is empty or too long, `SealBroken` if the old key does
+    not open.
     """
     reason = check_reason(reason)
     with registry_change(actor) as change:
@@ -43,7 +45,9 @@ def rotate_hub_key(
         old = current_key(purpose)
         signer = open_key(hub.hub_id, old)
         old.retired_at, old.private_sealed = datetime.now(UTC), b""
-        old.save(update_fields=["retired_at", "private_sealed"])  # there is one current key
+        old.save(
+            update_fields=["retired_at", "private_sealed"]
+        )  # before `add_key`: only one key may be current
         new = add_key(hub, purpose)
         if not compromised:
             old.succession = _succession(hub.hub_id, signer, new)
@@ -53,10 +57,10 @@ def rotate_hub_key(
 
 
 def reseal_keys(*, actor: Actor) -> Resealed:
-    """Seal every private key with the current key-encryption key, all or none.
+    """Seal every private key with the current key-encryption key, all or none of them.
 
-    Those that it opens already are left alone, so a second run changes nothing. Raises
-    `SealBroken` where a key opens neither with the current key nor with the old one.
+    A key that it already opens is skipped, so a second run changes nothing. Raises `SealBroken`,
+    with nothing changed, if a key opens neither with the current nor with the old one.
     """
     with registry_change(actor, moves_epoch=False) as change:
         hub = Hub.objects.select_for_update().get()
@@ -82,7 +86,7 @@ Sealed = tuple[bytes | memoryview, bytes, Callable[[bytes], object]]
 
 
 def _sealed(hub: Hub) -> Iterable[Sealed]:
-    """All that is sealed: what it is, what it is bound to, and where it goes when sealed anew."""
+    """Yield each sealed secret: its bytes, its associated data, and the function that stores it."""
     if hub.pseudonyms_sealed:
         rows = Hub.objects.filter(pk=hub.pk)
         yield (

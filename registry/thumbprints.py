@@ -12,9 +12,10 @@ from registry.issuers.models import IssuerKey
 
 
 def check_unused(kid: str) -> None:
-    """Raise `KeyInUse` where the thumbprint is registered, to any owner and at any time.
+    """Raise `KeyInUse` if the thumbprint is or was registered, for any owner.
 
-    Call it inside a `registry_change`: its lock keeps two registrations from passing side by side.
+    Call it inside a `registry_change`: its lock keeps two registrations of the same key from
+    passing this check at the same time.
     """
     if any(model.objects.filter(kid=kid).exists() for model in (AgentKey, IssuerKey, HubKey)):
         raise KeyInUse("this key is registered already; make a new one")

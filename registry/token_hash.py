@@ -1,4 +1,4 @@
-"""The hash by which the database knows a secret token: of enrolment, or of the API."""
+"""The hash that the database stores instead of a secret token (enrolment or API token)."""
 
 from __future__ import annotations
 
@@ -8,5 +8,8 @@ __all__ = ["hash_token"]
 
 
 def hash_token(token: str) -> str:
-    """The SHA-256 of the token in base64url. Any text has one, so that a lookup never raises."""
+    """Return the SHA-256 of the token in base64url.
+
+    Every text has a hash, lone surrogates included, so a lookup with bad input never raises.
+    """
     return sha256_b64url(token.encode("utf-8", "surrogatepass"))

@@ -1,4 +1,4 @@
-"""Every admin page of the registry, for Django; each lives in the folder of its concept."""
+"""All admin pages of the registry, where Django looks for them, and the titles of the site."""
 
 from django.contrib import admin
 

@@ -1,4 +1,4 @@
-"""Fields and forms that the officers' pages share; nobody is asked to write JSON."""
+"""Form fields and forms that several officers' pages share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LINES_MAX_CHARS = 20_000
 
 
 class LinesField(forms.CharField):
-    """A list of names, one a line; commas do as well."""
+    """A list of names, one a line or separated by commas, semicolons or blanks."""
 
     def __init__(self, *, rows: int = 4, **kwargs: Any) -> None:
         kwargs.setdefault("widget", forms.Textarea(attrs={"rows": rows, "spellcheck": "false"}))
@@ -34,9 +34,11 @@ class LinesField(forms.CharField):
             raise forms.ValidationError(self.error_messages["required"], code="required")
 
     def run_validators(self, value: Any) -> None:
+        """Check the length of the whole text; the list itself has no validators."""
         super().run_validators("\n".join(self._texts(value)))
 
     def has_changed(self, initial: Any, data: Any) -> bool:
+        """Return whether the names differ; separators do not count."""
         return bool(list(self._texts(initial)) != self.to_python(data))
 
     @staticmethod
@@ -45,7 +47,7 @@ class LinesField(forms.CharField):
 
 
 class MomentField(forms.DateTimeField):
-    """A moment in UTC, by the browser's own picker."""
+    """A date and time in UTC, entered with the browser's own picker."""
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault(
@@ -59,7 +61,7 @@ class MomentField(forms.DateTimeField):
 
 
 def reason_field(*, required: bool = True, help_text: str = "Kept in the trail.") -> Any:
-    """Why an officer decides so."""
+    """Return a field for the reason of a decision, of at most `REASON_MAX_CHARS`."""
     return forms.CharField(
         label="Why",
         max_length=REASON_MAX_CHARS,
@@ -71,21 +73,23 @@ def reason_field(*, required: bool = True, help_text: str = "Kept in the trail."
 
 
 class ReasonForm(forms.Form):
-    """Every decision that needs a reason and nothing else."""
+    """The form of decisions that need only a reason."""
 
     reason = reason_field()
 
 
 class OptionalReasonForm(forms.Form):
+    """The form of decisions for which a reason is optional."""
+
     reason = reason_field(required=False, help_text="Kept in the trail, if you give one.")
 
 
 class CompromisedForm(forms.Form):
-    """A revocation, and from when on nothing may be believed."""
+    """The form of a revocation, with the time since when the key may be compromised."""
 
     reason = reason_field()
     compromised_since = MomentField(
         required=False,
-        help_text="In UTC, where the key got into other hands: what was signed since then is"
-        " marked, and counts no more.",
+        help_text="In UTC. Fill it in if another person may have the key: what was signed since"
+        " then is marked and no longer counts.",
     )

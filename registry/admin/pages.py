@@ -1,7 +1,7 @@
-"""What the officers' pages have in common: views of our own, whose decisions are actions.
+"""Base classes of the officers' pages, on which each decision runs one action.
 
-Django's add and change views run in a transaction, which would hold the log's lock for the whole
-request; so pages that decide are plain views, with a question, a reason and a POST.
+Django's add and change views run in a transaction, which would hold the log lock for the whole
+request. So decisions have views of their own: a page with a question and a form, and a POST.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ from registry.officers.actor import Actor
 Row = TypeVar("Row", bound=models.Model)
 Decide = Callable[[Mapping[str, Any], Actor], Any]
 
-BY_ENTER = "by_enter"  # the unseen first button of a form, which Enter in a field presses
+BY_ENTER = "by_enter"  # the hidden first button of a form, which Enter in a field presses
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a decision page asks.
+    """The texts of a decision page.
 
-    `facts` are (label, value) shown above the form; `alarm` stands in red above everything.
+    `facts` are (label, value) above the form. `alarm` is a warning at the top, in red. `danger`
+    marks a decision that takes trust away: Enter in a field does not submit it. `back` is the URL
+    to go to afterwards, and `done` the message there.
     """
 
     title: str
@@ -46,24 +48,27 @@ class Question:
 
 
 class OfficerAdmin(admin.ModelAdmin[Row]):
-    """Shows rows; what changes them are decisions. Nothing that has a history is deleted."""
+    """An admin page that shows rows, and changes them only by decisions. It deletes nothing."""
 
     actions: Any = None
-    when_empty = ""  # what an empty list says: how something comes into it
+    when_empty = ""  # the text of an empty list: how rows get there
     show_full_result_count = False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Django's own form shows a row, at most; it would save past every rule and the trail."""
+        """Refuse a POST to Django's own form: it would bypass the actions and the trail."""
         if request.method not in {"GET", "HEAD"}:
             raise PermissionDenied
         answer: HttpResponse = super().changeform_view(request, *args, **kwargs)
         return answer
 
     def decision_url(self, route: str, view: Callable[..., HttpResponse]) -> URLPattern:
-        """A URL below the list (`attest/`) or below a row (`<str:object_id>/suspend/`)."""
+        """Return a URL below the list (`attest/`) or below a row (`<str:object_id>/suspend/`).
+
+        The last part of `route` names it, as `url` expects.
+        """
         name = route.rstrip("/").rpartition("/")[2]
         return path(
             route,
@@ -72,12 +77,15 @@ class OfficerAdmin(admin.ModelAdmin[Row]):
         )
 
     def url(self, name: str, *args: Any) -> str:
-        """The URL of one of this model's pages."""
+        """Return the URL of one of this model's pages, such as `change` or `suspend`."""
         view = f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}_{name}"
         return reverse(view, args=[quote(arg) for arg in args])
 
     def get_row(self, request: HttpRequest, object_id: str, *, to_change: bool = False) -> Row:
-        """The row, if this person may see it, or change it; 404 or 403 otherwise."""
+        """Return the row that the user wants to see or, with `to_change`, change.
+
+        Raises `Http404` if there is no such row and `PermissionDenied` if the user may not.
+        """
         row = self.get_object(request, unquote(object_id))
         if row is None:
             raise Http404
@@ -104,12 +112,13 @@ class OfficerAdmin(admin.ModelAdmin[Row]):
     def decide(
         self, request: HttpRequest, form: forms.Form, question: Question, run: Decide
     ) -> HttpResponse:
-        """Ask, and on a valid POST run the action; what it refuses is shown beside the form.
+        """Show the question; on a valid POST call `run` and go back.
 
-        Harm is done by the button only: the Enter key in a field asks once more.
+        If `run` returns a response, that is sent instead. An `ATPError` of the action is shown
+        above the form. For a question with `danger`, Enter in a field shows the page once more.
         """
         if question.danger and BY_ENTER in request.POST:
-            form.add_error(None, f"Press “{question.button}” to do it; Enter alone does not.")
+            form.add_error(None, f"Press “{question.button}” to do it. Enter does not do it.")
         elif request.method == "POST" and form.is_valid():
             try:
                 answer = run(form.cleaned_data, Actor.of_user(request.user))
@@ -126,7 +135,7 @@ class OfficerAdmin(admin.ModelAdmin[Row]):
 
 
 class ReadOnlyAdmin(OfficerAdmin[Row]):
-    """Shows rows and changes none."""
+    """An admin page that shows rows and changes none."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -136,5 +145,5 @@ class ReadOnlyAdmin(OfficerAdmin[Row]):
 
 
 def posted(request: HttpRequest) -> Any:
-    """The data for a form: of a POST, or `None` for a form that was not sent yet."""
+    """Return the data of a POST, or `None` to make a form that was not sent yet."""
     return request.POST if request.method == "POST" else None

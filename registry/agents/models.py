@@ -17,8 +17,13 @@ SENSITIVITY_CHOICES = [(sensitivity, sensitivity) for sensitivity in SENSITIVITI
 
 
 class Organisation(models.Model):
+    """An organisation that owns agents. Violations of its agents also count for its other agents.
+
+    See docs/design/trust.md#the-score.
+    """
+
     name = models.CharField(max_length=120, unique=True)
-    contact = models.CharField(max_length=200, blank=True, help_text="Whom to call, and how.")
+    contact = models.CharField(max_length=200, blank=True, help_text="The person to call, and how.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -29,7 +34,7 @@ class Organisation(models.Model):
 
 
 class Tag(models.Model):
-    """A label policies can ask for, such as `sandbox-host`."""
+    """A label on agents that policy rules can test, such as `sandbox-host`."""
 
     name = models.SlugField(max_length=60, unique=True)
 
@@ -41,6 +46,13 @@ class Tag(models.Model):
 
 
 class Agent(models.Model):
+    """A registered program that sends and receives envelopes.
+
+    `status` moves from pending to active when an officer approves the first key. Revoked is final.
+    `minimum_level` and `minimum_score` are what the agent demands of senders.
+    `declared_capabilities` is the agent's own claim; an attestation proves a capability.
+    """
+
     class Status(models.TextChoices):
         PENDING = "pending", "pending"
         ACTIVE = "active", "active"
@@ -70,19 +82,22 @@ class Agent(models.Model):
     status = models.CharField(max_length=12, choices=Status.choices, default=Status.PENDING)
     status_reason = models.CharField(max_length=300, blank=True)
     declared_capabilities = models.JSONField(
-        default=list, blank=True, help_text="What the agent says that it can do: a claim."
+        default=list, blank=True, help_text="What the agent says that it can do; it proves nothing."
     )
     sensitivity_floor = models.CharField(
         max_length=12,
         choices=SENSITIVITY_CHOICES,
         default="public",
-        help_text="Whatever this agent sends or receives counts as at least this sensitive.",
+        help_text="Everything that this agent sends or receives counts as at least this sensitive.",
     )
     minimum_level = models.CharField(
-        max_length=12, choices=LEVEL_CHOICES, blank=True, help_text="What it demands of senders."
+        max_length=12,
+        choices=LEVEL_CHOICES,
+        blank=True,
+        help_text="The lowest trust level of senders that it accepts.",
     )
     minimum_score = models.PositiveSmallIntegerField(
-        default=0, help_text="The lowest score of a sender whose mail it takes (0 to 100)."
+        default=0, help_text="The lowest score (0 to 100) of senders that it accepts."
     )
     parent = models.ForeignKey(
         "self", null=True, blank=True, on_delete=models.PROTECT, related_name="children"
@@ -104,7 +119,10 @@ class Agent(models.Model):
 
 
 class AgentKey(models.Model):
-    """A public key of an agent; the private one never leaves the agent."""
+    """A public key of an agent. The hub never sees the private key.
+
+    `good_from_entry` and `good_until_entry` are trail indexes: between them the key could sign.
+    """
 
     class Status(models.TextChoices):
         PENDING = "pending", "waits for an officer"
@@ -121,16 +139,16 @@ class AgentKey(models.Model):
     approved_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
     compromised_since = models.DateTimeField(
-        null=True, blank=True, help_text="From when on others may have signed with it."
+        null=True, blank=True, help_text="Since when another party may have signed with it."
     )
     rotated_from = models.ForeignKey(
         "self", null=True, blank=True, on_delete=models.PROTECT, related_name="rotated_to"
     )
     good_from_entry = models.BigIntegerField(
-        null=True, blank=True, help_text="Trail index from which it was good."
+        null=True, blank=True, help_text="Trail index from which it could sign."
     )
     good_until_entry = models.BigIntegerField(
-        null=True, blank=True, help_text="Trail index until which it was good."
+        null=True, blank=True, help_text="Trail index until which it could sign."
     )
 
     objects = AgentKeyQuerySet.as_manager()
@@ -143,7 +161,7 @@ class AgentKey(models.Model):
 
 
 class EnrolmentToken(models.Model):
-    """A one-time token for one agent: 256 bits, stored as a SHA-256 only.
+    """A one-time token for one agent: 256 random bits, of which only the SHA-256 is stored.
 
     See docs/design/trust.md#keys.
     """
@@ -157,7 +175,7 @@ class EnrolmentToken(models.Model):
     expires_at = models.DateTimeField()
     used_at = models.DateTimeField(null=True, blank=True)
     misused_at = models.DateTimeField(
-        null=True, blank=True, help_text="When somebody tried it a second time."
+        null=True, blank=True, help_text="When it was tried a second time."
     )
 
     objects = EnrolmentTokenQuerySet.as_manager()

@@ -12,19 +12,28 @@ if TYPE_CHECKING:
 
 
 class AgentQuerySet(models.QuerySet["Agent"]):
+    """Filters for agents."""
+
     def active(self) -> AgentQuerySet:
+        """Return approved agents that are neither suspended nor revoked."""
         return self.filter(status="active")
 
 
 class AgentKeyQuerySet(models.QuerySet["AgentKey"]):
+    """Filters for the keys of agents."""
+
     def pending(self) -> AgentKeyQuerySet:
+        """Return keys whose fingerprint an officer has not yet approved or refused."""
         return self.filter(status="pending")
 
     def usable(self) -> AgentKeyQuerySet:
-        """Keys that may sign now."""
+        """Return keys that may sign now: approved, not retired, not revoked."""
         return self.filter(status="active")
 
 
 class EnrolmentTokenQuerySet(models.QuerySet["EnrolmentToken"]):
+    """Filters for enrolment tokens."""
+
     def open_at(self, now: datetime) -> EnrolmentTokenQuerySet:
+        """Return tokens that can still enrol a key at `now`: not used and not expired."""
         return self.filter(used_at=None, expires_at__gt=now)

@@ -1,4 +1,4 @@
-"""Agents over HTTP: enrolment with proof of possession, and reading the registry."""
+"""Agents over HTTP: enrolment with a proof of possession, and reads of the registry."""
 
 from __future__ import annotations
 
@@ -25,50 +25,60 @@ from registry.attestations.querysets import State, states
 from registry.hub.actions import hub_id, session_key
 from registry.scores.querysets import scores
 
-REFUSALS = "30/minute"  # of one address; the token's 256 bits don't need it, the log and we do
+# For one address. 256 random bits can't be guessed; this limit saves processor time and log lines.
+REFUSALS = "30/minute"
 TOKEN_MAX_CHARS = 128
 PROOF_MAX_CHARS = 4096
 
 
 class RefusedEnrolments(SimpleRateThrottle):
-    """Counts what was refused, so that a roll-out of a thousand agents isn't slowed down."""
+    """Limits refused enrolments of one address. Accepted ones do not count.
+
+    So enrolling a thousand agents from one machine is not slowed down.
+    """
 
     rate = REFUSALS
     scope = "enrol"
     duration: int  # seconds, read from the rate
 
     def get_cache_key(self, request: Request, view: Any) -> str:
+        """Return the cache key of the caller's address."""
         ident = self.get_ident(request)
         return self.cache_format % {"scope": self.scope, "ident": ident}
 
     def throttle_success(self) -> bool:
+        """Let the request pass without counting it: `count` does so after a refusal."""
         return True
 
     def count(self) -> None:
-        """Count one refusal of the caller that `allow_request` has looked at."""
+        """Count one refusal of the caller; call it after `allow_request`."""
         self.history.insert(0, self.now)
         self.cache.set(self.key, self.history, self.duration)
 
 
 class EnrolmentSerializer(serializers.Serializer[dict[str, Any]]):
+    """The body of an enrolment."""
+
     token = serializers.CharField(help_text="The one-time token that an officer issued.")
     jwk = serializers.DictField(help_text="The agent's public key.")
     proof = serializers.CharField(help_text="An atp-enrol+jwt, signed by that key.")
 
 
 class EnrolledSerializer(serializers.Serializer[dict[str, Any]]):
+    """The answer to an enrolment. The key waits for an officer's approval."""
+
     agent = serializers.CharField()
-    kid = serializers.CharField(help_text="The fingerprint that an officer compares.")
+    kid = serializers.CharField(help_text="The thumbprint that an officer compares.")
     status = serializers.CharField()
     hub = serializers.CharField()
-    hubKey = serializers.DictField(help_text="The key by which the hub will prove itself.")
-    websocket = serializers.CharField(help_text="Where the agent dials.")
+    hubKey = serializers.DictField(help_text="The key with which the hub proves itself.")
+    websocket = serializers.CharField(help_text="The address to which the agent connects.")
 
 
 class EnrolView(PublicView):
-    """Register the key of an agent, by its one-time token and a proof that the key is its own.
+    """Register the key of an agent, with its one-time token and a proof that it holds the key.
 
-    The key waits for an officer to compare its fingerprint.
+    The key can't sign until an officer has compared and approved its fingerprint.
     """
 
     parser_classes = (StrictJSONParser,)
@@ -79,7 +89,9 @@ class EnrolView(PublicView):
     def post(self, request: Request) -> Response:
         throttle = RefusedEnrolments()
         if not throttle.allow_request(request, self):
-            raise FlowThrottled("too many refused enrolments", retry_after=throttle.wait())
+            raise FlowThrottled(
+                "too many enrolments from this address were refused", retry_after=throttle.wait()
+            )
         try:
             key = _enrol(request.data)
         except ATPError as exc:
@@ -100,16 +112,22 @@ class EnrolView(PublicView):
 
 
 class KeySerializer(serializers.ModelSerializer[AgentKey]):
+    """A key of an agent."""
+
     class Meta:
         model = AgentKey
         fields = ("kid", "algorithm", "status", "enrolled_at", "approved_at", "ended_at")
 
 
 class AgentSerializer(serializers.ModelSerializer[Agent]):
+    """An agent in a list."""
+
     organisation = serializers.CharField(source="organisation.name")
     owner = serializers.CharField(source="owner_name")
     tags: Any = serializers.SlugRelatedField(slug_field="name", many=True, read_only=True)
-    score = serializers.SerializerMethodField(help_text="As last stored; null before the first.")
+    score = serializers.SerializerMethodField(
+        help_text="The last stored score; null if there is none."
+    )
 
     class Meta:
         model = Agent
@@ -120,11 +138,14 @@ class AgentSerializer(serializers.ModelSerializer[Agent]):
         )  # fmt: skip
 
     def get_score(self, row: Agent) -> int | None:
+        """Return the stored score, which the view has read for the whole page at once."""
         known: dict[str, int] = self.context["scores"]
         return known.get(row.pk)
 
 
 class AgentDetailSerializer(AgentSerializer):
+    """An agent with its keys and its attestations."""
+
     keys = KeySerializer(many=True)
     attestations = serializers.SerializerMethodField()
 
@@ -132,6 +153,7 @@ class AgentDetailSerializer(AgentSerializer):
         fields = (*AgentSerializer.Meta.fields, "keys", "attestations")
 
     def get_attestations(self, row: Agent) -> list[dict[str, Any]]:
+        """Return the agent's attestations, each with its present state."""
         rows = list(row.attestations.select_related("issuer"))
         worth = states(rows, time.time())
         return [_attestation(each, worth[each.jti]) for each in rows]
@@ -158,6 +180,7 @@ class AgentListView(_AgentReads, ListAPIView[Agent]):
     pagination_class = _AgentPages
 
     def paginate_queryset(self, queryset: Any) -> Any:
+        """Remember the page: the scores of its agents are read with one query."""
         page = super().paginate_queryset(queryset)
         self._page = page or []
         return page
@@ -179,12 +202,16 @@ class AgentDetailView(_AgentReads, RetrieveAPIView[Agent]):
 
 def _enrol(body: Any) -> AgentKey:
     if not isinstance(body, dict) or body.keys() != {"token", "jwk", "proof"}:
-        raise MalformedDocument("the body is an object of token, jwk and proof, nothing else")
+        raise MalformedDocument(
+            "the body must be an object with exactly the members token, jwk and proof"
+        )
     token, jwk, proof = body["token"], body["jwk"], body["proof"]
     if not isinstance(token, str) or not isinstance(proof, str) or not isinstance(jwk, dict):
-        raise MalformedDocument("token and proof are texts, jwk is an object")
+        raise MalformedDocument("token and proof must be texts, and jwk must be an object")
     if len(token) > TOKEN_MAX_CHARS or len(proof) > PROOF_MAX_CHARS:
-        raise MalformedDocument("token or proof is longer than any real one")
+        raise MalformedDocument(
+            f"token has at most {TOKEN_MAX_CHARS} and proof at most {PROOF_MAX_CHARS} characters"
+        )
     return enrol_key(token=token, proof=proof, jwk=jwk, now=time.time())
 
 

@@ -1,4 +1,4 @@
-"""Who calls the API: a person logged in to the admin, or a program with a person's token."""
+"""Authentication of the API: a person's session of the admin, or an API token of a person."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from registry.token_hash import hash_token
 
 
 class ApiTokenAuthentication(TokenAuthentication):
-    """`Authorization: Token <token>`; the database has its hash only."""
+    """Authenticates `Authorization: Token <token>`. The database stores only the token's hash."""
 
     def authenticate_credentials(self, key: str) -> tuple[Any, Any]:
+        """Return (user, token); raise `AuthenticationFailed` if the token is not valid now."""
         now = datetime.now(UTC)
         token = (
             ApiToken.objects.select_related("user")
@@ -35,7 +36,8 @@ class ApiTokenAuthentication(TokenAuthentication):
         return token.user, token
 
 
-# The first one's challenge makes a missing login 401 instead of 403.
+# The framework asks the first class for a challenge. Token has one, so a call without an account is
+# answered with 401, not 403.
 AUTHENTICATION: tuple[type[BaseAuthentication], ...] = (
     ApiTokenAuthentication,
     SessionAuthentication,
@@ -43,23 +45,24 @@ AUTHENTICATION: tuple[type[BaseAuthentication], ...] = (
 
 
 class ProblemView(APIView):
-    """A view that answers problems as problem details."""
+    """A view that answers errors with problem details (RFC 9457)."""
 
     authentication_classes = AUTHENTICATION
 
     def get_exception_handler(self) -> Any:
+        """Return the handler that makes problem details."""
         return handle
 
 
 class PublicView(ProblemView):
-    """A public view: it asks for no account."""
+    """A view that needs no account."""
 
     authentication_classes = ()
     permission_classes = ()
 
 
 class HasPermission(BasePermission):
-    """Lets those read who hold the view's `required_permission`."""
+    """Allows users who have the view's `required_permission`."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         return bool(request.user and request.user.has_perm(view.required_permission))

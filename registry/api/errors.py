@@ -1,4 +1,4 @@
-"""What goes wrong over HTTP: problem details (RFC 9457), and the one table of HTTP statuses."""
+"""Errors over HTTP: problem details (RFC 9457), and the HTTP status of each error code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rest_framework.views import set_rollback
 from atp.errors import ATPError
 
 PROBLEM_JSON = "application/problem+json"  # RFC 9457, section 3
-TYPE_PREFIX = "urn:atp:error:"  # a name, no address: nothing is to be fetched
+TYPE_PREFIX = "urn:atp:error:"  # a URN names the type; there is no page to fetch
 
 _OF_FAMILY: Mapping[str, HTTPStatus] = {
     "malformed": HTTPStatus.BAD_REQUEST,
@@ -51,13 +51,13 @@ _OF_CODE: Mapping[str, HTTPStatus] = {
 
 
 def status_of(code: str) -> HTTPStatus:
-    """The HTTP status of an error code; one that is not known here is the server's fault."""
+    """Return the HTTP status of an error code, or 500 if the table does not hold the code."""
     family = code.partition(".")[0]
     return _OF_CODE.get(code) or _OF_FAMILY.get(family, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def problem_of(error: ATPError) -> dict[str, Any]:
-    """The problem details of a protocol error; programs go by `code`."""
+    """Return the problem details of a protocol error. Programs must compare only `code`."""
     status = status_of(error.code)
     body: dict[str, Any] = {
         "type": f"{TYPE_PREFIX}{error.code}",
@@ -72,7 +72,10 @@ def problem_of(error: ATPError) -> dict[str, Any]:
 
 
 def handle(exc: Exception, context: Mapping[str, Any]) -> Response | None:
-    """Answer what a view raised; `None` leaves it to Django, which answers 500."""
+    """Return the response to an exception of a view; `None` for one that Django answers with 500.
+
+    The transaction is rolled back.
+    """
     if isinstance(exc, ATPError):
         set_rollback()
         return _answer(problem_of(exc), _retry_header(exc.retry_after))
@@ -87,7 +90,7 @@ def handle(exc: Exception, context: Mapping[str, Any]) -> Response | None:
 
 
 def _title(error: ATPError) -> str:
-    """What a code means, as its class says it in one sentence."""
+    """Return the first sentence of the docstring of the error's class."""
     return (type(error).__doc__ or "").strip().splitlines()[0].rstrip(".")
 
 

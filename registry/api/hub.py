@@ -1,4 +1,4 @@
-"""What is public about this hub: its id, where agents dial, the key it proves itself by."""
+"""Public facts about this hub: its id, its WebSocket address, its public keys, its clock."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ SOCKET_PATH = "/ws/agents/"  # docs/protocol.md#connecting
 
 
 class HubSerializer(serializers.Serializer[dict[str, object]]):
-    hub = serializers.CharField(help_text="The id that proofs are addressed to.")
-    websocket = serializers.CharField(help_text="Where agents dial.")
+    """Public facts about the hub."""
+
+    hub = serializers.CharField(help_text="The hub's id: the audience of proofs.")
+    websocket = serializers.CharField(help_text="The address to which agents connect.")
     jwks = serializers.DictField(
-        help_text="The keys by which the hub proves itself to agents: the current one first, then "
-        "those before it, which sign nothing more."
+        help_text="The keys with which the hub proves itself to agents: the current one first, "
+        "then retired ones, which no longer sign."
     )
-    time = serializers.CharField(help_text="The hub's clock, to compare one's own with.")
+    time = serializers.CharField(
+        help_text="The time on the hub's clock. Compare your own clock with it."
+    )
 
 
 class HubView(PublicView):
@@ -43,6 +47,9 @@ class HubView(PublicView):
 
 
 def websocket_url(request: Request) -> str:
-    """Where the caller's agents dial: the host that it reached us by, which was checked."""
+    """Return the WebSocket address on the host name that the caller has used.
+
+    Django has checked that host name against `ATP_ALLOWED_HOSTS`.
+    """
     secure = request.is_secure() or settings.ATP_PUBLIC_URL.startswith("https://")
     return f"{'wss' if secure else 'ws'}://{request.get_host()}{SOCKET_PATH}"

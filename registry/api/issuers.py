@@ -1,4 +1,4 @@
-"""What issuers publish: their keys, and which of their trust marks still hold."""
+"""Public documents of issuers: their keys, and their status lists of revoked trust marks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEYS_SECONDS = 60
 
 
 class IssuerKeysView(PublicView):
-    """The JWKS of an issuer; retired keys are in it, revoked ones are not."""
+    """The JWKS of an issuer, with retired keys and without revoked keys."""
 
     @extend_schema(responses=OpenApiTypes.OBJECT, tags=["issuers"])
     def get(self, request: Request, slug: str) -> Response:
@@ -36,7 +36,7 @@ class StatusListView(PublicView):
     def get(self, request: Request, slug: str) -> HttpResponse:
         issuer = _issuer(slug)
         if signing_key_row(issuer) is None:
-            raise Http404  # it signs elsewhere, and says so elsewhere
+            raise Http404  # the issuer signs elsewhere and publishes its own list
         now = int(time.time())
         current = current_status_list(issuer, now=now)
         answer = HttpResponse(current.token, content_type=STATUS_LIST_TYPE)

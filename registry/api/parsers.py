@@ -1,4 +1,7 @@
-"""Request bodies, read as strictly as envelopes: no duplicate member, no number that changes."""
+"""Parses request bodies as strictly as envelopes.
+
+A body must not hold duplicate members, or numbers that a parser would change.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ from rest_framework.parsers import BaseParser
 from atp.errors import MalformedTooLarge
 from atp.wire.canonical import parse
 
-BODY_MAX_BYTES = 65_536  # of a call of the registry; none needs more than a key and a token
+BODY_MAX_BYTES = 65_536  # the largest body is an enrolment, with a key and a token
 
 
 class StrictJSONParser(BaseParser):
-    """JSON by `atp.canonical.parse`; what it refuses keeps its code."""
+    """Parses JSON with `atp.wire.canonical.parse`, and lets its errors through with their codes."""
 
     media_type = "application/json"
 
@@ -26,5 +29,5 @@ class StrictJSONParser(BaseParser):
     ) -> Any:
         data = stream.read(BODY_MAX_BYTES + 1)
         if len(data) > BODY_MAX_BYTES:
-            raise MalformedTooLarge(f"a body has at most {BODY_MAX_BYTES} bytes")
+            raise MalformedTooLarge(f"a body may have at most {BODY_MAX_BYTES} bytes")
         return parse(data)

@@ -1,4 +1,4 @@
-"""The registry's part of the API, below /api/v1/."""
+"""URLs of the registry's API, below /api/v1/."""
 
 from __future__ import annotations
 

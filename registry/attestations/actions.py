@@ -1,6 +1,7 @@
-"""Every write of attestations: issued here, uploaded, verified again, renewed, revoked.
+"""Every write to attestations: issue, upload, renew, revoke, verify again, enter expiry.
 
-docs/design/trust.md#attestations. Over the issuer's limits: refused, not capped.
+See docs/design/trust.md#attestations. An attestation beyond its issuer's limits is refused. It is
+never reduced to the limits.
 """
 
 from __future__ import annotations
@@ -58,14 +59,14 @@ from registry.trail.kinds import Kind
 logger = logging.getLogger(__name__)
 
 JTI_BYTES = 16
-JTI_MAX_CHARS = 64  # of the column
-STATUS_INDEX_TRIES = 64  # of a list three quarters full, all of them fail once in 10^8 times
-VERIFY_CHUNK = 200  # rows of one transaction of the periodic verification
+JTI_MAX_CHARS = 64  # length of the column
+STATUS_INDEX_TRIES = 64  # in a list three quarters full, all tries fail once in 10^8 times
+VERIFY_CHUNK = 200  # rows that the periodic verification handles at a time
 
 
 @dataclass(frozen=True, slots=True)
 class _Vouched:
-    """What an attestation says, whoever signed it."""
+    """The statement of an attestation, signed here or elsewhere."""
 
     level: str
     capabilities: tuple[str, ...]
@@ -85,10 +86,12 @@ def issue_attestation(
     reason: str = "",
     evidence: Mapping[str, Any] | None = None,
 ) -> Attestation:
-    """Vouch for an agent and its active key, by the issuer's key that the hub holds.
+    """Issue an attestation for an agent and its active key, signed with the issuer's key held here.
 
-    Raises `AttestationLimit` over the issuer's limits, `AttestationIssuer` or `AttestationRevoked`
-    where its chain does not hold, `KeyMissing` where the agent or the issuer has no key to use.
+    `days` is its validity. Raises `AttestationLimit` if it exceeds the issuer's limits,
+    `AttestationIssuer` or `AttestationRevoked` if the issuer's chain is not good, `KeyMissing` if
+    the agent has no approved key or the hub does not hold the issuer's key, `MalformedDocument` if
+    a capability or the level is malformed, and what `lock_agent` raises.
     """
     names = tuple(check_capabilities(capabilities))
     with registry_change(actor) as change:
@@ -105,9 +108,13 @@ def issue_attestation(
 
 
 def upload_attestation(token: str, *, actor: Actor) -> Attestation:
-    """Take in what an issuer has signed elsewhere, if its key, subject and limits hold.
+    """Verify and store an attestation that an issuer has signed elsewhere.
 
-    Raises `AttestationUnreadable`, `AttestationExpired`, `AttestationIssuer`, `AttestationLimit`.
+    Raises `AttestationUnreadable` if the token can't be verified, its subject is not an agent of
+    this hub, or its jti or status index is in use; `AttestationExpired` if it has expired;
+    `AttestationIssuer` or `AttestationRevoked` if no active key of an issuer signed it or the
+    issuer's chain is not good; `AttestationLimit` if it exceeds the issuer's limits; `KeyUnknown`
+    if it vouches for a key that is not an active key of the agent.
     """
     token, now = token.strip(), time.time()
     try:
@@ -116,8 +123,9 @@ def upload_attestation(token: str, *, actor: Actor) -> Attestation:
         raise AttestationUnreadable(exc.detail) from exc
     with registry_change(actor) as change:
         key = IssuerKey.objects.select_related("issuer").filter(pk=kid).first()
-        if key is None or key.status != IssuerKey.Status.ACTIVE:  # its dates are the signer's word
-            raise AttestationIssuer("no issuer signs with the key that signed it, or no longer")
+        # A retired key is refused too: only the signer says when it signed, so it could backdate.
+        if key is None or key.status != IssuerKey.Status.ACTIVE:
+            raise AttestationIssuer("the key that signed it is not an active key of any issuer")
         public = PublicKey.from_jwk(key.public_jwk, alg=key.algorithm)
         verified = verify_attestation(token, public, now, issuer=issuer_url(key.issuer.slug))
         agent = _subject(verified)
@@ -132,12 +140,16 @@ def upload_attestation(token: str, *, actor: Actor) -> Attestation:
 
 
 def renew_attestation(jti: str, *, actor: Actor, reason: str = "") -> Attestation:
-    """Vouch again for the same, as long again, from now on; the older one runs out by itself."""
+    """Issue a new attestation with the same level, capabilities and length, from now on.
+
+    The old one stays valid until it expires. Raises `AttestationMissing` if there is no such
+    attestation, `AttestationRevoked` if it is revoked, and what `issue_attestation` raises.
+    """
     old = Attestation.objects.select_related("issuer").filter(pk=jti).first()
     if old is None:
         raise AttestationMissing("there is no such attestation")
     if old.revoked_at is not None:
-        raise AttestationRevoked("a revoked attestation is not renewed; issue another one")
+        raise AttestationRevoked("a revoked attestation can't be renewed; issue another one")
     with registry_change(actor) as change:
         agent = lock_agent(old.agent_id)
         issued_at = datetime.fromtimestamp(int(time.time()), UTC)
@@ -156,7 +168,11 @@ def renew_attestation(jti: str, *, actor: Actor, reason: str = "") -> Attestatio
 
 
 def revoke_attestation(jti: str, *, actor: Actor, reason: str) -> Attestation:
-    """Take back what was vouched for, at once."""
+    """Revoke an attestation at once; this is final.
+
+    Raises `AttestationMissing` if there is no such attestation and `AttestationRevoked` if it is
+    revoked already.
+    """
     reason = check_reason(reason)
     with registry_change(actor) as change:
         row = Attestation.objects.select_for_update(no_key=True).filter(pk=jti).first()
@@ -171,10 +187,13 @@ def revoke_attestation(jti: str, *, actor: Actor, reason: str) -> Attestation:
 
 
 def verify_stored(now: float, *, after: str = "", issuer_id: int | None = None) -> str | None:
-    """Verify the next chunk behind jti `after`; the jti to go on from, `None` at the end.
+    """Verify the next `VERIFY_CHUNK` attestations whose jti is greater than `after`.
 
-    A row that says something else than its token, or is over its issuer's limits of today, counts
-    no longer and says why; one that holds again counts again. Each change is an entry.
+    Return the jti to continue after; `None` when there are no more. `now` in seconds since 1970.
+
+    A row that differs from its signed token, or exceeds its issuer's present limits, stops
+    counting, and the row says why. A row that is good again counts again. Each such change gets an
+    entry.
     """
     rows = Attestation.objects.filter(
         jti__gt=after, revoked_at=None, expires_at__gt=datetime.fromtimestamp(now, UTC)
@@ -197,15 +216,16 @@ def verify_stored(now: float, *, after: str = "", issuer_id: int | None = None) 
 
 
 def enter_expired(now: float) -> int:
-    """Enter that attestations have run out, each once; how many, at most a chunk of them.
+    """Enter in the trail which attestations have expired, each once; return how many.
 
-    Nothing follows from the entry: dates are compared wherever an attestation counts.
+    One call enters at most `VERIFY_CHUNK`; `now` in seconds since 1970. No decision depends on
+    these entries: every use of an attestation compares its dates.
     """
     at = datetime.fromtimestamp(now, UTC)
     rows = Attestation.objects.filter(expires_at__lte=at, revoked_at=None, expiry_entered_at=None)
     chunk = list(rows.select_related("issuer").order_by("expires_at", "jti")[:VERIFY_CHUNK])
     for row in chunk:
-        with registry_change(Actor.hub(), moves_epoch=False) as change:  # two beats may run
+        with registry_change(Actor.hub(), moves_epoch=False) as change:  # this task may run twice
             fresh = Attestation.objects.filter(pk=row.pk, expiry_entered_at=None)
             if fresh.update(expiry_entered_at=at):
                 _enter(change, Kind.ATTESTATION_EXPIRED, row)
@@ -222,7 +242,10 @@ def _note_fault(row: Attestation, fault: str) -> None:
 
 
 def _fault(row: Attestation, key: IssuerKey | None, now: float) -> str:
-    """Why a stored attestation does not hold, '' where it does; its chain is judged elsewhere."""
+    """Return what is wrong with a stored attestation, '' if nothing is; the chain is not checked.
+
+    `issuer_standings` checks the issuer's chain at each use.
+    """
     if key is None or key.issuer_id != row.issuer_id:
         return "its issuer has no such key"
     if key.status == IssuerKey.Status.REVOKED:
@@ -231,17 +254,20 @@ def _fault(row: Attestation, key: IssuerKey | None, now: float) -> str:
         public = PublicKey.from_jwk(key.public_jwk, alg=key.algorithm)
         verified = verify_attestation(row.token, public, now)
         if not _agree(row, verified):
-            raise AttestationUnreadable("the row says something else than the signed token")
+            raise AttestationUnreadable("the row differs from the signed token")
         _check_own_limits(_vouched(verified), row.issuer)
     except AttestationExpired:
-        return ""  # ran out since the rows were read
+        return ""  # it expired after the rows were read
     except ATPError as exc:
         return str(exc)[:REASON_MAX_CHARS]
     return ""
 
 
 def _agree(row: Attestation, verified: VerifiedAttestation) -> bool:
-    """Whether the columns are what was signed. Hosts may differ: a hub can move to another URL."""
+    """Return whether the columns are equal to the signed claims.
+
+    Only the ends of the URLs are compared, because a hub can move to another host name.
+    """
     return (
         verified.jti == row.jti
         and verified.issuer.endswith(f"/issuers/{row.issuer.slug}")
@@ -266,14 +292,14 @@ def _check_limits(says: _Vouched, issuer: Issuer) -> None:
 
 def _check_own_limits(says: _Vouched, issuer: Issuer) -> None:
     if says.level not in {level.value for level in TrustLevel}:
-        raise MalformedDocument(f"{excerpt(says.level)} is no trust level")
+        raise MalformedDocument(f"{excerpt(says.level)} is not a trust level")
     if TrustLevel(says.level).rank > TrustLevel(issuer.highest_level).rank:
         raise AttestationLimit(f"{issuer.name} may attest up to {issuer.highest_level}")
     beyond = uncovered(issuer.capability_patterns, says.capabilities)
     if beyond:
         raise AttestationLimit(f"{issuer.name} may not vouch for {', '.join(beyond[:3])}")
     if says.expires_at <= says.issued_at:
-        raise AttestationLimit("an attestation is good for at least a day")
+        raise AttestationLimit("an attestation must be valid for at least one day")
     if says.expires_at - says.issued_at > timedelta(days=issuer.longest_validity_days):
         raise AttestationLimit(
             f"{issuer.name} may attest for {issuer.longest_validity_days} days at most"
@@ -287,7 +313,7 @@ def _check_own_limits(says: _Vouched, issuer: Issuer) -> None:
 def _active_kid(agent: Agent) -> str:
     key = AgentKey.objects.usable().filter(agent=agent).order_by("-approved_at").first()
     if key is None:
-        raise KeyMissing(f"{agent.id} has no approved key; let it enrol one first")
+        raise KeyMissing(f"{agent.id} has no approved key; the agent must enrol one first")
     return key.kid
 
 
@@ -333,7 +359,10 @@ def _row(
 
 
 def _free_index(issuer: Issuer) -> int:
-    """A random place in the issuer's status list, so that places tell nothing of whose they are."""
+    """Return a random free index in the issuer's status list.
+
+    Indexes are random, so an index does not tell which agent it belongs to.
+    """
     for _ in range(STATUS_INDEX_TRIES):
         index = secrets.randbelow(STATUS_INDICES)
         if not issuer.attestations.filter(status_index=index).exists():
@@ -354,10 +383,10 @@ def _vouched(verified: VerifiedAttestation) -> _Vouched:
 def _subject(verified: VerifiedAttestation) -> Agent:
     prefix = agent_url("")
     if not verified.subject.startswith(prefix):
-        raise AttestationUnreadable(f"its subject is no agent of this hub ({prefix}...)")
+        raise AttestationUnreadable(f"its subject is not an agent of this hub ({prefix}...)")
     agent = lock_agent(verified.subject.removeprefix(prefix))
     if not AgentKey.objects.usable().filter(agent=agent, kid=verified.jkt).exists():
-        raise KeyUnknown(f"the key that it vouches for is no active key of {agent.id}")
+        raise KeyUnknown(f"the key that it vouches for is not an active key of {agent.id}")
     return agent
 
 
@@ -365,13 +394,16 @@ def _check_new(verified: VerifiedAttestation, issuer: Issuer) -> None:
     if len(verified.jti) > JTI_MAX_CHARS:
         raise AttestationUnreadable(f"its jti has more than {JTI_MAX_CHARS} characters")
     if Attestation.objects.filter(pk=verified.jti).exists():
-        raise AttestationUnreadable("an attestation of this jti is here already")
+        raise AttestationUnreadable("an attestation with this jti is registered already")
     if issuer.attestations.filter(status_index=verified.status.index).exists():
-        raise AttestationUnreadable("another attestation has its place in the status list")
+        raise AttestationUnreadable("another attestation has the same index in the status list")
 
 
 def _enter(change: Change, kind: Kind, row: Attestation, **body: Any) -> None:
-    """Enter what happened to `row`, and the score that it moved; the last step of an action."""
+    """Add the entries about `row` and about the score that it changes; the last step of an action.
+
+    `restate` is last because it reads the rows that the action has written.
+    """
     said = {
         "jti": row.jti,
         "level": row.level,

@@ -1,4 +1,4 @@
-"""Attestations: trust mark JWTs by which an issuer vouches for an agent."""
+"""Attestations: trust mark JWTs with which an issuer vouches for an agent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from registry.issuers.models import Issuer
 
 
 class Attestation(models.Model):
-    """One signed trust mark. Everything but the revocation is a view of `token`."""
+    """One signed trust mark. `token` is authoritative; the columns copy its claims for queries.
+
+    Only the revocation and the results of verification are not in the token.
+    """
 
     jti = models.CharField(max_length=64, primary_key=True)
     issuer = models.ForeignKey(Issuer, on_delete=models.PROTECT, related_name="attestations")
@@ -22,14 +25,16 @@ class Attestation(models.Model):
     expires_at = models.DateTimeField()
     status_index = models.BigIntegerField(help_text="Index in the issuer's status list.")
     token = models.TextField()
-    verified_at = models.DateTimeField(help_text="When its signature and limits last held.")
+    verified_at = models.DateTimeField(help_text="When it was last verified with success.")
     unreadable_reason = models.CharField(
-        max_length=300, blank=True, help_text="Why the last verification failed, where it did."
+        max_length=300,
+        blank=True,
+        help_text="Why the last verification failed; empty if it did not.",
     )
     revoked_at = models.DateTimeField(null=True, blank=True)
     revoked_reason = models.CharField(max_length=300, blank=True)
     expiry_entered_at = models.DateTimeField(
-        null=True, blank=True, help_text="When the trail got the entry that it has run out."
+        null=True, blank=True, help_text="When its expiry was entered in the trail."
     )
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -1,4 +1,4 @@
-"""Reads of attestations, and what each is worth now."""
+"""Reads of attestations, and their present state."""
 
 from __future__ import annotations
 
@@ -15,29 +15,39 @@ from registry.issuers.standing import issuer_standings
 
 
 class AttestationQuerySet(models.QuerySet[Attestation]):
+    """Filters for attestations."""
+
     def about(self, agents: Collection[str]) -> AttestationQuerySet:
+        """Return attestations that vouch for any of these agent ids."""
         return self.filter(agent_id__in=agents)
 
     def in_date_at(self, now: datetime) -> AttestationQuerySet:
-        """Neither revoked nor expired; whether the issuer's chain holds is another question."""
+        """Return attestations that are neither revoked nor expired at `now`.
+
+        The issuer's chain is not checked: `states` does that.
+        """
         return self.filter(revoked_at=None, expires_at__gt=now)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What an attestation is worth: `name` is one of a closed list, `detail` says why."""
+    """The state of an attestation, and in `detail` the reason in words.
 
-    name: str  # valid, expired, revoked, unreadable, issuer
+    `name` is `valid`, `expired`, `revoked`, `unreadable` (it could not be verified) or `issuer`
+    (its issuer's chain is not good).
+    """
+
+    name: str
     detail: str = ""
 
 
 def attestations() -> AttestationQuerySet:
-    """All attestations."""
+    """Return all attestations."""
     return AttestationQuerySet(Attestation)
 
 
 def states(rows: Iterable[Attestation], now: float) -> dict[str, State]:
-    """By jti, what each is worth at `now`, computed through its issuer's chain; one query."""
+    """Return by jti the state of each attestation at `now` (seconds since 1970); one query."""
     standings = issuer_standings(now)
     at = datetime.fromtimestamp(now, UTC)
     found = {}
@@ -60,11 +70,11 @@ def states(rows: Iterable[Attestation], now: float) -> dict[str, State]:
 def left_without_voucher(
     agents: Collection[str], standing: Mapping[int, str], now: float
 ) -> set[str]:
-    """Those of these agents whose every voucher has been suspended or revoked, or one above it.
+    """Return the agents of which every issuer is suspended or revoked, itself or above it.
 
-    That is more than not being attested: who vouched for them is not to be trusted, so they may
-    not be connected (docs/design/trust.md#revocation). `standing` is each issuer's, by
-    `issuer_standing`.
+    Such an agent may not be connected (docs/design/trust.md#revocation). An agent without any
+    attestation is not among them. `standing` is the result of `issuer_standing`; `now` is in
+    seconds since 1970.
     """
     ended = {issuer for issuer, code in standing.items() if code == AttestationRevoked.code}
     if not ended or not agents:

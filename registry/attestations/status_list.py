@@ -1,6 +1,7 @@
 """The status list of an issuer that signs here (Token Status List, sections 4 and 5).
 
-One bit for each place, 1 where the trust mark was revoked, compressed and signed as a whole.
+It has one bit for each index: 1 if the trust mark with that index is revoked. The whole list is
+compressed and signed.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from registry.issuers.models import Issuer
 from registry.issuers.querysets import issuer_url, status_list_url
 
 STATUS_LIST_SECONDS = 60  # docs/design/trust.md#attestations: at most 60 s old
-REUSED_SECONDS = 15  # of those: what is handed out is good for three quarters of them
-STATUS_INDICES = 2**20  # places; 128 KiB, nearly nothing once compressed
+REUSED_SECONDS = 15  # a list is served this long, so it is valid for 45 s or more when served
+STATUS_INDICES = 2**20  # bits of a list: 128 KiB, far less when compressed
 
 
 @dataclass(frozen=True, slots=True)
 class StatusList:
-    """A signed list, and when it stops being good."""
+    """A signed list, when it was signed (seconds since 1970), and the epoch that it shows."""
 
     token: str
     signed_at: int
@@ -31,6 +32,7 @@ class StatusList:
 
     @property
     def expires_at(self) -> int:
+        """Return when the list stops being valid, in seconds since 1970."""
         return self.signed_at + STATUS_LIST_SECONDS
 
 
@@ -38,10 +40,11 @@ _lists: dict[int, StatusList] = {}  # by issuer
 
 
 def current_status_list(issuer: Issuer, *, now: int) -> StatusList:
-    """The list, signed again when the registry has changed or after a while.
+    """Return the issuer's list; `now` in seconds since 1970.
 
-    Anybody may ask for it, so asking must not cost a list and a signature each time.
-    Raises `KeyMissing` where the issuer signs elsewhere.
+    It is made and signed again only if the epoch has moved or it is `REUSED_SECONDS` old. The
+    endpoint is public, so a request must not cost a signature each time.
+    Raises `KeyMissing` if the issuer signs elsewhere.
     """
     epoch = Hub.objects.values_list("epoch", flat=True).get(pk=Hub.SINGLETON_ID)
     known = _lists.get(issuer.pk)
@@ -68,5 +71,5 @@ def _bits(issuer: Issuer) -> bytes:
         issuer=issuer, revoked_at__isnull=False, status_index__lt=STATUS_INDICES
     )
     for index in revoked.values_list("status_index", flat=True):
-        bits[index // 8] |= 1 << (index % 8)  # section 4.1: the first place is the lowest bit
+        bits[index // 8] |= 1 << (index % 8)  # section 4.1: index 0 is the lowest bit
     return bytes(bits)

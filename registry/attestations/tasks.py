@@ -1,4 +1,4 @@
-"""Celery tasks of attestations."""
+"""The Celery task that verifies stored attestations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from registry.issuers.events import VERIFY
 
 @shared_task(name=VERIFY, ignore_result=True)
 def verify_attestations(issuer_id: int | None = None) -> None:
-    """Verify what is stored again, all of it or one issuer's, and enter what has run out."""
+    """Verify all stored attestations, or one issuer's, again; enter the expired ones."""
     after: str | None = ""
     while after is not None:
         after = verify_stored(time.time(), after=after, issuer_id=issuer_id)

@@ -1,4 +1,4 @@
-"""The hub's own row: made once with its keys, and the epoch that every registry change moves."""
+"""The hub's own row: its id, its keys, and the epoch that registry changes move."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from registry.hub.models import Hub, HubKey
 
 
 class HubMissing(Exception):
-    """The database has no hub row: `registry.bootstrap.ensure_hub` makes it."""
+    """The database has no hub row yet. `registry.bootstrap.ensure_hub` makes it."""
 
 
 _lock = threading.Lock()
@@ -24,39 +24,46 @@ _private_keys: dict[str, PrivateKey] = {}
 
 
 def bump_epoch() -> None:
-    """Tell all caches that the registry changes; the first write of every change.
+    """Raise the registry's epoch by one, which makes every cache of the registry stale.
 
-    Locks the hub's row until commit, so that registry changes happen one after another and never
-    wait for each other in a circle. Needs a transaction.
+    It is the first write of every registry change: it locks the hub's row until the commit, so
+    registry changes run one after another and can't deadlock. Raises `HubMissing` if there is no
+    hub row and `TransactionManagementError` outside a transaction.
     """
     if not connection.in_atomic_block:
         raise transaction.TransactionManagementError("bump_epoch() needs a transaction")
     moved = {"epoch": F("epoch") + 1, "epoch_moved_at": Now()}
     if not Hub.objects.filter(pk=Hub.SINGLETON_ID).update(**moved):
-        raise HubMissing("there is no hub row")
+        raise HubMissing("the database has no hub row; registry.bootstrap.ensure_hub() makes it")
 
 
 def hub_id() -> str:
-    """This hub's id, which never changes; read once per process."""
+    """Return this hub's id. It never changes, so a process reads it once.
+
+    Raises `HubMissing` if there is no hub row.
+    """
     global _hub_id
     known = _hub_id
     if known is None:
         known = Hub.objects.values_list("hub_id", flat=True).filter(pk=Hub.SINGLETON_ID).first()
         if known is None:
-            raise HubMissing("there is no hub row")
+            raise HubMissing(
+                "the database has no hub row; registry.bootstrap.ensure_hub() makes it"
+            )
         _hub_id = known
     return known
 
 
 def session_key() -> PrivateKey:
-    """The key by which the hub proves itself to agents that connect; one query."""
+    """Return the private key with which the hub proves itself to connecting agents; one query."""
     return open_key(hub_id(), current_key(HubKey.Purpose.SESSION))
 
 
 def session_proof() -> tuple[PrivateKey, tuple[str, ...]]:
-    """That key, and the tokens by which each key before it named the next; one query.
+    """Return the current session key, and the chain of `atp-successor+jwt` that leads to it.
 
-    They begin after the last key that named none, since nothing leads from there to here.
+    In each of these tokens, oldest first, a retired key names the key after it. A compromised key
+    names none, so the chain begins after the newest compromised key. One query.
     """
     rows = list(HubKey.objects.filter(purpose=HubKey.Purpose.SESSION).order_by("created_at"))
     *retired, current = sorted(rows, key=lambda row: row.retired_at is None)
@@ -67,18 +74,21 @@ def session_proof() -> tuple[PrivateKey, tuple[str, ...]]:
 
 
 def session_jwks() -> list[Mapping[str, str]]:
-    """The public keys by which the hub proves or proved itself, the current one first."""
+    """Return the public session keys of the hub as JWKs: the current one first, then retired."""
     rows = HubKey.objects.filter(purpose=HubKey.Purpose.SESSION).order_by("-created_at")
     return [row.public_jwk for row in sorted(rows, key=lambda row: row.retired_at is not None)]
 
 
 def current_key(purpose: str) -> HubKey:
-    """The row of the key that signs now; one query."""
+    """Return the row of the current key of `purpose`; one query."""
     return HubKey.objects.get(purpose=purpose, retired_at=None)
 
 
 def open_key(hub: str, row: HubKey) -> PrivateKey:
-    """Its private half, unsealed once per process."""
+    """Return the private key of `row`; a process unseals it once.
+
+    Raises `SealBroken` if the key does not open with the key-encryption key.
+    """
     with _lock:
         known = _private_keys.get(row.kid)
         if known is None:
@@ -88,7 +98,10 @@ def open_key(hub: str, row: HubKey) -> PrivateKey:
 
 
 def add_key(hub: Hub, purpose: str) -> HubKey:
-    """A new key, which is the current one at once."""
+    """Make and store a key, which becomes the current one at once.
+
+    Retire the old current key before: the database allows one for each purpose.
+    """
     key = PrivateKey.generate()
     return HubKey.objects.create(
         kid=key.kid,
@@ -100,5 +113,5 @@ def add_key(hub: Hub, purpose: str) -> HubKey:
 
 
 def owner(hub: str, kid: str) -> bytes:
-    """What the seal of a key is bound to."""
+    """Return the associated data of a hub key's seal (see `keyring.seal`)."""
     return f"hub\0{hub}\0{kid}".encode()

@@ -6,10 +6,10 @@ from django.db import models
 
 
 class Hub(models.Model):
-    """The one row of this installation.
+    """The hub: exactly one row.
 
-    `epoch` moves in the transaction of every registry change; caches and batches compare it
-    (docs/design/architecture.md#why-lanes, 4).
+    `epoch` goes up in the transaction of every registry change; caches and batches compare it
+    (docs/design/trust.md#revocation). `pseudonyms_sealed` is the secret of people's pseudonyms.
     """
 
     SINGLETON_ID = 1
@@ -31,10 +31,10 @@ class Hub(models.Model):
 
 
 class HubKey(models.Model):
-    """A key of the hub, one purpose each; the private half is encrypted (registry/hub/keyring.py).
+    """A key of the hub, for one purpose. The private key is sealed (`registry/hub/keyring.py`).
 
-    A retired one has no private half any more. `succession` is its last word, an
-    `atp-successor+jwt` that names the key after it; empty where it was compromised.
+    When a key retires, its private key is deleted. `succession` is an `atp-successor+jwt` that it
+    has signed and that names the next key; it is empty if the key was compromised.
     """
 
     class Purpose(models.TextChoices):
@@ -57,6 +57,7 @@ class HubKey(models.Model):
         ]
 
     def seal_anew(self, sealed: bytes) -> None:
+        """Store the private key as sealed with the current key-encryption key."""
         self.private_sealed = sealed
         self.save(update_fields=["private_sealed"])
 

@@ -1,4 +1,7 @@
-"""The secret behind people's pseudonyms, the hub's own so that it outlives the key around it."""
+"""The secret that makes people's pseudonyms.
+
+The hub stores it, sealed. So pseudonyms stay the same when the key-encryption key is replaced.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,23 @@ _kept: dict[str, bytes] = {}
 
 
 def pseudonym_key() -> bytes:
-    """The key that turns account ids into pseudonyms; one query per process."""
+    """Return the HMAC key that turns account ids into pseudonyms; a process reads it once.
+
+    Raises `SealBroken` if it does not open.
+    """
     if not _kept:
         hub = Hub.objects.filter(pk=Hub.SINGLETON_ID).first()
-        if hub is None or not hub.pseudonyms_sealed:  # of an older version; see below
+        if hub is None or not hub.pseudonyms_sealed:  # an older version used the key-encryption key
             return _first_key()
         _kept[hub.hub_id] = keyring.unseal(hub.pseudonyms_sealed, associated=owner(hub))
     return next(iter(_kept.values()))
 
 
 def keep_pseudonym_key(hub: Hub, *, new: bool) -> None:
-    """Make the key of a `new` hub, or keep what an older version used: the key-encryption key.
+    """Store a pseudonym key if the hub has none: random for a `new` hub.
 
-    Changes nothing where there is one. The hub's row is locked.
+    A hub made by an older version used the key-encryption key itself, so that one is kept and its
+    pseudonyms stay the same. The caller has locked the hub's row.
     """
     if hub.pseudonyms_sealed:
         return
@@ -36,7 +43,7 @@ def keep_pseudonym_key(hub: Hub, *, new: bool) -> None:
 
 
 def owner(hub: Hub) -> bytes:
-    """What the sealed key is bound to."""
+    """Return the associated data of the pseudonym key's seal (see `keyring.seal`)."""
     return f"hub\0{hub.hub_id}\0pseudonyms".encode()
 
 

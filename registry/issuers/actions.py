@@ -1,7 +1,8 @@
 """Every write to issuers and their keys.
 
-docs/design/trust.md#issuers: what a child may do only narrows what its parent may.
-Suspending or revoking one takes effect on all below it by way of the chain; no other row moves.
+See docs/design/trust.md#issuers. An issuer may never do more than its parent. Suspending or
+revoking an issuer affects all issuers below it, because every use checks the whole chain. So only
+the row of that one issuer changes.
 """
 
 from __future__ import annotations
@@ -38,15 +39,18 @@ from registry.thumbprints import check_unused
 from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
 
-SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,59}")  # stands in URLs
+SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,59}")  # part of URLs
 PATTERNS_MAX = 256
 REVOKED_KEY_FAULT = "the issuer's key that signed it has been revoked"
-VALIDITY_MAX_DAYS = 3660  # ten years: whoever vouches has to look again some day
+VALIDITY_MAX_DAYS = 3660  # ten years; then the issuer has to check the agent again
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an issuer may attest, and from when to when; an empty tuple of patterns is nothing."""
+    """The limits of an issuer: what it may attest, for how many days, and in which period.
+
+    An empty tuple of patterns covers no capability.
+    """
 
     highest_level: str = "certified"
     capability_patterns: tuple[str, ...] = ()
@@ -64,11 +68,14 @@ def create_issuer(
     parent: Issuer | None = None,
     public_jwk: Mapping[str, Any] | None = None,
 ) -> Issuer:
-    """A new issuer: a trust anchor, or accredited by `parent`.
+    """Create an issuer: a trust anchor, or accredited by `parent`.
 
-    Its key is made and held here, sealed, unless it brings a public one and signs elsewhere.
-    Raises `AttestationLimit` where it may do more than its parent, `MalformedDocument` for a field
-    that can't stand, and what `PublicKey.from_jwk` raises.
+    Without `public_jwk` the hub makes a key for it and keeps the private key, sealed. With
+    `public_jwk` the issuer signs elsewhere.
+
+    Raises `AttestationLimit` if it may do more than its parent, `AttestationIssuer` if the parent
+    is not active, `MalformedDocument` if a field is invalid or the slug taken, `KeyInUse` if the
+    key is registered already, and what `PublicKey.from_jwk` raises.
     """
     row = Issuer(slug=_check_slug(slug), name=name.strip(), parent=parent)
     private = PrivateKey.generate() if public_jwk is None else None
@@ -87,10 +94,13 @@ def create_issuer(
 
 
 def change_issuer(issuer_id: int, limits: Limits, *, actor: Actor, reason: str) -> Issuer:
-    """Give an issuer other limits.
+    """Replace the limits of an issuer.
 
-    Issuers below it that may now do more than it stop counting at once; its own attestations that
-    are beyond the new limits, as soon as they have been verified again, right after the commit.
+    Issuers below it that may now do more than it stop counting at once. A task verifies its own
+    attestations again right after the commit; those beyond the new limits then stop counting.
+
+    Raises `AttestationLimit` if it would be allowed more than its parent, `MalformedDocument` if
+    a limit is invalid, and `AttestationIssuer` if there is no such issuer or it is revoked.
     """
     reason = check_reason(reason)
     with registry_change(actor) as change:
@@ -116,9 +126,10 @@ def add_issuer_key(
     reason: str,
     public_jwk: Mapping[str, Any] | None = None,
 ) -> IssuerKey:
-    """Another key: made here, unless a public one is given. The one in use here until now retires.
+    """Give an issuer a new key; the key in use until now retires. What it has signed stays valid.
 
-    What retired keys have signed stays good.
+    Without `public_jwk` the hub makes the key. Raises `KeyInUse` if the key is registered already
+    and `AttestationIssuer` if there is no such issuer or it is revoked.
     """
     reason = check_reason(reason)
     private = PrivateKey.generate() if public_jwk is None else None
@@ -137,7 +148,10 @@ def add_issuer_key(
 
 
 def revoke_issuer_key(kid: str, *, actor: Actor, reason: str) -> IssuerKey:
-    """End an issuer's key: no attestation that it has signed holds any longer."""
+    """Revoke an issuer's key. All attestations signed with it stop counting at once.
+
+    Raises `KeyUnknown` if no issuer has the key and `KeyRevoked` if it is revoked already.
+    """
     reason = check_reason(reason)
     with registry_change(actor) as change:
         key = IssuerKey.objects.select_for_update(no_key=True).filter(pk=kid).first()
@@ -156,17 +170,26 @@ def revoke_issuer_key(kid: str, *, actor: Actor, reason: str) -> IssuerKey:
 
 
 def suspend_issuer(issuer_id: int, *, actor: Actor, reason: str) -> Issuer:
-    """What it and all below it attested stops counting, until it is resumed."""
+    """Suspend an issuer: until it is resumed, no attestation by it or below it counts.
+
+    Raises `AttestationIssuer` if there is no such issuer, or it is suspended or revoked already.
+    """
     return _end(issuer_id, Issuer.Status.SUSPENDED, Kind.ISSUER_SUSPENDED, actor, reason)
 
 
 def revoke_issuer(issuer_id: int, *, actor: Actor, reason: str) -> Issuer:
-    """What it and all below it attested counts no more; this is final."""
+    """Revoke an issuer for good: no attestation by it or below it counts any more.
+
+    Raises `AttestationIssuer` if there is no such issuer or it is revoked already.
+    """
     return _end(issuer_id, Issuer.Status.REVOKED, Kind.ISSUER_REVOKED, actor, reason)
 
 
 def resume_issuer(issuer_id: int, *, actor: Actor, reason: str) -> Issuer:
-    """Let a suspended issuer, and with it what it attested, count again."""
+    """Resume a suspended issuer: its attestations count again.
+
+    Raises `AttestationIssuer` if there is no such issuer or it is not suspended.
+    """
     reason = check_reason(reason)
     with registry_change(actor) as change:
         row = _lock(issuer_id)
@@ -180,23 +203,26 @@ def resume_issuer(issuer_id: int, *, actor: Actor, reason: str) -> Issuer:
 
 
 def signing_key(issuer: Issuer) -> PrivateKey:
-    """The key by which the hub signs for this issuer; raises `KeyMissing`."""
+    """Return the private key with which the hub signs for this issuer.
+
+    Raises `KeyMissing` if the issuer signs elsewhere and `SealBroken` if the key does not open.
+    """
     row = signing_key_row(issuer)
     if row is None or row.private_sealed is None:
-        raise KeyMissing(f"{issuer.name} signs elsewhere; upload what it has signed")
+        raise KeyMissing(f"{issuer.name} signs elsewhere; upload an attestation that it has signed")
     pem = keyring.unseal(row.private_sealed, associated=_owner(issuer.slug, row.kid))
     return PrivateKey.from_pem(pem, alg=row.algorithm)
 
 
 def sealed_keys() -> Iterator[tuple[IssuerKey, bytes]]:
-    """Every key by which the hub signs for an issuer, and what its seal is bound to; locks them."""
+    """Yield every issuer's key that the hub holds, locked, with the bytes its seal is bound to."""
     rows = IssuerKey.objects.select_for_update(of=("self",)).select_related("issuer")
     for row in rows.filter(private_sealed__isnull=False).order_by("kid"):
         yield row, _owner(row.issuer.slug, row.kid)
 
 
 def described(row: Issuer) -> dict[str, Any]:
-    """What the trail says of an issuer."""
+    """Return the issuer and its limits as JSON, for the body of an entry."""
     return {
         "slug": row.slug,
         "name": row.name,
@@ -210,10 +236,13 @@ def described(row: Issuer) -> dict[str, Any]:
 
 
 def check_patterns(patterns: Iterable[str]) -> list[str]:
-    """Patterns, each once, in order; raises `MalformedDocument` naming the first bad one."""
+    """Return the patterns sorted, without duplicates.
+
+    Raises `MalformedDocument` if there are more than `PATTERNS_MAX` or one is malformed.
+    """
     unique = sorted({check_pattern(pattern) for pattern in patterns})
     if len(unique) > PATTERNS_MAX:
-        raise MalformedDocument(f"at most {PATTERNS_MAX} patterns")
+        raise MalformedDocument(f"there may be at most {PATTERNS_MAX} patterns")
     return unique
 
 
@@ -246,9 +275,11 @@ def _set_limits(row: Issuer, limits: Limits) -> None:
     row.longest_validity_days = limits.longest_validity_days
     row.not_before, row.not_after = limits.not_before, limits.not_after
     if not 1 <= limits.longest_validity_days <= VALIDITY_MAX_DAYS:
-        raise MalformedDocument(f"longest validity: 1 to {VALIDITY_MAX_DAYS} days")
+        raise MalformedDocument(
+            f"the longest validity must be between 1 and {VALIDITY_MAX_DAYS} days"
+        )
     if row.not_before and row.not_after and row.not_after - row.not_before < timedelta(0):
-        raise MalformedDocument("not after lies before not before")
+        raise MalformedDocument("'not after' must not be earlier than 'not before'")
     try:
         row.clean_fields(exclude=["parent"])
         row.validate_unique()
@@ -261,13 +292,13 @@ def _set_limits(row: Issuer, limits: Limits) -> None:
 
 def _check_slug(slug: str) -> str:
     if SLUG.fullmatch(slug) is None:
-        raise MalformedDocument("slug: 1 to 60 lower-case letters, digits and hyphens")
+        raise MalformedDocument("the slug must be 1 to 60 lower-case letters, digits and hyphens")
     return slug
 
 
 def _check_alive(parent: Issuer | None) -> None:
     if parent is not None and parent.status != Issuer.Status.ACTIVE:
-        raise AttestationIssuer(f"{parent.name} is {parent.status} and accredits nobody")
+        raise AttestationIssuer(f"{parent.name} is {parent.status}, so it can't accredit an issuer")
 
 
 def _add_key_row(row: Issuer, public: PublicKey, private: PrivateKey | None) -> IssuerKey:

@@ -1,4 +1,4 @@
-"""What attestations set in motion once a transaction has committed."""
+"""Task dispatches of issuers, sent once the transaction has committed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ VERIFY = "registry.verify_attestations"
 
 
 def enqueue_verification_on_commit(issuer_id: int) -> None:
-    """Verify an issuer's attestations again, once its new limits are committed."""
-    # Robust: where the broker is away the periodic run does it.
+    """Dispatch a task that verifies the issuer's attestations, once this transaction commits."""
+    # Robust: if the broker is away, the commit still succeeds and the periodic run verifies them.
     transaction.on_commit(lambda: current_app.tasks[VERIFY].delay(issuer_id=issuer_id), robust=True)

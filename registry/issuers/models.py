@@ -8,7 +8,7 @@ from registry.agents.models import LEVEL_CHOICES
 
 
 class Issuer(models.Model):
-    """A trust anchor (no parent) or an issuer accredited by its parent.
+    """An issuer of attestations: a trust anchor (no parent), or accredited by its parent.
 
     See docs/design/trust.md#issuers.
     """
@@ -19,7 +19,7 @@ class Issuer(models.Model):
         REVOKED = "revoked", "revoked"
 
     slug = models.SlugField(
-        max_length=60, unique=True, help_text="Names it in its URL; can't be changed later."
+        max_length=60, unique=True, help_text="Part of its URL; it can't be changed later."
     )
     name = models.CharField(max_length=120, unique=True)
     parent = models.ForeignKey(
@@ -36,7 +36,8 @@ class Issuer(models.Model):
     capability_patterns = models.JSONField(
         default=list,
         blank=True,
-        help_text="What it may vouch for, for example finance.* ; an empty list covers nothing.",
+        help_text="Capabilities that it may vouch for, such as finance.*; an empty list covers"
+        " none.",
     )
     longest_validity_days = models.PositiveIntegerField(default=365)
     not_before = models.DateTimeField(null=True, blank=True)
@@ -52,7 +53,7 @@ class Issuer(models.Model):
 
 
 class IssuerKey(models.Model):
-    """A key of an issuer: held by the hub (sealed) or public only, the issuer signing elsewhere."""
+    """A key of an issuer. `private_sealed` is empty if the issuer signs elsewhere."""
 
     class Status(models.TextChoices):
         ACTIVE = "active", "active"
@@ -74,6 +75,7 @@ class IssuerKey(models.Model):
         ordering = ["-created_at"]
 
     def seal_anew(self, sealed: bytes) -> None:
+        """Store the private key as sealed with the current key-encryption key."""
         self.private_sealed = sealed
         self.save(update_fields=["private_sealed"])
 

@@ -1,7 +1,7 @@
-"""Whether an issuer may vouch now: its whole chain, link by link, up to an active anchor.
+"""Whether an issuer may vouch now: its whole chain is checked, up to an active trust anchor.
 
-docs/design/trust.md#issuers. Computed from all issuers in one query at each use, so that
-suspending one takes effect on everything below it without touching another row.
+See docs/design/trust.md#issuers. Each use computes it from all issuers, in one query. So
+suspending an issuer affects all issuers below it, and no other row has to change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from registry.issuers.models import Issuer
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """`code` is '' where the chain is good; `detail` says which link breaks it, and how."""
+    """The result of a chain check: `code` is '' if the chain is good, else an error code.
+
+    `detail` names the issuer that breaks the chain, and how.
+    """
 
     code: str = ""
     detail: str = ""
@@ -28,30 +31,35 @@ GOOD = Standing()
 
 
 def issuer_standing(now: float) -> dict[int, str]:
-    """For each issuer the code of what is wrong with its chain at `now`, '' where nothing is."""
+    """Return by issuer id the error code of its chain at `now` (seconds since 1970), '' if good."""
     return {issuer: standing.code for issuer, standing in issuer_standings(now).items()}
 
 
 def issuer_standings(now: float) -> dict[int, Standing]:
-    """For each issuer how its chain stands at `now` (seconds since 1970); one query."""
+    """Return by issuer id its `Standing` at `now` (seconds since 1970); one query."""
     return standings(Issuer.objects.all(), now)
 
 
 def standings(issuers: Iterable[Issuer], now: float) -> dict[int, Standing]:
-    """How these issuers stand, among each other; a parent that is not among them is unknown."""
+    """Return by issuer id the standing of these issuers at `now` (seconds since 1970).
+
+    `issuers` must hold their parents too: a chain with a parent that is missing here is refused.
+    """
     by_id = {issuer.pk: issuer for issuer in issuers}
     at = datetime.fromtimestamp(now, UTC)
     return {pk: _chain(issuer, by_id, at) for pk, issuer in by_id.items()}
 
 
 def narrowing_fault(child: Issuer, parent: Issuer) -> str:
-    """What `child` may do that its parent may not, in words; '' where it only narrows."""
+    """Return in words what `child` may do and its parent may not; '' if there is no such thing."""
     if TrustLevel(child.highest_level).rank > TrustLevel(parent.highest_level).rank:
-        return f"may attest up to {child.highest_level}, its parent {parent.highest_level}"
+        return (
+            f"may attest up to {child.highest_level}, its parent only up to {parent.highest_level}"
+        )
     if child.longest_validity_days > parent.longest_validity_days:
         return (
             f"may attest for {child.longest_validity_days} days,"
-            f" its parent for {parent.longest_validity_days}"
+            f" its parent only for {parent.longest_validity_days}"
         )
     if not contained(child.capability_patterns, parent.capability_patterns):
         return "may vouch for capabilities that its parent may not vouch for"
@@ -63,7 +71,7 @@ def _chain(issuer: Issuer, by_id: Mapping[int, Issuer], at: datetime) -> Standin
     link: Issuer | None = issuer
     while link is not None:
         if link.pk in seen:
-            return Standing(AttestationIssuer.code, f"{link.name} stands above itself")
+            return Standing(AttestationIssuer.code, f"{link.name} is its own parent in the chain")
         seen.add(link.pk)
         fault = _own_fault(link, at)
         if fault.code or link.parent_id is None:

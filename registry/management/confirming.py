@@ -1,4 +1,4 @@
-"""Asking before a command does what can't be undone."""
+"""Confirmation before a command does something that can't be undone."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 
 def add_confirmation(parser: CommandParser) -> None:
+    """Add the option `--yes`, which skips the question."""
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def confirm(command: BaseCommand, warning: str, *, yes: bool) -> None:
-    """Say what will happen and go on only with consent; raises `CommandError` without."""
+    """Print `warning` and ask whether to go on; return only if the answer is "yes".
+
+    Raises `CommandError` if it is not, or if there is no terminal to ask. Asks nothing with `yes`.
+    """
     if yes:
         return
     command.stdout.write(warning)
     if not sys.stdin.isatty():
-        raise CommandError("This terminal can't ask for confirmation: add --yes to go on.")
+        raise CommandError("The command can't ask without a terminal: add --yes to go on.")
     if input("Go on? Type yes: ").strip().lower() != "yes":
         raise CommandError("Nothing was changed.")

@@ -13,6 +13,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='agentkey',
             name='compromised_since',
-            field=models.DateTimeField(blank=True, help_text='From when on others may have signed with it.', null=True),
+            field=models.DateTimeField(blank=True, help_text='Since when another party may have signed with it.', null=True),
         ),
     ]

@@ -13,6 +13,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='attestation',
             name='expiry_entered_at',
-            field=models.DateTimeField(blank=True, help_text='When the trail got the entry that it has run out.', null=True),
+            field=models.DateTimeField(blank=True, help_text='When its expiry was entered in the trail.', null=True),
         ),
     ]

@@ -1,1 +1,1 @@
-"""The people who decide and those who read: who acted, under which pseudonym, and what they may."""
+"""People: actors and their pseudonyms, the rights of officers and auditors, and API tokens."""

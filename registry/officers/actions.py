@@ -1,4 +1,4 @@
-"""Every write of API tokens."""
+"""Every write to API tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONGEST_DAYS = 366
 
 @dataclass(frozen=True, slots=True)
 class IssuedApiToken:
-    """A new token in clear, which exists only here."""
+    """A new token with its text in clear. The database stores only the hash of `text`."""
 
     row: ApiToken
     text: str = field(repr=False)
@@ -48,7 +48,7 @@ def issue_api_token(user: Any, name: str, *, days: int, actor: Actor) -> IssuedA
 
 
 def revoke_api_token(token_id: int, *, actor: Actor) -> None:
-    """End a token at once; one that has ended stays as it is."""
+    """Revoke a token at once; do nothing if it is revoked already."""
     with registry_change(actor, moves_epoch=False) as change:
         row = ApiToken.objects.select_for_update(of=("self",)).get(pk=token_id)
         if row.revoked_at is None:

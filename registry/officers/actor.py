@@ -1,4 +1,4 @@
-"""Who did something, as the trail names it: people stand there by pseudonym.
+"""Actors: who did something, as the trail names them. People appear by pseudonym.
 
 See docs/design/provenance.md#entry.
 """
@@ -21,42 +21,49 @@ _DOMAIN = b"atp officer pseudonym\0"
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """`name` goes into entries; `user_id` is the officer's account, `None` for hub and agents."""
+    """The author of a change. Entries hold `name`.
+
+    `user_id` is the officer's account; it is `None` for the hub, an operator or an agent.
+    """
 
     name: str
     user_id: int | None = None
 
     @classmethod
     def of_user(cls, user: Any) -> Actor:
-        """The officer who is logged in as `user`."""
+        """Return the officer who is signed in as `user`."""
         return cls(name=pseudonym(user.pk), user_id=user.pk)
 
     @classmethod
     def hub(cls) -> Actor:
-        """The hub itself, by its own schedule or rules."""
+        """Return the hub itself, for changes by its schedule or its rules."""
         return cls(name="hub")
 
     @classmethod
     def operator(cls) -> Actor:
-        """Whoever types commands on the hub's own machine."""
+        """Return the operator, who runs commands on the hub's machine without an account."""
         return cls(name="operator")
 
     @classmethod
     def agent(cls, agent_id: str) -> Actor:
+        """Return the agent, named `agent:<id>`."""
         return cls(name=f"agent:{agent_id}")
 
 
 def pseudonym(user_id: int) -> str:
-    """The name under which a person appears in the trail.
+    """Return the name under which a person appears in the trail.
 
-    It can't be turned back without the hub's secret and the list of accounts, so deleting the
-    account makes the entries anonymous; it stays the same whatever keys are rotated.
+    To find the person, one needs the hub's secret and the list of accounts. So deleting the
+    account makes its entries anonymous. Rotating keys does not change a pseudonym.
     """
     digest = hmac.new(pseudonym_key(), _DOMAIN + str(user_id).encode(), sha256)
     return f"officer:{digest.hexdigest()[:PSEUDONYM_HEX_CHARS]}"
 
 
 def officer_names() -> Mapping[str, str]:
-    """Pseudonym to account name, for those who may know; one query."""
+    """Return by pseudonym the account names of staff; one query.
+
+    Show them only to users who may view accounts.
+    """
     users = get_user_model()._default_manager.filter(is_staff=True)
     return {pseudonym(user.pk): user.get_username() for user in users}

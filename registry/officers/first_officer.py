@@ -1,4 +1,4 @@
-"""The first account of a new hub, which a person needs to make all others."""
+"""Makes the first account of a new hub. With it a person makes all other accounts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PASSWORD_BYTES = 15  # of entropy, shown as 20 characters
 
 @dataclass(frozen=True, slots=True)
 class FirstOfficer:
-    """The new account's name and its password in clear, which exists only here."""
+    """The new account's name, and its password in clear, which is stored only as a hash."""
 
     name: str
     password: str = field(repr=False)
 
 
 def make_first_officer() -> FirstOfficer | None:
-    """Make an officer who may do everything; `None` where the hub has an account on its staff."""
+    """Make a superuser with a random password; return `None` if a staff account exists already."""
     users = get_user_model()._default_manager
     officer = FirstOfficer(FIRST_OFFICER, secrets.token_urlsafe(PASSWORD_BYTES))
     with registry_change(Actor.hub(), moves_epoch=False) as change:

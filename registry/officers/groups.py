@@ -1,7 +1,7 @@
-"""What compliance officers and auditors may do, as Django groups.
+"""The rights of compliance officers and auditors, as two Django groups.
 
-The two groups are the hub's own: each start sets them to what stands here. Another cut of rights
-is another group. Nobody may delete: what has a history is suspended, revoked or turned off.
+Each start of the hub sets both groups to the rights in this file. For other rights, make another
+group. No group may delete: rows with a history are suspended, revoked or turned off instead.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from django.contrib.auth.models import Group, Permission
 OFFICERS = "Compliance officers"
 AUDITORS = "Auditors"
 _SEEN_BY_BOTH = ("registry", "messaging")
-# What officers make and change through actions; everything else is only looked at.
+# Models that officers add and change through actions. They may only view all others.
 _MADE = {
     "agent", "organisation", "tag", "issuer", "attestation", "policy", "scoringprofile", "apitoken",
 }  # fmt: skip
@@ -27,7 +27,7 @@ _CHANGED = _MADE | {
 
 
 def ensure_groups() -> None:
-    """Set both groups to their permissions; writes nothing where they have them."""
+    """Make both groups and set their permissions; write nothing if they have them already."""
     models = {
         (label, model._meta.model_name)
         for label in _SEEN_BY_BOTH

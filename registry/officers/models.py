@@ -1,4 +1,4 @@
-"""Tokens by which people's programs read the API."""
+"""API tokens: programs use them to read the API in a person's name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from django.db import models
 
 
 class ApiToken(models.Model):
-    """A bearer token of a person, stored as its SHA-256 only; it may what the person may."""
+    """An API token of a person, with that person's rights. Only its SHA-256 is stored."""
 
     token_hash = models.CharField(max_length=43, unique=True, editable=False)
     user = models.ForeignKey(

@@ -1,4 +1,4 @@
-"""The reason that an officer gives for a decision; it stands in the trail for good."""
+"""Checks the reason that an officer gives for a decision. The trail keeps it for good."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ REASON_MAX_CHARS = 300  # of the columns that hold one
 
 
 def check_reason(reason: str) -> str:
-    """`reason` without blanks around it; raises `MalformedDocument` where there is none."""
+    """Return `reason` without blanks around it.
+
+    Raises `MalformedDocument` if it is empty or longer than `REASON_MAX_CHARS`.
+    """
     reason = reason.strip()
     if not 1 <= len(reason) <= REASON_MAX_CHARS:
         raise MalformedDocument(f"a reason of 1 to {REASON_MAX_CHARS} characters is needed")

@@ -1,4 +1,4 @@
-"""Every change of a policy: checked as a whole, versioned, entered in the trail."""
+"""Every write to policies: a change is checked, stored as a new version and entered."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from registry.trail.kinds import Kind
 
 logger = logging.getLogger(__name__)
 
-NAME_MAX_CHARS = 120  # of the policy's column
-HELD_ACTIONS = {"quarantine", "escalate"}  # need officers to release what they hold
+NAME_MAX_CHARS = 120  # length of the policy's column
+HELD_ACTIONS = {"quarantine", "escalate"}  # the hub can't hold envelopes for an officer yet
 
 
 class PolicyChangedMeanwhile(Exception):
-    """Somebody saved the policy after this officer had opened it."""
+    """Another officer saved the policy after this officer had opened it."""
 
 
 def save_policy(
@@ -38,10 +38,11 @@ def save_policy(
     policy: Policy | None = None,
     expected_version: int | None = None,
 ) -> Policy:
-    """Make `policy`, or a new one, say what `document` says, as its next version.
+    """Save `document` as the next version of `policy`, or as a new policy.
 
-    `expected_version` is the version that the change was made on. Raises `MalformedDocument`
-    naming policy, rule and condition, and `PolicyChangedMeanwhile`.
+    `expected_version` is the number of the version that the officer edited. Raises
+    `MalformedDocument`, naming policy, rule and condition, if the document is invalid, and
+    `PolicyChangedMeanwhile` if `expected_version` is no longer the newest.
     """
     document = normalise(document)
     reason = check_reason(reason)
@@ -55,7 +56,7 @@ def save_policy(
 
 
 def set_mode(policy: Policy, mode: str, *, actor: Actor, reason: str) -> None:
-    """Enforce, watch or turn off a policy as it is."""
+    """Save the policy with another mode: enforce, monitor or off. Raises as `save_policy` does."""
     newest = versions().newest().get(policy=policy)
     if newest.document["mode"] == mode:
         return
@@ -64,22 +65,31 @@ def set_mode(policy: Policy, mode: str, *, actor: Actor, reason: str) -> None:
 
 
 def turn_off(policy: Policy, *, actor: Actor, reason: str) -> None:
-    """What deleting a policy means: it is evaluated no more, its versions stay."""
+    """Set the mode to off: the policy is no longer evaluated, and its versions stay.
+
+    Policies are never deleted, so that old decisions can still be explained.
+    """
     set_mode(policy, Policy.Mode.OFF, actor=actor, reason=reason)
 
 
 def check_supported(document: Mapping[str, Any]) -> None:
-    """Refuse what a document may say but this hub does not do; raises `MalformedDocument`."""
+    """Raise `MalformedDocument` if the document is valid but uses what this hub does not support.
+
+    That is the actions `quarantine` and `escalate`, and descriptions of rules.
+    """
     for rule in document["rules"]:
         where = f"rule {excerpt(rule.get('name'))}"
         if rule.get("action") in HELD_ACTIONS:
             raise MalformedDocument(f"{where}: this hub does not hold envelopes; use deny")
         if "description" in rule:
-            raise MalformedDocument(f"{where}: its description is not kept; say it in its name")
+            raise MalformedDocument(
+                f"{where}: the hub does not store a description of a rule; put it in the rule's"
+                " name"
+            )
 
 
 def is_name_taken(name: str, policy: Policy | None = None) -> bool:
-    """Whether another policy than `policy` has this name."""
+    """Return whether a policy other than `policy` has this name."""
     namesakes = Policy.objects.filter(name=name)
     return (namesakes.exclude(pk=policy.pk) if policy else namesakes).exists()
 
@@ -95,10 +105,10 @@ def _read_before(policy: Policy | None, expected_version: int | None) -> dict[st
 
 
 def _check(document: Mapping[str, Any], policy: Policy | None) -> None:
-    """Compile the set as it would be: names must be unique across it, too."""
+    """Compile the set as it would be after the change: names must be unique in the whole set."""
     name = document.get("name")
     if isinstance(name, str) and len(name) > NAME_MAX_CHARS:
-        raise MalformedDocument(f"name must be a text of 1 to {NAME_MAX_CHARS} characters")
+        raise MalformedDocument(f"the name must have 1 to {NAME_MAX_CHARS} characters")
     if isinstance(name, str) and is_name_taken(name, policy):
         raise MalformedDocument(f"there is a policy '{name}' already; choose another name")
     check_supported(document)
@@ -107,7 +117,10 @@ def _check(document: Mapping[str, Any], policy: Policy | None) -> None:
 
 
 def _compilable(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A policy that is off must still be sound, so that turning it on can't fail."""
+    """Return the document in a mode that is compiled.
+
+    A policy that is off is checked too, so that turning it on later can't fail.
+    """
     off = document.get("mode") == Policy.Mode.OFF
     return {**document, **({"mode": "enforce"} if off else {})}
 

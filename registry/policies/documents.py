@@ -1,4 +1,4 @@
-"""Policy documents as versions keep them: each member present, so that they compare one by one."""
+"""Policy documents as versions store them: every member is present, so two versions compare."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ __all__ = ["normalise"]
 
 
 def normalise(document: Mapping[str, Any]) -> dict[str, Any]:
-    """`document` with its defaults written out; raises `MalformedDocument` for what is none."""
+    """Return `document` with all defaults written out.
+
+    Raises `MalformedDocument` if it is not an object or its rules are not a list of objects.
+    """
     if not isinstance(document, Mapping):
         raise MalformedDocument("a policy must be a JSON object")
     rules = document.get("rules", ())

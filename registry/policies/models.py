@@ -7,16 +7,18 @@ from django.db import models
 
 
 class Policy(models.Model):
+    """A policy as officers edit it. The hub evaluates its newest `PolicyVersion`."""
+
     class Mode(models.TextChoices):
         ENFORCE = "enforce", "enforce: it decides"
-        MONITOR = "monitor", "monitor: evaluated beside, recorded, decides nothing"
+        MONITOR = "monitor", "monitor: evaluated and recorded, decides nothing"
         OFF = "off", "off"
 
     name = models.CharField(max_length=120, unique=True)
     description = models.TextField(blank=True)
     mode = models.CharField(max_length=12, choices=Mode.choices, default=Mode.MONITOR)
     mandatory = models.BooleanField(
-        default=False, help_text="Owned by the operator; what it denies nothing else can allow."
+        default=False, help_text="Owned by the operator. No other policy can allow what it denies."
     )
     priority = models.PositiveSmallIntegerField(
         default=100, help_text="Lower numbers are reported first; they do not decide."
@@ -40,7 +42,7 @@ class Rule(models.Model):
     severity = models.CharField(max_length=12, default="low")
     priority = models.PositiveSmallIntegerField(default=100)
     always = models.BooleanField(
-        default=False, help_text="Holds for everything; needed where there is no condition."
+        default=False, help_text="The rule matches every envelope; needed if it has no condition."
     )
     throttle_limit = models.PositiveIntegerField(
         null=True, blank=True, help_text="For throttle: how many envelopes of one sender ..."
@@ -57,6 +59,11 @@ class Rule(models.Model):
 
 
 class Condition(models.Model):
+    """One test of a rule: a field, an operator and a value.
+
+    The fields and operators are the closed tables of `atp/judging/policy/fields.py`.
+    """
+
     rule = models.ForeignKey(Rule, on_delete=models.CASCADE, related_name="conditions")
     field = models.CharField(max_length=160)
     operator = models.CharField(max_length=20)
@@ -70,7 +77,7 @@ class Condition(models.Model):
 
 
 class PolicyVersion(models.Model):
-    """What a policy said at one time: never changed, one row a save."""
+    """One saved version of a policy: its document and digest. Rows are never changed."""
 
     policy = models.ForeignKey(Policy, on_delete=models.PROTECT, related_name="versions")
     number = models.PositiveIntegerField()
@@ -91,7 +98,10 @@ class PolicyVersion(models.Model):
 
 
 class RuleNotice(models.Model):
-    """What a `notify` rule tells the officers of one sender; it counts up until it was seen."""
+    """A notice of a `notify` rule to officers about one sender.
+
+    `count` goes up with each match until an officer has seen the notice; then a new row begins.
+    """
 
     policy = models.CharField(max_length=120)
     rule = models.CharField(max_length=160)

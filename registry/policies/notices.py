@@ -1,4 +1,4 @@
-"""What `notify` rules tell the officers, and which of it an officer has seen.
+"""Notices of `notify` rules to officers: count matches, and mark notices as seen.
 
 See docs/design/trust.md#deciding.
 """
@@ -17,6 +17,7 @@ from registry.policies.models import RuleNotice
 from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
 
+# The unique index covers unseen rows only, so a match after a notice was seen makes a new row.
 _COUNT_UP = """
 INSERT INTO registry_rulenotice
  (policy, rule, sender, recipient, message_id, count, first_at, last_at) VALUES {rows}
@@ -28,7 +29,7 @@ SET count = registry_rulenotice.count + excluded.count, last_at = excluded.last_
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """A message that a rule matched."""
+    """One envelope that a `notify` rule matched."""
 
     policy: str
     rule: str
@@ -38,7 +39,11 @@ class Matched:
 
 
 def record_notices(matches: Iterable[Matched], now: datetime) -> None:
-    """Count up one row for each rule and sender, however many messages and recipients there are."""
+    """Add the matches to one row for each policy, rule and sender; make rows that are missing.
+
+    One statement writes all rows in sorted order, so two batches can't lock them in opposite
+    orders.
+    """
     rows: dict[tuple[str, str, str], tuple[Matched, int]] = {}
     for match in matches:
         key = (match.policy, match.rule, match.sender)
@@ -56,7 +61,7 @@ def record_notices(matches: Iterable[Matched], now: datetime) -> None:
 
 
 def mark_seen(ids: Collection[int], *, actor: Actor) -> int:
-    """Note that an officer has seen these; how many were not seen before."""
+    """Mark these notices as seen by the officer; return how many were not seen before."""
     with registry_change(actor, moves_epoch=False) as change:
         rows = list(RuleNotice.objects.select_for_update().filter(pk__in=ids, seen_at=None))
         if not rows:

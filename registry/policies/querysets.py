@@ -1,4 +1,4 @@
-"""Reads of policies: what is in force, as officers see it and as the hub evaluates it."""
+"""Reads of policies: their versions, and the set in force as the hub evaluates it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ SCORE_FIELDS = frozenset({"sender.score", "recipient.score", "chain.lowest_score
 
 
 class PolicyVersionQuerySet(models.QuerySet[PolicyVersion]):
+    """Filters for versions of policies."""
+
     def newest(self, *, at: datetime | None = None) -> PolicyVersionQuerySet:
-        """The newest version of each policy, or the one that was newest `at` a moment."""
+        """Return the newest version of each policy, now or at the time `at`."""
         candidates = self if at is None else self.filter(created_at__lte=at)
         ids = candidates.order_by().values("policy").annotate(newest=Max("id")).values("newest")
         return self.filter(id__in=ids)
 
     def in_force(self) -> PolicyVersionQuerySet:
-        """Versions that are evaluated, in a stable order."""
+        """Return versions whose mode is not off, ordered by policy."""
         return self.exclude(document__mode="off").order_by("policy_id")
 
 
 def versions() -> PolicyVersionQuerySet:
-    """All versions of all policies."""
+    """Return all versions of all policies."""
     return PolicyVersionQuerySet(PolicyVersion)
 
 
@@ -38,9 +40,10 @@ _compiled: tuple[tuple[str, ...], PolicySet] | None = None
 
 
 def current_policy_set() -> PolicySet:
-    """The policies in force now, compiled once for as long as no version changes.
+    """Return the compiled policies in force; one query.
 
-    One query. No policy at all makes a set that denies everything.
+    A process compiles them again only after a version has changed. If there is no policy, the set
+    denies everything.
     """
     global _compiled
     rows = list(versions().newest().in_force().values_list("digest", "document"))
@@ -56,13 +59,13 @@ def current_policy_set() -> PolicySet:
 
 
 def policy_set_at(moment: datetime) -> PolicySet:
-    """The policies that were in force at `moment`."""
+    """Return the compiled policies that were in force at `moment`."""
     rows = versions().newest(at=moment).in_force()
     return compile_policies(list(rows.values_list("document", flat=True)))
 
 
 def score_thresholds() -> frozenset[float]:
-    """The scores that rules in force compare with."""
+    """Return the scores (0 to 100) with which rules in force compare a score."""
     documents = versions().newest().in_force().values_list("document", flat=True)
     return frozenset(_scores_compared(documents))
 

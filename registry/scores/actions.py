@@ -1,4 +1,4 @@
-"""Every write of scores and of what they are made of: violations, conduct, good traffic."""
+"""Every write of scores and of their inputs: violations, conduct, good traffic, the profile."""
 
 from __future__ import annotations
 
@@ -40,14 +40,15 @@ __all__ = [
     "save_profile",
 ]
 
-PERIODIC = "periodic"  # the one cause that is no named event: a row only where the total changed
+PERIODIC = "periodic"  # the one cause that is not an event: only a changed total gets a row
 SIGNATURES_MAX = 100  # remembered of each agent; docs/design/trust.md#the-score
-TRAFFIC_DAYS = 90  # that good envelopes count for; docs/design/trust.md#the-score
-TRAFFIC_PER_DAY = 10  # counted of one counterparty; docs/design/trust.md#the-score
-VIOLATIONS_PER_DAY = 20  # of one agent, rule and severity; as many low ones cost everything
-RULE_MAX_CHARS = 160  # of the column
-DESCENDANTS_MAX = 8  # generations whose scores hang on one agent's
+TRAFFIC_DAYS = 90  # for which a good envelope counts; docs/design/trust.md#the-score
+TRAFFIC_PER_DAY = 10  # envelopes that count for one counterparty; docs/design/trust.md#the-score
+VIOLATIONS_PER_DAY = 20  # stored of one agent, rule and severity; 20 low ones cost all points
+RULE_MAX_CHARS = 160  # length of the column
+DESCENDANTS_MAX = 8  # generations of spawned agents whose scores depend on one agent's
 
+# One statement slides all windows: a window that stays the same is not written again.
 _SLIDE = """
 INSERT INTO registry_conduct (agent_id, signatures, good_envelopes) VALUES {rows}
 ON CONFLICT (agent_id) DO UPDATE SET signatures = {newest}
@@ -61,18 +62,19 @@ _NEWEST = (
 
 
 class ViolationClosed(Exception):
-    """The violation is closed already."""
+    """Another officer has closed the violation already."""
 
 
 class ProfileChangedMeanwhile(Exception):
-    """Another officer saved a profile after this officer had opened the one in force."""
+    """Another officer saved a profile after this officer had opened the page."""
 
 
 def recompute(agent_ids: Collection[str], because: str, now: float | None = None) -> int:
-    """Compute these agents' scores and store what changed; how many rows that were.
+    """Compute the scores of these agents, store what changed, and return the number of new rows.
 
-    `because` names the event (`attestation.issued`, ...); then each agent gets a row. Appends to
-    the trail, so inside another action's transaction use `restate` and append its drafts last.
+    `because` names the event, such as `attestation.issued`. Each agent then gets a row; with
+    `PERIODIC` only those whose total changed. `now` is in seconds since 1970. Inside another
+    action use `restate`, because `recompute` appends its own entries.
     """
     with registry_change(Actor.hub(), moves_epoch=False) as change:
         drafts, stored = _restate(agent_ids, because, time.time() if now is None else now)
@@ -81,15 +83,15 @@ def recompute(agent_ids: Collection[str], because: str, now: float | None = None
 
 
 def restate(agent_ids: Collection[str], because: str, now: float | None = None) -> list[EntryDraft]:
-    """Like `recompute`, but the caller appends the entries, together with its own."""
+    """Compute and store scores like `recompute`; return the entries for the caller to append."""
     return _restate(agent_ids, because, time.time() if now is None else now)[0]
 
 
 def record_violations(rows: Sequence[tuple[str, str, str, str]], now: datetime) -> None:
-    """Note (agent, severity, rule, message id) for the agents' scores.
+    """Store violations, given as (agent, severity, rule, message id), and dispatch new scores.
 
-    The denials themselves are in the trail. What an agent repeats all day is noted so often only
-    that its score has nothing left to lose.
+    At most `VIOLATIONS_PER_DAY` of one agent, rule and severity are stored in 24 hours: more
+    could not lower the score further. Unknown agents are left out. The trail holds every denial.
     """
     agents = {agent for agent, *_ in rows}
     organisations = dict(Agent.objects.filter(id__in=agents).values_list("id", "organisation_id"))
@@ -114,9 +116,10 @@ def record_violations(rows: Sequence[tuple[str, str, str, str]], now: datetime) 
 
 
 def close_violation(violation_id: int, *, actor: Actor, reason: str) -> None:
-    """An officer has dealt with a violation: a critical one holds the score down no longer.
+    """Close a violation: a critical one no longer limits the score to its ceiling.
 
-    Raises `ViolationClosed`, and `MalformedDocument` for a reason that says nothing.
+    Raises `ViolationClosed` if it is closed already or does not exist, and `MalformedDocument` if
+    the reason is empty or too long.
     """
     reason = check_reason(reason)
     with registry_change(actor) as change:
@@ -139,10 +142,11 @@ def close_violation(violation_id: int, *, actor: Actor, reason: str) -> None:
 
 
 def note_signatures(rows: Iterable[tuple[str, bool]]) -> None:
-    """Slide the windows of (agent, whether the signature verified), in the order they came.
+    """Add (agent, whether the signature verified), in order of arrival, to each agent's window.
 
-    A full window of good ones is not written again. One statement, which locks the agents' rows in
-    sorted order.
+    A window holds the last `SIGNATURES_MAX` results. A window that stays the same is not written.
+    One statement writes all windows and locks their rows in sorted order, so two batches can't
+    wait for each other. `rows` must not be empty.
     """
     fresh: dict[str, str] = {}
     for agent, good in rows:
@@ -154,10 +158,11 @@ def note_signatures(rows: Iterable[tuple[str, bool]]) -> None:
 
 
 def add_good_traffic(rows: Iterable[tuple[str, str, date, int]]) -> None:
-    """Count (agent, counterparty, day, envelopes): accepted from the agent and acknowledged.
+    """Count good envelopes, given as (agent, counterparty, day, number of envelopes).
 
-    At most 10 a day and counterparty count, none within an organisation, none of the days on which
-    a key of the agent was in other hands.
+    An envelope is good if it was accepted from the agent and acknowledged. At most 10 a day and
+    counterparty count. Envelopes within one organisation do not count, nor those of days on which
+    a key of the agent was compromised.
     """
     counted: Counter[tuple[str, str, date]] = Counter()
     for agent, counterparty, day, n in rows:
@@ -168,7 +173,7 @@ def add_good_traffic(rows: Iterable[tuple[str, str, date, int]]) -> None:
     agents = {agent for agent, _, _ in counted}
     with transaction.atomic(savepoint=False):
         _ensure_conduct(agents)
-        # One counter at a time: the sums below must see each other's rows.
+        # This lock makes counting transactions wait for each other: each sum must see all rows.
         list(Conduct.objects.select_for_update().filter(agent_id__in=agents).order_by("agent_id"))
         known = {
             (row.agent_id, row.counterparty, row.day): row.count
@@ -185,9 +190,10 @@ def add_good_traffic(rows: Iterable[tuple[str, str, date, int]]) -> None:
 
 
 def discount_traffic(agent_id: str, since: datetime) -> None:
-    """Nothing counts that was sent since then: others may have signed it.
+    """Delete the agent's good traffic since then, because another party may have signed it.
 
-    Assumes a transaction that holds the agent's row, and has written on its key since when.
+    Call it inside a transaction that has locked the agent and has set `compromised_since` on the
+    agent's keys. `add_good_traffic` reads that column, so later counts leave those days out too.
     """
     _ensure_conduct([agent_id])
     list(Conduct.objects.select_for_update().filter(agent_id=agent_id))
@@ -196,7 +202,7 @@ def discount_traffic(agent_id: str, since: datetime) -> None:
 
 
 def forget_old_traffic(agent_ids: Collection[str], today: date) -> None:
-    """Drop what is older than 90 days from these agents' counts."""
+    """Delete these agents' good traffic that is older than `TRAFFIC_DAYS`, and sum up the rest."""
     with transaction.atomic():
         GoodTraffic.objects.filter(
             agent_id__in=agent_ids, day__lte=today - timedelta(days=TRAFFIC_DAYS)
@@ -207,10 +213,10 @@ def forget_old_traffic(agent_ids: Collection[str], today: date) -> None:
 def save_profile(
     values: Mapping[str, Any], *, actor: Actor, reason: str, expected_version: int | None = None
 ) -> Profile:
-    """Put a changed profile in force as the next version, and compute all scores again.
+    """Save the profile in force, with `values` changed, as the next version; recompute all scores.
 
-    Raises `MalformedDocument` where the parts contradict each other, and
-    `ProfileChangedMeanwhile` when `expected_version` is no longer the one in force.
+    Raises `MalformedDocument` if the numbers contradict each other, and `ProfileChangedMeanwhile`
+    if `expected_version` is no longer the version in force.
     """
     reason = check_reason(reason)
     with registry_change(actor) as change:
@@ -236,7 +242,7 @@ def save_profile(
 
 
 def _restate(agent_ids: Collection[str], because: str, now: float) -> tuple[list[EntryDraft], int]:
-    moment = math.floor(now)  # what a score looks at; so the stored time reproduces it
+    moment = math.floor(now)  # whole seconds, as stored, so the stored row gives the same score
     ids = _with_descendants(agent_ids)
     profile = current_profile()
     results = {
@@ -257,7 +263,7 @@ def _restate(agent_ids: Collection[str], because: str, now: float) -> tuple[list
 
 
 def _with_descendants(agent_ids: Collection[str]) -> set[str]:
-    """These agents and all that were spawned below them: a parent's score bounds theirs."""
+    """Return these agents and all agents spawned below them: a parent's score is their ceiling."""
     found = set(agent_ids)
     generation = found
     for _ in range(DESCENDANTS_MAX):
@@ -285,7 +291,7 @@ def _score_row(agent_id: str, result: TrustScore, because: str) -> Score:
 
 
 def _drafts(rows: Sequence[Score], before: Mapping[str, int], named: bool) -> list[EntryDraft]:
-    """An entry for each score that moved by a named event or across a threshold in use."""
+    """Return an entry for each score that an event moved, or that crossed a threshold in use."""
     moved = [row for row in rows if before.get(row.agent_id) != row.total]
     thresholds = thresholds_in_use() if moved and not named else frozenset()
     drafts = []
@@ -348,11 +354,11 @@ def _creditable(
 
 
 def _doubtful_days(agents: Collection[str]) -> Mapping[str, list[tuple[date, date]]]:
-    """On which days a key of these agents was in other hands, both ends included."""
+    """Return by agent the periods (first day, last day) in which a key of it was compromised."""
     found: dict[str, list[tuple[date, date]]] = defaultdict(list)
     keys = AgentKey.objects.filter(agent_id__in=agents, compromised_since__isnull=False)
     for agent, since, ended in keys.values_list("agent_id", "compromised_since", "ended_at"):
-        assert since is not None  # or the filter would not have found it
+        assert since is not None  # the filter leaves out rows without it
         last = ended or datetime.now(UTC)
         found[agent].append((since.astimezone(UTC).date(), last.astimezone(UTC).date()))
     return found
@@ -371,7 +377,7 @@ def _upsert_traffic(counts: Mapping[tuple[str, str, date], int]) -> None:
 
 
 def _sum_traffic(agents: Collection[str], today: date) -> None:
-    """Bring the agents' totals in line with their rows; assumes a transaction."""
+    """Set the agents' totals to the sums of their rows; call it inside a transaction."""
     recent = GoodTraffic.objects.filter(
         agent_id__in=agents, day__gt=today - timedelta(days=TRAFFIC_DAYS)
     )

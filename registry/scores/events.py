@@ -1,4 +1,4 @@
-"""What scores set in motion once a transaction has committed."""
+"""Task dispatches of scores, sent once the transaction has committed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ REFRESH = "registry.refresh_scores"
 
 
 def enqueue_recompute_on_commit(agents: Collection[str], because: str) -> None:
-    """Compute these agents' scores again, named `because`, once what changed is committed."""
+    """Dispatch a recompute of these agents' scores once this transaction commits.
+
+    `because` names the event that changed them.
+    """
     if agents:
         _on_commit(lambda: current_app.tasks[RECOMPUTE].delay(sorted(agents), because))
 
 
 def enqueue_refresh_on_commit(because: str) -> None:
-    """Compute everybody's score again once what changed is committed."""
+    """Dispatch a recompute of all active agents' scores once this transaction commits."""
     _on_commit(lambda: current_app.tasks[REFRESH].delay(because))
 
 
 def _on_commit(send: Callable[[], object]) -> None:
-    # Robust: a broker that is away costs a late score, which the periodic refresh makes good,
-    # and not the change itself. A function or lambda: Django names it in the log, and a partial
-    # has no name, so that its failure would go through to the caller after all.
+    # Robust: if the broker is away, the change is still committed, and the periodic refresh
+    # computes the score later. `send` must be a function or lambda: Django logs its name, and a
+    # `functools.partial` has none, so its failure would reach the caller.
     transaction.on_commit(send, robust=True)

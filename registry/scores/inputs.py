@@ -1,9 +1,9 @@
-"""What the registry knows that a score is made of, for many agents with one query a table.
+"""The inputs of scores, read from the registry for many agents with one query a table.
 
-docs/design/trust.md#the-score. A violation counts for the agent that committed it, for the agent
-that spawned it and for the agents that it spawned, and for its organisation: in full for agents
-that registered after it, so that a fresh registration washes nothing off, and one severity milder
-for those that were there before.
+See docs/design/trust.md#the-score. A violation counts in full for the agent that committed it, for
+the agent that spawned it and for the agents that it spawned. It also counts for all agents of its
+organisation: in full for those registered later, so a new registration does not remove it, and one
+severity milder for those registered before.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _Key = TypeVar("_Key")
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is known at one moment, by agent (offences by organisation, too)."""
+    """Everything read for one computation, indexed for it. `now` is in seconds since 1970."""
 
     now: float
     profile: Profile
@@ -54,10 +54,10 @@ def inputs_of(
     standing: Mapping[int, str] | None = None,
     registered: Registered | None = None,
 ) -> dict[str, ScoreInputs]:
-    """The inputs of these agents' scores at `now`, in Unix seconds; unknown agents are left out.
+    """Return by agent id the inputs of its score at `now` (seconds since 1970).
 
-    Whoever keeps what changes with the epoch only (the profile in force, the standing of the
-    issuers, `Registered`) gives it, which leaves two queries.
+    Unknown agents are left out. `profile`, `standing` and `registered` change only with the epoch:
+    a caller that remembers them passes them, and then two queries remain.
     """
     if not agent_ids:
         return {}
@@ -102,7 +102,10 @@ def _grouped(pairs: Iterable[tuple[_Key, Offence]]) -> dict[_Key, list[Offence]]
 def _compute(
     member: Member, known: _Known, found: dict[str, ScoreInputs], below: tuple[str, ...]
 ) -> ScoreInputs:
-    """The inputs of one agent, after those of the agents above it, whose score bounds its own."""
+    """Return the inputs of one agent, computed after its parent's: a parent's score is a ceiling.
+
+    `below` are the agents whose computation needs this one; it finds cycles of parents.
+    """
     if member.id not in found:
         best, algorithm = _vouched_for(member.id, known)
         signatures, good_envelopes = known.conduct.get(member.id, ("", 0))
@@ -126,7 +129,7 @@ def _compute(
 def _parent_total(
     member: Member, known: _Known, found: dict[str, ScoreInputs], below: tuple[str, ...]
 ) -> int | None:
-    """`None` for an agent that nobody spawned; 0 where what is above it can't be followed."""
+    """Return the parent's score; `None` without a parent; 0 if the parent is unknown or a cycle."""
     if member.parent is None:
         return None
     parent = known.members.get(member.parent)
@@ -137,9 +140,9 @@ def _parent_total(
 
 
 def _vouched_for(agent_id: str, known: _Known) -> tuple[AttestationFacts | None, str | None]:
-    """The best attestation of the agent's keys, and that key's algorithm."""
+    """Return the best valid attestation of the agent's active keys, and that key's algorithm."""
     keys = known.registered.keys(agent_id)
-    # An issuer that is not among those known now does not stand.
+    # An issuer that `known.standing` does not hold counts as unknown, so it can't vouch.
     standing = [
         facts
         for issuer, facts in known.registered.attestations(agent_id)
@@ -177,7 +180,7 @@ def _violations_of(member: Member, known: _Known) -> tuple[Violation, ...]:
 
 
 def _share(offence: Offence, member: Member) -> Violation | None:
-    """What `offence` counts for `member`: in full, milder, or nothing."""
+    """Return the violation as it counts for `member`, in full or milder; `None` if it does not."""
     severity: str | None = offence.severity
     rule = offence.rule
     if offence.agent != member.id:
@@ -191,7 +194,10 @@ def _share(offence: Offence, member: Member) -> Violation | None:
 
 
 def _weight(violation: Violation, known: _Known) -> tuple[bool, float]:
-    """What it costs now; an open critical one comes first, because it is a ceiling at any age."""
+    """Return a sort key: what the violation costs now.
+
+    An open critical one sorts highest, because it is a ceiling at any age.
+    """
     half_lives = (known.now - violation.at) / (known.profile.half_life_days * 86_400)
     cost = known.profile.violation_percent.get(violation.severity, 100) * 0.5**half_lives
     return violation.open and violation.severity == "critical", cost

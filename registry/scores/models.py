@@ -1,4 +1,4 @@
-"""Scores with their inputs, the profiles they are computed by, conduct and violations."""
+"""Scores with their inputs, the scoring profile, conduct, good traffic and violations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from registry.agents.models import Agent, Organisation
 
 
 class ScoringProfile(models.Model):
-    """Weights and ceilings, one row a version; the newest one is in force."""
+    """One version of the weights and ceilings of scores. The newest version is in force."""
 
     version = models.PositiveIntegerField(primary_key=True)
     document = models.JSONField()
@@ -28,7 +28,10 @@ class ScoringProfile(models.Model):
 
 
 class Score(models.Model):
-    """A stored score; `inputs` reproduces it. The newest row of an agent is the current one."""
+    """A stored score with everything that computes it again. An agent's newest row is current.
+
+    `total` is 0 to 100; `components` are milli-points.
+    """
 
     agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="scores")
     total = models.PositiveSmallIntegerField()
@@ -50,7 +53,7 @@ class Score(models.Model):
 
 
 class Conduct(models.Model):
-    """Running inputs of an agent's score: its last 100 signatures and its good traffic."""
+    """Inputs of an agent's score that traffic updates: its last 100 signatures and good traffic."""
 
     agent = models.OneToOneField(Agent, primary_key=True, on_delete=models.PROTECT)
     signatures = models.CharField(
@@ -65,7 +68,7 @@ class Conduct(models.Model):
 
 
 class GoodTraffic(models.Model):
-    """Acknowledged envelopes a day and counterparty, at most 10 counted.
+    """Acknowledged envelopes of an agent to one counterparty on one day (UTC); at most 10 count.
 
     See docs/design/trust.md#the-score.
     """
@@ -85,6 +88,11 @@ class GoodTraffic(models.Model):
 
 
 class Violation(models.Model):
+    """A denied act of an agent that lowers its score, with the rule and its severity.
+
+    `organisation` is the agent's organisation at that time: the violation stays with it.
+    """
+
     agent = models.ForeignKey(
         Agent, on_delete=models.PROTECT, related_name="violations", db_index=False
     )

@@ -1,4 +1,4 @@
-"""The violations that bear on some agents' scores, however many there are."""
+"""Reads the violations that can lower some agents' scores, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from registry.scores.registered import Member
 
 __all__ = ["VIOLATIONS_MAX", "Offence", "load_offences"]
 
-HALF_LIVES_REMEMBERED = 20  # then a violation weighs a millionth
-VIOLATIONS_MAX = 100  # in one agent's inputs, the weightiest; 20 low ones cost everything already
-OFFENCES_MAX = 2_000  # read as they come; beyond, only those that can be among the weightiest
+HALF_LIVES_REMEMBERED = 20  # after that a violation weighs a millionth
+VIOLATIONS_MAX = 100  # in one agent's inputs, the heaviest; 20 low ones already cost all points
+OFFENCES_MAX = 2_000  # up to here all are read; beyond, only those that can be among the heaviest
 
 _COLUMNS = (
     "id",
@@ -36,7 +36,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Offence:
-    """A violation as far as scores depend on it."""
+    """The members of a violation on which scores depend."""
 
     id: int
     agent: str
@@ -49,7 +49,11 @@ class Offence:
 
 
 def load_offences(members: Mapping[str, Member], now: float, profile: Profile) -> list[Offence]:
-    """What weighs at `now` on any of these agents; of a flood, what can be among the weightiest."""
+    """Return the violations that lower any of these agents' scores at `now`, newest first.
+
+    `now` is in seconds since 1970. If there are more than `OFFENCES_MAX`, only those are read
+    that can be among the `VIOLATIONS_MAX` heaviest of an agent.
+    """
     memory = timedelta(days=profile.half_life_days * HALF_LIVES_REMEMBERED)
     weighing = violations().weighing_at(datetime.fromtimestamp(now, UTC), memory=memory)
     organisations = {m.organisation for m in members.values()}
@@ -61,10 +65,11 @@ def load_offences(members: Mapping[str, Member], now: float, profile: Profile) -
 
 
 def _of_a_flood(weighing: ViolationQuerySet, members: Mapping[str, Member]) -> Iterator[Offence]:
-    """The newest of each severity: of each agent by itself, and of its organisation.
+    """Yield the newest violations of each severity, of each agent and of its organisation.
 
-    Of the same severity the newer one weighs more, but what an organisation did before an agent
-    registered weighs in full on that one: so the newest before that moment are among them.
+    Of two with the same severity the newer one weighs more. But violations from before an agent's
+    registration count in full for it and later ones milder. So the newest ones before the
+    registration of each agent are read too.
     """
     family = Agent.objects.filter(parent_id__in=list(members)).values_list("id", flat=True)
     agents = {*members, *family}
@@ -84,7 +89,7 @@ def _of_a_flood(weighing: ViolationQuerySet, members: Mapping[str, Member]) -> I
 
 
 def _flooding(weighing: ViolationQuerySet, owners: QuerySet[Any], column: str) -> set[Any]:
-    """Those of these agents, or organisations, that have more than count for one agent."""
+    """Return the agents (or organisations) that have more than `VIOLATIONS_MAX` violations."""
     beyond = weighing.filter(**{column: OuterRef("pk")}).order_by().values("pk")
     rows = owners.order_by().annotate(beyond=Subquery(beyond[VIOLATIONS_MAX : VIOLATIONS_MAX + 1]))
     return set(rows.exclude(beyond=None).values_list("pk", flat=True))

@@ -16,25 +16,30 @@ from registry.scores.models import Score, ScoringProfile, Violation
 
 
 class ScoreQuerySet(models.QuerySet[Score]):
+    """Filters for stored scores."""
+
     def newest(self) -> ScoreQuerySet:
-        """The current score of each agent."""
+        """Return the current score of each agent."""
         ids = self.order_by().values("agent").annotate(newest=Max("id")).values("newest")
         return self.filter(id__in=ids)
 
     def about(self, agents: Collection[str]) -> ScoreQuerySet:
+        """Return all stored scores of these agents, old ones included."""
         return self.filter(agent_id__in=agents)
 
 
 class ViolationQuerySet(models.QuerySet[Violation]):
+    """Filters for violations."""
+
     def weighing_at(self, now: datetime, *, memory: timedelta) -> ViolationQuerySet:
-        """Those young enough to cost points, and critical ones that officers have yet to close."""
+        """Return violations younger than `memory`, and open critical ones of any age."""
         open_critical = Q(closed_at=None, severity="critical")
         return self.filter(Q(at__gt=now - memory) | open_critical)
 
     def concerning(
         self, *, agents: Collection[str], organisations: Collection[int]
     ) -> ViolationQuerySet:
-        """Those of these agents, of agents that they spawned, and of these organisations."""
+        """Return violations of these agents, of agents they spawned, and of these organisations."""
         return self.filter(
             Q(agent_id__in=agents)
             | Q(agent__parent_id__in=agents)
@@ -43,37 +48,37 @@ class ViolationQuerySet(models.QuerySet[Violation]):
 
 
 def scores() -> ScoreQuerySet:
-    """All stored scores."""
+    """Return all stored scores."""
     return ScoreQuerySet(Score)
 
 
 def violations() -> ViolationQuerySet:
-    """All violations, closed ones included."""
+    """Return all violations, closed ones included."""
     return ViolationQuerySet(Violation)
 
 
 def current_profile() -> Profile:
-    """The profile in force: the newest one, or the one that the protocol comes with."""
+    """Return the profile in force: the newest version, or `DEFAULT_PROFILE` if there is none."""
     row = ScoringProfile.objects.order_by("-version").first()
     return Profile.from_dict(row.document) if row else DEFAULT_PROFILE
 
 
 def profile_of_version(version: int) -> Profile:
-    """The profile of that version, or the one that the protocol comes with."""
+    """Return that version of the profile, or `DEFAULT_PROFILE` if no row has the version."""
     row = ScoringProfile.objects.filter(version=version).first()
     return Profile.from_dict(row.document) if row else DEFAULT_PROFILE
 
 
 def thresholds_in_use() -> frozenset[float]:
-    """The scores that a policy in force or an agent compares with."""
+    """Return the scores (0 to 100) with which policies in force or agents compare a score."""
     minimums = Agent.objects.exclude(minimum_score=0).values_list("minimum_score", flat=True)
     return score_thresholds() | frozenset(minimums.distinct())
 
 
 def recompute_stored(row: Score) -> TrustScore:
-    """A stored score, computed again from its own inputs by the profile of its time.
+    """Compute a stored score again from its stored inputs and the profile of that time.
 
-    Raises `MalformedDocument` when the row can't be computed any more.
+    Raises `MalformedDocument` if this version of the code can't compute the row.
     """
     profile = ScoringProfile.objects.filter(version=row.profile_version).first()
     return scoring.recompute(

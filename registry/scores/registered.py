@@ -1,4 +1,4 @@
-"""The part of a score's inputs that changes with the registry only, so with its epoch."""
+"""The inputs of scores that change only when the registry's epoch moves."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from registry.attestations.models import Attestation
 
 __all__ = ["Member", "Registered"]
 
-ANCESTORS_MAX = 8  # of a spawned agent; deeper ones are not trusted at all
+ANCESTORS_MAX = 8  # generations above a spawned agent; a deeper one gets score 0
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An agent as far as its score depends on the agent's own row."""
+    """The members of an agent's row on which its score depends."""
 
     id: str
     parent: str | None
@@ -29,9 +29,9 @@ class Member:
 
 
 class Registered:
-    """Agents with keys and attestations, one query a table for what is not here yet.
+    """A cache of agents with their keys and attestations; missing ones cost one query a table.
 
-    Whoever keeps one drops it when the registry's epoch moves.
+    The owner of a cache must drop it when the registry's epoch moves.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Registered:
         self._attestations: dict[str, list[tuple[int, AttestationFacts]]] = {}
 
     def family(self, agent_ids: Collection[str]) -> dict[str, Member]:
-        """These agents and those that spawned them; unknown ones are left out."""
+        """Return by id these agents and their ancestors; unknown ids are left out."""
         found: dict[str, Member] = {}
         wanted = set(agent_ids)
         for _ in range(ANCESTORS_MAX):
@@ -52,11 +52,17 @@ class Registered:
         return found
 
     def keys(self, agent_id: str) -> list[tuple[str, str]]:
-        """Thumbprint and algorithm of the agent's active keys, newest first."""
+        """Return (thumbprint, algorithm) of the agent's active keys, newest first.
+
+        Call `family` before: an agent that it has not loaded has none here.
+        """
         return self._keys.get(agent_id, [])
 
     def attestations(self, agent_id: str) -> list[tuple[int, AttestationFacts]]:
-        """Its attestations with their issuers' ids; nothing is said of issuers and dates yet."""
+        """Return (issuer id, attestation) of those neither revoked nor unreadable.
+
+        Dates and the issuer's standing are not checked. Call `family` before.
+        """
         return self._attestations.get(agent_id, [])
 
     def _load(self, missing: set[str]) -> None:
@@ -73,7 +79,7 @@ class Registered:
             agents[agent_id] = Member(
                 agent_id, parent, organisation, created_at, status, tuple(declared)
             )
-        self._agents |= agents  # last: another thread that sees an agent here sees the rest, too
+        self._agents |= agents  # last: a thread that finds an agent must find its keys too
 
     def _load_keys(self, missing: set[str]) -> None:
         keys: dict[str, list[tuple[str, str]]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Celery tasks that keep stored scores true; judgements never wait for them."""
+"""Celery tasks that keep stored scores current. A judgement computes its own and never waits."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from registry.agents.models import Agent
 from registry.scores.actions import PERIODIC, forget_old_traffic, recompute
 from registry.scores.events import RECOMPUTE, REFRESH
 
-CHUNK_AGENTS = 200  # of one transaction, so that the log's lock is never held for long
+CHUNK_AGENTS = 200  # in one transaction, so that the log lock is never held for long
 
 
 @shared_task(name=RECOMPUTE, ignore_result=True)
 def recompute_scores(agent_ids: Sequence[str], because: str) -> None:
-    """Scores of these agents, after the event `because`; agents that are gone are left out."""
+    """Recompute the scores of these agents after the event `because`; skip unknown agents."""
     for chunk in _chunks(agent_ids):
         recompute(chunk, because)
 
 
 @shared_task(name=REFRESH, ignore_result=True)
 def refresh_scores(because: str = PERIODIC) -> None:
-    """Scores of all active agents: freshness falls and violations fade without any event."""
+    """Recompute the scores of all active agents: they change with time, without any event."""
     today = datetime.now(UTC).date()
     active = Agent.objects.active().order_by("id").values_list("id", flat=True)
     for chunk in _chunks(list(active)):

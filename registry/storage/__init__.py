@@ -1,1 +1,1 @@
-"""How rows are written in bulk and read in few round trips."""
+"""Bulk inserts, compiled queries, shared round trips, and threads for database work."""

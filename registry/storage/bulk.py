@@ -1,7 +1,9 @@
-"""Many rows at once, the same for the caller on SQLite and PostgreSQL; for the paths that count.
+"""Inserts many rows at once, with the same interface on SQLite and PostgreSQL.
 
-Of this process's time, COPY costs a tenth of a long INSERT on PostgreSQL; of a few rows it is
-three trips instead of one. The caller opens the transaction.
+It is for code that runs for every batch of envelopes. On PostgreSQL, COPY takes a tenth of the
+processor time of a long INSERT, but three round trips instead of one. So few rows go by INSERT and
+many by COPY. The caller opens the transaction. See
+docs/design/decisions/0006-raw-sql-inserts.md.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from psycopg.types.json import Jsonb
 FEW_ROWS = 8  # up to here an INSERT is faster than COPY
 MOST_VARIABLES = 32_000  # of a statement: 32,766 in SQLite, 65,535 in PostgreSQL's protocol
 
-# What COPY's binary form needs to be told. A table with a column of another type goes as text.
+# COPY in binary form needs the type of each column. A table with another type goes as text.
 _BINARY_TYPES = {
     "BigAutoField": "int8",
     "BigIntegerField": "int8",
@@ -37,18 +39,21 @@ Row = Sequence[Any]
 
 
 def is_few(count: int) -> bool:
-    """Whether so many rows go by INSERT on every database, so that `one_trip` may hold them."""
+    """Return whether `insert_rows` uses INSERT for so many rows on every database.
+
+    Only then may it run inside `one_trip`, which can't hold a COPY.
+    """
     return count <= FEW_ROWS
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A table and some of its columns, quoted, and how the database wants their values."""
+    """The prepared SQL texts and value conversions for a table and some of its columns."""
 
-    insert: str  # up to VALUES
+    insert: str  # the text before VALUES
     copy: str
-    width: int
-    binary_types: tuple[str, ...]  # empty where a column's is not known
+    width: int  # number of columns
+    binary_types: tuple[str, ...]  # empty if the type of a column is not known
     converters: tuple[tuple[int, Callable[[Any], Any]], ...]  # by position
 
 
@@ -60,11 +65,10 @@ def insert_rows(
     on_conflict_do_nothing: bool = False,
     returning: Sequence[str] | None = None,
 ) -> list[tuple[Any, ...]]:
-    """Insert `rows`, whose values stand in the order of `columns` (names of attributes).
+    """Insert `rows`; each row holds its values in the order of `columns` (attribute names).
 
-    Values are what the column holds: JSON as text, dates aware. Defaults of the model are not
-    applied. Gives back the attributes named in `returning` of what went in; the key among them
-    may be one that the database counts.
+    JSON values are text, and times have a zone. Defaults of the model are not applied. Return for
+    each inserted row the attributes named in `returning`, which may include an automatic key.
     """
     if not rows:
         return []
@@ -103,7 +107,7 @@ def _target(model: type[models.Model], columns: tuple[str, ...]) -> _Target:
 
 
 def _converters() -> dict[str, Callable[[Any], Any]]:
-    """What makes of a value, by the kind of its column, what the driver takes."""
+    """Return, by kind of column, the function that converts a value for the driver."""
     if connection.vendor == "postgresql":
         return {"JSONField": lambda text: Jsonb(text, dumps=str)}
     return {
@@ -114,7 +118,7 @@ def _converters() -> dict[str, Callable[[Any], Any]]:
 
 
 def _kind(field: Any) -> str:
-    while field.is_relation:  # a key that points to a key
+    while field.is_relation:  # a foreign key may point to another foreign key
         field = field.target_field
     kind: str = field.get_internal_type()
     return kind
@@ -126,7 +130,10 @@ def _names(model: type[models.Model], attributes: Sequence[str]) -> str:
 
 
 def _numbered(model: type[models.Model], rows: Sequence[Row]) -> list[Row]:
-    """The rows with keys in front, taken from the database's own counter of that table."""
+    """Return the rows with a key in front, taken from the database's counter of that table.
+
+    COPY returns no keys, so they are taken before.
+    """
     table = model._meta.db_table
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
@@ -135,7 +142,7 @@ def _numbered(model: type[models.Model], rows: Sequence[Row]) -> list[Row]:
                 [connection.ops.quote_name(table), model._meta.pk.column, len(rows)],
             )
             keys = [key for (key,) in cursor.fetchall()]
-        else:  # no other connection writes until this transaction is over
+        else:  # SQLite has one writer, so no other connection takes these keys
             cursor.execute("SELECT seq FROM sqlite_sequence WHERE name = %s", [table])
             (last,) = cursor.fetchone() or (0,)
             keys = list(range(last + 1, last + 1 + len(rows)))
@@ -145,7 +152,7 @@ def _numbered(model: type[models.Model], rows: Sequence[Row]) -> list[Row]:
 def _copy(target: _Target, rows: Sequence[Row]) -> None:
     with (
         connection.cursor() as cursor,
-        connection.wrap_database_errors,  # Django sees nothing of what happens inside `copy`
+        connection.wrap_database_errors,  # Django does not translate errors of `copy`
         cursor.copy(target.copy) as copy,
     ):
         if target.binary_types:
@@ -155,10 +162,10 @@ def _copy(target: _Target, rows: Sequence[Row]) -> None:
 
 
 def _insert(target: _Target, rows: Sequence[Row], ending: str = "") -> list[tuple[Any, ...]]:
-    """One statement for many rows: `executemany` lets the interpreter's lock go at each row.
+    """Insert with one statement for many rows, and return the rows of RETURNING.
 
-    Alone in a process `executemany` is twice as fast; beside an event loop and other threads that
-    wait for the lock it is several times slower.
+    `executemany` is twice as fast when its thread is alone. But it releases Python's global lock
+    at each row, so beside an event loop and other threads it is several times slower.
     """
     rows = _converted(target, rows)
     one = f"({', '.join(['%s'] * target.width)})"
@@ -176,7 +183,10 @@ def _insert(target: _Target, rows: Sequence[Row], ending: str = "") -> list[tupl
 
 
 def _converted(target: _Target, rows: Sequence[Row]) -> Sequence[Row]:
-    """The rows as the driver takes them; a batch repeats few dates, so each is converted once."""
+    """Return the rows with values converted for the driver.
+
+    A batch has few different times, so each different value is converted once.
+    """
     for i, convert in target.converters:
         done = {value: convert(value) for value in {row[i] for row in rows} - {None}}
         if done:

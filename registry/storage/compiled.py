@@ -1,7 +1,7 @@
-"""Queries of the paths that count, compiled once.
+"""Querysets whose SQL is compiled once a process.
 
-Django works out the SQL of a queryset each time it is evaluated; for a batch of one that costs
-more than the database does. What is here is still written, and checked, as a queryset.
+Django compiles a queryset to SQL each time it is evaluated. For a batch of one envelope that takes
+longer than the database. These queries are still written, and type-checked, as querysets.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ __all__ = ["AnyOf", "Compiled", "Texts"]
 
 
 class Texts:
-    """Stands in a queryset for the texts that are given when it is run."""
+    """A placeholder in a queryset for the texts that are passed when the query runs."""
 
     def __iter__(self) -> Any:
-        raise TypeError("a queryset with Texts in it is run by Compiled")
+        raise TypeError("only Compiled can run a queryset with Texts in it")
 
 
 class Compiled:
-    """A queryset of `values_list`, made by `build` and compiled when it is first run.
+    """A `values_list` queryset that is compiled at its first run.
 
-    `build` gets a `Texts`, which stands behind `__any_of`; `rows` takes the texts themselves.
+    `build` gets a `Texts` placeholder and uses it with the lookup `__any_of`. `ask` and `rows`
+    take the texts that replace it.
     """
 
     def __init__(self, build: Callable[[Texts], models.QuerySet[Any, Any]]) -> None:
         self._build = build
 
     def ask(self, texts: Collection[str] = ()) -> Asked:
-        """Run the query; its rows are read when they are wanted."""
+        """Send the query; `Asked.rows` of the result waits for its rows."""
         sql, parameters, compiler = self._sql
         listed = _listed(texts)
         return Asked(
@@ -46,7 +47,7 @@ class Compiled:
         )
 
     def rows(self, texts: Collection[str] = ()) -> list[tuple[Any, ...]]:
-        """What the query finds now."""
+        """Run the query and return its rows."""
         return self.ask(texts).rows()
 
     @cached_property
@@ -61,18 +62,20 @@ class Compiled:
 
 @models.CharField.register_lookup
 class AnyOf(models.Lookup[Any]):
-    """One of the given texts, each looked up by the column's index.
+    """The lookup `__any_of`: the column equals one of the given texts, each found by an index.
 
-    PostgreSQL would rather read a table of which it has no statistics yet from end to end; asked
-    for each text by itself, and only then for the rows, it can't.
+    For `= ANY(...)` on a table without statistics PostgreSQL may scan the whole table. So the SQL
+    looks up the key of each text first, and then the rows by their keys: that can't become a scan.
     """
 
     lookup_name = "any_of"
 
     def get_prep_lookup(self) -> Any:
+        """Return the texts as a list; keep a `Texts` placeholder as it is."""
         return self.rhs if isinstance(self.rhs, Texts) else [str(text) for text in self.rhs]
 
     def as_postgresql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        """Return the SQL for PostgreSQL; OFFSET 0 keeps the planner from merging the subquery."""
         quote = connection.ops.quote_name
         options = self.lhs.target.model._meta
         table, key, column = map(
@@ -86,6 +89,7 @@ class AnyOf(models.Lookup[Any]):
         )
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        """Return the SQL for SQLite, where a JSON array holds the texts in one parameter."""
         column, parameters = self.process_lhs(compiler, connection)
         return (
             f"{column} IN (SELECT value FROM json_each(%s))",  # noqa: S608
@@ -97,10 +101,11 @@ class AnyOf(models.Lookup[Any]):
 
 
 def _written_out(sql: str, parameters: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
-    """The same query with its constants in the text; what is left are the `Texts`.
+    """Return the query with its constants written into the text; only `Texts` stay parameters.
 
-    A prepared statement is planned without its parameters. With a constant among them PostgreSQL
-    can't know that a partial index holds the rows, and reads those that it does not hold, too.
+    PostgreSQL plans a prepared statement without the parameters' values. If a constant is a
+    parameter, it can't use a partial index on it and reads far more rows. See
+    docs/design/decisions/0002-no-prepared-statement-with-a-partial-index.md.
     """
     shown = [
         "%s" if isinstance(p, Texts) else Literal(p).as_string().replace("%", "%%")
@@ -111,7 +116,7 @@ def _written_out(sql: str, parameters: tuple[Any, ...]) -> tuple[str, tuple[Any,
 
 
 def _listed(texts: Collection[str]) -> Any:
-    """The texts as the one parameter that the lookup has."""
+    """Return the texts as one parameter: a list on PostgreSQL, a JSON array on SQLite."""
     if connection.vendor == "postgresql":
         return list(texts)
     return orjson.dumps(list(texts)).decode()

@@ -1,7 +1,7 @@
-"""Statements that go to PostgreSQL together: one round trip for several (its pipeline mode).
+"""Several statements in one round trip to PostgreSQL, by its pipeline mode.
 
-Between two processes a trip costs more than most statements of a small batch. SQLite has no trips:
-there each statement runs when it is given.
+A round trip takes longer than most statements of a small batch. SQLite has no round trips: there
+each statement runs at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Asked", "one_trip"]
 
 
 class Asked:
-    """A statement that was given; in `one_trip` nothing waits for it until its rows are read."""
+    """A statement that has been sent. Inside `one_trip`, only `rows` waits for its result."""
 
     def __init__(
         self,
@@ -30,17 +30,21 @@ class Asked:
         self._cursor.execute(sql, parameters)
 
     def rows(self) -> list[tuple[Any, ...]]:
-        """What it found; to be read once."""
+        """Return the rows of the result; call it once.
+
+        Raises Django's database errors if the statement, or one sent before it, failed.
+        """
         with self._cursor as cursor:
             return self._convert(cursor.fetchall())
 
 
 @contextmanager
 def one_trip(*, when: bool = True) -> Iterator[None]:
-    """Send what is executed in this block without waiting, except for rows that are read in it.
+    """Send the statements of this block without waiting for each; reading rows waits.
 
-    A statement's failure is raised where rows are read next, or at the end of the block. Not for
-    COPY; within another such block it is part of that one.
+    An error of a statement is raised where rows are read next, or at the end of the block. The
+    block can't hold a COPY. A block inside another one is part of the outer one. With `when` false,
+    or on SQLite, it does nothing.
     """
     if not when or connection.vendor != "postgresql":
         yield

@@ -1,4 +1,4 @@
-"""Threads for database work that live as long as their process."""
+"""A thread pool for database work that replaces broken connections."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ T = TypeVar("T")
 
 
 class DatabaseThreads(ThreadPoolExecutor):
-    """A pool whose threads get over a database that was away.
+    """A thread pool whose threads replace their connections after the database was away.
 
-    Django mends a broken connection between two requests; these threads serve none, and would
-    keep theirs, broken, for as long as they live. A connection seldom breaks alone: what one
-    thread finds broken, the others make anew before they trip over theirs.
+    Django replaces a broken connection between two requests. These threads serve no requests, so
+    they would keep a broken connection for as long as they live. Connections seldom break one by
+    one. So when one thread finds its connection broken, every other thread makes a new one before
+    its next work.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -28,6 +29,7 @@ class DatabaseThreads(ThreadPoolExecutor):
         self._seen = local()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run `fn` in a thread; afterwards close the thread's connection if it broke."""
         return super().submit(self._mending, partial(fn, *args, **kwargs))
 
     def _mending(self, work: Callable[[], T]) -> T:
@@ -43,9 +45,9 @@ class DatabaseThreads(ThreadPoolExecutor):
 
 
 def mend_connections() -> bool:
-    """Close this thread's connections that broke, so that the next query makes new ones.
+    """Close this thread's broken connections; return whether there were any.
 
-    Returns whether there were any.
+    The next query makes a new connection.
     """
     broken = False
     for connection in connections.all(initialized_only=True):

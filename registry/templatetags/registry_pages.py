@@ -1,4 +1,4 @@
-"""What the officers' templates need: fingerprints, badges, and what waits for a decision."""
+"""Template tags of the officers' pages: fingerprints, badges, and the list of open tasks."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ register = template.Library()
 EXPIRING = timedelta(days=14)
 ALARMING = timedelta(days=7)
 RECENT = 8
-NO_DECISIONS = {"admin", "trail", "export"}  # what officers do besides: sign in, read
+NO_DECISIONS = {"admin", "trail", "export"}  # kinds of entries about signing in and reading
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
+    """One line of the start page: how many things wait for an officer, and where they are."""
+
     count: int
     one: str
     several: str
@@ -39,12 +41,13 @@ class Task:
 
     @property
     def words(self) -> str:
+        """Return the text for the count, in singular or plural."""
         return self.one if self.count == 1 else self.several
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What officers have to do, and how far a new hub has got."""
+    """Everything that waits for officers, and which first steps a new hub has taken."""
 
     registered: bool
     enrolled: bool
@@ -54,17 +57,19 @@ class Work:
 
 @register.filter
 def fingerprint(kid: str) -> str:
+    """Return a key's thumbprint as people read it to each other."""
     return fingerprints.fingerprint(kid)
 
 
 @register.filter
 def state_badge(state: State) -> SafeString:
+    """Return the badge of an attestation's state, with its reason."""
     return attestations.state_badge(state)
 
 
 @register.simple_tag
 def work_in_hand() -> Work:
-    """Half a dozen short queries."""
+    """Return what waits for officers; about eight short queries."""
     active = Agent.objects.active().exists()
     return Work(
         registered=active or Agent.objects.exists(),
@@ -76,7 +81,7 @@ def work_in_hand() -> Work:
 
 @register.simple_tag
 def recent_decisions(user: Any) -> list[Entry]:
-    """What this officer decided last, as the trail has it."""
+    """Return the entries of this officer's last `RECENT` decisions, newest first."""
     decided = [kind for kind in Kind if kind.about not in NO_DECISIONS]
     entries = Entry.objects.filter(actor=Actor.of_user(user).name, kind__in=decided)
     entries = entries.order_by("-index")

@@ -1,8 +1,9 @@
-"""Appending to the trail: the last statement of every transaction that makes something true.
+"""Appending to the trail, as the last write of a transaction.
 
-(1) bodies and their digests, before anybody waits; (2) the log lock; (3) the end of the log, and
-the epoch, read behind the lock; (4) leaves and hashes; (5) rows. The lock is held from (2) to the
-commit, so nothing may follow but the commit.
+The steps are: (1) make the bodies and their digests, before the lock; (2) take the log lock;
+(3) read the end of the log and the epoch, under the lock; (4) make leaves and hashes; (5) insert
+the rows. The lock is held from (2) to the commit, so no statement may follow (5): see
+docs/design/decisions/0005-log-lock-last.md.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from registry.storage.round_trips import Asked, one_trip
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, EntryBody, RefusalCount
 
-MOST_ENTRIES = 256  # a hold of the log lock (docs/design/provenance.md#entry)
+MOST_ENTRIES = 256  # in one call, to hold the log lock briefly (docs/design/provenance.md#entry)
 LOG_LOCK = int.from_bytes(sha256(b"atp trail").digest()[:8], "big", signed=True)
 
 _COLUMNS = (*leaves.HEADER, "leaf", "leaf_hash")
@@ -37,6 +38,7 @@ _TEXTS = tuple(leaves.HEADER)[4:-1]  # between index, time, hub, kind and score
 _LIMITS = tuple(getattr(Entry._meta.get_field(name), "max_length", 0) for name in _TEXTS)
 _texts = attrgetter(*_TEXTS)
 
+# One statement reads epoch and end of log: both are of the same moment.
 _HEAD = """
 SELECT hub.hub_id, hub.epoch, last."index", last."time" FROM registry_hub AS hub
 LEFT JOIN (
@@ -53,12 +55,15 @@ ON CONFLICT (agent, code, minute) DO UPDATE SET count = registry_refusalcount.co
 
 
 class EpochMoved(Exception):
-    """The registry changed after the facts of this transaction were read."""
+    """The registry changed after this transaction read its facts, so it must not commit."""
 
 
 @dataclass(frozen=True, slots=True)
 class EntryDraft:
-    """An entry before it has its place; people appear by pseudonym."""
+    """An entry that has no index and no time yet. `actor` names people by pseudonym.
+
+    Members that do not apply stay empty. `body` must not hold a member `salt`.
+    """
 
     kind: Kind
     actor: str = ""
@@ -85,20 +90,21 @@ class _Head:
 
 
 def append(drafts: Sequence[EntryDraft], *, expected_epoch: int | None = None) -> int:
-    """Append entries in their order; gives back the index of the first.
+    """Append at most `MOST_ENTRIES` entries in order, and return the index of the first.
 
-    Must be the last write of an `atomic` block: it takes the log lock, which the commit releases.
-    Raises `EpochMoved`, with nothing written, when the registry's epoch isn't `expected_epoch`,
-    and `OperationalError` when the lock can't be had in time.
+    It must be the last write of an `atomic` block: it takes the log lock, which the commit
+    releases. Raises `EpochMoved`, with nothing written, if the registry's epoch is not
+    `expected_epoch`; `OperationalError` if another transaction holds the lock for
+    `ATP_TRAIL_LOCK_SECONDS`; `ValueError` if a text is too long or there are too many entries.
     """
     if not connection.in_atomic_block:
-        raise transaction.TransactionManagementError("append() belongs into an atomic block")
+        raise transaction.TransactionManagementError("append() needs a transaction")
     if len(drafts) > MOST_ENTRIES:
         raise ValueError(f"{len(drafts)} entries; at most {MOST_ENTRIES} are appended at once")
     bodies = _bodies(drafts)  # (1)
     head = _find_end(lock=bool(drafts))  # (2) (3)
     if expected_epoch is not None and head.epoch != expected_epoch:
-        raise EpochMoved(f"epoch {head.epoch}, facts of {expected_epoch}")
+        raise EpochMoved(f"the epoch is {head.epoch}, and the facts are of epoch {expected_epoch}")
     time = format_microseconds(head.time)
     rows = [
         _row(draft, index, head, time, leaves.body_digest(body))  # (4)
@@ -124,16 +130,16 @@ def _bodies(drafts: Sequence[EntryDraft]) -> list[bytes]:
 
 
 def _check(draft: EntryDraft) -> None:
-    """Refuse, on every database alike, what a column of PostgreSQL has no room for."""
+    """Refuse texts too long for their column on every database; SQLite would accept them."""
     for text, most in zip(_texts(draft), _LIMITS, strict=True):
         if len(text) > most:
             raise ValueError(f"{text[:40]!r}... in a {draft.kind} entry exceeds {most} characters")
     if "salt" in draft.body:
-        raise ValueError(f"the body of a {draft.kind} entry brings its own salt")
+        raise ValueError(f"the body of a {draft.kind} entry must not hold a member 'salt'")
 
 
 def _reason(body: Mapping[str, Any]) -> str:
-    """Why, in the words that a body may hold: an officer's, or a verdict's code and detail."""
+    """Return the reason in words: an officer's reason, or a verdict's code and detail."""
     words = body.get("reason") or body.get("detail") or ""
     code = body.get("code") or ""
     reason = ": ".join(part for part in (code, words) if isinstance(part, str) and part)
@@ -141,23 +147,25 @@ def _reason(body: Mapping[str, Any]) -> str:
 
 
 def _find_end(*, lock: bool) -> _Head:
-    """Where the log ends, read behind the log lock. SQLite has one writer: this one.
+    """Return the end of the log, read under the log lock.
 
-    Who has nothing to append looks at the epoch only and keeps nobody waiting.
+    SQLite needs no lock, because it has one writer at a time. Without entries to append
+    (`lock=False`) only the epoch matters, so no lock is taken.
     """
     with one_trip():
         if lock and connection.vendor == "postgresql":
             Asked(_PATIENCE.format(int(settings.ATP_TRAIL_LOCK_SECONDS * 1000)))
             Asked(_LOCK)
-        # A statement of its own, or it would see what stood before the wait for the lock.
+        # A separate statement: in PostgreSQL a statement sees what was committed when it began.
+        # Together with the lock it would see the log as it was before the wait.
         found = Asked(_HEAD).rows()
     if not found:
-        raise RuntimeError("the hub has no row yet; registry.bootstrap.ensure_hub() makes it")
+        raise RuntimeError("the database has no hub row; registry.bootstrap.ensure_hub() makes it")
     ((hub, epoch, last_index, last_time),) = found
     now = datetime.now(UTC)
     if last_index is None:
         return _Head(hub, epoch, 0, now)
-    if last_time.tzinfo is None:  # SQLite holds UTC without saying so
+    if last_time.tzinfo is None:  # SQLite stores UTC without a zone
         last_time = last_time.replace(tzinfo=UTC)
     return _Head(hub, epoch, last_index + 1, max(now, last_time))
 
@@ -173,9 +181,10 @@ def _row(
 
 
 def record_reading(kind: Kind, actor: Actor, *, subject: str, asked: Mapping[str, Any]) -> int:
-    """Enter that somebody reads the trail, before they do; how many entries there were until then.
+    """Enter that a person reads the trail; return the index of that entry.
 
-    A reader who looks at entries below that number sees the log as it stood, however long it takes.
+    Call it before the read. A reader who reads only entries below that index sees the log as it
+    was at that moment, however long the reading takes.
     """
     draft = EntryDraft(kind, actor=actor.name, subject=subject, body=asked)
     with transaction.atomic():
@@ -183,9 +192,10 @@ def record_reading(kind: Kind, actor: Actor, *, subject: str, asked: Mapping[str
 
 
 def count_refusals(counts: Mapping[tuple[str, str], int], now: datetime) -> None:
-    """Add to the counts of this minute, by (agent or "", code), in the caller's transaction.
+    """Add to this minute's counts, by (agent or "", error code), in the caller's transaction.
 
-    Rows are locked in sorted order, before the log: two lanes can't wait for each other.
+    Call it before `append`. Rows are locked in sorted order, and before the log lock, so two lanes
+    can't wait for each other.
     """
     if not counts:
         return
@@ -199,9 +209,10 @@ def count_refusals(counts: Mapping[tuple[str, str], int], now: datetime) -> None
 
 
 def summarise_refusals(now: datetime) -> int:
-    """Enter what was counted in minutes that are over, and count anew; how many rows that were.
+    """Enter the counts of past minutes in the trail, delete them, and return how many there were.
 
-    One entry an agent and code, at most `MOST_ENTRIES` counts a call: call again while there are.
+    Each agent and code gets one entry. One call takes at most `MOST_ENTRIES` counts: call it again
+    until it returns 0.
     """
     over = now.replace(second=0, microsecond=0)
     with transaction.atomic():

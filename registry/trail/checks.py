@@ -1,4 +1,4 @@
-"""A system check that looks whether the trail is protected; runs with the database checks."""
+"""A system check that the trail's triggers exist; it runs with Django's database checks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from registry.trail.triggers import missing_triggers
 def trail_is_append_only(
     app_configs: Sequence[Any] | None, databases: Sequence[str] | None = None, **_: Any
 ) -> list[checks.CheckMessage]:
-    """Silent where the tables don't exist yet."""
+    """Return an error (`atp.E010`) for each trigger that is missing or switched off.
+
+    A database without the trail's tables has no such errors.
+    """
     return [
         checks.Error(
-            f"The trigger {name} of database '{using}' is missing or switched off: "
-            "entries of the trail could be changed.",
-            hint="Find out who removed it, then remake it: manage.py migrate --skip-checks",
+            f"The trigger {name} of database '{using}' is missing or switched off, so "
+            "entries of the trail can be changed.",
+            hint="Find out who removed it. Then make it again: manage.py migrate --skip-checks",
             id="atp.E010",
         )
         for using in databases or ()

@@ -1,4 +1,4 @@
-"""What can happen, as the closed list of kinds of entries (docs/design/provenance.md#entry)."""
+"""The closed list of kinds of entries (docs/design/provenance.md#entry)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """`subject.event`; an auditor filters by these, so a name never changes its meaning."""
+    """A kind of entry, named `subject.event`.
+
+    Auditors filter by these names, so a name never changes its meaning.
+    """
 
     LOG_STARTED = "log.started"
     HUB_KEY_ROTATED = "hub.key_rotated"
@@ -71,10 +74,10 @@ class Kind(StrEnum):
 
     @property
     def about(self) -> str:
-        """The part before the dot."""
+        """Return the part before the dot, such as `agent`."""
         return self.value.partition(".")[0]
 
 
 def kinds_named(text: str) -> list[Kind]:
-    """The kind that is called so, or all of `subject.*`; none where there is no such thing."""
+    """Return the kind with this name, or all kinds of `subject.*`; empty if there is none."""
     return [kind for kind in Kind if text in (kind.value, f"{kind.about}.*")]

@@ -1,4 +1,4 @@
-"""The trail: one row per event, appended with the event, never changed.
+"""The trail: one row for each event, appended in the event's transaction and never changed.
 
 See docs/design/provenance.md#entry.
 """
@@ -13,20 +13,26 @@ from registry.trail.querysets import AppendOnlyQuerySet, EntryQuerySet
 
 
 class AppendOnly(models.Model):
-    """Refuses change and deletion; database triggers refuse them to any other program."""
+    """A base class that refuses `save` and `delete`.
+
+    Database triggers refuse the same for every other program (`registry/trail/triggers.py`).
+    """
 
     class Meta:
         abstract = True
 
     def save(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError(f"{type(self).__name__} rows are appended by registry.trail.actions only")
+        raise TypeError(f"only registry.trail.actions appends {type(self).__name__} rows")
 
     def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(f"{type(self).__name__} rows are never deleted")
 
 
 class Entry(AppendOnly):
-    """The header of an entry, its leaf and the leaf's hash (RFC 9162, section 2.1.1)."""
+    """The header of an entry, its leaf and the hash of the leaf (RFC 9162, section 2.1.1).
+
+    `index` counts from 0 without gaps. `time` never goes back (docs/design/provenance.md#time).
+    """
 
     index = models.BigIntegerField(primary_key=True)
     time = models.DateTimeField()
@@ -68,9 +74,10 @@ class Entry(AppendOnly):
 
 
 class EntryBody(AppendOnly):
-    """The rest of an entry, as the RFC 8785 bytes whose SHA-256 is in the leaf.
+    """The body of an entry: the RFC 8785 bytes whose SHA-256 is in the leaf.
 
-    `reason` repeats in words why, for lists and searches; it goes when the body is erased.
+    `reason` copies the reason out of the body, for lists and searches. Erasing a body erases it
+    too.
     """
 
     REASON_MAX_CHARS = 400
@@ -81,7 +88,7 @@ class EntryBody(AppendOnly):
         on_delete=models.PROTECT,
         related_name="body",
         db_column="index",
-        db_constraint=False,  # one function writes both; PostgreSQL would look each one up again
+        db_constraint=False,  # one function writes both, so PostgreSQL needs no look-up a row
     )
     content = models.BinaryField()
     reason = models.CharField(max_length=REASON_MAX_CHARS, blank=True, db_default="")
@@ -96,7 +103,10 @@ class EntryBody(AppendOnly):
 
 
 class RefusalCount(models.Model):
-    """Repetitive refusals, counted per agent, code and minute until a summary is entered."""
+    """Refusals of one agent with one error code in one minute, until their sum is entered.
+
+    `agent` is empty if the refused caller is not known.
+    """
 
     agent = models.CharField(max_length=128, blank=True)
     code = models.CharField(max_length=40)
@@ -109,4 +119,4 @@ class RefusalCount(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.count} x {self.code} by {self.agent or 'nobody known'}"
+        return f"{self.count} x {self.code} by {self.agent or 'an unknown caller'}"

@@ -1,4 +1,4 @@
-"""Reads of the trail, named as adjectives."""
+"""Reads of the trail."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Row = TypeVar("Row", bound=models.Model)
 
 
 class AppendOnlyQuerySet(models.QuerySet[Row]):
-    """Reads only; rows come from `registry.trail.actions`."""
+    """A queryset that only reads. `registry.trail.actions` appends the rows."""
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError(f"{self.model.__name__} rows are appended only, and never changed")
+        raise TypeError(f"{self.model.__name__} rows are append-only: they can't be changed")
 
     create = get_or_create = update_or_create = bulk_create = _refuse
     update = bulk_update = delete = _refuse
@@ -29,12 +29,17 @@ class AppendOnlyQuerySet(models.QuerySet[Row]):
 
 
 class EntryQuerySet(AppendOnlyQuerySet["Entry"]):
+    """Filters for entries."""
+
     def before(self, index: int) -> EntryQuerySet:
-        """The log as it stood when it had `index` entries."""
+        """Return the first `index` entries: the log as it was when it had that many."""
         return self.filter(index__lt=index)
 
     def about_the_same_as(self, entry: Entry) -> EntryQuerySet:
-        """Entries that share `entry`'s message or request, itself included, as they happened."""
+        """Return the entries with the same message id or request id, oldest first.
+
+        `entry` itself is included.
+        """
         related = Q(index=entry.index)
         if entry.message_id:
             related |= Q(message_id=entry.message_id)
@@ -56,5 +61,5 @@ _VERDICTS = Compiled(_verdicts)
 
 
 def entries_of_messages(message_ids: Collection[str]) -> dict[tuple[str, str], int]:
-    """The entry of each verdict on these messages, by (sender, messageId); one query."""
+    """Return by (sender, messageId) the trail index of each message's verdict; one query."""
     return {(s, m): index for s, m, index in _VERDICTS.rows(message_ids)}

@@ -1,4 +1,4 @@
-"""Celery tasks of the trail."""
+"""The Celery task that enters the sums of refusals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from registry.trail import actions
 
 @shared_task(name="registry.summarise_refusals", ignore_result=True)
 def summarise_refusals() -> None:
-    """Enter what was refused in the minutes that are over; two of these at once do no harm."""
+    """Enter the sums of refusals of past minutes. Two runs at once do no harm: rows are locked."""
     now = datetime.now(UTC)
     while actions.summarise_refusals(now):
         pass

@@ -1,9 +1,9 @@
-"""Triggers that refuse to change or delete what was appended, to every client.
+"""Database triggers that refuse every change and deletion of trail rows, from any client.
 
 See docs/design/provenance.md#append-only.
 
-They are made by one idempotent function after every migration, because SQLite drops triggers in
-silence when a migration remakes a table (docs/design/architecture.md#facts-that-cost-a-day).
+One idempotent function makes them after every migration, because SQLite silently drops triggers
+when a migration makes a table again (docs/design/architecture.md#facts-that-cost-a-day).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from registry.trail.models import Entry, EntryBody
 
 APPEND_ONLY = {model._meta.db_table: model._meta.pk.column for model in (Entry, EntryBody)}
 
-# An insert that replaces a row deletes it without a delete trigger, so it is looked for itself.
+# INSERT OR REPLACE deletes a row without firing a delete trigger, so `no_replace` finds it.
 _SQLITE = {
     "no_update": "BEFORE UPDATE ON {table}",
     "no_delete": "BEFORE DELETE ON {table}",
@@ -28,7 +28,7 @@ CREATE TRIGGER IF NOT EXISTS {table}_{name} {when}
 BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END
 """
 
-# By statement, not by row: cheaper, and TRUNCATE has no rows.
+# For each statement, not for each row: that is cheaper, and TRUNCATE fires no row triggers.
 _POSTGRES_FUNCTION = """
 CREATE OR REPLACE FUNCTION registry_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -44,7 +44,7 @@ FOR EACH STATEMENT EXECUTE FUNCTION registry_append_only()
 
 
 def make_triggers(using: str = DEFAULT_DB_ALIAS, **_: Any) -> None:
-    """Make what is missing; connected to `post_migrate`."""
+    """Make the triggers that are missing in database `using`; runs after every migration."""
     connection = connections[using]
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql" and _tables(using):
@@ -55,7 +55,7 @@ def make_triggers(using: str = DEFAULT_DB_ALIAS, **_: Any) -> None:
 
 
 def missing_triggers(using: str = DEFAULT_DB_ALIAS) -> list[str]:
-    """Names of the triggers that should be there and are not, or are switched off."""
+    """Return the names of triggers that are missing in database `using`, or switched off."""
     connection = connections[using]
     query = (
         "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled IN ('O', 'A')"
@@ -69,13 +69,13 @@ def missing_triggers(using: str = DEFAULT_DB_ALIAS) -> list[str]:
 
 
 def protecting_triggers(using: str = DEFAULT_DB_ALIAS) -> list[tuple[str, str]]:
-    """The name and the table of every trigger that should be there."""
+    """Return (name, table) of every trigger that database `using` must have."""
     vendor = connections[using].vendor
     return [(name, table) for table in _tables(using) for name in _names(vendor, table)]
 
 
 def _tables(using: str) -> list[str]:
-    """Those of the tables that exist: a migration may have gone back to before them."""
+    """Return the trail's tables that exist: a backward migration may have removed them."""
     existing = set(connections[using].introspection.table_names())
     return [table for table in APPEND_ONLY if table in existing]
 

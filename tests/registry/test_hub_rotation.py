@@ -185,7 +185,7 @@ def test_it_reseals_what_the_hub_holds_all_or_nothing(tmp_path: Path) -> None:
         database.execute("UPDATE registry_issuerkey SET private_sealed = ?", whole[0])
 
     done = manage(["reseal_keys", "--yes"], hub.data_dir, both)
-    assert "3 of 3 keys were sealed anew" in done.stdout, done.stderr
+    assert "3 of 3 keys were sealed with" in done.stdout, done.stderr
     assert not set(rows(hub, sealed)) & set(before)
     again = manage(["reseal_keys", "--yes"], hub.data_dir, {"ATP_KEY_ENCRYPTION_KEY": NEW_KEY})
     assert "Nothing to do: all 3 keys" in again.stdout, again.stderr

@@ -95,8 +95,8 @@ def test_it_registers_an_agent_without_json(officer: Client) -> None:
     [
         ({"id": "Not An Id"}, "Lower-case letters"),
         ({"id": "hub"}, "own name"),
-        ({"declared_capabilities": "Not/One"}, "no capability"),
-        ({"parent": "nobody-here"}, "no agent of that id"),
+        ({"declared_capabilities": "Not/One"}, "is not a capability"),
+        ({"parent": "nobody-here"}, "no agent with this id"),
         ({"owner_name": ""}, "required"),
     ],
 )
@@ -325,13 +325,13 @@ def test_it_adds_an_issuer_and_accredits_one_below_it(officer: Client) -> None:
     assert row.not_after.isoformat() == "2099-01-31T12:00:00+00:00"
     below = issuer_values(parent=row.pk, highest_level="certified")
     text = text_of(officer.post(f"{ADMIN}/issuer/add/", below))
-    assert "may attest up to certified, its parent verified" in text
+    assert "may attest up to certified, its parent only up to verified" in text
     post(officer, f"{ADMIN}/issuer/add/", **{**below, "highest_level": "unverified"})
     assert Issuer.objects.get(slug=below["slug"]).parent == row
 
 
 def test_it_takes_a_pasted_public_key(officer: Client) -> None:
-    assert "no JWK" in text_of(officer.post(f"{ADMIN}/issuer/add/", issuer_values(public_jwk="{")))
+    assert "not a JWK" in text_of(officer.post(f"{ADMIN}/issuer/add/", issuer_values(public_jwk="{")))
     key = PrivateKey.generate()
     jwk = str(key.public.jwk).replace("'", '"')
     text = text_of(post(officer, f"{ADMIN}/issuer/add/", **issuer_values(public_jwk=jwk)))
@@ -391,7 +391,7 @@ def test_it_says_what_to_do_next(officer: Client) -> None:
     text = text_of(officer.get(page(agent, "change")))
     assert "It has no key yet" in text
     issue_enrolment_token(agent, actor=OFFICER)
-    assert "Its owner has a token" in text_of(officer.get(page(agent, "change")))
+    assert "The owner has an enrolment token" in text_of(officer.get(page(agent, "change")))
     enrolled = enrol(agent)
     assert "A key waits for your approval" in text_of(officer.get(page(agent, "change")))
     assert enrolled.row.status == "pending"

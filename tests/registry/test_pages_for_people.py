@@ -41,7 +41,7 @@ def page(agent: str, *more: str) -> str:
 
 def refused_lately(client: Client, agent: str) -> str:
     text = text_of(client.get(page(agent, "change")))
-    panel = text[text.index("<h2>Refused lately</h2>") :]
+    panel = text[text.index("<h2>Recent refusals</h2>") :]
     return " ".join(strip_tags(panel[: panel.index("</div>")].replace("<", " <")).split())
 
 
@@ -101,7 +101,7 @@ def test_rejects_harm_that_was_confirmed_by_enter(decision: str) -> None:
     first = text[text.index("</header>") :].index('<button type="submit" name="by_enter"')
     assert first < text[text.index("</header>") :].index('<input type="submit"')
     asked = text_of(client.post(page(agent, decision), {"reason": "typed", "by_enter": "1"}))
-    assert "Enter alone does not" in asked
+    assert "Enter does not do it" in asked
     assert "typed" in asked
     assert Agent.objects.get(pk=agent).status == "active"
     text_of(client.post(page(agent, decision), {"reason": "typed"}, follow=True))
@@ -148,7 +148,7 @@ def test_it_says_who_may_not() -> None:
 def test_it_says_what_to_do_about_a_form_that_was_not_taken() -> None:
     browser = Client(HTTP_HOST="localhost", enforce_csrf_checks=True)
     answer = browser.post("/admin/login/", {"username": "x", "password": "y"})
-    assert leads_back(answer, 403, "The form was not taken")
+    assert leads_back(answer, 403, "The form was not accepted")
 
 
 def test_it_says_what_to_do_about_a_host_that_is_not_allowed() -> None:
@@ -165,7 +165,7 @@ def test_it_admits_a_fault_of_its_own() -> None:
 def test_an_empty_list_says_what_to_do_next() -> None:
     client = officer_client()
     nothing_fits = client.get("/admin/registry/rulenotice/?state=seen&policy=nobody")
-    assert 'Nothing fits: <a href="?">show all</a>' in text_of(nothing_fits)
+    assert 'No row matches: <a href="?">show all</a>' in text_of(nothing_fits)
     with transaction.atomic():
         RuleNotice.objects.all().delete()
         empty = client.get("/admin/registry/rulenotice/")

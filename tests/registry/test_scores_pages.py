@@ -51,7 +51,7 @@ def test_it_shows_that_a_stored_score_follows_from_its_inputs(
     recompute([agent.id], "attestation.issued")
     row = Score.objects.get(agent=agent)
     url = f"/admin/registry/score/{row.pk}/change/"
-    assert "the same number" in text_of(officer.get(url))
+    assert "the number is the same" in text_of(officer.get(url))
     Score.objects.filter(pk=row.pk).update(total=row.total + 1)
     assert "does not follow from its inputs" in text_of(officer.get(url))
     Score.objects.filter(pk=row.pk).update(algorithm_version=999)

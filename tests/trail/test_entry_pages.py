@@ -138,7 +138,7 @@ def test_it_raises_the_alarm_over_a_changed_entry(browser: Client) -> None:
     finally:
         make_triggers()
     page = text_of(browser.get(f"{LIST}{index}/change/"))
-    assert "changed after it was logged: the columns are not what the leaf says" in page
+    assert "changed after it was logged: the columns differ from the leaf" in page
     assert "fit each other" not in page
     assert "changed after" not in text_of(browser.get(f"{LIST}{index + 1}/change/"))
 

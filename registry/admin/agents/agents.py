@@ -28,7 +28,7 @@ from registry.scores.models import Score
 
 
 class KeyFilter(admin.SimpleListFilter):
-    """Agents that wait for an officer."""
+    """Filters agents by a key that waits for approval, or by having no active key."""
 
     title = "key"
     parameter_name = "key"
@@ -46,7 +46,7 @@ class KeyFilter(admin.SimpleListFilter):
 
 
 def level_badge(level: str | None) -> SafeString | str:
-    """The level that a valid attestation gives now, as a badge."""
+    """Return the attested level as a badge, or "-" if no attestation is valid now."""
     if not level:
         return "-"
     return format_html('<span class="badge badge-{0}">{0}</span>', level)
@@ -54,6 +54,8 @@ def level_badge(level: str | None) -> SafeString | str:
 
 @admin.register(Agent)
 class AgentAdmin(AgentDecisions):
+    """The list of agents, the page of each, and the forms to register and change them."""
+
     change_list_template = "admin/registry/agent/change_list.html"
     list_display = (
         "id", "status_badge", "level_badge", "score_total", "organisation", "owner_name",
@@ -76,7 +78,7 @@ class AgentAdmin(AgentDecisions):
         return rows.prefetch_related("tags")
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
-        """Ask once who is online and who is vouched for, not once a row."""
+        """Read connections and levels for the whole page at once, not for each row."""
         changelist = super().get_changelist_instance(request)
         rows: list[Any] = list(changelist.result_list)
         ids = [row.pk for row in rows]
@@ -89,6 +91,7 @@ class AgentAdmin(AgentDecisions):
 
     @admin.display(description="status", ordering="status")
     def status_badge(self, row: Agent) -> SafeString:
+        """Return the status, and a second badge if a key waits for approval."""
         badge = format_html('<span class="badge badge-{}">{}</span>', row.status, row.status)
         if getattr(row, "waiting", 0):
             return format_html('{} <span class="badge badge-waiting">key to approve</span>', badge)
@@ -96,27 +99,33 @@ class AgentAdmin(AgentDecisions):
 
     @admin.display(description="level")
     def level_badge(self, row: Agent) -> SafeString | str:
+        """Return the level that the best valid attestation gives now."""
         return level_badge(getattr(row, "level_now", None))
 
     @admin.display(description="score", ordering="score_now")
     def score_total(self, row: Agent) -> str:
+        """Return the last stored score, 0 to 100."""
         total: int | None = getattr(row, "score_now", None)
         return "-" if total is None else str(total)
 
     @admin.display(description="tags")
     def tag_names(self, row: Agent) -> str:
+        """Return the agent's tags, separated by commas."""
         return ", ".join(tag.name for tag in row.tags.all()) or "-"
 
     @admin.display(description="connected", boolean=True)
     def connected(self, row: Agent) -> bool:
+        """Return whether the agent has a live session on any node."""
         return bool(getattr(row, "is_online", False))
 
     @admin.action(description="Attest", permissions=["change"])
     def attest_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> HttpResponse:
+        """Go to the page that attests the selected agents."""
         return self.for_many(queryset, "attest")
 
     @admin.action(description="Suspend, with a reason", permissions=["change"])
     def suspend_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> HttpResponse:
+        """Go to the page that suspends the selected agents."""
         return self.for_many(queryset, "suspend")
 
     def add_view(
@@ -127,8 +136,8 @@ class AgentAdmin(AgentDecisions):
         form = NewAgentForm(posted(request), initial={"sensitivity_floor": "public"})
         question = Question(
             title="Register an agent",
-            text="It stays pending until its owner has enrolled a key and you have compared the"
-            " fingerprint.",
+            text="The agent stays pending until its owner has enrolled a key and you have compared"
+            " the key's fingerprint.",
             button="Register",
             back=self.url("changelist"),
         )
@@ -146,7 +155,7 @@ class AgentAdmin(AgentDecisions):
         form_url: str = "",
         extra_context: Any = None,
     ) -> HttpResponse:
-        """The page of an agent; its form stands on a page of its own."""
+        """Show everything about an agent; `edit_view` has the form."""
         agent = self.get_row(request, object_id)
         return self.render(
             request,
@@ -158,11 +167,12 @@ class AgentAdmin(AgentDecisions):
         )
 
     def edit_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Change an agent's registration."""
         agent = self.get_row(request, object_id, to_change=True)
         form = ChangeAgentForm(posted(request), initial=ChangeAgentForm.initial_of(agent))
         question = Question(
             title=f"Change {agent.pk}",
-            text="Judgements use the change from the next envelope on.",
+            text="The change applies from the next envelope on.",
             button="Save",
             back=self.url("change", agent.pk),
             done=f"Agent {agent.pk} is changed.",

@@ -1,4 +1,4 @@
-"""What officers decide about an agent: invite, approve, attest, suspend, resume, revoke."""
+"""The pages on which officers decide about an agent: invite, approve, attest, suspend, revoke."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ from registry.attestations.actions import issue_attestation
 from registry.hub.actions import hub_id
 from registry.officers.actor import Actor
 
-MANY_AT_ONCE = 200  # agents of one bulk decision, each a transaction of its own
+MANY_AT_ONCE = 200  # agents of one bulk decision; each has its own transaction
 
 
 class AgentDecisions(OfficerAdmin[Agent]):
-    """Each decision is a page with a question; a POST runs one action."""
+    """The decision pages of agents. Each shows a question; its POST runs one action."""
 
     def decision_urls(self) -> list[URLPattern]:
+        """Return the URLs of all decision pages; a fixed route comes before an agent id."""
         one, key = "<str:object_id>", "<str:object_id>/keys/<str:kid>"
         return [
             self.decision_url("attest-many/", self.attest_many_view),
@@ -57,21 +58,23 @@ class AgentDecisions(OfficerAdmin[Agent]):
         ]
 
     def edit_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Change an agent's registration; `AgentAdmin` implements it."""
         raise NotImplementedError
 
     def for_many(self, rows: QuerySet[Agent], what: str) -> HttpResponse:
-        """On to the page that decides about the selected agents."""
+        """Redirect to the page that decides about the first `MANY_AT_ONCE` selected agents."""
         ids = list(rows.order_by("pk").values_list("pk", flat=True)[:MANY_AT_ONCE])
         query = urlencode([("id", pk) for pk in ids])
         return HttpResponseRedirect(f"{self.url(f'{what}-many')}?{query}")
 
     def invite_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Issue an enrolment token and show it once."""
         agent = self.get_row(request, object_id, to_change=True)
         hours = int(ENROLMENT_LIFE.total_seconds() // 3600)
         question = Question(
             title=f"Issue an enrolment token for {agent.pk}",
-            text=f"It is shown once, works once, for {hours} hours, and replaces one that is still"
-            " open. Bring it to the owner by a way that you trust.",
+            text=f"The token is shown once. It works once, within {hours} hours. It replaces an"
+            " open token of this agent. Bring it to the owner by a way that you trust.",
             button="Issue the token",
             back=self.url("change", agent.pk),
         )
@@ -92,16 +95,18 @@ class AgentDecisions(OfficerAdmin[Agent]):
         return self.decide(request, forms.Form(posted(request)), question, run)
 
     def approve_view(self, request: HttpRequest, object_id: str, kid: str) -> HttpResponse:
+        """Approve a pending key, after the officer has compared its fingerprint with the owner."""
         agent, key = self._key(request, object_id, kid)
         misused = agent.enrolment_tokens.exclude(misused_at=None).exists()
         warning = (
-            "An enrolment token of this agent was tried a second time. Somebody else may have been"
-            " first: if the fingerprint is not the owner's, refuse the key and issue another token."
+            "An enrolment token of this agent was tried a second time. Another person may have used"
+            " it first. If the fingerprint is not the owner's, refuse the key and issue another"
+            " token."
         )
         question = Question(
             title=f"Approve the key of {agent.pk}",
-            text="Call the owner and compare: upper and lower case matter. From then on whoever"
-            f" holds this key speaks for {agent.pk}.",
+            text="Call the owner and compare the fingerprint: upper and lower case matter. Once"
+            f" you approve the key, its holder can send as {agent.pk}.",
             alarm=warning if misused else "",
             button="Approve this key",
             back=self.url("change", agent.pk),
@@ -111,7 +116,8 @@ class AgentDecisions(OfficerAdmin[Agent]):
                 ("Algorithm", key.algorithm),
                 ("Enrolled", f"{key.enrolled_at:%Y-%m-%d %H:%M:%S} UTC"),
             ),
-            done=f"The key is approved. {agent.pk} can connect; attest it, so that it is trusted.",
+            done=f"The key is approved, and {agent.pk} can connect. Attest it next: policies trust"
+            " only attested agents.",
         )
         form = ApproveKeyForm(posted(request))
         if not AgentKey.objects.usable().filter(agent=agent).exists():
@@ -124,10 +130,11 @@ class AgentDecisions(OfficerAdmin[Agent]):
         return self.decide(request, form, question, run)
 
     def refuse_view(self, request: HttpRequest, object_id: str, kid: str) -> HttpResponse:
+        """Refuse a pending key for good."""
         agent, key = self._key(request, object_id, kid)
         question = Question(
             title=f"Refuse the key of {agent.pk}",
-            text="The key is turned away for good; the owner needs another token.",
+            text="The key is refused for good. The owner needs another token to enrol a new key.",
             button="Refuse this key",
             back=self.url("change", agent.pk),
             facts=(("Fingerprint", fingerprint(key.kid)),),
@@ -138,10 +145,12 @@ class AgentDecisions(OfficerAdmin[Agent]):
         return self.decide(request, ReasonForm(posted(request)), question, run)
 
     def revoke_key_view(self, request: HttpRequest, object_id: str, kid: str) -> HttpResponse:
+        """Revoke a key, with the time since when it may be compromised."""
         agent, key = self._key(request, object_id, kid)
         question = Question(
             title=f"Revoke a key of {agent.pk}",
-            text="Its sockets close at once. The agent stays registered and can enrol another key.",
+            text="The agent's sockets close at once. It stays registered and can enrol another"
+            " key.",
             button="Revoke this key",
             back=self.url("change", agent.pk),
             facts=(("Fingerprint", fingerprint(key.kid)), ("Status", key.get_status_display())),
@@ -152,10 +161,11 @@ class AgentDecisions(OfficerAdmin[Agent]):
         return self.decide(request, CompromisedForm(posted(request)), question, run)
 
     def attest_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Issue an attestation for an agent, by an issuer whose key the hub holds."""
         agent = self.get_row(request, object_id, to_change=True)
         question = Question(
             title=f"Attest {agent.pk}",
-            text="The issuer vouches for this agent and for the key that it has now.",
+            text="The issuer vouches for this agent and for its present key.",
             button="Attest",
             back=self.url("change", agent.pk),
             done=f"Agent {agent.pk} is attested.",
@@ -170,11 +180,12 @@ class AgentDecisions(OfficerAdmin[Agent]):
         return self.decide(request, form, question, run)
 
     def suspend_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Suspend an agent."""
         agent = self.get_row(request, object_id, to_change=True)
         question = Question(
             title=f"Suspend {agent.pk}",
-            text="Its sockets close at once; until you resume it nothing of it is accepted, and its"
-            " mail that waits is held.",
+            text="The agent's sockets close at once. Until you resume it, the hub accepts none of"
+            " its envelopes and holds its waiting mail.",
             button="Suspend",
             back=self.url("change", agent.pk),
             danger=True,
@@ -184,10 +195,11 @@ class AgentDecisions(OfficerAdmin[Agent]):
         return self.decide(request, ReasonForm(posted(request)), question, run)
 
     def resume_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Resume a suspended agent."""
         agent = self.get_row(request, object_id, to_change=True)
         question = Question(
             title=f"Resume {agent.pk}",
-            text="It can connect again with the key that it has.",
+            text="The agent can connect again with the key that it has.",
             button="Resume",
             back=self.url("change", agent.pk),
             facts=(("Suspended because", agent.status_reason),),
@@ -197,11 +209,12 @@ class AgentDecisions(OfficerAdmin[Agent]):
         return self.decide(request, ReasonForm(posted(request)), question, run)
 
     def revoke_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Revoke an agent for good."""
         agent = self.get_row(request, object_id, to_change=True)
         question = Question(
             title=f"Revoke {agent.pk}",
-            text="This is final: its keys are revoked, its sockets close at once, its mail that"
-            " waits is withheld. To stop it for a while only, suspend it.",
+            text="This is final. The agent's keys are revoked, its sockets close at once, and its"
+            " waiting mail is withheld. To stop it only for a while, suspend it.",
             button="Revoke for good",
             back=self.url("change", agent.pk),
             danger=True,
@@ -211,12 +224,13 @@ class AgentDecisions(OfficerAdmin[Agent]):
         return self.decide(request, CompromisedForm(posted(request)), question, run)
 
     def attest_many_view(self, request: HttpRequest) -> HttpResponse:
+        """Attest all agents whose ids the URL names, with the same form."""
         return self._decide_many(
             request,
             AttestForm(posted(request)),
             Question(
                 title="Attest several agents",
-                text="Each gets an attestation of its own, for the key that it has now.",
+                text="Each agent gets its own attestation, for its present key.",
                 button="Attest them",
                 back=self.url("changelist"),
             ),
@@ -224,12 +238,14 @@ class AgentDecisions(OfficerAdmin[Agent]):
         )
 
     def suspend_many_view(self, request: HttpRequest) -> HttpResponse:
+        """Suspend all agents whose ids the URL names, with one reason."""
         return self._decide_many(
             request,
             ReasonForm(posted(request)),
             Question(
                 title="Suspend several agents",
-                text="Their sockets close at once; nothing of them is accepted until resumed.",
+                text="Their sockets close at once. Until you resume them, the hub accepts none of"
+                " their envelopes.",
                 button="Suspend them",
                 back=self.url("changelist"),
                 danger=True,
@@ -268,7 +284,7 @@ class AgentDecisions(OfficerAdmin[Agent]):
 
 
 def _with_reason(action: Callable[..., Any], subject: str, *more: str) -> Decide:
-    """Run an action with the form's reason, and with its other values named here."""
+    """Return a function that runs `action` with the form's reason and its values in `more`."""
 
     def run(values: Mapping[str, Any], actor: Actor) -> None:
         action(
@@ -289,7 +305,10 @@ def _each(
     values: Mapping[str, Any],
     actor: Actor,
 ) -> HttpResponse:
-    """One transaction an agent, so that a long list never holds the log; tell what failed."""
+    """Decide about each agent in its own transaction, and show the refusals.
+
+    One transaction for all would hold the log lock too long.
+    """
     done = 0
     for row in rows:
         try:

@@ -1,4 +1,4 @@
-"""The forms of agents: registration, and vouching for one or many."""
+"""The forms that register and change agents and approve their keys."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from registry.agents.models import (
     Organisation,
 )
 
-NAMES_HELP = "One a line, lower case, parts joined by dots: finance.report.read"
+NAMES_HELP = "Write one a line, in lower case, with parts joined by dots: finance.report.read"
 
 
 class AgentForm(forms.Form):
-    """What officers write down about an agent."""
+    """The fields of an agent's registration."""
 
     organisation = forms.ModelChoiceField(queryset=Organisation.objects.all(), empty_label=None)
     owner_name = forms.CharField(label="Owner", max_length=120, help_text="The person to call.")
@@ -32,37 +32,39 @@ class AgentForm(forms.Form):
     )
     declared_capabilities = LinesField(
         required=False,
-        help_text=f"What the agent says that it can do. {NAMES_HELP}",
+        help_text=f"What the agent says that it can do; it proves nothing. {NAMES_HELP}",
     )
     tags = LinesField(
-        required=False, rows=2, help_text="Labels that policies can ask for; new ones are made."
+        required=False, rows=2, help_text="Labels that policy rules can test. New ones are created."
     )
     sensitivity_floor = forms.ChoiceField(
         choices=SENSITIVITY_CHOICES,
-        help_text="Whatever this agent sends or receives counts as at least this sensitive.",
+        help_text="Everything that this agent sends or receives counts as at least this sensitive.",
     )
     minimum_level = forms.ChoiceField(
         required=False,
         choices=[("", "any"), *LEVEL_CHOICES],
-        help_text="The lowest trust level of a sender whose mail it takes.",
+        help_text="The hub denies mail to this agent from senders with a lower trust level.",
     )
     minimum_score = forms.IntegerField(
         min_value=0,
         max_value=100,
         initial=0,
-        help_text="The lowest score of a sender whose mail it takes.",
+        help_text="The hub denies mail to this agent from senders with a lower score.",
     )
 
 
 class NewAgentForm(AgentForm):
+    """The form that registers an agent."""
+
     id = forms.CharField(
         label="Agent id",
         max_length=128,
         validators=[
             RegexValidator(
                 AGENT_ID_PATTERN,
-                "Lower-case letters, digits, dot, underscore and hyphen; it starts with a letter or"
-                " digit.",
+                "Use lower-case letters, digits, dot, underscore and hyphen; start with a letter or"
+                " a digit.",
             )
         ],
         help_text="For example financial-analyzer-001. It can't be changed later.",
@@ -76,16 +78,18 @@ class NewAgentForm(AgentForm):
         wanted = self.cleaned_data["parent"].strip()
         parent = Agent.objects.filter(pk=wanted).first() if wanted else None
         if wanted and parent is None:
-            raise forms.ValidationError("There is no agent of that id.")
+            raise forms.ValidationError("There is no agent with this id.")
         return parent
 
 
 class ChangeAgentForm(AgentForm):
+    """The form that changes an agent; the id can't change."""
+
     reason = reason_field()
 
     @classmethod
     def initial_of(cls, agent: Agent) -> dict[str, Any]:
-        """The form as the agent stands."""
+        """Return the agent's present values for the form."""
         return {
             "organisation": agent.organisation_id,
             "owner_name": agent.owner_name,
@@ -100,16 +104,18 @@ class ChangeAgentForm(AgentForm):
 
 
 class ApproveKeyForm(forms.Form):
+    """The form that approves a key: the officer confirms that the fingerprint was compared."""
+
     compared = forms.BooleanField(
         label="The owner read me this same fingerprint",
-        help_text="By a way that you trust: a call, a visit. A message through the agent itself"
-        " proves nothing.",
+        help_text="Use a way that you trust, such as a call or a visit. A message through the"
+        " agent itself proves nothing.",
         error_messages={"required": "Compare the fingerprint before you approve it."},
     )
     revoke_earlier = forms.BooleanField(
         required=False,
         label="Revoke the agent's earlier key",
-        help_text="Where it was lost or stolen. Otherwise it is retired: it signs no more either"
-        " way.",
+        help_text="Tick this if the earlier key was lost or stolen. Otherwise it is retired. It"
+        " can't sign any more in both cases.",
     )
     reason = reason_field(required=False, help_text="Kept in the trail, if you give one.")

@@ -1,4 +1,4 @@
-"""Keys and enrolment tokens of all agents, to look through; decisions are on the agent's page."""
+"""Lists of all agents' keys and enrolment tokens. Decisions about them are on the agent's page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from registry.agents.models import AgentKey, EnrolmentToken
 
 
 class _OfAgent(ReadOnlyAdmin[Any]):
-    """Rows whose page is their agent's."""
+    """A list of rows that belong to agents; each row leads to the agent's page."""
 
     def change_view(
         self,
@@ -32,11 +32,14 @@ class _OfAgent(ReadOnlyAdmin[Any]):
 
     @admin.display(description="agent", ordering="agent_id")
     def agent_link(self, row: Any) -> SafeString:
+        """Return a link to the agent's page."""
         return format_html('<a href="{}">{}</a>', _agent_page(row.agent_id), row.agent_id)
 
 
 @admin.register(AgentKey)
 class AgentKeyAdmin(_OfAgent):
+    """The list of all agents' keys, to look up a thumbprint."""
+
     list_display = ("agent_link", "status_badge", "algorithm", "shown", "enrolled_at", "ended_at")
     list_filter = ("status", "algorithm")
     search_fields = ("=kid", "agent__id")
@@ -44,16 +47,20 @@ class AgentKeyAdmin(_OfAgent):
 
     @admin.display(description="status", ordering="status")
     def status_badge(self, row: AgentKey) -> SafeString:
+        """Return the key's status."""
         label = row.get_status_display()
         return format_html('<span class="badge badge-{}">{}</span>', row.status, label)
 
     @admin.display(description="fingerprint")
     def shown(self, row: AgentKey) -> SafeString:
+        """Return the fingerprint as people read it to each other."""
         return format_html("<code>{}</code>", fingerprint(row.kid))
 
 
 @admin.register(EnrolmentToken)
 class EnrolmentTokenAdmin(_OfAgent):
+    """The list of all enrolment tokens; it never shows a token's text."""
+
     list_display = ("agent_link", "state", "created_at", "created_by", "expires_at", "used_at")
     list_filter = (
         ("used_at", admin.EmptyFieldListFilter),
@@ -65,6 +72,7 @@ class EnrolmentTokenAdmin(_OfAgent):
 
     @admin.display(description="state")
     def state(self, row: EnrolmentToken) -> SafeString:
+        """Return whether the token is open, used, expired or was tried twice."""
         if row.misused_at:
             name = "tried twice"
         elif row.used_at:

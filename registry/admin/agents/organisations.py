@@ -1,4 +1,4 @@
-"""Organisations and tags in the admin."""
+"""The admin pages of organisations and tags."""
 
 from __future__ import annotations
 
@@ -22,22 +22,30 @@ from registry.officers.actor import Actor
 
 
 class OrganisationForm(forms.Form):
+    """The form that adds an organisation."""
+
     name = forms.CharField(max_length=120)
-    contact = forms.CharField(required=False, max_length=200, help_text="Whom to call, and how.")
+    contact = forms.CharField(
+        required=False, max_length=200, help_text="The person to call, and how."
+    )
 
 
 class ChangeOrganisationForm(OrganisationForm):
+    """The form that changes an organisation."""
+
     reason = reason_field()
 
 
 class TagForm(forms.Form):
+    """The form that adds a tag."""
+
     name = forms.SlugField(
-        max_length=60, help_text="Lower case, such as sandbox-host; policies can ask for it."
+        max_length=60, help_text="In lower case, such as sandbox-host. Policy rules can test it."
     )
 
 
 class _Counted(OfficerAdmin[Any]):
-    """Rows that agents belong to."""
+    """A list that shows how many agents each row has."""
 
     filter_name = ""
 
@@ -46,19 +54,22 @@ class _Counted(OfficerAdmin[Any]):
         return rows
 
     def get_list_display_links(self, request: HttpRequest, list_display: Any) -> Any:
-        """Those who only look have no page to go to."""
+        """Return no links for users who may not change rows: rows have no page to read."""
         if not self.has_change_permission(request):
             return None
         return super().get_list_display_links(request, list_display)
 
     @admin.display(description="agents", ordering="agent_total")
     def agent_count(self, row: Any) -> SafeString:
+        """Return the number of agents, as a link to their list."""
         url = f"{reverse('admin:registry_agent_changelist')}?{self.filter_name}={row.pk}"
         return format_html('<a href="{}">{}</a>', url, row.agent_total)
 
 
 @admin.register(Organisation)
 class OrganisationAdmin(_Counted):
+    """The list of organisations, and the forms to add and change them."""
+
     list_display = ("name", "contact", "agent_count", "created_at")
     search_fields = ("name", "contact")
     search_help_text = "Part of a name or a contact."
@@ -71,8 +82,8 @@ class OrganisationAdmin(_Counted):
             raise PermissionDenied
         question = Question(
             title="Add an organisation",
-            text="Broadcasts reach the agents of the sender's organisation, and its violations"
-            " weigh a little on all of them.",
+            text="A broadcast reaches the agents of the sender's organisation. A violation of one"
+            " agent also lowers the scores of the other agents a little.",
             button="Add",
             back=self.url("changelist"),
             done="The organisation is added.",
@@ -93,7 +104,7 @@ class OrganisationAdmin(_Counted):
         row = self.get_row(request, object_id, to_change=True)
         question = Question(
             title=f"Change {row}",
-            text="Policies that name the organisation have to be changed along with its name.",
+            text="If you change the name, also change the policies that name the organisation.",
             button="Save",
             back=self.url("changelist"),
             done="The organisation is changed.",
@@ -110,13 +121,15 @@ class OrganisationAdmin(_Counted):
 
 @admin.register(Tag)
 class TagAdmin(_Counted):
+    """The list of tags, and the form to add one."""
+
     list_display = ("name", "agent_count")
     list_display_links = None
     search_fields = ("name",)
     filter_name = "tags__id__exact"
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False  # policies on record name it; agents get and lose tags on their own pages
+        return False  # stored policies name it; agents get and lose tags on their own pages
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: Any = None
@@ -125,7 +138,7 @@ class TagAdmin(_Counted):
             raise PermissionDenied
         question = Question(
             title="Add a tag",
-            text="Agents get tags on their own pages.",
+            text="To give a tag to an agent, open the agent's page and choose “Change”.",
             button="Add",
             back=self.url("changelist"),
             done="The tag is added.",

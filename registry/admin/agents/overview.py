@@ -1,4 +1,4 @@
-"""All that an officer wants to know of one agent, read for its page."""
+"""Reads everything that the page of an agent shows."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from registry.scores.querysets import current_profile
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, RefusalCount
 
-SHOWN = 10  # of each list on the page; the lists' own pages have the rest
+SHOWN = 10  # rows of each list on the page; the lists' own pages have all rows
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """An envelope as the trail has it: verdict, and the reason where it was refused."""
+    """An envelope's entry in the trail, with code and detail if it was denied."""
 
     entry: Entry
     code: str
@@ -36,9 +36,9 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Logins or envelopes of its that left no trace but a count; `entry` is `None` until entered.
+    """A count of the agent's refused logins or unreadable envelopes with one error code.
 
-    `at` is the minute of the last one.
+    `at` is the minute of the last one. `entry` is `None` until the count is entered in the trail.
     """
 
     code: str
@@ -50,6 +50,11 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
+    """Everything that the page of an agent shows, apart from its own row.
+
+    `next_step` is what an officer has to do: `approve`, `invite`, `wait`, `attest` or ''.
+    """
+
     keys: Sequence[AgentKey]
     pending_keys: Sequence[AgentKey]
     attestations: Sequence[tuple[Attestation, State]]
@@ -67,7 +72,7 @@ class Overview:
 
 
 def overview_of(agent: Agent) -> Overview:
-    """A dozen queries, whatever the agent's history is."""
+    """Read the overview of an agent; the number of queries does not grow with its history."""
     now = time.time()
     keys = list(agent.keys.all())
     pending = [key for key in keys if key.status == AgentKey.Status.PENDING]
@@ -94,7 +99,7 @@ def overview_of(agent: Agent) -> Overview:
 
 
 def trust_of(agent: Agent, now: float) -> TrustScore | None:
-    """The agent's score at this moment; nothing is stored."""
+    """Compute the agent's score at `now` (seconds since 1970), without storing it."""
     profile = current_profile()
     inputs = inputs_of([agent.pk], now, profile=profile).get(agent.pk)
     return score(inputs, now, profile) if inputs else None
@@ -107,7 +112,10 @@ def _next_step(
     worth: dict[str, State],
     token: EnrolmentToken | None,
 ) -> str:
-    """What an officer has to do before this agent works; '' where it does, or never will."""
+    """Return what an officer has to do before this agent is trusted.
+
+    It is '' if the agent has a valid attestation, or is suspended or revoked.
+    """
     if agent.status in (Agent.Status.REVOKED, Agent.Status.SUSPENDED):
         return ""
     if pending:
@@ -123,7 +131,7 @@ def _entries_of(**which: str) -> Any:
 
 
 def _exchanges(agent_id: str) -> list[Exchange]:
-    """The newest envelopes that it sent or was sent; two queries, each along an index."""
+    """Return the newest envelopes from or to the agent; two queries, each with its own index."""
     kinds = ("envelope.accepted", "envelope.denied")
     found: dict[int, Entry] = {}
     for side in ("sender", "recipient"):
@@ -145,7 +153,7 @@ def _body(entry: Entry) -> dict[str, Any]:
 
 
 def _refusals(agent_id: str) -> list[Refusal]:
-    """What was refused of it lately: this minute's counts, then those in the trail."""
+    """Return the agent's newest refusals: counts not entered yet, then those in the trail."""
     counting = RefusalCount.objects.filter(agent=agent_id).order_by("-minute", "code")[:SHOWN]
     found = [_refusal(row.code, row.count, row.minute) for row in counting]
     entered = _entries_of(sender=agent_id, kind=Kind.REFUSALS_COUNTED).select_related("body")
@@ -155,7 +163,7 @@ def _refusals(agent_id: str) -> list[Refusal]:
             (datetime.fromisoformat(m) for m, _ in body.get("minutes", ())), default=entry.time
         )
         found.append(_refusal(entry.subject, body.get("count", 1), at, entry))
-    # A person whose name is that of an agent has refused logins of another kind.
+    # Refused logins of people are counted in the same table; their code has no meaning here.
     return [one for one in found if one.meaning][:SHOWN]
 
 

@@ -1,1 +1,1 @@
-"""Attestations in the admin."""
+"""The admin pages of attestations."""

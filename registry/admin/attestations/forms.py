@@ -1,4 +1,4 @@
-"""The forms by which officers vouch for agents."""
+"""The forms that issue and upload attestations."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ DEFAULT_DAYS = 90
 
 
 class AttestForm(forms.Form):
-    """What an issuer whose key this hub holds vouches for."""
+    """The form that issues an attestation, by an issuer whose key this hub holds."""
 
     issuer = forms.ModelChoiceField(
         queryset=Issuer.objects.none(),
         empty_label=None,
-        help_text="Issuers whose key this hub holds and whose chain holds now.",
+        help_text="Issuers that may attest now and whose key this hub holds.",
     )
     level = forms.ChoiceField(choices=LEVEL_CHOICES, initial="verified")
     capabilities = LinesField(
         required=False,
-        help_text="What it vouches for, as exact names, one a line. A request is covered only by"
-        " an attestation that has all the capabilities that it requires.",
+        help_text="The capabilities that it vouches for, as exact names, one a line. One"
+        " attestation must hold all capabilities that a request requires.",
     )
     days = forms.IntegerField(
-        min_value=1, max_value=3660, initial=DEFAULT_DAYS, label="Good for how many days"
+        min_value=1, max_value=3660, initial=DEFAULT_DAYS, label="Valid for how many days"
     )
     reason = reason_field(required=False, help_text="Kept in the trail, if you give one.")
 
@@ -41,16 +41,18 @@ class AttestForm(forms.Form):
 
 
 class UploadForm(forms.Form):
+    """The form that uploads an attestation signed elsewhere."""
+
     token = forms.CharField(
         label="Signed trust mark",
         max_length=TOKEN_MAX_CHARS,
         widget=forms.Textarea(attrs={"rows": 8, "spellcheck": "false", "class": "token"}),
-        help_text="As the issuer signed it: three parts joined by dots.",
+        help_text="The signed text, exactly as the issuer made it: three parts joined by dots.",
     )
 
 
 def attesting_issuers() -> Any:
-    """Issuers that can sign here and whose chain holds now."""
+    """Return the issuers that may attest now and whose key this hub holds."""
     standings = issuer_standings(time.time())
     good = [pk for pk, standing in standings.items() if not standing.code]
     return Issuer.objects.filter(

@@ -1,4 +1,4 @@
-"""Attestations in the admin: what each says, what it is worth now, renewed or revoked."""
+"""The admin pages of attestations: the list, the page of each, upload, renew and revoke."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ STATE_WORDS = {
 
 
 class ValidityFilter(admin.SimpleListFilter):
+    """Filters attestations by validity; the issuer's chain is not checked."""
+
     title = "validity"
     parameter_name = "validity"
 
@@ -60,6 +62,8 @@ class ValidityFilter(admin.SimpleListFilter):
 
 @admin.register(Attestation)
 class AttestationAdmin(OfficerAdmin[Attestation]):
+    """The list of attestations and the page of each."""
+
     change_list_template = "admin/registry/attestation/change_list.html"
     list_display = ("agent", "state_badge", "level", "issuer", "names", "until")
     list_filter = (ValidityFilter, "level", "issuer")
@@ -84,22 +88,25 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
         changelist.result_list = rows
         return changelist
 
-    @admin.display(description="worth now")
+    @admin.display(description="state now")
     def state_badge(self, row: Attestation) -> SafeString:
+        """Return the present state, with its reason."""
         return state_badge(getattr(row, "worth", None) or states([row], time.time())[row.jti])
 
     @admin.display(description="capabilities")
     def names(self, row: Attestation) -> str:
+        """Return the first three capabilities, and how many more there are."""
         more = len(row.capabilities) - 3
         shown = ", ".join(row.capabilities[:3]) or "none"
         return f"{shown} and {more} more" if more > 0 else shown
 
     @admin.display(description="until", ordering="expires_at")
     def until(self, row: Attestation) -> str:
+        """Return the date on which it expires (UTC)."""
         return f"{row.expires_at:%Y-%m-%d}"
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        return False  # agents are attested on their own pages; signed ones are uploaded
+        return False  # officers attest an agent on its page, or upload a signed attestation
 
     def change_view(
         self,
@@ -120,12 +127,13 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
         )
 
     def upload_view(self, request: HttpRequest) -> HttpResponse:
-        """Take in what an issuer that signs elsewhere has signed."""
+        """Upload an attestation that an issuer has signed elsewhere."""
         if not self.has_change_permission(request):
             raise PermissionDenied
         question = Question(
             title="Upload an attestation",
-            text="Signature, subject and the issuer's limits are checked before it is stored.",
+            text="The hub checks the signature, the subject and the issuer's limits before it"
+            " stores the attestation.",
             button="Upload",
             back=self.url("changelist"),
         )
@@ -137,10 +145,12 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
         return self.decide(request, UploadForm(posted(request)), question, run)
 
     def renew_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Issue the same attestation again, from now on."""
         row = self.get_row(request, object_id, to_change=True)
         question = Question(
             title=f"Renew: {row}",
-            text="The same again, for as long, from now on, for the key that the agent has now.",
+            text="A new attestation is issued for the agent's present key. It has the same level"
+            " and capabilities, and the same length, from now on.",
             button="Renew",
             back=self.url("changelist"),
         )
@@ -152,10 +162,11 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
         return self.decide(request, OptionalReasonForm(posted(request)), question, run)
 
     def revoke_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Revoke an attestation."""
         row = self.get_row(request, object_id, to_change=True)
         question = Question(
             title=f"Revoke: {row}",
-            text="It counts no more from the next envelope on.",
+            text="The attestation stops counting from the next envelope on. This is final.",
             button="Revoke",
             back=self.url("change", row.jti),
             danger=True,
@@ -169,7 +180,7 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
 
 
 def state_badge(state: State) -> SafeString:
-    """What an attestation is worth, and why."""
+    """Return the badge of an attestation's state, with its reason."""
     badge = format_html(
         '<span class="badge badge-{}">{}</span>', state.name, STATE_WORDS[state.name]
     )

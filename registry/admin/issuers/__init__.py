@@ -1,1 +1,1 @@
-"""Issuers and their keys in the admin."""
+"""The admin pages of issuers and their keys."""

@@ -1,4 +1,4 @@
-"""The forms of issuers: what they may attest, and their keys."""
+"""The forms of issuers: their limits and their keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JWK_MAX_CHARS = 8192
 
 
 class JwkField(forms.CharField):
-    """A public key, pasted as its owner gave it; empty means none."""
+    """A public key, pasted as a JWK; an empty text means `None`."""
 
     def __init__(self, **kwargs: Any) -> None:
         widget = forms.Textarea(attrs={"rows": 4, "spellcheck": "false"})
@@ -31,9 +31,9 @@ class JwkField(forms.CharField):
         try:
             jwk = parse(text)
         except ATPError as exc:
-            raise forms.ValidationError(f"This is no JWK: {exc.detail}") from exc
+            raise forms.ValidationError(f"This is not a JWK: {exc.detail}") from exc
         if not isinstance(jwk, dict):
-            raise forms.ValidationError("This is no JWK: it is no object.")
+            raise forms.ValidationError("This is not a JWK: it is not a JSON object.")
         return jwk
 
     def prepare_value(self, value: Any) -> Any:
@@ -41,27 +41,27 @@ class JwkField(forms.CharField):
 
 
 class LimitsForm(forms.Form):
-    """What an issuer may attest."""
+    """The limits of an issuer: what it may attest, and when."""
 
     highest_level = forms.ChoiceField(
         choices=LEVEL_CHOICES, initial="verified", help_text="The highest level that it may attest."
     )
     capability_patterns = LinesField(
         required=False,
-        help_text="What it may vouch for, one a line: exact names, finance.* for all below finance,"
-        " * for everything. Nothing here means that it may vouch for no capability.",
+        help_text="The capabilities that it may vouch for, one a line: exact names, finance.* for"
+        " all below finance, * for all. If you leave this empty, it may vouch for no capability.",
     )
     longest_validity_days = forms.IntegerField(
         min_value=1,
         max_value=VALIDITY_MAX_DAYS,
         initial=365,
-        help_text="The longest that one of its attestations may be good for.",
+        help_text="The longest validity that one of its attestations may have.",
     )
-    not_before = MomentField(required=False, help_text="In UTC; empty: from now on.")
-    not_after = MomentField(required=False, help_text="In UTC; empty: without an end.")
+    not_before = MomentField(required=False, help_text="In UTC. Empty means from now on.")
+    not_after = MomentField(required=False, help_text="In UTC. Empty means without an end.")
 
     def limits(self) -> Limits:
-        """What a valid form says."""
+        """Return the limits; call it only on a valid form."""
         values = self.cleaned_data
         return Limits(
             highest_level=values["highest_level"],
@@ -73,30 +73,35 @@ class LimitsForm(forms.Form):
 
 
 class NewIssuerForm(LimitsForm):
+    """The form that adds an issuer."""
+
     name = forms.CharField(max_length=120)
     slug = forms.SlugField(
-        max_length=60, help_text="Lower case; names it in its URL and can't be changed later."
+        max_length=60,
+        help_text="In lower case. It is part of the issuer's URL and can't be changed later.",
     )
     parent = forms.ModelChoiceField(
         queryset=Issuer.objects.filter(status=Issuer.Status.ACTIVE),
         required=False,
         empty_label="none: it is a trust anchor",
-        help_text="The issuer that accredits it. It may do no more than its parent.",
+        help_text="The issuer that accredits it. It may never do more than its parent.",
     )
     public_jwk = JwkField(
         label="Public key",
-        help_text="Where the issuer signs elsewhere: its public key as a JWK. Empty: the hub makes"
-        " a key and holds it encrypted, so that you can attest here.",
+        help_text="If the issuer signs elsewhere, paste its public key as a JWK. If you leave this"
+        " empty, the hub makes a key and holds it encrypted, so you can attest here.",
     )
     field_order = ("name", "slug", "parent")
 
 
 class ChangeIssuerForm(LimitsForm):
+    """The form that changes an issuer's limits."""
+
     reason = reason_field()
 
     @classmethod
     def initial_of(cls, issuer: Issuer) -> dict[str, Any]:
-        """The form as the issuer stands."""
+        """Return the issuer's present limits for the form."""
         names = (
             "highest_level",
             "capability_patterns",
@@ -108,8 +113,11 @@ class ChangeIssuerForm(LimitsForm):
 
 
 class IssuerKeyForm(forms.Form):
+    """The form that gives an issuer a new key."""
+
     public_jwk = JwkField(
         label="Public key",
-        help_text="Where the issuer signs elsewhere. Empty: the hub makes a key and holds it.",
+        help_text="If the issuer signs elsewhere, paste its public key as a JWK. If you leave this"
+        " empty, the hub makes a key and holds it.",
     )
     reason = reason_field()

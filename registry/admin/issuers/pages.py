@@ -1,4 +1,4 @@
-"""Issuers in the admin: the hierarchy, what each may attest, and how its chain stands."""
+"""The admin pages of issuers: the list, the page of each, and the decisions about them."""
 
 from __future__ import annotations
 
@@ -32,11 +32,13 @@ from registry.issuers.querysets import issuer_url
 from registry.issuers.standing import Standing, issuer_standings
 from registry.officers.actor import Actor
 
-SHOWN = 20  # attestations on the page; their list has the rest
+SHOWN = 20  # attestations on the page; their own list has all
 
 
 @admin.register(Issuer)
 class IssuerAdmin(OfficerAdmin[Issuer]):
+    """The list of issuers, the page of each, and the decisions about them."""
+
     list_display = (
         "name", "standing_badge", "parent", "highest_level", "patterns", "longest_validity_days",
     )  # fmt: skip
@@ -68,10 +70,12 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
 
     @admin.display(description="may attest now")
     def standing_badge(self, row: Issuer) -> SafeString:
+        """Return whether the issuer may attest now, and if not, why."""
         return standing_badge(row, getattr(row, "standing", None))
 
     @admin.display(description="may vouch for")
     def patterns(self, row: Issuer) -> str:
+        """Return the patterns of capabilities that it may vouch for."""
         return ", ".join(row.capability_patterns) or "no capability"
 
     def add_view(
@@ -82,8 +86,8 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
         form = NewIssuerForm(posted(request), initial={"parent": request.GET.get("parent")})
         question = Question(
             title="Add an issuer",
-            text="It vouches for agents within the limits below, which only narrow what its parent"
-            " may do.",
+            text="The issuer vouches for agents within the limits below. The limits must not be"
+            " wider than those of its parent.",
             button="Add",
             back=self.url("changelist"),
         )
@@ -127,12 +131,13 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
         )
 
     def edit_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Change an issuer's limits."""
         issuer = self.get_row(request, object_id, to_change=True)
         form = ChangeIssuerForm(posted(request), initial=ChangeIssuerForm.initial_of(issuer))
         question = Question(
             title=f"Change what {issuer} may attest",
-            text="Issuers below it that may then do more than it, and attestations beyond the new"
-            " limits, stop counting.",
+            text="Attestations beyond the new limits stop counting. An issuer below it whose limits"
+            " are then wider stops counting too.",
             button="Save",
             back=self.url("change", issuer.pk),
             done="The limits are changed.",
@@ -144,10 +149,11 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
         return self.decide(request, form, question, run)
 
     def add_key_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Give an issuer a new key and retire the old one."""
         issuer = self.get_row(request, object_id, to_change=True)
         question = Question(
             title=f"Give {issuer} another key",
-            text="The key that it uses now retires; what that one has signed stays good.",
+            text="The present key retires. Attestations signed with it stay valid.",
             button="Add the key",
             back=self.url("change", issuer.pk),
             done="The key is added.",
@@ -159,32 +165,37 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
         return self.decide(request, IssuerKeyForm(posted(request)), question, run)
 
     def suspend_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Suspend an issuer."""
         text = (
-            "What it and all issuers below it have attested stops counting at once. Agents for whom"
-            " nobody else vouches are disconnected, and stay out until this issuer is resumed."
+            "The attestations of this issuer and of all issuers below it stop counting at once."
+            " An agent that no other issuer vouches for is disconnected, and can't connect until"
+            " this issuer is resumed."
         )
         return self._decide_by_reason(request, object_id, "Suspend", text, suspend_issuer)
 
     def resume_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        text = "What it and all issuers below it have attested counts again."
+        """Resume a suspended issuer."""
+        text = "The attestations of this issuer and of all issuers below it count again."
         return self._decide_by_reason(request, object_id, "Resume", text, resume_issuer)
 
     def revoke_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Revoke an issuer for good."""
         text = (
-            "This is final: what it and all issuers below it have attested counts no more, and"
-            " agents for whom nobody else vouches are disconnected. To stop it for a while only,"
-            " suspend it."
+            "This is final. The attestations of this issuer and of all issuers below it stop"
+            " counting at once. An agent that no other issuer vouches for is disconnected. To stop"
+            " the issuer only for a while, suspend it."
         )
         return self._decide_by_reason(request, object_id, "Revoke", text, revoke_issuer)
 
     def revoke_key_view(self, request: HttpRequest, object_id: str, kid: str) -> HttpResponse:
+        """Revoke an issuer's key."""
         issuer = self.get_row(request, object_id, to_change=True)
         key = issuer.keys.filter(pk=kid).first()
         if key is None:
             raise Http404
         question = Question(
             title=f"Revoke a key of {issuer}",
-            text="No attestation that it has signed holds any longer. This is final.",
+            text="This is final. All attestations signed with this key stop counting at once.",
             button="Revoke this key",
             back=self.url("change", issuer.pk),
             facts=(("Thumbprint", key.kid), ("Attestations", _signed_by(issuer, key))),
@@ -224,7 +235,7 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
 
 @admin.register(IssuerKey)
 class IssuerKeyAdmin(ReadOnlyAdmin[IssuerKey]):
-    """To look a thumbprint up; the issuer's page has the rest."""
+    """The list of all issuers' keys, to look up a thumbprint; each row leads to its issuer."""
 
     list_display = ("kid", "issuer", "status", "algorithm", "created_at", "ended_at")
     list_filter = ("status", "issuer")
@@ -244,7 +255,7 @@ class IssuerKeyAdmin(ReadOnlyAdmin[IssuerKey]):
 
 
 def standing_badge(issuer: Issuer, standing: Standing | None) -> SafeString:
-    """Whether an issuer may vouch now, with the link of its chain that stands in the way."""
+    """Return whether an issuer may attest now, and if not, which issuer of its chain is why."""
     if standing is not None and not standing.code:
         return format_html('<span class="badge badge-active">{}</span>', "yes")
     kind = issuer.status if issuer.status != Issuer.Status.ACTIVE else "blocked"
@@ -253,7 +264,7 @@ def standing_badge(issuer: Issuer, standing: Standing | None) -> SafeString:
 
 
 def _chain(issuer: Issuer) -> list[Issuer]:
-    """The issuers from the anchor down to this one; a cycle ends where it closes."""
+    """Return the issuers from the trust anchor down to this one; a cycle is followed once."""
     chain, link = [issuer], issuer.parent
     while link is not None and link not in chain:
         chain.append(link)

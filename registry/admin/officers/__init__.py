@@ -1,1 +1,1 @@
-"""Officers' accounts, log-in and API tokens in the admin."""
+"""The admin pages of accounts, sign-in and API tokens."""

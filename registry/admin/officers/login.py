@@ -1,9 +1,10 @@
-"""Signing in to the admin: entered in the trail, and slowed down for clients that guess passwords.
+"""Signing in to the admin: entered in the trail, and limited for clients that guess passwords.
 
-Failures are counted by account name and by where they come from, so that whoever guesses an
-officer's password keeps nobody out but themselves. Guesses from many addresses are bounded for the
-name as a whole, and the more so the longer they go on; a browser in which this officer has signed
-in before is not part of that (OWASP, "Slow Down Online Guessing Attacks with Device Cookies").
+Failures are counted by account name and by client (a network address or a known browser). So a
+client that guesses an officer's password locks out only itself. Guesses from many addresses have a
+limit for each name, which falls while the guessing goes on. This limit does not apply to a browser
+in which the officer has signed in before (OWASP, "Slow Down Online Guessing Attacks with Device
+Cookies").
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ from registry.trail.actions import EntryDraft, count_refusals
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, RefusalCount
 
-MOST_FAILURES = 5  # from one place for one account name in a minute; OWASP ASVS 5.0, 6.3.1
-MOST_ANYWHERE = 40  # for one name, wherever from; half of it after each minute with failures ...
-FEWEST_ANYWHERE = 2  # ... of the last hour, down to this
+MOST_FAILURES = 5  # by one client for one account name in a minute; OWASP ASVS 5.0, 6.3.1
+MOST_ANYWHERE = 40  # for one name by all clients in a minute; each minute with failures halves it
+FEWEST_ANYWHERE = 2  # the lowest value of that limit
 REMEMBERED = timedelta(hours=1)
-IPV6_NETWORK_BITS = 64  # what one customer has; single addresses cost them nothing
+IPV6_NETWORK_BITS = 64  # one customer has a whole /64, so single addresses are not counted
 KNOWN_BROWSER_SECONDS = 180 * 86_400
 NAME_HEX_CHARS = 12
 _DOMAIN = b"atp account name\0"
@@ -44,10 +45,10 @@ _BROWSERS = signing.TimestampSigner(salt="atp known browser")
 
 
 class OfficerLoginForm(AdminAuthenticationForm):
-    """Django's own form, which also remembers who came and who was turned away.
+    """Django's own form, which also enters log-ins and counts failures.
 
-    Names that nobody has are treated as those that somebody has: the answer tells no one which
-    accounts exist. What was typed is kept as a keyed hash only, as it may well be a password.
+    Unknown names are treated like known ones, so the answer does not tell which accounts exist.
+    The typed name is kept only as a keyed hash, because people sometimes type a password there.
     """
 
     def clean(self) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class OfficerLoginForm(AdminAuthenticationForm):
 
 
 def officer_login(request: HttpRequest) -> HttpResponseBase:
-    """The admin's own page; a browser in which somebody signs in is known for that account."""
+    """Show the admin's own sign-in page; after success, mark the browser as known by a cookie."""
     response: HttpResponseBase = admin.site.login(request)
     if request.method == "POST" and request.user.is_authenticated:
         name = account_name(request.user.get_username())
@@ -85,12 +86,12 @@ def officer_login(request: HttpRequest) -> HttpResponseBase:
 
 
 def account_name(typed: str) -> str:
-    """What an account's name, or what was typed in its place, is counted under."""
+    """Return the name under which failures are counted: a keyed hash of the typed text."""
     return f"login:{_hashed(typed)}"
 
 
 def _known_browser(request: HttpRequest | None, name: str) -> str:
-    """Which browser it is, where the account of that hashed name was signed in to; else ""."""
+    """Return the browser's signed mark if this account has signed in there before, else ""."""
     signed = request.COOKIES.get(_cookie(), "") if request else ""
     try:
         known: str = _BROWSERS.unsign(signed, max_age=KNOWN_BROWSER_SECONDS)
@@ -104,7 +105,7 @@ def _cookie() -> str:
 
 
 def _network(request: HttpRequest | None) -> str:
-    """The caller's address, as far as it says who that is."""
+    """Return the caller's IPv4 address or IPv6 network."""
     text = str(request.META.get("REMOTE_ADDR", "")) if request else ""
     try:
         address = ip_address(text)
@@ -116,14 +117,17 @@ def _network(request: HttpRequest | None) -> str:
 
 
 def _failures_of(who: str) -> int:
-    """Failed attempts in this minute, of a hashed name or from one place for it."""
+    """Return the failed attempts of this minute, for a hashed name or for one client and name."""
     minute = datetime.now(UTC).replace(second=0, microsecond=0)
     rows = RefusalCount.objects.filter(agent=who, code=Kind.ADMIN_DENIED, minute=minute)
     return rows.aggregate(n=Sum("count"))["n"] or 0
 
 
 def _has_room(name: str) -> bool:
-    """Whether one more unknown browser may guess, as often as others have lately."""
+    """Return whether one more attempt from an unknown browser is allowed in this minute.
+
+    The limit is halved for each minute of the last hour that had failures.
+    """
     since = datetime.now(UTC) - REMEMBERED
     summaries = Entry.objects.filter(kind=Kind.REFUSALS_COUNTED, sender=name, time__gt=since)
     most = MOST_ANYWHERE >> min(summaries.count(), MOST_ANYWHERE.bit_length())

@@ -1,1 +1,1 @@
-"""Policies in the admin: their pages, forms and wording."""
+"""The admin pages of policies: pages, forms, and rules in words."""

@@ -1,4 +1,4 @@
-"""Why a decision on record came out as it did, rule by rule, by the policies of its time."""
+"""Explains a recorded decision, rule by rule, with the policies that were in force then."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _RESULTS = {True: "holds", False: "does not hold", None: "can't be told"}
 
 @dataclass(frozen=True, slots=True)
 class ExplainedCondition:
-    """A condition in words, what was seen, and “holds”, “does not hold” or “can't be told”."""
+    """A condition in words, the value that it saw, and its result.
+
+    The result is “holds”, “does not hold” or “can't be told”.
+    """
 
     words: str
     seen: Any
@@ -28,7 +31,7 @@ class ExplainedCondition:
 
 @dataclass(frozen=True, slots=True)
 class ExplainedRule:
-    """A rule, whether it matched, and whether it is the one that was reported."""
+    """A rule with its conditions: whether it matched, and whether it is the reported one."""
 
     policy: str
     rule: str
@@ -42,11 +45,11 @@ class ExplainedRule:
 def explain(
     record: Mapping[str, Any], at: datetime, *, payload: object = None
 ) -> list[ExplainedRule]:
-    """The decision `record` (`Decision.to_record()`), made `at`, rule by rule.
+    """Return the rules of the decision `record` (`Decision.to_record()`), made at the time `at`.
 
-    What decided comes first, then what matched, then the rest. Values inside the payload are on
-    record as salted hashes, so conditions on them can be told only while the payload is there.
-    Raises `MalformedDocument` when the policies of that time are not the recorded ones.
+    The reported rule comes first, then rules that matched, then the others. Payload values are
+    recorded as salted hashes, so conditions on them need `payload`; without it their result is
+    “can't be told”. Raises `MalformedDocument` if no stored policies have the recorded hash.
     """
     policy_set = _policy_set_of(str(record["policySet"]), at)
     verdicts = explain_rules(policy_set, record["consulted"], payload)
@@ -72,7 +75,7 @@ def _explained(
         rule=verdict.rule,
         action=verdict.action,
         enforced=verdict.enforced,
-        matches=name in matched | watched,  # as recorded; the payload may be gone by now
+        matches=name in matched | watched,  # as recorded: the payload may be erased by now
         decided=name == (record["policy"], record["rule"]),
         conditions=tuple(
             _explained_condition(condition, has_payload=has_payload)

@@ -1,4 +1,4 @@
-"""The forms that policies are made of; `registry.policies.page` puts them together."""
+"""The forms of a policy, a rule and a condition; `registry/admin/policies/page.py` joins them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _field_choices() -> list[Any]:
 
 
 def field_table() -> dict[str, Any]:
-    """What the page's script needs to offer only what fits a field."""
+    """Return by field the help, argument, choices and operators that the page's script offers."""
     return {
         field.name: {
             "help": field.help_text,
@@ -64,6 +64,11 @@ def field_table() -> dict[str, Any]:
 
 
 class PolicyForm(forms.Form):
+    """The form of a policy without its rules.
+
+    `version` is the version that the officer edits; `policy` is `None` for a new policy.
+    """
+
     name = forms.CharField(max_length=NAME_MAX_CHARS, widget=forms.TextInput(attrs={"size": 60}))
     description = forms.CharField(
         required=False, max_length=2000, widget=forms.Textarea(attrs={"rows": 2})
@@ -110,6 +115,8 @@ class PolicyForm(forms.Form):
 
 
 class RuleForm(forms.Form):
+    """The form of one rule without its conditions."""
+
     name = forms.CharField(
         max_length=160,
         help_text="Senders read it when it decides.",
@@ -146,7 +153,7 @@ class RuleForm(forms.Form):
         return cleaned
 
     def to_document(self, conditions: list[dict[str, Any]]) -> dict[str, Any]:
-        """The rule as it stands in a policy document."""
+        """Return the rule as a member of a policy document; call it only on a valid form."""
         cleaned = self.cleaned_data
         document = {
             name: cleaned[name] for name in ("name", "action", "severity", "priority", "always")
@@ -158,6 +165,8 @@ class RuleForm(forms.Form):
 
 
 class ConditionForm(forms.Form):
+    """The form of one condition: field, argument (zone or payload pointer), operator, value."""
+
     field = forms.ChoiceField(
         choices=_field_choices, widget=forms.Select(attrs={"aria-label": "Field"})
     )
@@ -199,7 +208,7 @@ class ConditionForm(forms.Form):
         return cleaned
 
     def to_document(self) -> dict[str, Any]:
-        """The condition as it stands in a policy document."""
+        """Return the condition as a member of a policy document; only on a valid form."""
         document: dict[str, Any] = self.cleaned_data["document"]
         return document
 
@@ -225,7 +234,7 @@ class ConditionForm(forms.Form):
 
 
 class DocumentForm(forms.Form):
-    """A policy document pasted as JSON; it is shown in the policy page before it is saved."""
+    """The form that reads a policy document pasted as JSON, to show it in the policy page."""
 
     document = forms.CharField(
         label="JSON",
@@ -248,7 +257,7 @@ class DocumentForm(forms.Form):
 
 
 class ModeForm(forms.Form):
-    """Enforce, watch or turn off, with a reason."""
+    """The form that sets a policy's mode: enforce, monitor or off."""
 
     mode = forms.ChoiceField(choices=Policy.Mode.choices)
     reason = forms.CharField(label="Why", max_length=REASON_MAX_CHARS)

@@ -1,7 +1,7 @@
-"""The policy page: a policy, its rules, and each rule's conditions as rows.
+"""The form page of a policy: the policy, its rules, and the conditions of each rule as rows.
 
-Django's formsets nest by prefix: `rules-0-name`, `rules-0-conditions-1-field`. What the page says
-is a policy document like any other; `PolicyPage.to_document` is what `save_policy` takes.
+Django's formsets are nested by prefix: `rules-0-name`, `rules-0-conditions-1-field`.
+`PolicyPage.to_document` makes the policy document that `save_policy` takes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from registry.admin.policies.values import format_value
 from registry.admin.policies.wording import rule_in_words
 from registry.policies.models import Policy
 
-BLANK_CONDITIONS = 2  # of a new rule; enough for most, more come by a button
+BLANK_CONDITIONS = 2  # empty rows of a new rule; a button adds more
 
 _RuleFormSet = formset_factory(
     RuleForm, extra=0, can_delete=True, max_num=RULES_MAX, validate_max=True
@@ -36,7 +36,7 @@ _ConditionFormSet = formset_factory(
 
 @dataclass(frozen=True, slots=True)
 class RuleSection:
-    """One rule on the page: its fields, conditions and words, and whether it shows them."""
+    """One rule on the page: its form, its conditions, its text, and whether it is unfolded."""
 
     form: Any
     conditions: Any
@@ -45,7 +45,7 @@ class RuleSection:
 
 
 class PolicyPage:
-    """A policy with its rules and conditions, from a document or from what was sent."""
+    """The forms of a policy with its rules and conditions, from a document or from a POST."""
 
     def __init__(
         self,
@@ -72,10 +72,10 @@ class PolicyPage:
         ]
 
     def is_valid(self) -> bool:
-        """Check everything, so that every error shows at once, at the field it belongs to."""
+        """Check all forms, so that the page shows all errors at once, each at its field."""
         self.checked = True
         for form, conditions in self._pairs():
-            # A rule in which nothing was filled in is no rule; one with conditions only is.
+            # An empty rule is left out. A rule with conditions and no name is an error.
             if any(condition.has_changed() for condition in conditions.forms):
                 form.empty_permitted = False
         sound = [self.form.is_valid(), self.rules.is_valid()]
@@ -86,7 +86,7 @@ class PolicyPage:
         return all(sound)
 
     def to_document(self) -> dict[str, Any]:
-        """The policy as a document; only after `is_valid`."""
+        """Return the policy as a document; call it only after `is_valid`."""
         names = ("name", "description", "mode", "mandatory", "priority")
         return {
             **{name: self.form.cleaned_data[name] for name in names},
@@ -94,7 +94,7 @@ class PolicyPage:
         }
 
     def sections(self) -> Iterator[RuleSection]:
-        """The rules for the template, in order."""
+        """Yield the rules in order. New, changed and wrong ones are unfolded."""
         for index, (form, conditions) in enumerate(self._pairs()):
             wrong = self.checked and bool(form.errors or any(conditions.errors))
             is_new = index >= self.rules.initial_form_count()
@@ -103,7 +103,7 @@ class PolicyPage:
             yield RuleSection(form, conditions, words, wrong or is_new or grew)
 
     def blank_section(self) -> RuleSection:
-        """A rule that the page's script copies when one is added."""
+        """Return an empty rule, which the page's script copies when an officer adds one."""
         form = self.rules.empty_form
         return RuleSection(form, _conditions_of(form, None, {}), "", True)
 
@@ -111,7 +111,7 @@ class PolicyPage:
         return zip(self.rules.forms, self._conditions, strict=True)
 
     def _kept(self) -> list[tuple[Any, Any]]:
-        """The rules that are neither blank nor to be removed."""
+        """Return the rules that are neither empty nor marked for removal."""
         return [
             (form, conditions)
             for form, conditions in self._pairs()
@@ -139,7 +139,10 @@ class PolicyPage:
 
 
 def with_blank(data: Any, what: str) -> Any:
-    """What was sent, with one more blank rule (`rules`) or condition (`rules-0-conditions`)."""
+    """Return the data of a POST with one more empty row.
+
+    `what` is the formset's prefix: `rules` for a rule, `rules-0-conditions` for a condition.
+    """
     data = data.copy()
     counter = f"{what}-TOTAL_FORMS"
     if not str(data.get(counter, "")).isdigit():
@@ -156,7 +159,7 @@ def with_blank(data: Any, what: str) -> Any:
 
 
 def _conditions_of(form: Any, data: Any, rule: Mapping[str, Any]) -> Any:
-    """The condition rows of one rule; rows left or made blank are no conditions."""
+    """Return the condition forms of one rule. Empty rows are allowed and are left out."""
     given = rule.get("conditions", ())
     conditions: Any = _ConditionFormSet(
         data,

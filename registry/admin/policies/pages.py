@@ -1,7 +1,7 @@
-"""Policies for officers: rules as rows and in words, versions with who and why, never raw JSON.
+"""The admin pages of policies: rules as rows and in words, and versions with author and reason.
 
-The pages are views of our own: Django's change view runs in a transaction, which would hold the
-log's lock for the whole request.
+The pages have views of their own: Django's change view runs in a transaction, which would hold the
+log lock for the whole request.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ CHANGED_MEANWHILE = (
 
 @admin.register(Policy)
 class PolicyAdmin(OfficerAdmin[Policy]):
+    """The list of policies, the form of each, its history, its mode, and import from JSON."""
+
     change_list_template = f"{TEMPLATES}/change_list.html"
     list_display = ("name", "mode_badge", "rule_count", "mandatory", "priority", "last_change")
     list_filter = ("mode", "mandatory")
@@ -61,15 +63,18 @@ class PolicyAdmin(OfficerAdmin[Policy]):
 
     @admin.display(description="mode", ordering="mode")
     def mode_badge(self, row: Policy) -> SafeString:
+        """Return the mode: enforce, monitor or off."""
         return format_html('<span class="badge badge-{}">{}</span>', row.mode, row.mode)
 
     @admin.display(description="rules", ordering="rule_total")
     def rule_count(self, row: Policy) -> int:
+        """Return the number of rules."""
         count: int = getattr(row, "rule_total", 0)
         return count
 
     @admin.display(description="last change")
     def last_change(self, row: Policy) -> str:
+        """Return number, time (UTC) and author of the newest version."""
         version = next(iter(row.versions.all()), None)
         if version is None:
             return "-"
@@ -115,7 +120,7 @@ class PolicyAdmin(OfficerAdmin[Policy]):
         return self._render(request, "history.html", policy, {"rows": rows})
 
     def mode_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Enforce, watch or turn off a policy as it is."""
+        """Set a policy's mode and leave its rules as they are."""
         policy = self.get_row(request, object_id, to_change=True)
         form = ModeForm(request.POST or None, initial={"mode": policy.mode})
         if form.is_valid():
@@ -130,7 +135,7 @@ class PolicyAdmin(OfficerAdmin[Policy]):
         return self._render(request, "mode.html", policy, {"form": form})
 
     def import_view(self, request: HttpRequest) -> HttpResponse:
-        """Read a pasted document and show it in the form; nothing is saved by this."""
+        """Read a pasted document and show it in the form, without saving it."""
         if not self.has_add_permission(request):
             raise PermissionDenied
         form = DocumentForm(request.POST or None)
@@ -215,7 +220,10 @@ class PolicyAdmin(OfficerAdmin[Policy]):
 
 
 def _may_mandate(request: HttpRequest) -> bool:
-    """Mandatory policies are the operator's (docs/design/trust.md#deciding)."""
+    """Return whether the user may change mandatory policies: only superusers may.
+
+    See docs/design/trust.md#deciding.
+    """
     return bool(request.user.is_active and request.user.is_superuser)
 
 
@@ -238,6 +246,8 @@ def _reading(version: PolicyVersion) -> dict[str, Any]:
 
 
 class Unseen(admin.SimpleListFilter):
+    """Filters notices by whether an officer has seen them."""
+
     title = "state"
     parameter_name = "state"
 
@@ -254,9 +264,9 @@ class Unseen(admin.SimpleListFilter):
 
 @admin.register(RuleNotice)
 class RuleNoticeAdmin(ReadOnlyAdmin[RuleNotice]):
-    """What `notify` rules have matched."""
+    """The list of notices of `notify` rules. Officers mark them as seen."""
 
-    when_empty = "Nothing yet: a rule with the action Notify tells here of what it matches."
+    when_empty = "There are none yet. A rule with the action Notify puts its matches here."
     list_display = ("last_at", "rule", "sender", "recipient", "count", "first_at", "state")
     list_filter = (Unseen, "policy")
     search_fields = ("=sender", "rule")
@@ -264,16 +274,19 @@ class RuleNoticeAdmin(ReadOnlyAdmin[RuleNotice]):
     actions = ("mark_as_seen",)
 
     def has_see_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may mark notices as seen."""
         return request.user.has_perm("registry.change_rulenotice")
 
     @admin.display(description="state", ordering="seen_at")
     def state(self, row: RuleNotice) -> str:
+        """Return when the notice was seen, and by which account."""
         if row.seen_at is None:
             return "not seen yet"
         return f"seen {row.seen_at:%Y-%m-%d %H:%M} by {row.seen_by or 'an officer'}"
 
     @admin.action(description="Mark as seen", permissions=["see"])
     def mark_as_seen(self, request: HttpRequest, queryset: QuerySet[RuleNotice]) -> None:
+        """Mark the selected notices as seen."""
         ids = list(queryset.values_list("pk", flat=True))
         count = mark_seen(ids, actor=Actor.of_user(request.user))
         messages.success(request, f"{count} notification{'s' * (count != 1)} marked as seen.")

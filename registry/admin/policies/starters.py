@@ -1,4 +1,4 @@
-"""Policies to start from, as documents: officers change them in the form before they save."""
+"""Example policies: an officer picks one, changes it in the form and saves it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["STARTERS", "Starter"]
 
 @dataclass(frozen=True, slots=True)
 class Starter:
-    """A document with what it is good for."""
+    """An example policy with its title and its purpose."""
 
     title: str
     purpose: str

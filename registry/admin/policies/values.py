@@ -1,8 +1,8 @@
-"""What officers type as the value of a condition, and the JSON value that it stands for.
+"""Converts the text that officers type as the value of a condition to JSON, and back.
 
-A field's kind and an operator's operand say how a text is read: lists are comma-separated (quote
-what has a comma in it), pairs are `18 to 6`, payload values are a number, true or false, or a text
-(in double quotes where a text would look like a number).
+The field's kind and the operator decide how a text is read. A list is separated by commas; a value
+with a comma needs double quotes. A pair is `18 to 6`. A payload value is a number, true, false or a
+text; a text that looks like a number needs double quotes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from atp.judging.policy.fields import Field, Kind, Operand, Operator
 
 __all__ = ["format_value", "hint_for", "parse_value"]
 
-NUMBER_MAX_CHARS = 40  # no limit or amount is longer; what is refused here is a slip
+NUMBER_MAX_CHARS = 40  # longer than any limit or amount
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 _PAIR = re.compile(r"\s*,\s*|\s+to\s+|\s+and\s+")
 _FLAGS = {"true": True, "yes": True, "false": False, "no": False}
@@ -25,7 +25,7 @@ _NUMBERS = {Kind.NUMBER, Kind.HOUR}
 
 
 def parse_value(field: Field, operator: Operator, text: str) -> Any:
-    """The value that `text` stands for; raises `ValueError` with a sentence for the officer."""
+    """Return the JSON value of `text`. Raises `ValueError` with a sentence for the officer."""
     text = text.strip()
     if operator.operand is Operand.FLAG:
         return _flag(text or "yes")
@@ -42,7 +42,7 @@ def parse_value(field: Field, operator: Operator, text: str) -> Any:
 
 
 def format_value(field: Field, operator: Operator, value: Any) -> str:
-    """The text that `parse_value` reads back as `value`."""
+    """Return the text that `parse_value` turns back into `value`."""
     if operator.operand is Operand.FLAG:
         return "no" if value is False else "yes"
     if operator.operand is Operand.PAIR and isinstance(value, list) and len(value) == 2:
@@ -53,7 +53,7 @@ def format_value(field: Field, operator: Operator, value: Any) -> str:
 
 
 def hint_for(field: Field, operator: Operator) -> str:
-    """What to type, in a few words."""
+    """Return a short hint of what to type."""
     if operator.operand is Operand.FLAG:
         return "yes or no"
     one = _one_hint(field)
@@ -111,7 +111,7 @@ def _split_list(text: str) -> list[str]:
     rows = list(csv.reader(io.StringIO(" ".join(text.splitlines())), skipinitialspace=True))
     parts = [part.strip() for part in rows[0]]
     if not all(parts):
-        raise ValueError("There is an empty place in the list; remove the extra comma.")
+        raise ValueError("The list has an empty value; remove the extra comma.")
     return parts
 
 

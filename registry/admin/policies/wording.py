@@ -1,4 +1,4 @@
-"""Policies in plain words, for officers: rules, changes between versions, and decisions."""
+"""Rules, conditions and changes between versions in words, for officers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _SETTINGS = ("mode", "mandatory", "priority", "description")
 
 
 def rule_in_words(rule: Mapping[str, Any]) -> str:
-    """One rule of a document, such as “deny when sender level is sandboxed”."""
+    """Return one rule of a document in words: “deny when sender level is sandboxed”."""
     said = [condition_in_words(condition) for condition in rule.get("conditions", ())]
     when = f"when {' and '.join(said)}" if said else "always" if rule.get("always") else "never"
     return f"{_action_in_words(rule)} {when}"
 
 
 def condition_in_words(condition: Mapping[str, Any]) -> str:
-    """One condition; what the tables do not know is shown as it stands."""
+    """Return one condition in words; one with an unknown field or operator stays as it is."""
     name, colon, argument = str(condition.get("field", "")).partition(":")
     field, operator = FIELDS.get(name), OPERATORS.get(condition.get("operator", ""))
     if field is None or operator is None:
@@ -38,7 +38,7 @@ def condition_in_words(condition: Mapping[str, Any]) -> str:
 
 
 def differences_in_words(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> list[str]:
-    """What one version changed, a sentence each; rules are told apart by their names."""
+    """Return a phrase for each change from `before` to `after`; rules are compared by name."""
     if before is None:
         return [f"created with {_count(len(after.get('rules', ())), 'rule')}"]
     return [*_settings_changed(before, after), *_rules_changed(before, after)]

@@ -1,1 +1,1 @@
-"""Scores, violations and the scoring profile in the admin."""
+"""The admin pages of scores, violations and the scoring profile."""

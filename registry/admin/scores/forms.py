@@ -1,4 +1,4 @@
-"""The forms by which officers close violations and change the scoring profile."""
+"""The forms that close violations and change the scoring profile."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ TABLES = {
     "weights": "Points that a component can earn; together 100",
     "level_points": "Points for identity, by level",
     "level_ceilings": "The highest score, by level",
-    "violation_percent": "What a fresh violation costs of the points for compliance, in percent",
-    "key_percent": "What a key is worth of the points for cryptography, in percent",
+    "violation_percent": "Share of the compliance points that a new violation costs, in percent",
+    "key_percent": "Share of the cryptography points that a key earns, in percent",
 }
 NUMBERS = {
     "critical_ceiling": "The highest score while a critical violation is open",
     "high_ceiling": "The highest score after a high violation",
-    "high_ceiling_days": "... for so many days",
+    "high_ceiling_days": "Days for which a high violation limits the score",
     "demo_ceiling": "The highest score of a demo key",
-    "half_life_days": "Days in which a violation loses half its weight",
+    "half_life_days": "Days after which a violation weighs half",
     "validity_days": "Longest validity of an attestation that counts for freshness, in days",
-    "fresh_percent": "Freshness is full until so much of the validity is left, in percent",
+    "fresh_percent": "Share of the validity that must be left for full freshness, in percent",
     "good_envelopes": "Good envelopes that earn all points for compliance",
 }
 
 
 class CloseForm(forms.Form):
-    """Why a violation needs no further attention."""
+    """The form that closes violations, with a reason."""
 
     reason = forms.CharField(
         label="Why",
@@ -42,7 +42,7 @@ class CloseForm(forms.Form):
 
 
 class ProfileForm(CloseForm):
-    """All numbers of a scoring profile, a field each: `weights-identity`, `half_life_days`."""
+    """All numbers of a scoring profile, one field each: `weights-identity`, `half_life_days`."""
 
     version = forms.IntegerField(widget=forms.HiddenInput)
 
@@ -59,7 +59,7 @@ class ProfileForm(CloseForm):
         self.fields["reason"].help_text = "Kept with this version and in the trail."
 
     def to_values(self) -> dict[str, Any]:
-        """The members of a profile document; only after `is_valid`."""
+        """Return the members of a profile document; call it only after `is_valid`."""
         values: dict[str, Any] = {name: self.cleaned_data[name] for name in NUMBERS}
         for table in TABLES:
             values[table] = {
@@ -70,12 +70,12 @@ class ProfileForm(CloseForm):
         return values
 
     def add_problem(self, problem: MalformedDocument) -> None:
-        """Show what is wrong with the profile at the field at fault, or at the top."""
+        """Show the error at the field that it names, or at the top of the form."""
         name = problem.field.replace(".", "-")
         self.add_error(name if name in self.fields else None, problem.detail)
 
     def sections(self) -> Mapping[str, list[forms.BoundField]]:
-        """The fields of each table under its heading, for the template."""
+        """Return the fields by heading, for the template."""
         tables = {
             heading: [self[name] for name in self.fields if name.startswith(f"{table}-")]
             for table, heading in TABLES.items()

@@ -1,4 +1,4 @@
-"""Scores for officers: what earned and what cost points, the profile, and violations to close."""
+"""The admin pages of scores with their explanations, of violations, and of the scoring profile."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COMPONENT_LABELS = {
 
 
 class Newest(admin.SimpleListFilter):
-    """The current scores unless asked for the past."""
+    """Filters scores: the newest of each agent by default, or all stored ones."""
 
     title = "which"
     parameter_name = "which"
@@ -58,7 +58,7 @@ class Newest(admin.SimpleListFilter):
 
 
 class Open(admin.SimpleListFilter):
-    """Violations that officers have or have not dealt with."""
+    """Filters violations by whether an officer has closed them."""
 
     title = "state"
     parameter_name = "state"
@@ -73,6 +73,8 @@ class Open(admin.SimpleListFilter):
 
 @admin.register(Score)
 class ScoreAdmin(ReadOnlyAdmin[Score]):
+    """The list of stored scores and the page that explains one."""
+
     list_display = ("agent", "total", "because", "computed_at", "now_link")
     list_filter = (Newest, "because")
     search_fields = ("=agent__id",)
@@ -88,6 +90,7 @@ class ScoreAdmin(ReadOnlyAdmin[Score]):
 
     @admin.display(description="explain")
     def now_link(self, row: Score) -> SafeString:
+        """Return a link to the page that explains the agent's score at this moment."""
         url = reverse(f"{self.admin_site.name}:registry_score_now", args=[row.agent_id])
         return format_html('<a href="{}">as of now</a>', url)
 
@@ -98,7 +101,7 @@ class ScoreAdmin(ReadOnlyAdmin[Score]):
         form_url: str = "",
         extra_context: Any = None,
     ) -> HttpResponse:
-        """A stored score, with the proof that its inputs give the same number again."""
+        """Explain a stored score, and compute it again to show that its inputs give the same."""
         row = self.get_row(request, object_id)
         try:
             result, problem = recompute_stored(row), ""
@@ -116,7 +119,7 @@ class ScoreAdmin(ReadOnlyAdmin[Score]):
         )
 
     def now_view(self, request: HttpRequest, agent_id: str) -> HttpResponse:
-        """What an agent's score is at this moment, and why; nothing is stored."""
+        """Explain an agent's score at this moment, without storing it."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         profile, now = current_profile(), datetime.now(UTC)
@@ -136,11 +139,13 @@ class ScoreAdmin(ReadOnlyAdmin[Score]):
 
 @admin.register(ScoringProfile)
 class ScoringProfileAdmin(OfficerAdmin[ScoringProfile]):
+    """The list of versions of the scoring profile, and the form that makes the next one."""
+
     list_display = ("__str__", "created_at", "created_by", "reason")
     list_display_links = ("__str__",)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False  # a version never changes; adding one is how the profile is edited
+        return False  # a version never changes: to change the profile, add a version
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: Any = None
@@ -159,7 +164,7 @@ class ScoringProfileAdmin(OfficerAdmin[ScoringProfile]):
             except MalformedDocument as problem:
                 form.add_problem(problem)
             except ProfileChangedMeanwhile:
-                form.add_error(None, "Another officer changed the profile; open this page again.")
+                form.add_error(None, "Another officer changed the profile. Open this page again.")
             else:
                 messages.success(request, f"Version {profile.version} is in force.")
                 return HttpResponseRedirect(self.url("changelist"))
@@ -187,7 +192,9 @@ class ScoringProfileAdmin(OfficerAdmin[ScoringProfile]):
 
 @admin.register(Violation)
 class ViolationAdmin(OfficerAdmin[Violation]):
-    when_empty = "None: no agent was denied by a rule, or sent a bad signature."
+    """The list of violations, the page of each, and the form that closes them."""
+
+    when_empty = "There are none: no rule denied an agent, and no agent sent a bad signature."
     list_display = ("at", "agent", "severity", "rule", "state")
     list_filter = (Open, "severity")
     list_select_related = ("agent",)
@@ -202,16 +209,19 @@ class ViolationAdmin(OfficerAdmin[Violation]):
         return False
 
     def has_close_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may close violations."""
         return self.has_change_permission(request)
 
     @admin.display(description="state", ordering="closed_at")
     def state(self, row: Violation) -> str:
+        """Return "open", or the date on which it was closed (UTC)."""
         return f"closed {row.closed_at:%Y-%m-%d}" if row.closed_at else "open"
 
     @admin.action(description="Close, with a reason", permissions=["close"])
     def close_selected(
         self, request: HttpRequest, queryset: QuerySet[Violation]
     ) -> HttpResponseRedirect:
+        """Go to the page that closes the selected violations."""
         ids = "&".join(f"id={pk}" for pk in queryset.values_list("pk", flat=True))
         return HttpResponseRedirect(f"{self.url('close')}?{ids}")
 
@@ -250,13 +260,13 @@ class ViolationAdmin(OfficerAdmin[Violation]):
 def _close(row: Violation, request: HttpRequest, reason: str) -> bool:
     try:
         close_violation(row.pk, actor=Actor.of_user(request.user), reason=reason)
-    except ViolationClosed:  # another officer was faster; it is closed all the same
+    except ViolationClosed:  # another officer has closed it in the meantime
         return False
     return True
 
 
 def _explanation(result: TrustScore | None) -> dict[str, Any]:
-    """The tables of the page that explains a score."""
+    """Return the tables of the page that explains a score."""
     if result is None:
         return {"result": None}
     lines = explain(result)
@@ -295,7 +305,7 @@ def _readable_inputs(result: TrustScore) -> list[tuple[str, str]]:
 
 
 def _numbers(document: Mapping[str, Any], before: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every number of a profile with what it was in the version before."""
+    """Return every number of a profile, with its value in the version before."""
     Profile.from_dict(document)
     rows = [
         {"label": f"{heading}: {key}", "value": value, "before": before[table][key]}

@@ -1,1 +1,1 @@
-"""The trail in the admin."""
+"""The admin pages of the trail."""

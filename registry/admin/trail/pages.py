@@ -1,4 +1,4 @@
-"""The trail for people: what happened, who did it, why, and what else belongs to it. Read only."""
+"""The admin pages of the trail, read only: the list of entries and the page of each."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from registry.officers.actor import officer_names
 from registry.trail.kinds import Kind, kinds_named
 from registry.trail.models import Entry
 
-MOST_COUNTED = 10_000  # entries of a list; further back one gets by filters
+MOST_COUNTED = 10_000  # entries of a list; filters reach older ones
 MOST_RELATED = 100  # entries of a timeline
-MOST_DIGITS = 18  # of an entry's number; all of those fit the column
+MOST_DIGITS = 18  # of an entry's number, so that it fits the column
 LONGEST_BODY = 50_000  # characters of a body on its page
 LONGEST_REASON = 160  # characters of a reason in the list
 SEARCHED = ("message_id", "request_id", "sender", "recipient", "subject", "actor")
@@ -42,7 +42,7 @@ PERIODS = {
     "week": ("Past 7 days", timedelta(days=7)),
     "month": ("Past 30 days", timedelta(days=30)),
 }
-# What a member of the header is called on a page.
+# The label of each member of the header.
 LABELS = {
     "index": "Entry", "time": "Time", "hub": "Hub", "kind": "Kind", "actor": "Who",
     "subject": "What", "sender": "Sender", "recipient": "Recipient", "messageId": "Message",
@@ -52,7 +52,7 @@ LABELS = {
 
 
 class _BoundedPaginator(Paginator[Any]):
-    """Count only as far as people turn pages: counting ten million rows takes seconds."""
+    """A paginator that counts at most `MOST_COUNTED` rows: counting ten million takes seconds."""
 
     @cached_property
     def count(self) -> int:
@@ -61,7 +61,7 @@ class _BoundedPaginator(Paginator[Any]):
 
 
 class _KindFilter(admin.SimpleListFilter):
-    """Subjects, and the kinds of the one that is chosen."""
+    """Filters by kind: it lists all subjects, and the kinds of the chosen subject."""
 
     title = "what happened"
     parameter_name = "kind"
@@ -81,7 +81,10 @@ class _KindFilter(admin.SimpleListFilter):
 
 
 class _ClosedList(admin.SimpleListFilter):
-    """One column's words; looking for those in use would read the whole table."""
+    """Filters by a column with a closed list of words.
+
+    Django's own filter would read the whole table to find the words in use.
+    """
 
     words: tuple[str, ...]
 
@@ -117,6 +120,8 @@ class _PeriodFilter(admin.SimpleListFilter):
 
 @admin.register(Entry)
 class EntryAdmin(admin.ModelAdmin[Entry]):
+    """The list of entries and the page of each; it changes nothing."""
+
     list_display = ("place", "when", "kind", "who", "what", "verdict_badge", "why")
     list_display_links = ("place",)
     list_filter = (_PeriodFilter, _KindFilter, _VerdictFilter, _SensitivityFilter)
@@ -168,7 +173,7 @@ class EntryAdmin(admin.ModelAdmin[Entry]):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        """One entry, its neighbours, and everything about the same message or request."""
+        """Show one entry, with links to its neighbours and to entries of the same message."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         entry = _entry(object_id)
@@ -194,32 +199,38 @@ class EntryAdmin(admin.ModelAdmin[Entry]):
 
     @admin.display(description="entry")
     def place(self, row: Entry) -> int:
+        """Return the entry's number."""
         return row.index
 
     @admin.display(description="time")
     def when(self, row: Entry) -> str:
+        """Return the entry's time in UTC."""
         return _moment(row.time)
 
     @admin.display(description="who")
     def who(self, row: Entry) -> str:
+        """Return the actor, a person by pseudonym."""
         return row.actor
 
     @admin.display(description="what")
     def what(self, row: Entry) -> str:
+        """Return sender and recipient of an envelope, or else the subject."""
         return _what(row)
 
     @admin.display(description="verdict")
     def verdict_badge(self, row: Entry) -> SafeString | str:
+        """Return the verdict as a badge; '' for entries without one."""
         return _badge(row)
 
     @admin.display(description="why")
     def why(self, row: Entry) -> str:
+        """Return the reason, or the rule that decided, cut to `LONGEST_REASON` characters."""
         reason = _why(row)
         return reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}\u2026"
 
 
 def _entry(object_id: str) -> Entry:
-    """Links of ours name an entry by its number, and so does the address."""
+    """Return the entry with this number; raise `Http404` if there is none."""
     known = _is_number(object_id)
     entry = Entry.objects.select_related("body").filter(pk=object_id).first() if known else None
     if entry is None:
@@ -249,7 +260,10 @@ def _line(row: Entry, current: Entry) -> dict[str, Any]:
 
 
 def _header(entry: Entry, *, named: bool) -> list[tuple[str, str]]:
-    """The members that say something; a person's name only for those who may know accounts."""
+    """Return (label, value) of the members that are not empty.
+
+    With `named` a pseudonym is followed by the account's name.
+    """
     shown = []
     for name, member in leaves.HEADER.items():
         value = getattr(entry, name)
@@ -272,7 +286,7 @@ def _readable_body(entry: Entry) -> str | None:
 
 
 def _why(row: Entry) -> str:
-    """What the body says, or the rule that decided."""
+    """Return the reason in the body, or else the rule that decided."""
     body = body_of(row)
     return (body.reason if body is not None else "(erased)") or row.rule
 
@@ -299,7 +313,7 @@ def _begin_of(period: str | None) -> datetime | None:
 
 
 def _exports(asked: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Links that export what the list shows; a search has no counterpart among the filters."""
+    """Return links that export the listed entries; none for a search: no filter expresses it."""
     if asked.get("q"):
         return []
     filters = {name: asked[name] for name in ("kind", "verdict", "sensitivity") if name in asked}

@@ -1,7 +1,7 @@
 """Every write to agents, their organisations, keys and enrolment tokens.
 
-Each action is one transaction: it bumps the epoch first, whose lock makes registry changes follow
-one another, and appends its entry last.
+Each action is one transaction. It bumps the epoch first: the lock on the epoch makes registry
+changes run one after another. It appends its entries last.
 """
 
 from registry.agents.actions.enrolment import (

@@ -1,7 +1,7 @@
-"""Enrolment: a one-time token for an agent's owner, and the key that comes back with a proof.
+"""Enrolment: issue a one-time token, and register the key that the agent sends with a proof.
 
-docs/design/trust.md#keys. The agent makes its key itself; the proof covers token hash, hub, agent
-and thumbprint, so nobody can enrol another's key or carry a proof to another hub.
+See docs/design/trust.md#keys. The agent makes its key itself. The proof covers token hash, hub,
+agent and thumbprint. So a proof enrols no other key, and no other hub accepts it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ENROLMENT_LIFE = timedelta(hours=24)  # docs/design/trust.md#keys
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """A one-time token in clear, which exists only here: the database has its hash."""
+    """A new one-time token with its text in clear. The database stores only the hash of `text`."""
 
     agent: str
     expires_at: datetime
@@ -50,7 +50,11 @@ class IssuedToken:
 
 
 def issue_enrolment_token(agent_id: str, *, actor: Actor) -> IssuedToken:
-    """A new one-time token for this agent; those it had open are good no more."""
+    """Issue a one-time token that is valid for 24 hours (`ENROLMENT_LIFE`).
+
+    The agent's earlier open tokens expire at once. Raises `IdentityUnknown` if there is no such
+    agent and `IdentityRevoked` if it is revoked.
+    """
     text = secrets.token_urlsafe(TOKEN_BYTES)
     with registry_change(actor) as change:
         agent = lock_agent(agent_id)
@@ -68,23 +72,30 @@ def issue_enrolment_token(agent_id: str, *, actor: Actor) -> IssuedToken:
 
 
 def enrol_key(*, token: str, proof: str, jwk: Mapping[str, Any], now: float) -> AgentKey:
-    """Register the key that `proof` (an `atp-enrol+jwt`) shows to be the agent's; it is pending.
+    """Register the agent's public key as pending and return its row; `now` in seconds since 1970.
 
-    The same key once more hears the same again while it waits for its officer, so that a lost
-    answer costs nothing. Any other second use of the token raises an alarm and, like an unknown or
-    expired token, `IdentityEnrolment`.
+    `proof` is an `atp-enrol+jwt` signed with that key. While the key is pending, the same request
+    gets the same answer again, because the first answer may have been lost.
+
+    Raises `IdentityEnrolment` if the token is unknown, expired, for another agent, or used by
+    another key; the last also raises an alarm. Raises `IdentityRevoked` if the agent is revoked,
+    `KeyInUse` if the key is registered already, `SignatureClaims` if the proof covers another
+    token or key, and what `tokens.verify` and `PublicKey.from_jwk` raise.
     """
     hashed = hash_token(token)
     row = EnrolmentToken.objects.filter(token_hash=hashed).first()
     if row is None:
-        raise IdentityEnrolment("the enrolment token is not known here")
+        raise IdentityEnrolment(
+            "the hub does not know this enrolment token; check that it is complete, or ask an"
+            " officer for another"
+        )
     try:
         public = _prove(proof, jwk, agent=row.agent_id, hashed=hashed, now=now)
     except ATPError:
         if row.used_at is not None:
             _alarm(row)
         raise
-    if row.used_at is not None:  # told from what was read: a repeat must not move the epoch
+    if row.used_at is not None:  # decided from the row read above: a repeat must not move the epoch
         key = _waiting_already(row, public)
     else:
         key = _register(row.pk, row.agent_id, public, now)
@@ -95,7 +106,10 @@ def enrol_key(*, token: str, proof: str, jwk: Mapping[str, Any], now: float) -> 
 
 
 def count_refused_enrolment(code: str) -> None:
-    """Count a refusal for the trail's summary: who it was is not known."""
+    """Count a refused enrolment under error code `code`; the trail gets the sums each minute.
+
+    The count names no agent, because a refused caller has proved no identity.
+    """
     with transaction.atomic():
         count_refusals({("", code): 1}, datetime.now(UTC))
 
@@ -111,12 +125,12 @@ def _prove(proof: str, jwk: Mapping[str, Any], *, agent: str, hashed: str, now: 
             " ask an officer for a token for it"
         )
     if claims["tth"] != hashed or claims["jkt"] != public.kid:
-        raise SignatureClaims("the proof is for another token or another key")
+        raise SignatureClaims("the proof must cover this token and this key; make it again")
     return public
 
 
 def _register(token_id: int, agent_id: str, public: PublicKey, now: float) -> AgentKey | None:
-    """The pending key; `None` where the token was used by another one."""
+    """Return the pending key; `None` if another key has used the token."""
     with registry_change(Actor.agent(agent_id)) as change:
         row = EnrolmentToken.objects.select_for_update().get(pk=token_id)
         if row.used_at is not None:
@@ -142,7 +156,7 @@ def _waiting_already(row: EnrolmentToken, public: PublicKey) -> AgentKey | None:
 
 
 def _alarm(row: EnrolmentToken) -> None:
-    """Mark and enter that a used token came again; once, or it could fill the trail."""
+    """Enter in the trail that a used token came again; once a token, so repeats can't fill it."""
     if row.misused_at is not None:
         return
     logger.critical("a used enrolment token of agent %s was tried again", row.agent_id)

@@ -1,4 +1,4 @@
-"""What officers decide about an agent's key: approve its fingerprint, refuse it, revoke it."""
+"""Officers' decisions about an agent's key: approve, refuse or revoke it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from registry.trail.kinds import Kind
 def approve_key(
     kid: str, *, actor: Actor, reason: str = "", revoke_earlier: bool = False
 ) -> AgentKey:
-    """Let a pending key sign, after its fingerprint was compared; a pending agent becomes active.
+    """Let a pending key sign, after an officer has compared its fingerprint.
 
-    The agent's earlier key is retired: what it signed in its time still verifies. With
-    `revoke_earlier` it is revoked, as lost keys are. Either way it signs no more.
+    A pending agent becomes active. The agent's earlier key retires: it can't sign any more, and
+    what it has signed still verifies. With `revoke_earlier` the earlier key is revoked instead.
+    Raises `KeyUnknown` if no agent has the key, `KeyRevoked` if it is not pending, and
+    `IdentityRevoked` if the agent is revoked.
     """
     reason = reason.strip()
     with registry_change(actor) as change:
@@ -62,7 +64,10 @@ def approve_key(
 
 
 def refuse_key(kid: str, *, actor: Actor, reason: str) -> AgentKey:
-    """Turn away a pending key; it stays on record, so that it never comes back."""
+    """Refuse a pending key. Its row stays, so the same key can't be registered again.
+
+    Raises `KeyUnknown` if no agent has the key and `KeyRevoked` if it is not pending.
+    """
     reason = check_reason(reason)
     with registry_change(actor) as change:
         key, agent = _lock_key(kid)
@@ -75,10 +80,14 @@ def refuse_key(kid: str, *, actor: Actor, reason: str) -> AgentKey:
 def revoke_key(
     kid: str, *, actor: Actor, reason: str, compromised_since: datetime | None = None
 ) -> AgentKey:
-    """End a key at once; the agent's sockets close, and it needs to enrol another key.
+    """Revoke a key at once. The agent's sockets close, and the agent must enrol another key.
 
-    With `compromised_since`, keys that were rotated from it since then go with it: whoever had the
-    old one made them. What was signed since then no longer counts for the score, and is marked.
+    `compromised_since` says since when another party may have had the key. Keys rotated from it
+    since then are revoked too, because a thief could have made them. What was signed since then
+    is marked and no longer counts for the score.
+
+    Raises `KeyUnknown` if no agent has the key, `KeyRevoked` if it is revoked already, and
+    `MalformedDocument` if `compromised_since` lies in the future or has no time zone.
     """
     reason = check_reason(reason)
     since = check_compromised(compromised_since)
@@ -115,7 +124,7 @@ def _check_pending(key: AgentKey) -> None:
 
 
 def _activate(agent: Agent, now: datetime, reason: str) -> bool:
-    """Whether the agent was pending, and works from now on."""
+    """Make a pending agent active; return whether it was pending."""
     agent.approved_at = agent.approved_at or now
     activated = agent.status == Agent.Status.PENDING
     if activated:
@@ -125,7 +134,7 @@ def _activate(agent: Agent, now: datetime, reason: str) -> bool:
 
 
 def _rotated_since(key: AgentKey, since: datetime) -> Iterable[AgentKey]:
-    """Keys that descend from `key` by rotations since then, locked."""
+    """Return, locked, the keys that come from `key` by rotations at or after `since`."""
     found: dict[str, AgentKey] = {}
     parents = [key.kid]
     while parents:
@@ -146,5 +155,8 @@ def _revoke(keys: Iterable[AgentKey], since: datetime | None = None) -> None:
 
 
 def _note_entry(keys: Iterable[AgentKey], **indices: int) -> None:
-    """Note log indices on keys whose rows are locked already: the entry has to come first."""
+    """Write trail indexes to keys whose rows are already locked.
+
+    It runs after the entry is appended, because only then the index is known.
+    """
     AgentKey.objects.filter(pk__in=[key.pk for key in keys]).update(**indices)

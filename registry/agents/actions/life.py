@@ -1,4 +1,4 @@
-"""The life of an agent: registered, changed, suspended and resumed, revoked."""
+"""Actions on an agent itself: register, change, suspend, resume, revoke."""
 
 from __future__ import annotations
 
@@ -54,9 +54,10 @@ def register_agent(
     minimum_score: int = 0,
     parent: Agent | None = None,
 ) -> Agent:
-    """A new agent; it is pending until an officer has approved a key of it.
+    """Register an agent. It is pending until an officer approves a key of it.
 
-    Raises `IdentityInvalidId` for an id that can't be registered, `MalformedDocument` for the rest.
+    Raises `IdentityInvalidId` if the id is malformed, reserved or taken, and `MalformedDocument`
+    if another field is invalid.
     """
     row = Agent(
         id=_check_new_id(agent_id),
@@ -90,9 +91,10 @@ def change_agent(
     reason: str,
     tags: Iterable[str] | None = None,
 ) -> Agent:
-    """Set the named fields (of `CHANGEABLE`), and the tags where they are given.
+    """Set the fields named in `changes`, each one of `CHANGEABLE`; replace the tags if given.
 
-    Nothing is written where nothing differs.
+    If nothing differs, the trail gets no entry. Raises `MalformedDocument` if a field is unknown
+    or invalid, `IdentityUnknown` if there is no such agent, `IdentityRevoked` if it is revoked.
     """
     reason = check_reason(reason)
     if unknown := changes.keys() - set(CHANGEABLE):
@@ -128,7 +130,10 @@ def change_agent(
 
 
 def suspend_agent(agent_id: str, *, actor: Actor, reason: str) -> Agent:
-    """Stop an agent for now: its sockets close, nothing of it is accepted or delivered."""
+    """Suspend an agent: its sockets close, and the hub accepts and delivers none of its envelopes.
+
+    Raises `IdentityNotActive` if it is suspended already and `IdentityRevoked` if it is revoked.
+    """
     reason = check_reason(reason)
     with registry_change(actor) as change:
         row = lock_agent(agent_id)
@@ -143,7 +148,10 @@ def suspend_agent(agent_id: str, *, actor: Actor, reason: str) -> Agent:
 
 
 def resume_agent(agent_id: str, *, actor: Actor, reason: str) -> Agent:
-    """Let a suspended agent go on; one that was never approved is pending again."""
+    """Let a suspended agent work again. If it was never approved, it is pending again.
+
+    Raises `IdentityNotActive` if it is not suspended and `IdentityRevoked` if it is revoked.
+    """
     reason = check_reason(reason)
     with registry_change(actor) as change:
         row = lock_agent(agent_id)
@@ -161,9 +169,12 @@ def resume_agent(agent_id: str, *, actor: Actor, reason: str) -> Agent:
 def revoke_agent(
     agent_id: str, *, actor: Actor, reason: str, compromised_since: datetime | None = None
 ) -> Agent:
-    """End an agent for good: its keys and open tokens with it; its sockets close.
+    """Revoke an agent for good, with its keys and open enrolment tokens; its sockets close.
 
-    `compromised_since` says from when on nothing of it can be believed.
+    `compromised_since` says since when another party may have signed for the agent; what was
+    signed since then no longer counts for the score. Raises `IdentityRevoked` if the agent is
+    revoked already, and `MalformedDocument` if `compromised_since` lies in the future or has no
+    time zone.
     """
     reason = check_reason(reason)
     with registry_change(actor) as change:
@@ -191,7 +202,11 @@ def revoke_agent(
 
 
 def lock_agent(agent_id: str) -> Agent:
-    """The agent's row, locked; raises `IdentityUnknown`, and `IdentityRevoked` as that is final."""
+    """Return the agent's row, locked until the transaction ends.
+
+    Raises `IdentityUnknown` if there is no such agent, and `IdentityRevoked` if it is revoked:
+    revocation is final, so no action changes a revoked agent.
+    """
     row = Agent.objects.select_for_update(no_key=True).filter(pk=agent_id).first()
     if row is None:
         raise IdentityUnknown(f"there is no agent {excerpt(agent_id)}")
@@ -201,7 +216,7 @@ def lock_agent(agent_id: str) -> Agent:
 
 
 def end_keys(agent: Agent) -> list[AgentKey]:
-    """Revoke what keys a locked agent has in use or waiting."""
+    """Revoke the active and pending keys of a locked agent, and return them."""
     keys = list(
         AgentKey.objects.select_for_update(no_key=True).filter(agent=agent, status__in=_LOCKED_KEYS)
     )
@@ -214,36 +229,41 @@ def end_keys(agent: Agent) -> list[AgentKey]:
 
 
 def row_ended(row: Agent) -> datetime:
-    """When a suspended or revoked agent ended."""
+    """Return when the agent was suspended or revoked. Call it only for such an agent."""
     assert row.ended_at is not None
     return row.ended_at
 
 
 def check_compromised(since: datetime | None) -> datetime | None:
-    """A moment that has been, with its zone; or nothing."""
+    """Return `since`; raise `MalformedDocument` if it lies in the future or has no time zone."""
     if since is None:
         return None
     if since.tzinfo is None or since > datetime.now(UTC):
-        raise MalformedDocument("compromised since is a moment in the past, with its time zone")
+        raise MalformedDocument(
+            "'compromised since' must be a time in the past, with its time zone"
+        )
     return since
 
 
 def check_capabilities(names: Iterable[str]) -> list[str]:
-    """Exact names, each once, in order; raises `MalformedDocument` naming the first bad one."""
+    """Return the names sorted, without duplicates.
+
+    Raises `MalformedDocument` if there are more than `DECLARED_MAX` names or one is malformed.
+    """
     unique = sorted(set(names))
     if len(unique) > DECLARED_MAX:
-        raise MalformedDocument(f"at most {DECLARED_MAX} capabilities")
+        raise MalformedDocument(f"there may be at most {DECLARED_MAX} capabilities")
     for name in unique:
         if not is_capability(name):
             raise MalformedDocument(
-                f"{excerpt(name)} is no capability: lower-case letters, digits, - and _, in"
-                " segments joined by dots"
+                f"{excerpt(name)} is not a capability; write segments of lower-case letters,"
+                " digits, - and _, joined by dots"
             )
     return unique
 
 
 def described(row: Agent) -> dict[str, Any]:
-    """What the trail says of an agent's registration."""
+    """Return the agent's registration as JSON, for the body of an entry."""
     return {
         "organisation": row.organisation.name,
         "ownerName": row.owner_name,
@@ -259,7 +279,7 @@ def described(row: Agent) -> dict[str, Any]:
 
 
 def draft(kind: Kind, row: Agent, actor: Actor, **body: Any) -> EntryDraft:
-    """An entry about an agent."""
+    """Return a draft of an entry whose subject is the agent; `body` holds its further members."""
     return EntryDraft(kind=kind, actor=actor.name, subject=row.id, body=body)
 
 

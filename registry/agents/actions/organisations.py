@@ -1,4 +1,4 @@
-"""Organisations, and the tags that policies can ask for."""
+"""Actions on organisations, and on the tags that policy rules can test."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from registry.officers.reason import check_reason
 from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
 
-NAME_MAX_CHARS = 120  # of the column
+NAME_MAX_CHARS = 120  # length of the column
 CONTACT_MAX_CHARS = 200
 TAG = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 
 
 def create_organisation(name: str, *, actor: Actor, contact: str = "") -> Organisation:
-    """A new organisation; raises `MalformedDocument` for a name that is taken or unusable."""
+    """Create an organisation.
+
+    Raises `MalformedDocument` if the name is empty, a text is too long or the name is taken. Two
+    names that differ only in upper and lower case count as the same.
+    """
     name, contact = _checked(name, contact)
     with registry_change(actor) as change:
         _check_free(name)
@@ -32,7 +36,10 @@ def create_organisation(name: str, *, actor: Actor, contact: str = "") -> Organi
 def change_organisation(
     organisation_id: int, *, name: str, contact: str, actor: Actor, reason: str
 ) -> Organisation:
-    """Rename an organisation, or change whom to call there."""
+    """Change the name and the contact of an organisation; entries keep the old name.
+
+    Raises `MalformedDocument` as `create_organisation` does.
+    """
     name, contact = _checked(name, contact)
     reason = check_reason(reason)
     with registry_change(actor) as change:
@@ -47,7 +54,7 @@ def change_organisation(
 
 
 def create_tag(name: str, *, actor: Actor) -> Tag:
-    """A new tag; raises `MalformedDocument` where it exists or is no tag."""
+    """Create a tag. Raises `MalformedDocument` if it exists already or its name is malformed."""
     with registry_change(actor) as change:
         if Tag.objects.filter(name=name).exists():
             raise MalformedDocument(f"there is a tag '{name}' already")
@@ -57,9 +64,10 @@ def create_tag(name: str, *, actor: Actor) -> Tag:
 
 
 def add_missing_tags(names: list[str], *, actor: Actor) -> tuple[list[Tag], list[EntryDraft]]:
-    """The tags of these names, made where missing, and what to enter about it.
+    """Return the tags with these names and the entries to append; create tags that are missing.
 
-    Part of an action that has bumped the epoch.
+    Call it inside a `registry_change` that moves the epoch. Raises `MalformedDocument` if a name
+    is malformed.
     """
     for name in names:
         if TAG.fullmatch(name) is None:

@@ -1,7 +1,8 @@
-"""Entries on their way out: pages by keyset, members by name, streams in constant memory.
+"""Reads of entries for the API: pages by keyset, and exports as streams in constant memory.
 
-A stream asks for its next page only when the last one is sent, each with a short query of its
-own. (Django reads a synchronous iterator to its end before it sends the first byte.)
+A stream reads its next page, with a short query, only after it has sent the one before. The
+streams are asynchronous, because Django reads a synchronous iterator to its end before it sends
+the first byte.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ from atp.wire.timestamps import format_microseconds
 from registry.api.trail.filters import FIELDS, LISTED, Query
 from registry.trail.models import Entry
 
-PAGE_ENTRIES = 500  # of one query and one chunk of a stream, a few hundred KiB
+PAGE_ENTRIES = 500  # in one query and one chunk of a stream: a few hundred KiB
 
-EXPORTS_AT_A_TIME = 8  # of one process: each holds a socket, and asks for a page every so often
+EXPORTS_AT_A_TIME = 8  # in one process: each holds a socket and runs queries
 
-# A spreadsheet takes what begins so for a formula, and runs it (OWASP, "CSV Injection").
+# A spreadsheet runs a cell that begins with one of these as a formula (OWASP, "CSV Injection").
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
-_running = 0  # exports of this process; touched on its event loop only
+_running = 0  # exports of this process; only its event loop changes it
 
-Row = Sequence[Any]  # the index, then what was asked for
+Row = Sequence[Any]  # the index, then the members that were asked for
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How an export is written; `fields` are those of an export that doesn't name any."""
+    """A format of exports. `fields` are its members when the request names none."""
 
     name: str
     content_type: str
@@ -45,9 +46,10 @@ class Format:
 
 
 def read_page(query: Query, *, log_size: int, after: int | None, limit: int) -> list[Row]:
-    """At most `limit` rows behind the entry `after`, in the query's order.
+    """Return at most `limit` rows that follow the entry `after`, in the query's order.
 
-    `log_size` bounds what is seen, so that pages and exports don't run after a growing log.
+    Only the first `log_size` entries of the log are read, so a list or an export ends although
+    the log grows.
     """
     rows = Entry.objects.before(log_size).filter(query.where)
     newest = query.order == "newest"
@@ -60,13 +62,13 @@ def read_page(query: Query, *, log_size: int, after: int | None, limit: int) -> 
 
 
 def read_entry(index: int, fields: tuple[str, ...]) -> Row | None:
-    """One entry, or `None` where the log does not reach so far."""
+    """Return one entry; `None` if the log has no such index."""
     columns = [FIELDS[name] for name in fields]
     return Entry.objects.filter(index=index).values_list("index", *columns).first()
 
 
 def represent(fields: tuple[str, ...], row: Row) -> dict[str, Any]:
-    """The members of an entry as JSON values; a body that was erased is null."""
+    """Return the members of an entry as JSON values; an erased body is null."""
     shown = _members(fields, row)
     if shown.get("body") is not None:
         shown["body"] = orjson.loads(shown["body"])
@@ -74,7 +76,7 @@ def represent(fields: tuple[str, ...], row: Row) -> dict[str, Any]:
 
 
 async def stream(query: Query, written_as: Format, *, log_size: int) -> AsyncGenerator[bytes, None]:
-    """An export, chunk by chunk, each read when it is asked for."""
+    """Yield an export in chunks. Each chunk is read only when the one before was sent."""
     yield written_as.begin(query.fields)
     after = None
     while True:
@@ -89,12 +91,12 @@ async def stream(query: Query, written_as: Format, *, log_size: int) -> AsyncGen
 
 
 def busy() -> bool:
-    """Whether this process streams as many exports as it may."""
+    """Return whether this process already streams `EXPORTS_AT_A_TIME` exports."""
     return _running >= EXPORTS_AT_A_TIME
 
 
 async def counted(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """The same stream, counted while it runs, however it ends."""
+    """Yield the same chunks, and count the stream as running until it ends or is closed."""
     global _running
     _running += 1
     try:
@@ -106,7 +108,7 @@ async def counted(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, 
 
 
 def guard(text: str) -> str:
-    """`text` for a spreadsheet's cell: an apostrophe before what it would run as a formula."""
+    """Return `text`, with an apostrophe in front if a spreadsheet would run it as a formula."""
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
@@ -122,7 +124,7 @@ def _nothing(fields: tuple[str, ...]) -> bytes:
 
 
 def _ndjson(fields: tuple[str, ...], rows: Sequence[Row]) -> bytes:
-    """One object a line; bodies as the bytes that the leaf's digest is of."""
+    """Return one object a line. Bodies keep the exact bytes that the leaf's digest covers."""
     return b"".join(_line(fields, row) for row in rows)
 
 

@@ -1,6 +1,6 @@
-"""What one can ask of the trail: a closed table of parameters, the same for lists and exports.
+"""The filters of the trail's API: a closed table of parameters for lists and exports.
 
-Whatever the table doesn't hold is refused, so that a mistyped filter never means "everything".
+A parameter that the table does not hold is refused, so a mistyped filter never means "no filter".
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from atp.log import leaves
 from registry.trail.kinds import Kind, kinds_named
 from registry.trail.models import EntryBody
 
-MOST_VALUES = 50  # of one parameter
-TEXT_MAX_CHARS = 200  # no column holds more
-MAX_INDEX = 2**63 - 1  # of the column
+MOST_VALUES = 50  # of one repeated parameter
+TEXT_MAX_CHARS = 200  # the longest column
+MAX_INDEX = 2**63 - 1  # the largest value of the column
 
-# Member of an answer -> where it is found. The order is that of answers and of CSV's columns.
+# Member of an answer -> look-up of its value. Answers and CSV columns have this order.
 FIELDS: Mapping[str, str] = {
     **{member: attribute for attribute, member in leaves.HEADER.items()},
     "reason": "body__reason",
@@ -39,7 +39,10 @@ Order = Literal["newest", "oldest"]
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A filter: how its text is read, what it looks for, and how it is explained."""
+    """A filter. `condition` reads its values and returns the database condition.
+
+    `condition` raises `ValueError`, with a text for the caller, if it can't read a value.
+    """
 
     name: str
     condition: Callable[[list[str]], Q]
@@ -51,7 +54,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question to the trail. `asked` is what was asked, for the record and for cursors."""
+    """A parsed request. `asked` holds its parameters, for the trail and for cursors."""
 
     where: Q
     order: Order
@@ -66,9 +69,10 @@ def parse_query(
     fields: tuple[str, ...] = LISTED,
     order: Order = "newest",
 ) -> Query:
-    """Read a query string; `besides` names what the caller reads itself.
+    """Parse a query string, without the parameters in `besides`, which the caller reads.
 
-    Raises `ValidationError` naming every parameter that can't be read.
+    `fields` and `order` apply if the request names none. Raises `ValidationError`, naming every
+    parameter that is unknown or can't be read.
     """
     asked = {name: parameters.getlist(name) for name in sorted(parameters) if name not in besides}
     problems: dict[str, list[str]] = {}
@@ -90,7 +94,10 @@ def parse_query(
 
 
 def parse_fields(parameters: QueryDict, *, fields: tuple[str, ...]) -> tuple[str, ...]:
-    """The members to answer with, for a caller that filters nothing."""
+    """Return the members to answer with, for a view without filters.
+
+    Raises `ValidationError` if there is another parameter or an unknown member.
+    """
     unknown = sorted(set(parameters) - {"fields"})
     if unknown:
         raise ValidationError({unknown[0]: ["there is no such parameter"]})
@@ -115,40 +122,40 @@ def _order(values: list[str]) -> Order:
             return "newest"
         case "oldest":
             return "oldest"
-    raise ValueError("newest or oldest")
+    raise ValueError("must be newest or oldest")
 
 
 def _fields(values: list[str]) -> tuple[str, ...]:
-    """In the order of `FIELDS`, whatever order was asked for."""
+    """Return the named members in the order of `FIELDS`."""
     names = set(_only(values).split(","))
     unknown = sorted(names - FIELDS.keys())
     if unknown:
-        raise ValueError(f"{unknown[0][:40]!r} is none of {', '.join(FIELDS)}")
+        raise ValueError(f"{unknown[0][:40]!r} is not one of {', '.join(FIELDS)}")
     return tuple(name for name in FIELDS if name in names)
 
 
 def _only(values: list[str]) -> str:
     if len(values) != 1:
-        raise ValueError("can be given once")
+        raise ValueError("must be given exactly once")
     return values[0]
 
 
 def _texts(values: list[str]) -> list[str]:
     if len(values) > MOST_VALUES:
-        raise ValueError(f"can be given {MOST_VALUES} times at most")
+        raise ValueError(f"may be given at most {MOST_VALUES} times")
     return [_text(value) for value in values]
 
 
 def _text(value: str) -> str:
     if not 1 <= len(value) <= TEXT_MAX_CHARS or "\0" in value:
-        raise ValueError(f"a text of 1 to {TEXT_MAX_CHARS} characters")
+        raise ValueError(f"must be a text of 1 to {TEXT_MAX_CHARS} characters")
     return value
 
 
 def _integer(value: str, *, most: int) -> int:
     digits = value.isascii() and value.isdecimal() and len(value) <= len(str(most))
     if not digits or int(value) > most:
-        raise ValueError(f"a whole number from 0 to {most}")
+        raise ValueError(f"must be a whole number from 0 to {most}")
     return int(value)
 
 
@@ -158,14 +165,16 @@ def _time(value: str) -> datetime:
         if time is not None and time.tzinfo is not None:
             return time.astimezone(UTC)
     except (ValueError, OverflowError) as exc:
-        raise ValueError("there is no such time") from exc
-    raise ValueError("a time with its zone, as 2026-03-01T08:00:00Z (%2B stands for a +)")
+        raise ValueError("there is no such date or time") from exc
+    raise ValueError(
+        "must be a time with its zone, such as 2026-03-01T08:00:00Z (write %2B for a +)"
+    )
 
 
 def _kinds(value: str) -> list[Kind]:
     kinds = kinds_named(value)
     if not kinds:
-        raise ValueError(f"{value[:40]!r} is no kind of entry; known are {', '.join(Kind)}")
+        raise ValueError(f"{value[:40]!r} is not a kind of entry; known are {', '.join(Kind)}")
     return kinds
 
 
@@ -199,36 +208,36 @@ PARAMETERS: Sequence[Parameter] = (
     Parameter(
         "kind",
         lambda values: Q(kind__in=[kind for value in values for kind in _kinds(value)]),
-        "What happened; `subject.*` stands for all of a subject.",
+        "The kind of entry; `agent.*` means all kinds of `agent`.",
         "envelope.denied",
         many=True,
     ),
     _header("hub", "The hub that entered it.", "hub-1f0c9d2ab37e4411"),
     _header("actor", "Who did it: a pseudonym, `agent:<id>` or `hub`.", "officer:52ad1c9f03be"),
-    _header("subject", "What it was done to.", "analyst-7"),
+    _header("subject", "The thing that was changed or used.", "analyst-7"),
     _header("sender", "The agent that sent the envelope.", "analyst-7"),
-    _header("recipient", "The agent it was addressed to.", "processor-2"),
+    _header("recipient", "The agent to which it was addressed.", "processor-2"),
     Parameter("agent", _agent, "Sender, recipient or subject.", "analyst-7", many=True),
     _header("messageId", "The envelope's messageId.", "018f5c2e-6a3b-7c41-9d2e-3f5a7b9c1d00"),
     _header("requestId", "The request it belongs to.", "req-42"),
     _header("sensitivity", "Effective sensitivity of the data.", "restricted"),
-    _header("verdict", "What was decided.", "denied"),
+    _header("verdict", "The verdict on the envelope.", "denied"),
     _header("policy", "Name of the policy that decided.", "Baseline"),
     _header("rule", "Name of the rule that decided.", "no restricted data after hours"),
-    _header("issuer", "Who issued the attestation that counted.", "Acme Trust"),
-    Parameter("indexFrom", _bound("index__gte", _index), "From this entry on.", "1000", type=int),
-    Parameter("indexTo", _bound("index__lte", _index), "To this entry.", "1999", type=int),
+    _header("issuer", "The issuer of the attestation that counted.", "Acme Trust"),
+    Parameter("indexFrom", _bound("index__gte", _index), "This entry and later.", "1000", type=int),
+    Parameter("indexTo", _bound("index__lte", _index), "This entry and earlier.", "1999", type=int),
     Parameter(
         "timeFrom",
         _bound("time__gte", _time),
-        "From this time on, RFC 3339 with its zone.",
+        "At this time or later; RFC 3339 with its zone.",
         "2026-03-01T00:00:00Z",
         type=datetime,
     ),
     Parameter(
         "timeTo",
         _bound("time__lt", _time),
-        "To before this time, RFC 3339 with its zone.",
+        "Before this time; RFC 3339 with its zone.",
         "2026-04-01T00:00:00Z",
         type=datetime,
     ),
@@ -237,8 +246,8 @@ PARAMETERS: Sequence[Parameter] = (
     Parameter(
         "reason",
         _bound("body__reason__icontains", _text),
-        "Words in the reason, in any case. Looks at every entry that the other filters leave, "
-        f"and at the first {EntryBody.REASON_MAX_CHARS} characters: slow without another filter.",
+        f"A text in the first {EntryBody.REASON_MAX_CHARS} characters of the reason, in upper or "
+        "lower case. It reads every entry that the other filters leave: slow without another one.",
         "after hours",
     ),
 )

@@ -1,4 +1,4 @@
-"""How the trail's part of the API is described in its OpenAPI schema."""
+"""The OpenAPI description of the trail's API."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ _TYPES = {str: OpenApiTypes.STR, int: OpenApiTypes.INT64, datetime: OpenApiTypes
 
 
 class EntrySerializer(serializers.Serializer[dict[str, Any]]):
-    """What an entry looks like; a list has the members that `fields` names."""
+    """An entry of the trail. A list holds only the members that `fields` names."""
 
-    index = serializers.IntegerField(help_text="Its place in the log, from 0, without a gap.")
-    time = serializers.DateTimeField(help_text="When it was entered; never before the last one's.")
+    index = serializers.IntegerField(help_text="The number of the entry: from 0, without gaps.")
+    time = serializers.DateTimeField(
+        help_text="When it was entered; never earlier than the entry before it."
+    )
     hub = serializers.CharField()
     kind = serializers.ChoiceField(choices=[kind.value for kind in Kind])
-    actor = serializers.CharField(help_text="Who did it; people stand here by pseudonym.")
-    subject = serializers.CharField(help_text="What it was done to.")
+    actor = serializers.CharField(help_text="Who did it. People appear by pseudonym.")
+    subject = serializers.CharField(help_text="The thing that was changed or used.")
     sender = serializers.CharField()
     recipient = serializers.CharField()
     messageId = serializers.CharField()
@@ -35,24 +37,31 @@ class EntrySerializer(serializers.Serializer[dict[str, Any]]):
     rule = serializers.CharField()
     issuer = serializers.CharField()
     score = serializers.IntegerField(allow_null=True, min_value=0, max_value=100)
-    reason = serializers.CharField(allow_null=True, help_text="Null where the body was erased.")
+    reason = serializers.CharField(allow_null=True, help_text="Null if the body was erased.")
     leafHash = serializers.CharField(help_text="SHA-256(0x00 || leaf), base64url: RFC 9162.")
     leaf = serializers.CharField(required=False, help_text="RFC 8785 text of header and digest.")
     body = serializers.DictField(
-        required=False, allow_null=True, help_text="Everything else; null where it was erased."
+        required=False, allow_null=True, help_text="All other members; null if it was erased."
     )
 
 
 class EntryPageSerializer(serializers.Serializer[dict[str, Any]]):
+    """A page of a list of entries."""
+
     results = EntrySerializer(many=True)
-    next = serializers.URLField(allow_null=True, help_text="The next page, or null at the end.")
-    logSize = serializers.IntegerField(help_text="How many entries the log had when it was asked.")
+    next = serializers.URLField(allow_null=True, help_text="The next page; null at the end.")
+    logSize = serializers.IntegerField(
+        help_text="The number of entries in the log when the list began."
+    )
 
 
 def _parameter(
     name: str, description: str, example: str, *, many: bool = False, **more: Any
 ) -> OpenApiParameter:
-    """The example stands in the words: as `example`, the page would fill every filter with it."""
+    """Return a parameter with its example in the description.
+
+    Given as `example`, the interactive page would fill in every filter with its example.
+    """
     return OpenApiParameter(
         name,
         description=f"{description} Example: `{example}`",
@@ -72,20 +81,22 @@ FILTERS = [
     )
     for each in filters.PARAMETERS
 ]
-ORDER = _parameter("order", "Which end of the log comes first.", "oldest", enum=filters.ORDERS)
+ORDER = _parameter(
+    "order", "Whether the newest or the oldest entry comes first.", "oldest", enum=filters.ORDERS
+)
 FIELDS = _parameter(
     "fields",
-    f"Members to answer with, separated by commas: {', '.join(filters.FIELDS)}.",
+    f"Members of the answer, separated by commas: {', '.join(filters.FIELDS)}.",
     "index,time,kind,reason",
 )
 LIMIT = _parameter(
-    "limit", "Entries a page, 1 to 1000; 100 where not given.", "500", type=OpenApiTypes.INT32
+    "limit", "Entries on a page, 1 to 1000; 100 if not given.", "500", type=OpenApiTypes.INT32
 )
-CURSOR = _parameter("cursor", "Where the last page ended, as its `next` says.", "WzQyLDEwXQ:sig")
-FORMAT = _parameter("format", "How it is written.", "csv", enum=list(FORMATS), required=True)
+CURSOR = _parameter("cursor", "The cursor in `next` of the page before.", "WzQyLDEwXQ:sig")
+FORMAT = _parameter("format", "The format of the export.", "csv", enum=list(FORMATS), required=True)
 INDEX = _parameter(
     "index",
-    "The entry's place in the log.",
+    "The number of the entry in the log.",
     "42",
     type=OpenApiTypes.INT64,
     location=OpenApiParameter.PATH,
@@ -98,8 +109,8 @@ def _problem(description: str) -> OpenApiResponse:
 
 PROBLEMS = {
     400: _problem("A parameter is unknown or can't be read; `errors` says which and why."),
-    401: _problem("No account is logged in."),
-    403: _problem("Only officers and auditors read the trail."),
+    401: _problem("The call has no valid token and no session."),
+    403: _problem("Only officers and auditors may read the trail."),
 }
 NOT_FOUND = _problem("The log has no such entry.")
 TOO_MANY_EXPORTS = _problem("Too many exports are running on this node; try again later.")

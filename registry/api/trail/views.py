@@ -1,6 +1,6 @@
-"""The trail for auditors: lists, single entries and exports, each reading itself entered first.
+"""The trail over HTTP: lists, single entries and exports. Each reading is entered before it starts.
 
-Officers and auditors read. There is no method but GET, so no caller writes.
+Officers and auditors may read. There is only GET, so no caller can write.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from registry.officers.actor import Actor
 from registry.trail.actions import record_reading
 from registry.trail.kinds import Kind
 
-PAGE_ENTRIES = 100  # of a list that doesn't say
+PAGE_ENTRIES = 100  # if the request has no `limit`
 MOST_PAGE_ENTRIES = 1000
 RETRY_SECONDS = 30
 
@@ -36,7 +36,7 @@ _cursors = signing.Signer(salt="atp.provenance.cursor")
 
 
 class _FormatIsOurs(DefaultContentNegotiation):
-    """Leaves the parameter `format` to the views; the framework answers 404 where it is strange."""
+    """Leaves the parameter `format` to the views: the framework answers an unknown one with 404."""
 
     def select_renderer(
         self, request: Request, renderers: Any, format_suffix: str | None = None
@@ -55,9 +55,9 @@ class EntryListView(_TrailView):
     """Entries of the trail that match all given filters, newest first.
 
     A parameter that may be repeated matches any of its values. Each list is entered in the trail
-    when it begins; it shows the log as it stood then (`logSize` entries), so its pages neither
-    repeat nor miss an entry while the log grows. `next` is the address of the next page; a cursor
-    belongs to its filters and to whom it was given.
+    when it begins. It shows the log as it was at that moment (`logSize` entries), so its pages
+    neither repeat nor miss an entry while the log grows. `next` is the address of the next page.
+    A cursor is valid only for the same filters and the same account.
     """
 
     @extend_schema(
@@ -86,7 +86,7 @@ class EntryListView(_TrailView):
 
 
 class EntryView(_TrailView):
-    """One entry with its body, its leaf (the exact text that was hashed) and the leaf's hash."""
+    """One entry with its body, its leaf (the exact text that was hashed) and the leaf hash."""
 
     @extend_schema(
         operation_id="provenance_read",
@@ -106,9 +106,9 @@ class EntryView(_TrailView):
 class ExportView(_TrailView):
     """All entries that match the filters, oldest first, as a stream.
 
-    `ndjson` has one JSON object a line. `csv` has a head line, and an apostrophe before cells that
-    a spreadsheet would take for a formula (those that begin with `=`, `+`, `-`, `@`, tab or
-    carriage return): take it off before comparing. Who exported what is entered in the trail.
+    `ndjson` has one JSON object a line. `csv` has a header line. A cell that begins with `=`, `+`,
+    `-`, `@`, tab or carriage return gets an apostrophe in front, because a spreadsheet would run
+    it as a formula: remove the apostrophe before you compare. Each export is entered in the trail.
     """
 
     @extend_schema(
@@ -129,7 +129,7 @@ class ExportView(_TrailView):
             parameters, besides=("format",), fields=written_as.fields, order="oldest"
         )
         if exports.busy():
-            raise Throttled(RETRY_SECONDS, "Too many exports are running on this node.")
+            raise Throttled(RETRY_SECONDS, "Too many exports run on this node. Try again later.")
         asked = {"format": written_as.name, **query.asked}
         log_size = _record(request, Kind.EXPORT_CREATED, "provenance", asked)
         return StreamingHttpResponse(
@@ -138,7 +138,7 @@ class ExportView(_TrailView):
             headers={
                 "Content-Disposition": f'attachment; filename="trail-{log_size}.{written_as.name}"',
                 "Cache-Control": "no-store",
-                "X-Accel-Buffering": "no",  # nginx would collect the whole of it on its disk
+                "X-Accel-Buffering": "no",  # nginx would write the whole export to its disk
             },
         )
 
@@ -150,7 +150,7 @@ def _record(request: Request, kind: Kind, subject: str, asked: Any) -> int:
 
 def _format(names: list[str]) -> Format:
     if len(names) != 1 or names[0] not in FORMATS:
-        raise ValidationError({"format": [f"one of {', '.join(FORMATS)}"]})
+        raise ValidationError({"format": [f"must be one of {', '.join(FORMATS)}"]})
     return FORMATS[names[0]]
 
 
@@ -159,7 +159,7 @@ def _limit(text: str) -> int:
         limit = int(text)
         if 1 <= limit <= MOST_PAGE_ENTRIES:
             return limit
-    raise ValidationError({"limit": [f"a whole number from 1 to {MOST_PAGE_ENTRIES}"]})
+    raise ValidationError({"limit": [f"must be a whole number from 1 to {MOST_PAGE_ENTRIES}"]})
 
 
 def _next(request: Request, query: Query, log_size: int, after: int) -> str:
@@ -169,13 +169,17 @@ def _next(request: Request, query: Query, log_size: int, after: int) -> str:
 
 
 def _open_cursor(text: str, query: Query, request: Request) -> tuple[int, int]:
-    """A cursor is signed and bound, or it would read what no entry says was read."""
+    """Return (log size, index of the last entry read) from a cursor.
+
+    The cursor is signed and bound to filters and account. Without that, a caller could read
+    entries that no entry of the trail names as read.
+    """
     try:
         log_size, after, bound_to = _cursors.unsign_object(text)
     except (signing.BadSignature, ValueError) as exc:
-        raise ValidationError({"cursor": ["not a cursor of this hub"]}) from exc
+        raise ValidationError({"cursor": ["is not a cursor of this hub"]}) from exc
     if bound_to != _bound_to(query, request):
-        raise ValidationError({"cursor": ["given for other filters, or to another account"]})
+        raise ValidationError({"cursor": ["belongs to other filters or to another account"]})
     return log_size, after
 
 

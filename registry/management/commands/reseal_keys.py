@@ -1,4 +1,4 @@
-"""`manage.py reseal_keys`: put the private keys that the hub holds under another key."""
+"""`manage.py reseal_keys`: seal the hub's private keys with a new key-encryption key."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from registry.officers.actor import Actor
 from registry.rotation import reseal_keys
 
 WARNING = """\
-All private keys that the hub holds are sealed with ATP_KEY_ENCRYPTION_KEY, all or none of them.
-Every node and worker must have been started with that key by now, and with the one before as
-ATP_KEY_ENCRYPTION_KEY_OLD: one that has not can't sign any more."""
+This command seals all private keys that the hub holds with ATP_KEY_ENCRYPTION_KEY, all or none.
+Before that, restart every node and worker with the new key as ATP_KEY_ENCRYPTION_KEY and the old
+key as ATP_KEY_ENCRYPTION_KEY_OLD. A process that does not have the new key can no longer sign."""
 
 
 class Command(BaseCommand):
+    """Calls `registry.rotation.reseal_keys` as the operator."""
+
     help = (
-        "Seal the private keys that the hub holds with ATP_KEY_ENCRYPTION_KEY, where they still "
-        "are with ATP_KEY_ENCRYPTION_KEY_OLD. A second run changes nothing."
+        "Seal with ATP_KEY_ENCRYPTION_KEY the private keys that are still sealed with "
+        "ATP_KEY_ENCRYPTION_KEY_OLD. A second run changes nothing."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -33,8 +35,8 @@ class Command(BaseCommand):
         except SealBroken as exc:
             raise CommandError(f"Nothing was changed: {exc}") from exc
         self.stdout.write(
-            f"{done.changed} of {done.held} keys were sealed anew."
+            f"{done.changed} of {done.held} keys were sealed with ATP_KEY_ENCRYPTION_KEY."
             if done.changed
             else f"Nothing to do: all {done.held} keys are sealed with ATP_KEY_ENCRYPTION_KEY."
         )
-        self.stdout.write("ATP_KEY_ENCRYPTION_KEY_OLD can be taken away at the next restart.")
+        self.stdout.write("Remove ATP_KEY_ENCRYPTION_KEY_OLD at the next restart.")

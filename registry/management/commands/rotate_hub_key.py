@@ -1,4 +1,4 @@
-"""`manage.py rotate_hub_key`: a new key for the hub to prove itself by."""
+"""`manage.py rotate_hub_key`: replace the key with which the hub proves itself."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ from registry.officers.actor import Actor
 from registry.rotation import rotate_hub_key
 
 PLANNED = """\
-The hub gets a new {purpose} key at once, on all nodes. The old one names it as its successor, so
-agents go on connecting with what they know, and signs nothing more."""
+The hub gets a new {purpose} key at once, on all nodes. The old key names it as its successor and
+never signs again. Agents that know the old key can still connect."""
 COMPROMISED = """\
-The hub gets a new {purpose} key at once, on all nodes, and the old one vouches for nothing. Agents
-that learnt the old one refuse to connect until they have enrolled again: that is what keeps them
-from whoever has it."""
+The hub gets a new {purpose} key at once, on all nodes. The old key does not name it as successor.
+Agents that know the old key refuse to connect until they have enrolled again. That protects them
+from a thief of the old key."""
 
 
 class Command(BaseCommand):
+    """Calls `registry.rotation.rotate_hub_key` as the operator."""
+
     help = (
-        "Replace a key of the hub. Former ones stay listed in GET /api/v1/hub to verify what they "
-        "signed; the rotation is entered in the trail."
+        "Replace a key of the hub. GET /api/v1/hub still lists the old ones, so that their "
+        "signatures can be verified. The rotation is entered in the trail."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("purpose", choices=HubKey.Purpose.values, help="which key")
-        parser.add_argument("--reason", required=True, help="stands in the trail for good")
+        parser.add_argument("purpose", choices=HubKey.Purpose.values, help="the key to replace")
+        parser.add_argument("--reason", required=True, help="kept in the trail for good")
         parser.add_argument(
             "--compromised",
             action="store_true",
-            help="use where another person may have the old key: it does not name the new one",
+            help="use if another person may have the old key: it then does not name the new key",
         )
         add_confirmation(parser)
 

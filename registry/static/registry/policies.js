@@ -1,5 +1,5 @@
-// The policy page without reloads: adds rows, and offers only what fits a field. The page works
-// without it: the same buttons then ask the server for a blank row.
+// The script of the policy page. It adds rows without a reload, and offers only the operators and
+// choices that fit a field. Without the script the same buttons ask the server for an empty row.
 "use strict";
 
 (() => {
@@ -10,7 +10,7 @@
 
   function stamped(template, index) {
     const holder = document.createElement("template");
-    // Only the first __prefix__ of a name is this row's: an inner blank row keeps its own.
+    // Replace only the first __prefix__ of a name: an inner empty row keeps its own.
     holder.innerHTML = template.innerHTML.replace(
       /(rules-(?:\d+-conditions-)?)__prefix__/g, `$1${index}`
     );
