@@ -14,7 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern
 
-from messaging.health.services import registered_now
+from messaging.health.registered import registered_now
 from messaging.health.state import state_of_hub, tasks_of
 from messaging.models import BackgroundTask
 from messaging.periodic.actions import run_now
