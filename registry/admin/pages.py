@@ -20,6 +20,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from atp.errors import ATPError
+from registry.admin.fields import add_refusal
 from registry.officers.actor import Actor
 
 Row = TypeVar("Row", bound=models.Model)
@@ -114,7 +115,7 @@ class OfficerAdmin(admin.ModelAdmin[Row]):
             try:
                 answer = run(form.cleaned_data, Actor.of_user(request.user))
             except ATPError as refusal:
-                form.add_error(None, refusal.detail or refusal.code)
+                add_refusal(form, refusal)
             else:
                 if isinstance(answer, HttpResponse):
                     return answer

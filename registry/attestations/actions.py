@@ -40,6 +40,7 @@ from atp.trust.attestations import issue_attestation as sign_attestation
 from atp.trust.keys import PublicKey
 from atp.trust.signing import read_header
 from atp.types import TrustLevel
+from atp.wire.member_paths import below
 from registry.agents.actions.life import check_capabilities, lock_agent
 from registry.agents.models import Agent, AgentKey
 from registry.attestations.models import Attestation
@@ -90,7 +91,8 @@ def issue_attestation(
     Raises `AttestationLimit` over the issuer's limits, `AttestationIssuer` or `AttestationRevoked`
     where its chain does not hold, `KeyMissing` where the agent or the issuer has no key to use.
     """
-    names = tuple(check_capabilities(capabilities))
+    with below("capabilities"):
+        names = tuple(check_capabilities(capabilities))
     with registry_change(actor) as change:
         agent = lock_agent(agent_id)
         issued_at = datetime.fromtimestamp(int(time.time()), UTC)

@@ -70,12 +70,18 @@ def turn_off(policy: Policy, *, actor: Actor, reason: str) -> None:
 
 def check_supported(document: Mapping[str, Any]) -> None:
     """Refuse what a document may say but this hub does not do; raises `MalformedDocument`."""
-    for rule in document["rules"]:
+    for number, rule in enumerate(document["rules"]):
         where = f"rule {excerpt(rule.get('name'))}"
         if rule.get("action") in HELD_ACTIONS:
-            raise MalformedDocument(f"{where}: this hub does not hold envelopes; use deny")
+            raise MalformedDocument(
+                f"{where}: this hub does not hold envelopes; use deny",
+                field=f"rules.{number}.action",
+            )
         if "description" in rule:
-            raise MalformedDocument(f"{where}: its description is not kept; say it in its name")
+            raise MalformedDocument(
+                f"{where}: its description is not kept; say it in its name",
+                field=f"rules.{number}.description",
+            )
 
 
 def is_name_taken(name: str, policy: Policy | None = None) -> bool:
@@ -98,9 +104,13 @@ def _check(document: Mapping[str, Any], policy: Policy | None) -> None:
     """Compile the set as it would be: names must be unique across it, too."""
     name = document.get("name")
     if isinstance(name, str) and len(name) > NAME_MAX_CHARS:
-        raise MalformedDocument(f"name must be a text of 1 to {NAME_MAX_CHARS} characters")
+        raise MalformedDocument(
+            f"name must be a text of 1 to {NAME_MAX_CHARS} characters", field="name"
+        )
     if isinstance(name, str) and is_name_taken(name, policy):
-        raise MalformedDocument(f"there is a policy '{name}' already; choose another name")
+        raise MalformedDocument(
+            f"there is a policy '{name}' already; choose another name", field="name"
+        )
     check_supported(document)
     others = versions().newest().in_force().exclude(policy=policy)
     compile_policies([*others.values_list("document", flat=True), _compilable(document)])

@@ -115,6 +115,28 @@ def test_rejects_a_registration_beside_the_form(
     assert not Agent.objects.filter(pk=wanted["id"]).exists()
 
 
+@pytest.mark.parametrize(
+    ("url", "values", "field"),
+    [
+        ("agent", {"id": "an-agent", "declared_capabilities": "Not/One"}, "declared_capabilities"),
+        ("agent", {"id": "an-agent", "tags": "Not/One"}, "tags"),
+        ("issuer", {"capability_patterns": "*.read"}, "capability_patterns"),
+        ("issuer", {"not_before": "2099-02-01T12:00"}, "not_after"),
+        ("issuer", {"slug": "Not-Lower"}, "slug"),
+        ("tag", {"name": "NOT-LOWER"}, "__all__"),
+    ],
+)
+def test_rejects_what_an_action_refuses_at_its_field(
+    officer: Client, url: str, values: dict[str, Any], field: str
+) -> None:
+    fine = {
+        **issuer_values(), "organisation": Organisation.objects.latest("pk").pk,
+        "owner_name": "Ann", "sensitivity_floor": "public", "minimum_score": "0",
+    }  # fmt: skip
+    answer = officer.post(f"{ADMIN}/{url}/add/", {**fine, **values})
+    assert list(answer.context["form"].errors) == [field]
+
+
 def test_it_shows_a_token_once_with_the_command(officer: Client) -> None:
     agent = register().id
     assert "shown once" in text_of(officer.get(page(agent, "invite")))

@@ -14,6 +14,7 @@ from atp.judging.policy import (
     FIELDS,
     OPERATORS,
     Argument,
+    Field,
     compile_policies,
     operators_for,
     parse_condition,
@@ -21,6 +22,7 @@ from atp.judging.policy import (
 )
 from atp.wire.canonical import parse
 from atp.wire.words import SEVERITIES
+from registry.admin.fields import add_refusal
 from registry.admin.policies.values import hint_for, parse_value
 from registry.officers.reason import REASON_MAX_CHARS
 from registry.policies.actions import (
@@ -195,7 +197,7 @@ class ConditionForm(forms.Form):
             offered = ", ".join(offer.label for offer in operators_for(field))
             self.add_error("operator", f"Does not apply to {field.label}; use: {offered}.")
         if not self.errors:
-            self._check_value(text, operator)
+            self._check_value(field, text, operator)
         return cleaned
 
     def to_document(self) -> dict[str, Any]:
@@ -211,15 +213,14 @@ class ConditionForm(forms.Form):
             self.add_error("argument", problem.detail)
         return text
 
-    def _check_value(self, text: str, operator: str) -> None:
-        field = FIELDS[text.partition(":")[0]]
+    def _check_value(self, field: Field, text: str, operator: str) -> None:
         try:
             value = parse_value(field, OPERATORS[operator], self.cleaned_data.get("value", ""))
             parse_condition(text, operator, value)
         except ValueError as problem:
             self.add_error("value", str(problem))
         except MalformedDocument as problem:
-            self.add_error("value", problem.detail)
+            add_refusal(self, problem)
         else:
             self.cleaned_data["document"] = {"field": text, "operator": operator, "value": value}
 

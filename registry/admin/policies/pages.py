@@ -18,6 +18,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from atp.errors import MalformedDocument
+from registry.admin.fields import add_refusal
 from registry.admin.pages import OfficerAdmin, ReadOnlyAdmin
 from registry.admin.policies.forms import DocumentForm, ModeForm, field_table
 from registry.admin.policies.page import PolicyPage, with_blank
@@ -122,7 +123,7 @@ class PolicyAdmin(OfficerAdmin[Policy]):
             try:
                 set_mode(policy, form.cleaned_data["mode"], **_signed(request, form))
             except MalformedDocument as problem:
-                form.add_error("mode", problem.detail)
+                add_refusal(form, problem)
             except PolicyChangedMeanwhile:
                 form.add_error(None, CHANGED_MEANWHILE)
             else:
@@ -174,7 +175,7 @@ class PolicyAdmin(OfficerAdmin[Policy]):
                 **_signed(request, page.form),
             )
         except MalformedDocument as problem:
-            page.form.add_error(None, problem.detail)
+            page.add_problem(problem)
         except PolicyChangedMeanwhile:
             page.form.add_error(None, CHANGED_MEANWHILE)
         return None

@@ -51,9 +51,11 @@ class ProfileForm(CloseForm):
     def __init__(self, data: Any, *, profile: Profile) -> None:
         super().__init__(data, initial={"version": profile.version})
         document = profile.to_dict()
-        for table in TABLES:
-            for key, value in document[table].items():
-                self.fields[f"{table}-{key}"] = _number(key, value)
+        # The name of the field of each number, by table and by what it is the number of.
+        self.names = {table: {key: f"{table}-{key}" for key in document[table]} for table in TABLES}
+        for table, names in self.names.items():
+            for key, name in names.items():
+                self.fields[name] = _number(key, document[table][key])
         for name, label in NUMBERS.items():
             self.fields[name] = _number(label, document[name])
         self.fields["reason"].help_text = "Kept with this version and in the trail."
@@ -61,12 +63,8 @@ class ProfileForm(CloseForm):
     def to_values(self) -> dict[str, Any]:
         """The members of a profile document; only after `is_valid`."""
         values: dict[str, Any] = {name: self.cleaned_data[name] for name in NUMBERS}
-        for table in TABLES:
-            values[table] = {
-                name.partition("-")[2]: value
-                for name, value in self.cleaned_data.items()
-                if name.startswith(f"{table}-")
-            }
+        for table, names in self.names.items():
+            values[table] = {key: self.cleaned_data[name] for key, name in names.items()}
         return values
 
     def add_problem(self, problem: MalformedDocument) -> None:
@@ -77,7 +75,7 @@ class ProfileForm(CloseForm):
     def sections(self) -> Mapping[str, list[forms.BoundField]]:
         """The fields of each table under its heading, for the template."""
         tables = {
-            heading: [self[name] for name in self.fields if name.startswith(f"{table}-")]
+            heading: [self[name] for name in self.names[table].values()]
             for table, heading in TABLES.items()
         }
         return {**tables, "Ceilings and periods": [self[name] for name in NUMBERS]}
