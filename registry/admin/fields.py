@@ -61,7 +61,7 @@ class MomentField(forms.DateTimeField):
 
 def add_refusal(form: forms.Form, refusal: ATPError) -> None:
     """Show why an action refused, at the field that the error names, or above the form."""
-    field = getattr(refusal, "field", "")
+    field = getattr(refusal, "field", "").replace(".", "-")  # a member of a table
     form.add_error(field if field in form.fields else None, refusal.detail or refusal.code)
 
 

@@ -11,7 +11,7 @@ from django.db.models import Max
 from atp.errors import MalformedDocument, excerpt
 from atp.judging.policy import compile_policies
 from atp.wire.canonical import digest
-from registry.change import registry_change
+from registry.change import ChangedMeanwhile, registry_change
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
 from registry.policies.documents import normalise
@@ -23,11 +23,11 @@ from registry.trail.kinds import Kind
 logger = logging.getLogger(__name__)
 
 NAME_MAX_CHARS = 120  # of the policy's column
+CHANGED_MEANWHILE = (
+    "Another officer saved this policy after you had opened it. Look at its history, open it again"
+    " and repeat your change."
+)
 HELD_ACTIONS = {"quarantine", "escalate"}  # need officers to release what they hold
-
-
-class PolicyChangedMeanwhile(Exception):
-    """Somebody saved the policy after this officer had opened it."""
 
 
 def save_policy(
@@ -41,7 +41,7 @@ def save_policy(
     """Make `policy`, or a new one, say what `document` says, as its next version.
 
     `expected_version` is the version that the change was made on. Raises `MalformedDocument`
-    naming policy, rule and condition, and `PolicyChangedMeanwhile`.
+    naming policy, rule and condition, and `ChangedMeanwhile`.
     """
     document = normalise(document)
     reason = check_reason(reason)
@@ -95,7 +95,7 @@ def _read_before(policy: Policy | None, expected_version: int | None) -> dict[st
         return None
     newest = versions().newest().filter(policy=policy).first()
     if expected_version is not None and expected_version != (newest.number if newest else 0):
-        raise PolicyChangedMeanwhile
+        raise ChangedMeanwhile(CHANGED_MEANWHILE)
     document: dict[str, Any] | None = newest.document if newest else None
     return document
 

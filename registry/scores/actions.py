@@ -14,7 +14,7 @@ from django.db.models import Count, Max, Sum
 
 from atp.judging.scoring import ALGORITHM_VERSION, Profile, TrustScore, score
 from registry.agents.models import Agent, AgentKey
-from registry.change import registry_change
+from registry.change import ChangedMeanwhile, registry_change
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
 from registry.scores.events import enqueue_recompute_on_commit, enqueue_refresh_on_commit
@@ -26,7 +26,6 @@ from registry.trail.kinds import Kind
 
 __all__ = [
     "PERIODIC",
-    "ProfileChangedMeanwhile",
     "ViolationClosed",
     "add_good_traffic",
     "close_violation",
@@ -62,10 +61,6 @@ _NEWEST = (
 
 class ViolationClosed(Exception):
     """The violation is closed already."""
-
-
-class ProfileChangedMeanwhile(Exception):
-    """Another officer saved a profile after this officer had opened the one in force."""
 
 
 def recompute(agent_ids: Collection[str], because: str, now: float | None = None) -> int:
@@ -210,13 +205,13 @@ def save_profile(
     """Put a changed profile in force as the next version, and compute all scores again.
 
     Raises `MalformedDocument` where the parts contradict each other, and
-    `ProfileChangedMeanwhile` when `expected_version` is no longer the one in force.
+    `ChangedMeanwhile` when `expected_version` is no longer the one in force.
     """
     reason = check_reason(reason)
     with registry_change(actor) as change:
         before = current_profile()
         if expected_version not in (None, before.version):
-            raise ProfileChangedMeanwhile
+            raise ChangedMeanwhile("Another officer changed the profile; open this page again.")
         last = ScoringProfile.objects.aggregate(last=Max("version"))["last"] or 0
         profile = Profile.from_dict({**before.to_dict(), **values, "version": last + 1})
         ScoringProfile.objects.create(

@@ -22,9 +22,8 @@ from atp.judging.policy import (
 )
 from atp.wire.canonical import parse
 from atp.wire.words import SEVERITIES
-from registry.admin.fields import add_refusal
+from registry.admin.fields import add_refusal, reason_field
 from registry.admin.policies.values import hint_for, parse_value
-from registry.officers.reason import REASON_MAX_CHARS
 from registry.policies.actions import (
     HELD_ACTIONS,
     NAME_MAX_CHARS,
@@ -86,13 +85,7 @@ class PolicyForm(forms.Form):
         help_text="Lower numbers are reported first; they do not decide.",
     )
     version = forms.IntegerField(required=False, widget=forms.HiddenInput)
-    reason = forms.CharField(
-        label="Why",
-        max_length=REASON_MAX_CHARS,
-        widget=forms.Textarea(attrs={"rows": 2}),
-        help_text="Kept with this version and in the trail.",
-        error_messages={"required": "Say why: it is kept with this version and in the trail."},
-    )
+    reason = reason_field(help_text="Kept with this version and in the trail.")
 
     def __init__(self, *args: Any, policy: Policy | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -252,7 +245,7 @@ class ModeForm(forms.Form):
     """Enforce, watch or turn off, with a reason."""
 
     mode = forms.ChoiceField(choices=Policy.Mode.choices)
-    reason = forms.CharField(label="Why", max_length=REASON_MAX_CHARS)
+    reason = reason_field(help_text="Kept with the new version and in the trail.")
 
 
 def _check_fits_page(document: Mapping[str, Any]) -> None:

@@ -7,9 +7,8 @@ from typing import Any
 
 from django import forms
 
-from atp.errors import MalformedDocument
 from atp.judging.scoring import Profile
-from registry.officers.reason import REASON_MAX_CHARS
+from registry.admin.fields import reason_field
 
 TABLES = {
     "weights": "Points that a component can earn; together 100",
@@ -33,17 +32,13 @@ NUMBERS = {
 class CloseForm(forms.Form):
     """Why a violation needs no further attention."""
 
-    reason = forms.CharField(
-        label="Why",
-        max_length=REASON_MAX_CHARS,
-        widget=forms.Textarea(attrs={"rows": 2}),
-        help_text="Kept with the violation and in the trail.",
-    )
+    reason = reason_field(help_text="Kept with the violation and in the trail.")
 
 
-class ProfileForm(CloseForm):
+class ProfileForm(forms.Form):
     """All numbers of a scoring profile, a field each: `weights-identity`, `half_life_days`."""
 
+    reason = reason_field(help_text="Kept with this version and in the trail.")
     version = forms.IntegerField(widget=forms.HiddenInput)
 
     field_order = ("version",)
@@ -58,7 +53,6 @@ class ProfileForm(CloseForm):
                 self.fields[name] = _number(key, document[table][key])
         for name, label in NUMBERS.items():
             self.fields[name] = _number(label, document[name])
-        self.fields["reason"].help_text = "Kept with this version and in the trail."
 
     def to_values(self) -> dict[str, Any]:
         """The members of a profile document; only after `is_valid`."""
@@ -66,11 +60,6 @@ class ProfileForm(CloseForm):
         for table, names in self.names.items():
             values[table] = {key: self.cleaned_data[name] for key, name in names.items()}
         return values
-
-    def add_problem(self, problem: MalformedDocument) -> None:
-        """Show what is wrong with the profile at the field at fault, or at the top."""
-        name = problem.field.replace(".", "-")
-        self.add_error(name if name in self.fields else None, problem.detail)
 
     def sections(self) -> Mapping[str, list[forms.BoundField]]:
         """The fields of each table under its heading, for the template."""
