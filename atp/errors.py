@@ -192,7 +192,8 @@ class MalformedKey(MalformedError, code="malformed.key"):
 class MalformedDocument(MalformedError, code="malformed.document"):
     """A policy, profile or other document breaks its schema.
 
-    `field` names the member at fault, such as `weights.identity`; empty where it is not just one.
+    `field` is the path of the member at fault, such as `weights.identity` or `rules.0.action`;
+    empty where it is not just one.
     """
 
     def __init__(

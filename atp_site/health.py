@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
-from django.db.migrations.executor import MigrationExecutor
+from django.db import DatabaseError
 from django.http import HttpRequest, JsonResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -19,7 +18,7 @@ from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from messaging.health.probes import Probe
+from messaging.health.probes import Probe, ServiceAway, is_migrated, reach_database
 from messaging.health.state import Part, State, Status, is_silent, state_of_hub
 from messaging.node import node
 from registry.api.auth import ProblemView
@@ -121,29 +120,19 @@ def _processes(state: State) -> list[dict[str, Any]]:
 def _holds(check: Callable[[], bool]) -> bool:
     try:
         return check()
-    except (DatabaseError, TimeoutError):
+    except (ServiceAway, DatabaseError, TimeoutError):
         return False
 
 
-def _select() -> bool:
-    try:
-        with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
-            cursor.execute("SELECT 1")
-            return bool(cursor.fetchone() == (1,))
-    finally:
-        connections[DEFAULT_DB_ALIAS].close()  # the thread of a look ends with it
-
-
-_selecting = Probe(_select)
+_database = Probe(reach_database)
 
 
 def _database_answers() -> bool:
-    return _selecting.result()
+    _database.result()
+    return True
 
 
 def _is_migrated() -> bool:
     global _migrated
-    if not _migrated:
-        executor = MigrationExecutor(connections[DEFAULT_DB_ALIAS])
-        _migrated = not executor.migration_plan(executor.loader.graph.leaf_nodes())
+    _migrated = _migrated or is_migrated()
     return _migrated

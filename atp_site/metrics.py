@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
 
-from celery import current_app
 from django.conf import settings
-from django.db import connections
 from django.db.models import Min
 from django.http import Http404, HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
@@ -19,13 +16,13 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from messaging.health.probes import Probe, reach_broker
 from messaging.node import node
 from messaging.telemetry import instruments, telemetry
 from registry.trail.models import RefusalCount
 
 ANSWER_SECONDS = 1.0  # for broker and database; a scrape must not hang on what it tells of
 FORWARDED = ("Forwarded", "Via", "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto")
-AMQP_NOT_FOUND = "404"  # of a queue that is empty (Redis), or not declared yet
 
 
 @require_safe
@@ -59,51 +56,12 @@ def _comes_from_here(request: HttpRequest) -> bool:
         return False
 
 
-class _Question:
-    """Asked in a thread of its own, since there may be no answer; one at a time."""
-
-    def __init__(self, ask: Callable[[], float]) -> None:
-        self._ask = ask
-        self._thread: threading.Thread | None = None
-        self._answer: float | None = None
-
-    def begin(self) -> None:
-        if self._thread is None or not self._thread.is_alive():
-            self._answer = None
-            self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
-            self._thread.start()
-
-    def answer(self, deadline: float) -> float | None:
-        """The answer, or `None` where there is none by then."""
-        assert self._thread is not None
-        self._thread.join(max(0.0, deadline - time.monotonic()))
-        return None if self._thread.is_alive() else self._answer
-
-    def _run(self) -> None:
-        try:
-            self._answer = self._ask()
-        except Exception:  # whatever a driver raises: the figure is missing, and says so
-            self._answer = None
-        finally:
-            connections.close_all()
-
-
-def _waiting_tasks() -> float:
-    """Tasks in the broker's queue that no worker has taken."""
-    options = {"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS}
-    if settings.CELERY_BROKER_URL.startswith("amqp"):
-        options = {"read_timeout": ANSWER_SECONDS, "write_timeout": ANSWER_SECONDS}
-    with current_app.connection_for_read(
-        connect_timeout=ANSWER_SECONDS, transport_options=options
-    ) as broker:
-        queue = settings.CELERY_TASK_DEFAULT_QUEUE
-        try:
-            channel: Any = broker.default_channel
-            return float(channel.queue_declare(queue, passive=True).message_count)
-        except broker.channel_errors as problem:
-            if str(getattr(problem, "reply_code", "")) == AMQP_NOT_FOUND:
-                return 0.0
-            raise
+def _answer(probe: Probe[float]) -> float | None:
+    """The probe's answer, or `None` where there is none within a second."""
+    try:
+        return probe.result(seconds=ANSWER_SECONDS)
+    except Exception:  # whatever a driver raises: the figure is missing, and says so
+        return None
 
 
 def _trail_lag_seconds() -> float:
@@ -116,8 +74,10 @@ class _Gauges(Collector):
     """What is so now, read when it is asked for."""
 
     def __init__(self) -> None:
-        self._lag = _Question(_trail_lag_seconds)
-        self._queue = _Question(_waiting_tasks)
+        self._lag: Probe[float] = Probe(_trail_lag_seconds, fresh_seconds=0)
+        self._queue: Probe[float] = Probe(
+            partial(reach_broker, seconds=ANSWER_SECONDS), fresh_seconds=0
+        )
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """Nothing is asked when this is registered."""
@@ -125,17 +85,16 @@ class _Gauges(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         yield from _of_node()
-        deadline = time.monotonic() + ANSWER_SECONDS
         has_broker = not settings.CELERY_TASK_ALWAYS_EAGER
         self._lag.begin()
         if has_broker:
             self._queue.begin()
-        lag = self._lag.answer(deadline)
+        lag = _answer(self._lag)
         yield _gauge("atp_database_up", "1 when the database answers.", lag is not None)
         if lag is not None:
             yield _gauge("atp_trail_lag_seconds", "Age of the oldest fact not yet entered.", lag)
         if has_broker:
-            waiting = self._queue.answer(deadline)
+            waiting = _answer(self._queue)
             yield _gauge("atp_broker_up", "1 when the broker answers.", waiting is not None)
             if waiting is not None:
                 help = "Tasks in the broker's queue that no worker has taken."

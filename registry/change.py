@@ -21,6 +21,10 @@ from registry.trail.actions import MOST_ENTRIES, EntryDraft, append
 Noted = Callable[[int], object]
 
 
+class ChangedMeanwhile(Exception):
+    """Another person changed it after this one had opened it; the message says what to do."""
+
+
 @dataclass(slots=True)
 class Change:
     """A registry change in progress: its actor, and the entries that it will append."""

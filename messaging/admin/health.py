@@ -38,11 +38,5 @@ class ProcessAdmin(ReadOnlyAdmin[Process]):
         }
         return TemplateResponse(request, "admin/messaging/process/state.html", context)
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> HttpResponse:
+    def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         raise Http404

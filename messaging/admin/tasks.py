@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from django import forms
@@ -14,13 +13,12 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern
 
-from messaging.health.services import registered_now
+from messaging.health.registered import registered_now
 from messaging.health.state import state_of_hub, tasks_of
 from messaging.models import BackgroundTask
 from messaging.periodic.actions import run_now
 from messaging.periodic.schedule import Scheduled, every_seconds, title_of
-from registry.admin.pages import OfficerAdmin, Question, posted
-from registry.officers.actor import Actor
+from registry.admin.pages import OfficerAdmin, Question, acting, posted
 
 RUNS_SHOWN = 50
 DRIVERS = ("beat", "worker", "broker")  # without one of these nothing runs by itself
@@ -54,13 +52,7 @@ class BackgroundTaskAdmin(OfficerAdmin[BackgroundTask]):
             stalled=[part for part in state_of_hub().troubles if part.name in DRIVERS],
         )
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> HttpResponse:
+    def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """One task of the schedule, with its last runs."""
         task = self._task(request, object_id, to_run=False)
         runs = task.row.last_runs.order_by("-pk")[: 2 * RUNS_SHOWN] if task.row else []
@@ -81,11 +73,8 @@ class BackgroundTaskAdmin(OfficerAdmin[BackgroundTask]):
             if embedded
             else "It was handed to the workers: the run appears below once one has taken it.",
         )
-
-        def run(values: Mapping[str, Any], actor: Actor) -> None:
-            run_now(task.name, actor=actor)
-
-        return self.decide(request, forms.Form(posted(request)), question, run)
+        form = forms.Form(posted(request))
+        return self.decide(request, form, question, acting(run_now, task.name))
 
     def _task(self, request: HttpRequest, object_id: str, *, to_run: bool) -> Scheduled:
         """The task, if this person may see it, or have it run; 404 or 403 otherwise."""

@@ -23,22 +23,24 @@ from django.conf import settings
 from django.db import connection
 
 from messaging.health.models import Process
-from messaging.health.probes import PROBE_SECONDS, Probe
-from messaging.health.services import (
-    Registered,
+from messaging.health.probes import (
+    PROBE_SECONDS,
+    Probe,
+    Service,
+    ServiceAway,
     layer_hosts,
-    look_at_broker,
-    look_at_database,
-    look_at_layer,
+    reach_broker,
+    reach_layer,
 )
+from messaging.health.registered import Registered, registered_now
 from messaging.node import node
 from messaging.periodic.beat import embedded_beat_lives
-from messaging.periodic.failures import without_place
 from messaging.periodic.schedule import Scheduled, scheduled_tasks
 
 T = TypeVar("T")
 
 SILENT_AFTER_SECONDS = 15.0  # three signs of life were missed
+ANSWER_SECONDS = 1.0  # for one answer of Redis or of the broker
 WITHIN = "Within this process."
 
 
@@ -92,15 +94,17 @@ class State:
         return [part for part in self.parts if part.status != Status.OK]
 
 
-_database, _layer, _broker = Probe(look_at_database), Probe(look_at_layer), Probe(look_at_broker)
+_database = Probe(registered_now)
+_layer = Probe(partial(reach_layer, seconds=ANSWER_SECONDS))
+_broker = Probe(partial(reach_broker, seconds=ANSWER_SECONDS))
 _since: dict[str, tuple[Status, datetime]] = {}
 _since_lock = threading.Lock()
 
 
 def state_of_hub() -> State:
     """Probe at every part, at all of them at the same time; takes `PROBE_SECONDS` at most."""
-    for look in (_database, *_services()):
-        look.begin()
+    for probe in (_database, *_services()):
+        probe.begin()
     registered, database = _look_at_database()
     tasks = tasks_of(registered) if registered else []
     parts = (
@@ -128,11 +132,11 @@ def _services() -> list[Probe[Any]]:
 
 def _look_at_database() -> tuple[Registered | None, Part]:
     part = partial(Part, "database", "Database")
-    name = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}.get(connection.vendor, "The database")
     hint = "Start it, or see what its log says. Nothing is accepted until it answers."
-    seen, problem = _result(_database)
+    seen, problem = _result(_database, Service.DATABASE)
     if seen is None:
-        return None, part(Status.DOWN, f"{name} {problem}", hint)
+        return None, part(Status.DOWN, problem, hint)
+    name = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}.get(connection.vendor, "The database")
     return seen, part(Status.OK, f"{name} answers.")
 
 
@@ -205,13 +209,13 @@ def _layer_part() -> Part:
     part = partial(Part, "layer", "Layer between the processes")
     if not layer_hosts():
         return part(Status.OK, WITHIN)
-    _, problem = _result(_layer)
+    _, problem = _result(_layer, Service.LAYER)
     if problem:
         hint = (
             "Start the Redis of ATP_REDIS_URL. What is stored is safe; without it no receipt"
             " comes back from the workers."
         )
-        return part(Status.DOWN, f"Redis {problem}", hint)
+        return part(Status.DOWN, problem, hint)
     return part(Status.OK, "Redis answers.")
 
 
@@ -219,10 +223,10 @@ def _broker_part() -> Part:
     part = partial(Part, "broker", "Broker of the tasks")
     if settings.CELERY_TASK_ALWAYS_EAGER:
         return part(Status.OK, WITHIN)
-    waiting, problem = _result(_broker)
+    waiting, problem = _result(_broker, Service.BROKER)
     if waiting is None:
         hint = "Start the broker of ATP_BROKER_URL. Until then senders hear flow.busy."
-        return part(Status.DOWN, f"It {problem}", hint)
+        return part(Status.DOWN, problem, hint)
     return part(
         Status.OK, f"It answers; {waiting} {'task waits' if waiting == 1 else 'tasks wait'}."
     )
@@ -256,14 +260,16 @@ def tasks_of(registered: Registered) -> list[Scheduled]:
     )
 
 
-def _result(look: Probe[T]) -> tuple[T | None, str]:
-    """What was seen, or `None` and what became of the look, as the end of a sentence."""
+def _result(probe: Probe[T], service: Service) -> tuple[T | None, str]:
+    """The probe's answer, or `None` and a sentence that says why there is none."""
     try:
-        return look.result(), ""
+        return probe.result(), ""
     except TimeoutError:
-        return None, f"has not answered for {PROBE_SECONDS:g} s or more."
+        return None, f"{service} has not answered for {PROBE_SECONDS:g} s or more."
+    except ServiceAway as away:
+        return None, str(away)
     except Exception as problem:  # whatever it is, the part can't be used
-        return None, f"can't be used: {without_place(problem)}"
+        return None, str(ServiceAway(service, problem))
 
 
 def _with_since(part: Part, at: datetime) -> Part:

@@ -21,15 +21,26 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 def in_words(problem: BaseException) -> str:
     """Kind, first line and place."""
-    words, place = without_place(problem), _place(problem)
+    words, place = _with_kind(problem), _place(problem)
     return f"{words} ({place})"[:ERROR_MAX_CHARS] if place else words[:ERROR_MAX_CHARS]
 
 
-def without_place(problem: BaseException) -> str:
-    """Kind and first line: a driver's further lines quote the rows that it failed on."""
+def first_line(problem: BaseException) -> str:
+    """The first line of the message, or the kind where there is none.
+
+    A driver's further lines quote the rows that it failed on, so they are left out. Where the first
+    line only announces a list, such as that of the addresses that were tried, the list is kept.
+    """
     lines = str(problem).strip().splitlines()
-    message = _without_secrets(lines[0])[:MESSAGE_MAX_CHARS] if lines else ""
-    return f"{type(problem).__name__}: {message}" if message else type(problem).__name__
+    if not lines:
+        return type(problem).__name__
+    kept = " ".join(map(str.strip, lines)) if lines[0].endswith(":") else lines[0]
+    return _without_secrets(kept)[:MESSAGE_MAX_CHARS]
+
+
+def _with_kind(problem: BaseException) -> str:
+    kind, message = type(problem).__name__, first_line(problem)
+    return kind if message == kind else f"{kind}: {message}"
 
 
 def _without_secrets(text: str) -> str:

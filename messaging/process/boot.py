@@ -14,15 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import redis
 from django.conf import settings
 from django.core import checks
 from django.core.management import call_command
 from django.db import DatabaseError, connection
-from django.db.migrations.executor import MigrationExecutor
-from kombu import Connection as BrokerConnection
-from kombu.exceptions import OperationalError as BrokerError
 
+from messaging.health.probes import (
+    Service,
+    ServiceAway,
+    is_migrated,
+    reach_broker,
+    reach_database,
+    reach_layer,
+)
 from registry.bootstrap import ensure_hub
 from registry.hub.actions import session_key
 from registry.hub.keyring import SealBroken
@@ -91,12 +95,12 @@ def prepare_celery() -> None:
     check_settings()
     try:
         reach_services()
-        if _migrations_to_do():
+        if not is_migrated():
             raise StartRefused(
                 "The database is not up to date: run `manage.py migrate`, or start a node."
             )
     except DatabaseError as exc:
-        raise StartRefused(_database_sentence(exc)) from exc
+        raise StartRefused(str(ServiceAway(Service.DATABASE, exc))) from exc
     finally:
         connection.close()  # or the children of a worker share it
 
@@ -115,7 +119,7 @@ def bring_up_to_date() -> tuple[str, FirstOfficer | None]:
             session_key()  # opens it: a wrong key-encryption key shows now, not at the first agent
             return hub_id, make_first_officer()
     except (DatabaseError, sqlite3.Error) as exc:
-        raise StartRefused(_database_sentence(exc)) from exc
+        raise StartRefused(str(ServiceAway(Service.DATABASE, exc))) from exc
     except SealBroken as exc:
         raise StartRefused(f"The keys of this hub can't be used: {exc}") from exc
 
@@ -195,44 +199,19 @@ def listen(host: str, port: int) -> socket.socket:
 def reach_services() -> None:
     """Ask the database, Redis and the broker for a sign of life; raises `StartRefused`."""
     try:
-        connection.ensure_connection()
-    except DatabaseError as exc:
-        raise StartRefused(_database_sentence(exc)) from exc
+        reach_database()
+    except ServiceAway as away:
+        raise StartRefused(str(away)) from away
     reach_layer_and_broker()
 
 
 def reach_layer_and_broker() -> None:
     """Ask Redis and the broker, where there are any; raises `StartRefused`."""
-    for host in settings.CHANNEL_LAYERS["default"]["CONFIG"].get("hosts", []):
-        _reach_redis(host["address"])
-    if not settings.CELERY_TASK_ALWAYS_EAGER:
-        _reach_broker(settings.CELERY_BROKER_URL)
-
-
-def _reach_redis(url: str) -> None:
     try:
-        with redis.Redis.from_url(url, socket_connect_timeout=REACH_SECONDS) as client:
-            client.ping()
-    except redis.RedisError as exc:
-        raise StartRefused(f"Redis at ATP_REDIS_URL does not answer: {first_line(exc)}") from exc
-
-
-def _reach_broker(url: str) -> None:
-    broker = BrokerConnection(url, connect_timeout=REACH_SECONDS)
-    # A login or a virtual host that is refused is no OperationalError, which is about the network.
-    refusals: tuple[type[BaseException], ...] = (
-        BrokerError,
-        OSError,
-        *broker.connection_errors,
-        *broker.channel_errors,
-    )
-    try:
-        with broker:
-            broker.ensure_connection(max_retries=1, timeout=REACH_SECONDS)
-    except refusals as exc:
-        raise StartRefused(
-            f"The broker at ATP_BROKER_URL does not answer: {first_line(exc)}"
-        ) from exc
+        reach_layer(seconds=REACH_SECONDS)
+        reach_broker(seconds=REACH_SECONDS)
+    except ServiceAway as away:
+        raise StartRefused(str(away)) from away
 
 
 def _check_trail() -> None:
@@ -246,20 +225,5 @@ def _check_trail() -> None:
 
 def _migrate() -> None:
     """Migrate where something is to be done: the command itself would write in any case."""
-    if _migrations_to_do():
+    if not is_migrated():
         call_command("migrate", interactive=False, verbosity=0)
-
-
-def _migrations_to_do() -> bool:
-    executor = MigrationExecutor(connection)
-    return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
-
-
-def _database_sentence(exc: Exception) -> str:
-    return f"The database can't be used: {first_line(exc)}"
-
-
-def first_line(exc: BaseException) -> str:
-    """A driver's reason in one line; where the first only announces a list, with the list."""
-    lines = str(exc).strip().splitlines() or [type(exc).__name__]
-    return " ".join(map(str.strip, lines)) if lines[0].endswith(":") else lines[0]

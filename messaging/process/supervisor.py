@@ -20,11 +20,12 @@ from django.conf import settings
 from django.db import connection
 from psycopg import sql
 
+from messaging.health.probes import Service, ServiceAway
+from messaging.periodic.failures import first_line
 from messaging.process.boot import (
     StartRefused,
     bring_up_to_date,
     check_settings,
-    first_line,
     listen,
     reach_layer_and_broker,
 )
@@ -103,7 +104,7 @@ def _create_missing_database() -> bool:
         psycopg.connect(**parameters).close()
     except psycopg.OperationalError as exc:
         if exc.sqlstate != MISSING_DATABASE and "does not exist" not in str(exc):
-            raise StartRefused(f"The database can't be used: {first_line(exc)}") from exc
+            raise StartRefused(str(ServiceAway(Service.DATABASE, exc))) from exc
     else:
         return False
     name = parameters.pop("dbname")

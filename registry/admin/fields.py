@@ -9,6 +9,7 @@ from typing import Any
 
 from django import forms
 
+from atp.errors import ATPError
 from registry.officers.reason import REASON_MAX_CHARS
 
 SEPARATORS = re.compile(r"[\s,;]+")
@@ -58,6 +59,12 @@ class MomentField(forms.DateTimeField):
     def to_python(self, value: Any) -> Any:
         moment = super().to_python(value)
         return moment if moment is None else moment.astimezone(UTC)
+
+
+def add_refusal(form: forms.Form, refusal: ATPError) -> None:
+    """Show why an action refused, at the field that the error names, or above the form."""
+    field = getattr(refusal, "field", "").replace(".", "-")  # a member of a table
+    form.add_error(field if field in form.fields else None, refusal.detail or refusal.code)
 
 
 def reason_field(*, required: bool = True, help_text: str = "Kept in the trail.") -> Any:

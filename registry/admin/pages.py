@@ -9,22 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
 from django.db import models
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from atp.errors import ATPError
+from registry.admin.fields import add_refusal
+from registry.change import ChangedMeanwhile
 from registry.officers.actor import Actor
 
 Row = TypeVar("Row", bound=models.Model)
-Decide = Callable[[Mapping[str, Any], Actor], Any]
+Decide = Callable[[Mapping[str, Any], Actor], HttpResponse | str | None]
 
+MANY_AT_ONCE = 200  # rows of one bulk decision; each has its own transaction
 BY_ENTER = "by_enter"  # the hidden first button of a form, which Enter in a field presses
 
 
@@ -63,6 +68,30 @@ class OfficerAdmin(admin.ModelAdmin[Row]):
             raise PermissionDenied
         answer: HttpResponse = super().changeform_view(request, *args, **kwargs)
         return answer
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        return self.add_page(request)
+
+    def add_page(self, request: HttpRequest) -> HttpResponse:
+        """Show the page that adds a row. Raises `Http404` unless a subclass has one."""
+        raise Http404
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> HttpResponse:
+        return self.row_page(request, object_id)
+
+    def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show the page of a row; by default Django's own, which is read-only."""
+        return super().change_view(request, object_id)
 
     def decision_url(self, route: str, view: Callable[..., HttpResponse]) -> URLPattern:
         """Return a URL below the list (`attest/`) or below a row (`<str:object_id>/suspend/`).
@@ -110,12 +139,20 @@ class OfficerAdmin(admin.ModelAdmin[Row]):
         )
 
     def decide(
-        self, request: HttpRequest, form: forms.Form, question: Question, run: Decide
+        self,
+        request: HttpRequest,
+        form: forms.Form,
+        question: Question,
+        run: Decide,
+        *,
+        template: str = "decision.html",
+        **context: Any,
     ) -> HttpResponse:
         """Show the question; on a valid POST call `run` and go back.
 
-        If `run` returns a response, that is sent instead. An `ATPError` of the action is shown
-        above the form. For a question with `danger`, Enter in a field shows the page once more.
+        If `run` returns a response, that is sent instead; a text is shown as what was done. An
+        `ATPError` of the action is shown above the form. For a question with `danger`, Enter in
+        a field shows the page once more.
         """
         if question.danger and BY_ENTER in request.POST:
             form.add_error(None, f"Press “{question.button}” to do it. Enter does not do it.")
@@ -123,15 +160,22 @@ class OfficerAdmin(admin.ModelAdmin[Row]):
             try:
                 answer = run(form.cleaned_data, Actor.of_user(request.user))
             except ATPError as refusal:
-                form.add_error(None, refusal.detail or refusal.code)
+                add_refusal(form, refusal)
+            except ChangedMeanwhile as refusal:
+                form.add_error(None, str(refusal))
             else:
                 if isinstance(answer, HttpResponse):
                     return answer
-                messages.success(request, question.done)
+                messages.success(request, answer or question.done)
                 return HttpResponseRedirect(question.back)
-        return self.render(
-            request, "decision.html", title=question.title, question=question, form=form
-        )
+        context = {"question": question, "form": form, **context}
+        return self.render(request, template, title=question.title, **context)
+
+    def for_many(self, rows: QuerySet[Any], decision: str) -> HttpResponse:
+        """On to the page that decides about the selected rows, `MANY_AT_ONCE` at most."""
+        ids = list(rows.order_by("pk").values_list("pk", flat=True)[:MANY_AT_ONCE])
+        query = urlencode([("id", pk) for pk in ids])
+        return HttpResponseRedirect(f"{self.url(decision)}?{query}")
 
 
 class ReadOnlyAdmin(OfficerAdmin[Row]):
@@ -142,6 +186,15 @@ class ReadOnlyAdmin(OfficerAdmin[Row]):
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+def acting(action: Callable[..., Any], *subject: Any) -> Decide:
+    """Return a function that runs `action` on `subject` with the form's values as keywords."""
+
+    def run(values: Mapping[str, Any], actor: Actor) -> None:
+        action(*subject, **values, actor=actor)
+
+    return run
 
 
 def posted(request: HttpRequest) -> Any:

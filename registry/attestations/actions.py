@@ -41,6 +41,7 @@ from atp.trust.attestations import issue_attestation as sign_attestation
 from atp.trust.keys import PublicKey
 from atp.trust.signing import read_header
 from atp.types import TrustLevel
+from atp.wire.member_paths import below
 from registry.agents.actions.life import check_capabilities, lock_agent
 from registry.agents.models import Agent, AgentKey
 from registry.attestations.models import Attestation
@@ -93,7 +94,8 @@ def issue_attestation(
     the agent has no approved key or the hub does not hold the issuer's key, `MalformedDocument` if
     a capability or the level is malformed, and what `lock_agent` raises.
     """
-    names = tuple(check_capabilities(capabilities))
+    with below("capabilities"):
+        names = tuple(check_capabilities(capabilities))
     with registry_change(actor) as change:
         agent = lock_agent(agent_id)
         issued_at = datetime.fromtimestamp(int(time.time()), UTC)

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.core.exceptions import ValidationError
-
 from atp.errors import (
     AttestationIssuer,
     AttestationLimit,
@@ -26,6 +24,7 @@ from atp.errors import (
 )
 from atp.trust.capabilities import check_pattern
 from atp.trust.keys import PrivateKey, PublicKey
+from atp.wire.member_paths import below
 from registry.change import registry_change
 from registry.hub import keyring
 from registry.issuers.events import enqueue_verification_on_commit
@@ -35,6 +34,7 @@ from registry.issuers.standing import narrowing_fault
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
 from registry.scores.events import enqueue_refresh_on_commit
+from registry.storage.row_fields import check_fields
 from registry.thumbprints import check_unused
 from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
@@ -82,7 +82,7 @@ def create_issuer(
     public = private.public if private is not None else PublicKey.from_jwk(public_jwk or {})
     with registry_change(actor) as change:
         if Issuer.objects.filter(slug=slug).exists():
-            raise MalformedDocument(f"there is an issuer '{slug}' already")
+            raise MalformedDocument(f"there is an issuer '{slug}' already", field="slug")
         _set_limits(row, limits)
         _check_alive(parent)
         check_unused(public.kid)
@@ -271,28 +271,29 @@ def _lock(issuer_id: int) -> Issuer:
 
 def _set_limits(row: Issuer, limits: Limits) -> None:
     row.highest_level = limits.highest_level
-    row.capability_patterns = check_patterns(limits.capability_patterns)
+    with below("capability_patterns"):
+        row.capability_patterns = check_patterns(limits.capability_patterns)
     row.longest_validity_days = limits.longest_validity_days
     row.not_before, row.not_after = limits.not_before, limits.not_after
     if not 1 <= limits.longest_validity_days <= VALIDITY_MAX_DAYS:
         raise MalformedDocument(
-            f"the longest validity must be between 1 and {VALIDITY_MAX_DAYS} days"
+            f"the longest validity must be between 1 and {VALIDITY_MAX_DAYS} days",
+            field="longest_validity_days",
         )
     if row.not_before and row.not_after and row.not_after - row.not_before < timedelta(0):
-        raise MalformedDocument("'not after' must not be earlier than 'not before'")
-    try:
-        row.clean_fields(exclude=["parent"])
-        row.validate_unique()
-    except ValidationError as exc:
-        name, problems = next(iter(exc.message_dict.items()))
-        raise MalformedDocument(f"{name.replace('_', ' ')}: {problems[0]}") from exc
+        raise MalformedDocument(
+            "'not after' must not be earlier than 'not before'", field="not_after"
+        )
+    check_fields(row, exclude=["parent"], unique=True)
     if row.parent is not None and (fault := narrowing_fault(row, row.parent)):
         raise AttestationLimit(f"{row.name} {fault}")
 
 
 def _check_slug(slug: str) -> str:
     if SLUG.fullmatch(slug) is None:
-        raise MalformedDocument("the slug must be 1 to 60 lower-case letters, digits and hyphens")
+        raise MalformedDocument(
+            "the slug must be 1 to 60 lower-case letters, digits and hyphens", field="slug"
+        )
     return slug
 
 

@@ -32,9 +32,11 @@ def issue_api_token(user: Any, name: str, *, days: int, actor: Actor) -> IssuedA
     """A token by which a program of `user` may do what `user` may, for so many days."""
     name = name.strip()
     if not 1 <= len(name) <= NAME_MAX_CHARS:
-        raise MalformedDocument(f"say what it is for, in at most {NAME_MAX_CHARS} characters")
+        raise MalformedDocument(
+            f"say what it is for, in at most {NAME_MAX_CHARS} characters", field="name"
+        )
     if not 1 <= days <= LONGEST_DAYS:
-        raise MalformedDocument(f"a token is good for 1 to {LONGEST_DAYS} days")
+        raise MalformedDocument(f"a token is good for 1 to {LONGEST_DAYS} days", field="days")
     text = secrets.token_urlsafe(TOKEN_BYTES)
     with registry_change(actor, moves_epoch=False) as change:
         row = ApiToken.objects.create(

@@ -14,5 +14,7 @@ def check_reason(reason: str) -> str:
     """
     reason = reason.strip()
     if not 1 <= len(reason) <= REASON_MAX_CHARS:
-        raise MalformedDocument(f"a reason of 1 to {REASON_MAX_CHARS} characters is needed")
+        raise MalformedDocument(
+            f"a reason of 1 to {REASON_MAX_CHARS} characters is needed", field="reason"
+        )
     return reason

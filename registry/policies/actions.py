@@ -11,7 +11,7 @@ from django.db.models import Max
 from atp.errors import MalformedDocument, excerpt
 from atp.judging.policy import compile_policies
 from atp.wire.canonical import digest
-from registry.change import registry_change
+from registry.change import ChangedMeanwhile, registry_change
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
 from registry.policies.documents import normalise
@@ -23,11 +23,11 @@ from registry.trail.kinds import Kind
 logger = logging.getLogger(__name__)
 
 NAME_MAX_CHARS = 120  # length of the policy's column
+CHANGED_MEANWHILE = (
+    "Another officer saved this policy after you had opened it. Look at its history, open it again"
+    " and repeat your change."
+)
 HELD_ACTIONS = {"quarantine", "escalate"}  # the hub can't hold envelopes for an officer yet
-
-
-class PolicyChangedMeanwhile(Exception):
-    """Another officer saved the policy after this officer had opened it."""
 
 
 def save_policy(
@@ -42,7 +42,7 @@ def save_policy(
 
     `expected_version` is the number of the version that the officer edited. Raises
     `MalformedDocument`, naming policy, rule and condition, if the document is invalid, and
-    `PolicyChangedMeanwhile` if `expected_version` is no longer the newest.
+    `ChangedMeanwhile` if `expected_version` is no longer the newest.
     """
     document = normalise(document)
     reason = check_reason(reason)
@@ -77,14 +77,18 @@ def check_supported(document: Mapping[str, Any]) -> None:
 
     That is the actions `quarantine` and `escalate`, and descriptions of rules.
     """
-    for rule in document["rules"]:
+    for number, rule in enumerate(document["rules"]):
         where = f"rule {excerpt(rule.get('name'))}"
         if rule.get("action") in HELD_ACTIONS:
-            raise MalformedDocument(f"{where}: this hub does not hold envelopes; use deny")
+            raise MalformedDocument(
+                f"{where}: this hub does not hold envelopes; use deny",
+                field=f"rules.{number}.action",
+            )
         if "description" in rule:
             raise MalformedDocument(
                 f"{where}: the hub does not store a description of a rule; put it in the rule's"
-                " name"
+                " name",
+                field=f"rules.{number}.description",
             )
 
 
@@ -99,7 +103,7 @@ def _read_before(policy: Policy | None, expected_version: int | None) -> dict[st
         return None
     newest = versions().newest().filter(policy=policy).first()
     if expected_version is not None and expected_version != (newest.number if newest else 0):
-        raise PolicyChangedMeanwhile
+        raise ChangedMeanwhile(CHANGED_MEANWHILE)
     document: dict[str, Any] | None = newest.document if newest else None
     return document
 
@@ -108,9 +112,13 @@ def _check(document: Mapping[str, Any], policy: Policy | None) -> None:
     """Compile the set as it would be after the change: names must be unique in the whole set."""
     name = document.get("name")
     if isinstance(name, str) and len(name) > NAME_MAX_CHARS:
-        raise MalformedDocument(f"the name must have 1 to {NAME_MAX_CHARS} characters")
+        raise MalformedDocument(
+            f"the name must have 1 to {NAME_MAX_CHARS} characters", field="name"
+        )
     if isinstance(name, str) and is_name_taken(name, policy):
-        raise MalformedDocument(f"there is a policy '{name}' already; choose another name")
+        raise MalformedDocument(
+            f"there is a policy '{name}' already; choose another name", field="name"
+        )
     check_supported(document)
     others = versions().newest().in_force().exclude(policy=policy)
     compile_policies([*others.values_list("document", flat=True), _compilable(document)])

@@ -19,7 +19,7 @@ def normalise(document: Mapping[str, Any]) -> dict[str, Any]:
         raise MalformedDocument("a policy must be a JSON object")
     rules = document.get("rules", ())
     if not isinstance(rules, list | tuple) or not all(isinstance(r, Mapping) for r in rules):
-        raise MalformedDocument("rules must be a list of objects")
+        raise MalformedDocument("rules must be a list of objects", field="rules")
     filled = {"description": "", "mode": "monitor", "mandatory": False, "priority": 100}
     return {**filled, **document, "rules": [_normalise_rule(rule) for rule in rules]}
 

@@ -14,7 +14,7 @@ from django.db.models import Count, Max, Sum
 
 from atp.judging.scoring import ALGORITHM_VERSION, Profile, TrustScore, score
 from registry.agents.models import Agent, AgentKey
-from registry.change import registry_change
+from registry.change import ChangedMeanwhile, registry_change
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
 from registry.scores.events import enqueue_recompute_on_commit, enqueue_refresh_on_commit
@@ -26,7 +26,6 @@ from registry.trail.kinds import Kind
 
 __all__ = [
     "PERIODIC",
-    "ProfileChangedMeanwhile",
     "ViolationClosed",
     "add_good_traffic",
     "close_violation",
@@ -63,10 +62,6 @@ _NEWEST = (
 
 class ViolationClosed(Exception):
     """Another officer has closed the violation already."""
-
-
-class ProfileChangedMeanwhile(Exception):
-    """Another officer saved a profile after this officer had opened the page."""
 
 
 def recompute(agent_ids: Collection[str], because: str, now: float | None = None) -> int:
@@ -215,14 +210,14 @@ def save_profile(
 ) -> Profile:
     """Save the profile in force, with `values` changed, as the next version; recompute all scores.
 
-    Raises `MalformedDocument` if the numbers contradict each other, and `ProfileChangedMeanwhile`
-    if `expected_version` is no longer the version in force.
+    Raises `MalformedDocument` if the numbers contradict each other, and `ChangedMeanwhile` if
+    `expected_version` is no longer the version in force.
     """
     reason = check_reason(reason)
     with registry_change(actor) as change:
         before = current_profile()
         if expected_version not in (None, before.version):
-            raise ProfileChangedMeanwhile
+            raise ChangedMeanwhile("Another officer changed the profile; open this page again.")
         last = ScoringProfile.objects.aggregate(last=Max("version"))["last"] or 0
         profile = Profile.from_dict({**before.to_dict(), **values, "version": last + 1})
         ScoringProfile.objects.create(

@@ -106,6 +106,41 @@ def test_rejects_a_document_that_breaks_the_schema(document, says):
     assert says in caught.value.detail
 
 
+def denying(**condition):
+    """A policy whose second rule has two conditions, the second being the given one."""
+    conditions = [{"field": "sender.id", "operator": "exists"}, condition]
+    return policy(ALWAYS, {"name": "q", "action": "deny", "conditions": conditions})
+
+
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        ({"name": "p"}, "rules"),
+        ({"name": " ", "rules": []}, "name"),
+        (policy(mandatory=True, mode="monitor"), "mode"),
+        (policy(priority=-1), "priority"),
+        (policy(ALWAYS, {"name": "q", "action": "permit", "always": True}), "rules.1.action"),
+        (policy({"name": "r", "action": "allow"}), "rules.0.conditions"),
+        (policy({**ALWAYS, "throttle": {"limit": 1, "per_seconds": 1}}), "rules.0.throttle"),
+        (
+            policy({**ALWAYS, "action": "throttle", "throttle": {"limit": 0, "per_seconds": 1}}),
+            "rules.0.throttle.limit",
+        ),
+        (denying(field="sender.shoe", operator="exists"), "rules.1.conditions.1.field"),
+        (denying(field="time.hour:Mars/One", operator="exists"), "rules.1.conditions.1.field"),
+        (denying(field="sender.id", operator="above", value=1), "rules.1.conditions.1.operator"),
+        (denying(field="sender.id", operator="matches", value="("), "rules.1.conditions.1.value"),
+        (denying(operator="exists"), "rules.1.conditions.1.field"),
+        (policy("rule"), "rules.0"),
+        (policy(ALWAYS, ALWAYS), "rules.1.name"),
+    ],
+)
+def test_it_names_the_member_at_fault_apart_from_its_words(document, field):
+    with pytest.raises(MalformedDocument) as caught:
+        compile_policies([policy({**ALWAYS, "name": "s"}, name="sound"), document])
+    assert caught.value.field == field
+
+
 def test_rejects_two_policies_or_rules_that_counters_would_confuse():
     with pytest.raises(MalformedDocument, match="two policies are called"):
         compile_policies([policy(), policy()])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from atp import errors
 from atp.errors import BY_CODE
 from messaging.wire.close_codes import CLOSE_CODES, close_code
 from registry.api.errors import status_of
@@ -17,6 +20,16 @@ TABLE = {code(row["code"]): row for row in rows("docs/errors.md", columns=COLUMN
 
 def test_it_lists_every_code_once_and_no_other() -> None:
     assert [code(row["code"]) for row in rows("docs/errors.md", columns=COLUMNS)] == list(BY_CODE)
+
+
+def test_the_tree_of_the_module_lists_every_code_and_no_other() -> None:
+    branch = re.compile(r"── \w+ +(\w+)\.\*((?:[ \w,│]|\n(?!\n))+)")
+    listed = {
+        f"{family}.{name}"
+        for family, names in branch.findall(errors.__doc__ or "")
+        for name in re.findall(r"\w+", names)
+    }
+    assert listed == set(BY_CODE)
 
 
 @pytest.mark.parametrize("name", BY_CODE)

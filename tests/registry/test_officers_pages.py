@@ -115,6 +115,28 @@ def test_rejects_a_registration_beside_the_form(
     assert not Agent.objects.filter(pk=wanted["id"]).exists()
 
 
+@pytest.mark.parametrize(
+    ("url", "values", "field"),
+    [
+        ("agent", {"id": "an-agent", "declared_capabilities": "Not/One"}, "declared_capabilities"),
+        ("agent", {"id": "an-agent", "tags": "Not/One"}, "tags"),
+        ("issuer", {"capability_patterns": "*.read"}, "capability_patterns"),
+        ("issuer", {"not_before": "2099-02-01T12:00"}, "not_after"),
+        ("issuer", {"slug": "Not-Lower"}, "slug"),
+        ("tag", {"name": "NOT-LOWER"}, "__all__"),
+    ],
+)
+def test_rejects_what_an_action_refuses_at_its_field(
+    officer: Client, url: str, values: dict[str, Any], field: str
+) -> None:
+    fine = {
+        **issuer_values(), "organisation": Organisation.objects.latest("pk").pk,
+        "owner_name": "Ann", "sensitivity_floor": "public", "minimum_score": "0",
+    }  # fmt: skip
+    answer = officer.post(f"{ADMIN}/{url}/add/", {**fine, **values})
+    assert list(answer.context["form"].errors) == [field]
+
+
 def test_it_shows_a_token_once_with_the_command(officer: Client) -> None:
     agent = register().id
     assert "shown once" in text_of(officer.get(page(agent, "invite")))
@@ -331,7 +353,9 @@ def test_it_adds_an_issuer_and_accredits_one_below_it(officer: Client) -> None:
 
 
 def test_it_takes_a_pasted_public_key(officer: Client) -> None:
-    assert "not a JWK" in text_of(officer.post(f"{ADMIN}/issuer/add/", issuer_values(public_jwk="{")))
+    assert "not a JWK" in text_of(
+        officer.post(f"{ADMIN}/issuer/add/", issuer_values(public_jwk="{"))
+    )
     key = PrivateKey.generate()
     jwk = str(key.public.jwk).replace("'", '"')
     text = text_of(post(officer, f"{ADMIN}/issuer/add/", **issuer_values(public_jwk=jwk)))

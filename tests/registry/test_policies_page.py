@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from atp.errors import MalformedDocument
+from registry.admin.policies.page import PolicyPage
 from registry.policies.models import Condition, Policy
 from registry.trail.models import Entry
 from tests.registry.admin_cast import form_of, officer_client, text_of
@@ -142,6 +144,34 @@ def test_rejects_a_name_that_is_taken(
     assert any("of this name" in error for error in errors_of(officer.post(ADD, filled)))
 
 
+def test_rejects_at_its_rule_a_name_that_counters_would_confuse(
+    officer: Client, filled: dict[str, str], name: str
+) -> None:
+    assert officer.post(ADD, filled | {"rules-0-name": "b/c"}).status_code == 302
+    response = officer.post(ADD, filled | {"name": f"{name}/b", "rules-0-name": "c"})
+    [rule] = response.context["page"].rules.forms
+    assert "two rules are called" in rule.errors["name"][0]
+    assert not response.context["page"].form.errors
+
+
+def test_it_finds_the_field_of_each_member_of_a_document(
+    officer: Client, filled: dict[str, str]
+) -> None:
+    """Members below a rule that was left blank, and a row that is to be removed, do not count."""
+    removed = {"rules-0-conditions-0-DELETE": "on"}
+    page = PolicyPage({}, data={**filled, **removed})
+    assert page.is_valid(), page.form.errors
+    page.add_problem(MalformedDocument("no level", field="rules.0.conditions.0.value"))
+    page.add_problem(MalformedDocument("no limit", field="rules.0.throttle.limit"))
+    page.add_problem(MalformedDocument("no mode", field="mode"))
+    page.add_problem(MalformedDocument("too many rules"))
+    [section] = page.sections()
+    assert section.is_open
+    assert section.conditions.forms[1].errors == {"value": ["no level"]}
+    assert section.form.errors == {"throttle_limit": ["no limit"]}
+    assert page.form.errors == {"mode": ["no mode"], "__all__": ["too many rules"]}
+
+
 def test_rejects_a_change_of_what_somebody_else_changed_meanwhile(
     officer: Client, policy: Policy
 ) -> None:
@@ -187,7 +217,7 @@ def test_it_removes_a_rule_and_a_condition(officer: Client, policy: Policy) -> N
 def test_it_turns_a_policy_off_instead_of_deleting_it(officer: Client, policy: Policy) -> None:
     assert officer.get(f"/admin/registry/policy/{policy.pk}/delete/").status_code == 403
     url = f"/admin/registry/policy/{policy.pk}/mode/"
-    assert "This field is required." in errors_of(officer.post(url, {"mode": "off", "reason": ""}))
+    assert any("Say why" in e for e in errors_of(officer.post(url, {"mode": "off", "reason": ""})))
     assert officer.post(url, {"mode": "off", "reason": "no need"}).status_code == 302
     policy.refresh_from_db()
     assert policy.mode == "off"

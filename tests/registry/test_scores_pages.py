@@ -9,8 +9,9 @@ from django.test import Client
 
 from atp.errors import MalformedDocument
 from registry.agents.models import Agent
+from registry.change import ChangedMeanwhile
 from registry.officers.actor import Actor
-from registry.scores.actions import ProfileChangedMeanwhile, recompute, save_profile
+from registry.scores.actions import recompute, save_profile
 from registry.scores.models import Score, ScoringProfile, Violation
 from registry.scores.querysets import current_profile, recompute_stored
 from registry.trail.models import Entry
@@ -79,7 +80,7 @@ def test_it_closes_violations_with_one_reason(officer: Client, agent: Agent) -> 
     asked = officer.post("/admin/registry/violation/", chosen)
     assert asked.status_code == 302
     assert agent.id in text_of(officer.get(asked["Location"]))
-    assert "This field is required." in text_of(officer.post(asked["Location"], {"reason": ""}))
+    assert "Say why" in text_of(officer.post(asked["Location"], {"reason": ""}))
     assert not Violation.objects.filter(agent=agent).exclude(closed_at=None).exists()
     done = officer.post(asked["Location"], {"reason": "a test of ours"})
     assert done.status_code == 302
@@ -128,7 +129,7 @@ def test_it_changes_the_profile_by_a_new_version(officer: Client, agent: Agent) 
         ({"half_life_days": "0"}, "half_life_days must be a whole number from 1"),
         ({"critical_ceiling": "70"}, "critical_ceiling must not be above high_ceiling"),
         ({"weights-crypto": "-1"}, "greater than or equal to 0"),
-        ({"reason": ""}, "This field is required."),
+        ({"reason": ""}, "Say why"),
     ],
 )
 def test_rejects_a_profile_that_contradicts_itself(
@@ -141,7 +142,7 @@ def test_rejects_a_profile_that_contradicts_itself(
 
 
 def test_rejects_a_profile_made_on_one_that_is_no_longer_in_force() -> None:
-    with pytest.raises(ProfileChangedMeanwhile):
+    with pytest.raises(ChangedMeanwhile):
         save_profile({}, actor=OFFICER, reason="late", expected_version=0)
     with pytest.raises(MalformedDocument):
         save_profile({"nonsense": 1}, actor=OFFICER, reason="wrong")

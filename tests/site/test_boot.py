@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+import httpx
 import pytest
+import redis
 
-from tests.processes import free_port, hub_environment, manage
+from tests.processes import free_port, hub_environment, manage, start_hub
+from tests.services import PrivateRedis
 
 SHARED = {
     "ATP_DATABASE_URL": "postgres://ann:s3cret@127.0.0.1:{port}/hub",
@@ -74,10 +78,38 @@ def test_rejects_a_layer_that_does_not_answer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", [SHARED["ATP_BROKER_URL"], "amqp://ann:s3cret@127.0.0.1:{port}//"])
 def test_rejects_a_broker_that_does_not_answer(url: str, tmp_path: Path) -> None:
-    redis = os.environ.get("ATP_PRODUCTION_REDIS_URL", "redis://127.0.0.1:6379/9")
-    env = {"ATP_REDIS_URL": redis, "ATP_BROKER_URL": url.format(port=free_port())}
+    layer = os.environ.get("ATP_PRODUCTION_REDIS_URL", "redis://127.0.0.1:6379/9")
+    env = {"ATP_REDIS_URL": layer, "ATP_BROKER_URL": url.format(port=free_port())}
     sentence = refusal("hub", tmp_path, env)
-    assert "broker at ATP_BROKER_URL does not answer" in sentence or "ATP_REDIS_URL" in sentence
+    assert "broker at ATP_BROKER_URL can't be used" in sentence or "ATP_REDIS_URL" in sentence
+
+
+@pytest.mark.parametrize(
+    ("silent_one", "sentence"),
+    [
+        ("ATP_REDIS_URL", "Redis at ATP_REDIS_URL can't be used: "),
+        ("ATP_BROKER_URL", "The broker at ATP_BROKER_URL can't be used: "),
+    ],
+)
+def test_rejects_a_redis_that_takes_connections_and_never_answers(
+    silent_one: str, sentence: str, tmp_path: Path
+) -> None:
+    with PrivateRedis() as well, socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
+        engines = {"ATP_REDIS_URL": well.database(0), "ATP_BROKER_URL": well.database(1)}
+        engines[silent_one] = SHARED[silent_one].format(port=silent.getsockname()[1])
+        assert refusal("hub", tmp_path, engines).startswith(sentence)
+
+
+def test_it_starts_on_a_layer_without_room_for_keys(tmp_path: Path) -> None:
+    with PrivateRedis() as full:
+        with redis.Redis.from_url(full.url) as client:
+            client.config_set("maxmemory", 1)
+            with pytest.raises(redis.OutOfMemoryError):
+                client.set("any", "")
+        hub = start_hub(tmp_path / "data", env={"ATP_REDIS_URL": full.url})
+        told = httpx.get(f"{hub.url}/api/v1/health", timeout=20).json()
+        hub.kill()
+    assert told["parts"]["layer"]["status"] == "ok"
 
 
 def test_rejects_a_broker_without_a_layer(tmp_path: Path) -> None:

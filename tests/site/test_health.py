@@ -15,7 +15,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 
 from messaging.health import probes
-from messaging.health.probes import Probe
+from messaging.health.probes import Probe, Service, ServiceAway
 from registry.officers.actions import issue_api_token
 from registry.officers.actor import Actor
 from registry.officers.groups import AUDITORS, ensure_groups
@@ -139,3 +139,18 @@ def test_it_tells_what_a_look_ran_into() -> None:
 
     with pytest.raises(ConnectionRefusedError, match="nobody"):
         Probe(look).result()
+
+
+@pytest.mark.parametrize("service", list(Service))
+def test_it_says_why_a_service_is_away_without_its_password(service: Service) -> None:
+    url = "redis://:s3cret@127.0.0.1:1/0"
+    away = ServiceAway(service, OSError(f"can't reach {url}\nDETAIL: a row of an agent"))
+    assert str(away) == f"{service} can't be used: can't reach redis://***@127.0.0.1:1/0"
+    unsaid = ServiceAway(service, TimeoutError())
+    assert str(unsaid) == f"{service} can't be used: TimeoutError"
+
+
+def test_it_keeps_the_addresses_that_were_tried() -> None:
+    tried = "connection failed:\n- ::1: refused\n- 127.0.0.1: refused"
+    away = ServiceAway(Service.DATABASE, OSError(tried))
+    assert str(away).endswith("connection failed: - ::1: refused - 127.0.0.1: refused")

@@ -40,6 +40,7 @@ from atp.judging.policy.readers import (
     FieldKey,
     hash_payload_value,
     parse_field,
+    split_field,
 )
 from atp.judging.policy.set import EVALUATOR_VERSION, Decision, Match, PolicySet
 from atp.types import DataSensitivity
@@ -72,6 +73,7 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
     "operators_for",
     "parse_condition",
     "parse_field",
+    "split_field",
 ]
 
 Throttled = Callable[[str, int, int], bool]

@@ -24,6 +24,7 @@ from atp.judging.policy.fields import (
     operators_for,
 )
 from atp.types import DataSensitivity, TrustLevel
+from atp.wire.member_paths import below
 
 __all__ = ["Check", "compile_check"]
 
@@ -43,6 +44,11 @@ def compile_check(field: Field, operator_name: object, value: object) -> Check:
     Raises `MalformedDocument` with what is wrong and what would be right; the caller adds where.
     """
     operator = _operator(field, operator_name)
+    with below("value"):
+        return _check_of(field, operator, value)
+
+
+def _check_of(field: Field, operator: Operator, value: object) -> Check:
     if operator.operand is Operand.FLAG:
         return _existence(value)
     if operator.name == "between" and field.kind is Kind.HOUR:
@@ -61,7 +67,9 @@ def _operator(field: Field, name: object) -> Operator:
         return operator
     offered = ", ".join(offer.name for offer in operators_for(field))
     problem = "is no operator" if operator is None else f"does not apply to {field.name}"
-    raise MalformedDocument(f"operator {excerpt(name)} {problem}; use one of: {offered}")
+    raise MalformedDocument(
+        f"operator {excerpt(name)} {problem}; use one of: {offered}", field="operator"
+    )
 
 
 def _existence(value: object) -> Check:

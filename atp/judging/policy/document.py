@@ -16,6 +16,7 @@ from atp.errors import MalformedDocument, excerpt
 from atp.judging.policy.conditions import Check, compile_check
 from atp.judging.policy.fields import ACTIONS
 from atp.judging.policy.readers import FieldKey, parse_field
+from atp.wire.member_paths import below
 from atp.wire.words import SEVERITIES
 
 __all__ = ["Condition", "Policy", "Rule", "parse_condition", "parse_policies"]
@@ -91,10 +92,18 @@ class Policy:
 
 
 def parse_policies(documents: Sequence[Mapping[str, Any]]) -> tuple[Policy, ...]:
-    """Read `documents`; raises `MalformedDocument` naming policy, rule, condition and remedy."""
+    """Read `documents`; raises `MalformedDocument` naming policy, rule, condition and remedy.
+
+    Its `field` is the path within the policy at fault: `rules.0.conditions.1.operator`.
+    """
     policies = tuple(_policy(document) for document in documents)
-    _refuse_repeats([policy.name for policy in policies], "two policies are called", "policies")
-    keys = [rule.key for policy in policies for rule in policy.rules]
+    names = [(policy.name, "name") for policy in policies]
+    _refuse_repeats(names, "two policies are called", "policies")
+    keys = [
+        (rule.key, f"rules.{number}.name")
+        for policy in policies
+        for number, rule in enumerate(policy.rules)
+    ]
     _refuse_repeats(keys, "two rules are called", "rules")
     if len(keys) > RULES_MAX:
         raise MalformedDocument(f"{len(keys)} rules; merge some, at most {RULES_MAX} are taken")
@@ -102,16 +111,23 @@ def parse_policies(documents: Sequence[Mapping[str, Any]]) -> tuple[Policy, ...]
 
 
 def parse_condition(field: object, operator: Any, value: object) -> Condition:
-    """One condition of a rule; raises `MalformedDocument`, which does not say where it stands."""
-    key = parse_field(field)
+    """One condition of a rule; raises `MalformedDocument`, which does not say where it stands.
+
+    Its `field` is the member of the condition at fault: `field`, `operator` or `value`.
+    """
+    with below("field"):
+        key = parse_field(field)
     return Condition(key, operator, value, compile_check(key.field, operator, value))
 
 
-def _refuse_repeats(names: Sequence[str], problem: str, what: str) -> None:
+def _refuse_repeats(names: Sequence[tuple[str, str]], problem: str, what: str) -> None:
+    """Raise `MalformedDocument` for a name that comes twice; each stands beside its path."""
     seen: set[str] = set()
-    for name in names:
+    for name, path in names:
         if name in seen:
-            raise MalformedDocument(f"{problem} {excerpt(name)}; {what} need names of their own")
+            raise MalformedDocument(
+                f"{problem} {excerpt(name)}; {what} need names of their own", field=path
+            )
         seen.add(name)
 
 
@@ -123,10 +139,16 @@ def _policy(document: object) -> Policy:
     mode = _choice(members, "mode", ("enforce", "monitor"), where, default="enforce")
     mandatory = _flag(members, "mandatory", where)
     if mandatory and mode != "enforce":
-        raise MalformedDocument(f"{where} is mandatory, so its mode must be enforce")
+        raise MalformedDocument(f"{where} is mandatory, so its mode must be enforce", field="mode")
     draft = Policy(name, mode == "enforce", mandatory, _priority(members, where), ())
-    rules = tuple(_rule(rule, draft) for rule in _array(members, "rules", where, RULES_MAX))
+    documents = enumerate(_array(members, "rules", where, RULES_MAX))
+    rules = tuple(_rule_at(number, document, draft) for number, document in documents)
     return Policy(draft.name, draft.enforced, draft.mandatory, draft.priority, rules)
+
+
+def _rule_at(number: int, document: object, policy: Policy) -> Rule:
+    with below(f"rules.{number}"):
+        return _rule(document, policy)
 
 
 def _rule(document: object, policy: Policy) -> Rule:
@@ -154,15 +176,23 @@ def _conditions(members: Mapping[str, Any], where: str) -> tuple[Condition, ...]
     always = _flag(members, "always", where)
     documents = _array(members, "conditions", where, CONDITIONS_MAX)
     if always and documents:
-        raise MalformedDocument(f"{where} says always and has conditions; remove one or the other")
+        raise MalformedDocument(
+            f"{where} says always and has conditions; remove one or the other", field="always"
+        )
     if not always and not documents:
         raise MalformedDocument(
-            f"{where} has no conditions; add one, or say always if it is meant for everything"
+            f"{where} has no conditions; add one, or say always if it is meant for everything",
+            field="conditions",
         )
     return tuple(
-        _condition(document, f"{where}, condition {number}")
-        for number, document in enumerate(documents, start=1)
+        _condition_at(number, document, f"{where}, condition {number + 1}")
+        for number, document in enumerate(documents)
     )
+
+
+def _condition_at(number: int, document: object, where: str) -> Condition:
+    with below(f"conditions.{number}"):
+        return _condition(document, where)
 
 
 def _condition(document: object, where: str) -> Condition:
@@ -170,27 +200,32 @@ def _condition(document: object, where: str) -> Condition:
     try:
         return parse_condition(members["field"], members["operator"], members.get("value"))
     except MalformedDocument as exc:
-        raise MalformedDocument(f"{where}: {exc.detail}") from exc
+        raise MalformedDocument(f"{where}: {exc.detail}", field=exc.field) from exc
 
 
 def _throttle(members: Mapping[str, Any], action: str, where: str) -> tuple[int, int] | None:
     document = members.get("throttle")
     if action != "throttle":
         if document is not None:
-            raise MalformedDocument(f"{where}: only a rule with action throttle has a limit")
+            raise MalformedDocument(
+                f"{where}: only a rule with action throttle has a limit", field="throttle"
+            )
         return None
     names = ("limit", "per_seconds")
-    limits = _members(document, frozenset(names), names, f"{where}, throttle")
-    return (
-        _whole(limits, "limit", where, 1, THROTTLE_MAX),
-        _whole(limits, "per_seconds", where, 1, THROTTLE_MAX_SECONDS),
-    )
+    with below("throttle"):
+        limits = _members(document, frozenset(names), names, f"{where}, throttle")
+        return (
+            _whole(limits, "limit", where, 1, THROTTLE_MAX),
+            _whole(limits, "per_seconds", where, 1, THROTTLE_MAX_SECONDS),
+        )
 
 
 def _officers(members: Mapping[str, Any], action: str, where: str) -> int:
     default = OFFICERS_DEFAULT.get(action, 0)
     if default == 0 and members.get("officers") is not None:
-        raise MalformedDocument(f"{where}: only quarantine and escalate wait for officers")
+        raise MalformedDocument(
+            f"{where}: only quarantine and escalate wait for officers", field="officers"
+        )
     return _whole(members, "officers", where, default, OFFICERS_MAX, default=default)
 
 
@@ -205,7 +240,7 @@ def _members(
             raise MalformedDocument(f"{where}: unknown member {excerpt(name)}; known are: {names}")
     for name in required:
         if name not in document:
-            raise MalformedDocument(f"{where}: the member {name} is missing")
+            raise MalformedDocument(f"{where}: the member {name} is missing", field=name)
     return document
 
 
@@ -215,7 +250,9 @@ def _text(
     text = members.get(name, default)
     if isinstance(text, str) and len(text) <= longest and (text.strip() or default is not None):
         return text
-    raise MalformedDocument(f"{where}: {name} must be a text of 1 to {longest} characters")
+    raise MalformedDocument(
+        f"{where}: {name} must be a text of 1 to {longest} characters", field=name
+    )
 
 
 def _choice(
@@ -230,7 +267,7 @@ def _choice(
     if isinstance(choice, str) and choice in choices:
         return choice
     raise MalformedDocument(
-        f"{where}: {name} can't be {excerpt(choice)}; use one of: {', '.join(choices)}"
+        f"{where}: {name} can't be {excerpt(choice)}; use one of: {', '.join(choices)}", field=name
     )
 
 
@@ -238,7 +275,9 @@ def _flag(members: Mapping[str, Any], name: str, where: str) -> bool:
     flag = members.get(name, False)
     if isinstance(flag, bool):
         return flag
-    raise MalformedDocument(f"{where}: {name} must be true or false, not {excerpt(flag)}")
+    raise MalformedDocument(
+        f"{where}: {name} must be true or false, not {excerpt(flag)}", field=name
+    )
 
 
 def _priority(members: Mapping[str, Any], where: str) -> int:
@@ -257,7 +296,9 @@ def _whole(
     number = members.get(name, default)
     if type(number) is int and least <= number <= most:
         return number
-    raise MalformedDocument(f"{where}: {name} must be a whole number from {least} to {most}")
+    raise MalformedDocument(
+        f"{where}: {name} must be a whole number from {least} to {most}", field=name
+    )
 
 
 def _array(
@@ -266,4 +307,4 @@ def _array(
     items = members.get(name, ())
     if isinstance(items, list | tuple) and len(items) <= longest:
         return items
-    raise MalformedDocument(f"{where}: {name} must be a list of at most {longest}")
+    raise MalformedDocument(f"{where}: {name} must be a list of at most {longest}", field=name)

@@ -29,6 +29,7 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
     "read_payload",
     "read_time",
     "recorded_payload_value",
+    "split_field",
 ]
 
 POINTER_MAX_CHARS = 150  # what a field's column in a database holds, its name included
@@ -62,6 +63,12 @@ def _version_of(distribution: str) -> str:
 
 RE2_VERSION = _version_of("google-re2")
 TIME_ZONE_DATA_VERSION = _version_of("tzdata")
+
+
+def split_field(text: str) -> tuple[str, str]:
+    """Name and argument of a condition's field, unchecked; the argument is empty where none is."""
+    name, _, argument = text.partition(":")
+    return name, argument
 
 
 def parse_field(text: object) -> FieldKey:
@@ -124,7 +131,7 @@ def recorded_payload_value(payload: object, key: FieldKey, value: object) -> dic
     salt = payload.get("salt") if isinstance(payload, dict) else None
     if not isinstance(salt, str) or len(salt) < SALT_MIN_CHARS:
         return {"hash": None}
-    pointer = key.text.partition(":")[2]
+    _, pointer = split_field(key.text)
     try:
         return {"hash": hash_payload_value(salt, pointer, value)}
     except ATPError:  # no strictly parsed payload gets here; a record must not fail all the same

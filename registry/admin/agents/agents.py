@@ -8,7 +8,6 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
-from django.core.exceptions import PermissionDenied
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern
@@ -121,18 +120,14 @@ class AgentAdmin(AgentDecisions):
     @admin.action(description="Attest", permissions=["change"])
     def attest_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> HttpResponse:
         """Go to the page that attests the selected agents."""
-        return self.for_many(queryset, "attest")
+        return self.for_many(queryset, "attest-many")
 
     @admin.action(description="Suspend, with a reason", permissions=["change"])
     def suspend_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> HttpResponse:
         """Go to the page that suspends the selected agents."""
-        return self.for_many(queryset, "suspend")
+        return self.for_many(queryset, "suspend-many")
 
-    def add_view(
-        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        if not self.has_add_permission(request):
-            raise PermissionDenied
+    def add_page(self, request: HttpRequest) -> HttpResponse:
         form = NewAgentForm(posted(request), initial={"sensitivity_floor": "public"})
         question = Question(
             title="Register an agent",
@@ -148,13 +143,7 @@ class AgentAdmin(AgentDecisions):
         row = register_agent(fields.pop("id"), **fields, actor=actor)
         return HttpResponseRedirect(self.url("change", row.pk))
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> HttpResponse:
+    def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Show everything about an agent; `edit_view` has the form."""
         agent = self.get_row(request, object_id)
         return self.render(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
-from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import messages
-from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern
 
 from atp.errors import ATPError
@@ -18,7 +17,7 @@ from atp.trust.fingerprint import fingerprint
 from registry.admin.agents.forms import ApproveKeyForm
 from registry.admin.attestations.forms import AttestForm
 from registry.admin.fields import CompromisedForm, ReasonForm
-from registry.admin.pages import Decide, OfficerAdmin, Question, posted
+from registry.admin.pages import MANY_AT_ONCE, OfficerAdmin, Question, acting, posted
 from registry.agents.actions import (
     ENROLMENT_LIFE,
     approve_key,
@@ -33,8 +32,6 @@ from registry.agents.models import Agent, AgentKey
 from registry.attestations.actions import issue_attestation
 from registry.hub.actions import hub_id
 from registry.officers.actor import Actor
-
-MANY_AT_ONCE = 200  # agents of one bulk decision; each has its own transaction
 
 
 class AgentDecisions(OfficerAdmin[Agent]):
@@ -60,12 +57,6 @@ class AgentDecisions(OfficerAdmin[Agent]):
     def edit_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Change an agent's registration; `AgentAdmin` implements it."""
         raise NotImplementedError
-
-    def for_many(self, rows: QuerySet[Agent], what: str) -> HttpResponse:
-        """Redirect to the page that decides about the first `MANY_AT_ONCE` selected agents."""
-        ids = list(rows.order_by("pk").values_list("pk", flat=True)[:MANY_AT_ONCE])
-        query = urlencode([("id", pk) for pk in ids])
-        return HttpResponseRedirect(f"{self.url(f'{what}-many')}?{query}")
 
     def invite_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Issue an enrolment token and show it once."""
@@ -141,8 +132,8 @@ class AgentDecisions(OfficerAdmin[Agent]):
             danger=True,
             done="The key is refused.",
         )
-        run = _with_reason(refuse_key, key.kid)
-        return self.decide(request, ReasonForm(posted(request)), question, run)
+        form = ReasonForm(posted(request))
+        return self.decide(request, form, question, acting(refuse_key, key.kid))
 
     def revoke_key_view(self, request: HttpRequest, object_id: str, kid: str) -> HttpResponse:
         """Revoke a key, with the time since when it may be compromised."""
@@ -157,8 +148,8 @@ class AgentDecisions(OfficerAdmin[Agent]):
             danger=True,
             done="The key is revoked.",
         )
-        run = _with_reason(revoke_key, key.kid, "compromised_since")
-        return self.decide(request, CompromisedForm(posted(request)), question, run)
+        form = CompromisedForm(posted(request))
+        return self.decide(request, form, question, acting(revoke_key, key.kid))
 
     def attest_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Issue an attestation for an agent, by an issuer whose key the hub holds."""
@@ -173,11 +164,7 @@ class AgentDecisions(OfficerAdmin[Agent]):
         form = AttestForm(
             posted(request), initial={"capabilities": list(agent.declared_capabilities)}
         )
-
-        def run(values: Mapping[str, Any], actor: Actor) -> None:
-            issue_attestation(agent.pk, **values, actor=actor)
-
-        return self.decide(request, form, question, run)
+        return self.decide(request, form, question, acting(issue_attestation, agent.pk))
 
     def suspend_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Suspend an agent."""
@@ -191,8 +178,8 @@ class AgentDecisions(OfficerAdmin[Agent]):
             danger=True,
             done=f"Agent {agent.pk} is suspended.",
         )
-        run = _with_reason(suspend_agent, agent.pk)
-        return self.decide(request, ReasonForm(posted(request)), question, run)
+        form = ReasonForm(posted(request))
+        return self.decide(request, form, question, acting(suspend_agent, agent.pk))
 
     def resume_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Resume a suspended agent."""
@@ -205,8 +192,8 @@ class AgentDecisions(OfficerAdmin[Agent]):
             facts=(("Suspended because", agent.status_reason),),
             done=f"Agent {agent.pk} is resumed.",
         )
-        run = _with_reason(resume_agent, agent.pk)
-        return self.decide(request, ReasonForm(posted(request)), question, run)
+        form = ReasonForm(posted(request))
+        return self.decide(request, form, question, acting(resume_agent, agent.pk))
 
     def revoke_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Revoke an agent for good."""
@@ -220,8 +207,8 @@ class AgentDecisions(OfficerAdmin[Agent]):
             danger=True,
             done=f"Agent {agent.pk} is revoked.",
         )
-        run = _with_reason(revoke_agent, agent.pk, "compromised_since")
-        return self.decide(request, CompromisedForm(posted(request)), question, run)
+        form = CompromisedForm(posted(request))
+        return self.decide(request, form, question, acting(revoke_agent, agent.pk))
 
     def attest_many_view(self, request: HttpRequest) -> HttpResponse:
         """Attest all agents whose ids the URL names, with the same form."""
@@ -234,7 +221,7 @@ class AgentDecisions(OfficerAdmin[Agent]):
                 button="Attest them",
                 back=self.url("changelist"),
             ),
-            lambda pk, values, actor: issue_attestation(pk, **values, actor=actor),
+            issue_attestation,
         )
 
     def suspend_many_view(self, request: HttpRequest) -> HttpResponse:
@@ -250,7 +237,7 @@ class AgentDecisions(OfficerAdmin[Agent]):
                 back=self.url("changelist"),
                 danger=True,
             ),
-            lambda pk, values, actor: suspend_agent(pk, actor=actor, **values),
+            suspend_agent,
         )
 
     def _decide_many(
@@ -258,22 +245,14 @@ class AgentDecisions(OfficerAdmin[Agent]):
         request: HttpRequest,
         form: forms.Form,
         question: Question,
-        act: Callable[[str, Mapping[str, Any], Actor], Any],
+        action: Callable[..., Any],
     ) -> HttpResponse:
         ids = request.GET.getlist("id")[:MANY_AT_ONCE]
         rows = [self.get_row(request, pk, to_change=True) for pk in ids]
         if not rows:
             raise Http404
-        asked = Question(
-            title=question.title,
-            text=question.text,
-            button=question.button,
-            back=question.back,
-            facts=(("Agents", ", ".join(row.pk for row in rows)),),
-            danger=question.danger,
-        )
-        run = partial(_each, request, rows, act, question.back)
-        return self.decide(request, form, asked, run)
+        asked = replace(question, facts=(("Agents", ", ".join(row.pk for row in rows)),))
+        return self.decide(request, form, asked, partial(_each, request, rows, action))
 
     def _key(self, request: HttpRequest, object_id: str, kid: str) -> tuple[Agent, AgentKey]:
         agent = self.get_row(request, object_id, to_change=True)
@@ -283,38 +262,22 @@ class AgentDecisions(OfficerAdmin[Agent]):
         return agent, key
 
 
-def _with_reason(action: Callable[..., Any], subject: str, *more: str) -> Decide:
-    """Return a function that runs `action` with the form's reason and its values in `more`."""
-
-    def run(values: Mapping[str, Any], actor: Actor) -> None:
-        action(
-            subject,
-            actor=actor,
-            reason=values["reason"],
-            **{name: values[name] for name in more},
-        )
-
-    return run
-
-
 def _each(
     request: HttpRequest,
     rows: Sequence[Agent],
-    act: Callable[[str, Mapping[str, Any], Actor], Any],
-    back: str,
+    action: Callable[..., Any],
     values: Mapping[str, Any],
     actor: Actor,
-) -> HttpResponse:
-    """Decide about each agent in its own transaction, and show the refusals.
+) -> str:
+    """Decide about each agent in its own transaction; return a sentence with the refusals.
 
     One transaction for all would hold the log lock too long.
     """
     done = 0
     for row in rows:
         try:
-            act(row.pk, values, actor)
+            action(row.pk, **values, actor=actor)
             done += 1
         except ATPError as refusal:
             messages.error(request, f"Agent {row.pk}: {refusal.detail or refusal.code}")
-    messages.success(request, f"Done for {done} of {len(rows)} agent{'s' * (len(rows) != 1)}.")
-    return HttpResponseRedirect(back)
+    return f"Done for {done} of {len(rows)} agent{'s' * (len(rows) != 1)}."

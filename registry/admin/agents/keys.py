@@ -20,13 +20,7 @@ from registry.agents.models import AgentKey, EnrolmentToken
 class _OfAgent(ReadOnlyAdmin[Any]):
     """A list of rows that belong to agents; each row leads to the agent's page."""
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> HttpResponse:
+    def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row = self.get_row(request, object_id)
         return HttpResponseRedirect(_agent_page(row.agent_id))
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.core.exceptions import PermissionDenied
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -15,7 +14,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from registry.admin.fields import reason_field
-from registry.admin.pages import OfficerAdmin, Question, posted
+from registry.admin.pages import OfficerAdmin, Question, acting, posted
 from registry.agents.actions import change_organisation, create_organisation, create_tag
 from registry.agents.models import Organisation, Tag
 from registry.officers.actor import Actor
@@ -75,11 +74,7 @@ class OrganisationAdmin(_Counted):
     search_help_text = "Part of a name or a contact."
     filter_name = "organisation__id__exact"
 
-    def add_view(
-        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        if not self.has_add_permission(request):
-            raise PermissionDenied
+    def add_page(self, request: HttpRequest) -> HttpResponse:
         question = Question(
             title="Add an organisation",
             text="A broadcast reaches the agents of the sender's organisation. A violation of one"
@@ -94,13 +89,7 @@ class OrganisationAdmin(_Counted):
 
         return self.decide(request, OrganisationForm(posted(request)), question, run)
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> HttpResponse:
+    def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row = self.get_row(request, object_id, to_change=True)
         question = Question(
             title=f"Change {row}",
@@ -112,11 +101,7 @@ class OrganisationAdmin(_Counted):
         form = ChangeOrganisationForm(
             posted(request), initial={"name": row.name, "contact": row.contact}
         )
-
-        def run(values: Mapping[str, Any], actor: Actor) -> None:
-            change_organisation(row.pk, **values, actor=actor)
-
-        return self.decide(request, form, question, run)
+        return self.decide(request, form, question, acting(change_organisation, row.pk))
 
 
 @admin.register(Tag)
@@ -131,11 +116,7 @@ class TagAdmin(_Counted):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False  # stored policies name it; agents get and lose tags on their own pages
 
-    def add_view(
-        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        if not self.has_add_permission(request):
-            raise PermissionDenied
+    def add_page(self, request: HttpRequest) -> HttpResponse:
         question = Question(
             title="Add a tag",
             text="To give a tag to an agent, open the agent's page and choose “Change”.",

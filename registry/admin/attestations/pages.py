@@ -18,7 +18,7 @@ from django.utils.safestring import SafeString
 
 from registry.admin.attestations.forms import UploadForm
 from registry.admin.fields import OptionalReasonForm, ReasonForm
-from registry.admin.pages import OfficerAdmin, Question, posted
+from registry.admin.pages import OfficerAdmin, Question, acting, posted
 from registry.agents.models import Agent
 from registry.attestations.actions import (
     renew_attestation,
@@ -108,13 +108,7 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False  # officers attest an agent on its page, or upload a signed attestation
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> HttpResponse:
+    def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row = self.get_row(request, object_id)
         return self.render(
             request,
@@ -172,11 +166,8 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
             danger=True,
             done="The attestation is revoked.",
         )
-
-        def run(values: Mapping[str, Any], actor: Actor) -> None:
-            revoke_attestation(row.jti, **values, actor=actor)
-
-        return self.decide(request, ReasonForm(posted(request)), question, run)
+        form = ReasonForm(posted(request))
+        return self.decide(request, form, question, acting(revoke_attestation, row.jti))
 
 
 def state_badge(state: State) -> SafeString:

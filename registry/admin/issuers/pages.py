@@ -9,7 +9,6 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.admin.utils import quote
 from django.contrib.admin.views.main import ChangeList
-from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, reverse
 from django.utils.html import format_html
@@ -17,7 +16,7 @@ from django.utils.safestring import SafeString
 
 from registry.admin.fields import ReasonForm
 from registry.admin.issuers.forms import ChangeIssuerForm, IssuerKeyForm, NewIssuerForm
-from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, posted
+from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, acting, posted
 from registry.issuers.actions import (
     add_issuer_key,
     change_issuer,
@@ -78,11 +77,7 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
         """Return the patterns of capabilities that it may vouch for."""
         return ", ".join(row.capability_patterns) or "no capability"
 
-    def add_view(
-        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        if not self.has_add_permission(request):
-            raise PermissionDenied
+    def add_page(self, request: HttpRequest) -> HttpResponse:
         form = NewIssuerForm(posted(request), initial={"parent": request.GET.get("parent")})
         question = Question(
             title="Add an issuer",
@@ -105,13 +100,7 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
 
         return self.decide(request, form, question, run)
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> HttpResponse:
+    def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         issuer = self.get_row(request, object_id)
         standings = issuer_standings(time.time())
         children = list(issuer.children.all())
@@ -158,11 +147,8 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
             back=self.url("change", issuer.pk),
             done="The key is added.",
         )
-
-        def run(values: Mapping[str, Any], actor: Actor) -> None:
-            add_issuer_key(issuer.pk, **values, actor=actor)
-
-        return self.decide(request, IssuerKeyForm(posted(request)), question, run)
+        form = IssuerKeyForm(posted(request))
+        return self.decide(request, form, question, acting(add_issuer_key, issuer.pk))
 
     def suspend_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Suspend an issuer."""
@@ -202,11 +188,8 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
             danger=True,
             done="The key is revoked.",
         )
-
-        def run(values: Mapping[str, Any], actor: Actor) -> None:
-            revoke_issuer_key(key.kid, **values, actor=actor)
-
-        return self.decide(request, ReasonForm(posted(request)), question, run)
+        form = ReasonForm(posted(request))
+        return self.decide(request, form, question, acting(revoke_issuer_key, key.kid))
 
     def _decide_by_reason(
         self,
@@ -226,11 +209,8 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
             danger=verb != "Resume",
             done=f"{verb} {issuer}: done.",
         )
-
-        def run(values: Mapping[str, Any], actor: Actor) -> None:
-            action(issuer.pk, **values, actor=actor)
-
-        return self.decide(request, ReasonForm(posted(request)), question, run)
+        form = ReasonForm(posted(request))
+        return self.decide(request, form, question, acting(action, issuer.pk))
 
 
 @admin.register(IssuerKey)
@@ -242,13 +222,7 @@ class IssuerKeyAdmin(ReadOnlyAdmin[IssuerKey]):
     search_fields = ("=kid",)
     search_help_text = "A thumbprint, in full."
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> HttpResponse:
+    def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row = self.get_row(request, object_id)
         page = reverse("admin:registry_issuer_change", args=[quote(row.issuer_id)])
         return HttpResponseRedirect(page)

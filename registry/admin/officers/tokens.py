@@ -9,14 +9,13 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.contrib.auth import get_user_model
-from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from registry.admin.pages import OfficerAdmin, Question, posted
+from registry.admin.pages import OfficerAdmin, Question, acting, posted
 from registry.officers.actions import LONGEST_DAYS, issue_api_token, revoke_api_token
 from registry.officers.actor import Actor
 from registry.officers.models import ApiToken
@@ -63,11 +62,7 @@ class ApiTokenAdmin(OfficerAdmin[ApiToken]):
             self.url("revoke", row.pk),
         )
 
-    def add_view(
-        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        if not self.has_add_permission(request):
-            raise PermissionDenied
+    def add_page(self, request: HttpRequest) -> HttpResponse:
         form = ApiTokenForm(posted(request), initial={"user": request.user.pk})
         if not request.user.is_superuser:
             users = get_user_model()._default_manager.filter(pk=request.user.pk or 0)
@@ -89,7 +84,7 @@ class ApiTokenAdmin(OfficerAdmin[ApiToken]):
 
         return self.decide(request, form, question, run)
 
-    def change_view(self, request: HttpRequest, *_: Any, **__: Any) -> HttpResponse:
+    def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         raise Http404  # no field of a token can be changed
 
     def revoke_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -103,8 +98,5 @@ class ApiTokenAdmin(OfficerAdmin[ApiToken]):
             danger=True,
             done="The token is revoked.",
         )
-
-        def run(values: Mapping[str, Any], actor: Actor) -> None:
-            revoke_api_token(row.pk, actor=actor)
-
-        return self.decide(request, forms.Form(posted(request)), question, run)
+        form = forms.Form(posted(request))
+        return self.decide(request, form, question, acting(revoke_api_token, row.pk))

@@ -8,7 +8,15 @@ from datetime import datetime
 from typing import Any
 
 from atp.errors import MalformedDocument
-from atp.judging.policy import ConditionVerdict, PolicySet, RuleVerdict, explain_rules
+from atp.judging.policy import (
+    FIELDS,
+    Argument,
+    ConditionVerdict,
+    PolicySet,
+    RuleVerdict,
+    explain_rules,
+    split_field,
+)
 from registry.admin.policies.wording import condition_in_words
 from registry.policies.querysets import current_policy_set, policy_set_at
 
@@ -90,7 +98,8 @@ def _explained_condition(condition: ConditionVerdict, *, has_payload: bool) -> E
         "operator": condition.operator,
         "value": condition.value,
     }
-    known = has_payload or not condition.field.startswith("payload:")
+    name, _ = split_field(condition.field)
+    known = has_payload or FIELDS[name].argument is not Argument.POINTER
     return ExplainedCondition(
         words=condition_in_words(document),
         seen=condition.seen,

@@ -14,6 +14,7 @@ from atp.judging.policy import (
     FIELDS,
     OPERATORS,
     Argument,
+    Field,
     compile_policies,
     operators_for,
     parse_condition,
@@ -21,8 +22,8 @@ from atp.judging.policy import (
 )
 from atp.wire.canonical import parse
 from atp.wire.words import SEVERITIES
+from registry.admin.fields import add_refusal, reason_field
 from registry.admin.policies.values import hint_for, parse_value
-from registry.officers.reason import REASON_MAX_CHARS
 from registry.policies.actions import (
     HELD_ACTIONS,
     NAME_MAX_CHARS,
@@ -89,13 +90,7 @@ class PolicyForm(forms.Form):
         help_text="Lower numbers are reported first; they do not decide.",
     )
     version = forms.IntegerField(required=False, widget=forms.HiddenInput)
-    reason = forms.CharField(
-        label="Why",
-        max_length=REASON_MAX_CHARS,
-        widget=forms.Textarea(attrs={"rows": 2}),
-        help_text="Kept with this version and in the trail.",
-        error_messages={"required": "Say why: it is kept with this version and in the trail."},
-    )
+    reason = reason_field(help_text="Kept with this version and in the trail.")
 
     def __init__(self, *args: Any, policy: Policy | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -204,7 +199,7 @@ class ConditionForm(forms.Form):
             offered = ", ".join(offer.label for offer in operators_for(field))
             self.add_error("operator", f"Does not apply to {field.label}; use: {offered}.")
         if not self.errors:
-            self._check_value(text, operator)
+            self._check_value(field, text, operator)
         return cleaned
 
     def to_document(self) -> dict[str, Any]:
@@ -220,15 +215,14 @@ class ConditionForm(forms.Form):
             self.add_error("argument", problem.detail)
         return text
 
-    def _check_value(self, text: str, operator: str) -> None:
-        field = FIELDS[text.partition(":")[0]]
+    def _check_value(self, field: Field, text: str, operator: str) -> None:
         try:
             value = parse_value(field, OPERATORS[operator], self.cleaned_data.get("value", ""))
             parse_condition(text, operator, value)
         except ValueError as problem:
             self.add_error("value", str(problem))
         except MalformedDocument as problem:
-            self.add_error("value", problem.detail)
+            add_refusal(self, problem)
         else:
             self.cleaned_data["document"] = {"field": text, "operator": operator, "value": value}
 
@@ -260,7 +254,7 @@ class ModeForm(forms.Form):
     """The form that sets a policy's mode: enforce, monitor or off."""
 
     mode = forms.ChoiceField(choices=Policy.Mode.choices)
-    reason = forms.CharField(label="Why", max_length=REASON_MAX_CHARS)
+    reason = reason_field(help_text="Kept with the new version and in the trail.")
 
 
 def _check_fits_page(document: Mapping[str, Any]) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from django.forms.formsets import formset_factory
 
-from atp.judging.policy import FIELDS, OPERATORS
+from atp.errors import MalformedDocument
+from atp.judging.policy import FIELDS, OPERATORS, split_field
 from registry.admin.policies.forms import (
     CONDITIONS_MAX,
     RULES_MAX,
@@ -25,6 +26,13 @@ from registry.admin.policies.wording import rule_in_words
 from registry.policies.models import Policy
 
 BLANK_CONDITIONS = 2  # empty rows of a new rule; a button adds more
+# Members of a document that have another name in a form.
+_RULE_FIELDS = {
+    "conditions": "always",
+    "throttle.limit": "throttle_limit",
+    "throttle.per_seconds": "throttle_seconds",
+}
+_CONDITION_FIELDS = {"field": "argument"}  # the field itself is chosen from a list
 
 _RuleFormSet = formset_factory(
     RuleForm, extra=0, can_delete=True, max_num=RULES_MAX, validate_max=True
@@ -93,6 +101,11 @@ class PolicyPage:
             "rules": [form.to_document(_documents(rows)) for form, rows in self._kept()],
         }
 
+    def add_problem(self, problem: MalformedDocument) -> None:
+        """Show the error at the field that it names, or at the top of the form."""
+        form, name = self._field_at(problem.field.split(".") if problem.field else [])
+        form.add_error(name if name in form.fields else None, problem.detail)
+
     def sections(self) -> Iterator[RuleSection]:
         """Yield the rules in order. New, changed and wrong ones are unfolded."""
         for index, (form, conditions) in enumerate(self._pairs()):
@@ -117,6 +130,18 @@ class PolicyPage:
             for form, conditions in self._pairs()
             if (form.errors or form.cleaned_data) and not form.cleaned_data.get("DELETE")
         ]
+
+    def _field_at(self, path: list[str]) -> tuple[Any, str]:
+        """Return form and field name for a path such as `rules.0.conditions.1.value`."""
+        match path:
+            case ["rules", rule, "conditions", row, *member]:
+                _, conditions = self._kept()[int(rule)]
+                name = ".".join(member)
+                return _filled(conditions)[int(row)], _CONDITION_FIELDS.get(name, name)
+            case ["rules", rule, *member]:
+                name = ".".join(member)
+                return self._kept()[int(rule)][0], _RULE_FIELDS.get(name, name)
+        return self.form, ".".join(path)
 
     def _check_names(self) -> bool:
         seen: set[str] = set()
@@ -184,8 +209,13 @@ def _check_scope(form: Any, conditions: Any) -> bool:
 
 
 def _documents(conditions: Any) -> list[dict[str, Any]]:
+    return [form.to_document() for form in _filled(conditions)]
+
+
+def _filled(conditions: Any) -> list[Any]:
+    """Return the rows that are neither blank nor marked for removal."""
     return [
-        form.to_document()
+        form
         for form in conditions.forms
         if form.cleaned_data.get("field") and not form.cleaned_data.get("DELETE")
     ]
@@ -206,7 +236,7 @@ def _rule_initial(rule: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _condition_initial(condition: Mapping[str, Any]) -> dict[str, Any]:
-    name, _, argument = condition["field"].partition(":")
+    name, argument = split_field(condition["field"])
     operator = OPERATORS[condition["operator"]]
     return {
         "field": name,

@@ -18,21 +18,18 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from atp.errors import MalformedDocument
-from registry.admin.pages import OfficerAdmin, ReadOnlyAdmin
+from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, posted
 from registry.admin.policies.forms import DocumentForm, ModeForm, field_table
 from registry.admin.policies.page import PolicyPage, with_blank
 from registry.admin.policies.starters import STARTERS
 from registry.admin.policies.wording import differences_in_words, rule_in_words
+from registry.change import ChangedMeanwhile
 from registry.officers.actor import Actor
-from registry.policies.actions import PolicyChangedMeanwhile, save_policy, set_mode
+from registry.policies.actions import save_policy, set_mode
 from registry.policies.models import Policy, PolicyVersion, RuleNotice
 from registry.policies.notices import mark_seen
 
 TEMPLATES = "admin/registry/policy"
-CHANGED_MEANWHILE = (
-    "Another officer saved this policy after you had opened it. Look at its history, open it again"
-    " and repeat your change."
-)
 
 
 @admin.register(Policy)
@@ -80,22 +77,12 @@ class PolicyAdmin(OfficerAdmin[Policy]):
             return "-"
         return f"v{version.number}, {version.created_at:%Y-%m-%d %H:%M}, {_who(version)}"
 
-    def add_view(
-        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        if not self.has_add_permission(request):
-            raise PermissionDenied
+    def add_page(self, request: HttpRequest) -> HttpResponse:
         starter = STARTERS.get(request.GET.get("start", ""))
         document = starter.document if starter else {}
         return self._page(request, None, document, show_starters=starter is None)
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> HttpResponse:
+    def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         policy = self.get_row(request, object_id)
         versions = list(PolicyVersion.objects.filter(policy=policy))
         shown = _chosen(versions, request.GET.get("version", ""))
@@ -122,23 +109,26 @@ class PolicyAdmin(OfficerAdmin[Policy]):
     def mode_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Set a policy's mode and leave its rules as they are."""
         policy = self.get_row(request, object_id, to_change=True)
-        form = ModeForm(request.POST or None, initial={"mode": policy.mode})
-        if form.is_valid():
-            try:
-                set_mode(policy, form.cleaned_data["mode"], **_signed(request, form))
-            except MalformedDocument as problem:
-                form.add_error("mode", problem.detail)
-            except PolicyChangedMeanwhile:
-                form.add_error(None, CHANGED_MEANWHILE)
-            else:
-                return self._done(request, policy, "is set to", form.cleaned_data["mode"])
-        return self._render(request, "mode.html", policy, {"form": form})
+        form = ModeForm(posted(request), initial={"mode": policy.mode})
+        question = Question(
+            title=f"Change the mode of {policy}",
+            text="Off takes the place of deleting: the versions stay, because decisions on record"
+            " refer to them.",
+            button="Change mode",
+            back=self.url("change", policy.pk),
+        )
+
+        def run(values: Mapping[str, Any], actor: Actor) -> str:
+            set_mode(policy, **values, actor=actor)
+            return f"Policy “{policy}” is set to {values['mode']}."
+
+        return self.decide(request, form, question, run)
 
     def import_view(self, request: HttpRequest) -> HttpResponse:
         """Read a pasted document and show it in the form, without saving it."""
         if not self.has_add_permission(request):
             raise PermissionDenied
-        form = DocumentForm(request.POST or None)
+        form = DocumentForm(posted(request))
         if form.is_valid():
             page = PolicyPage(form.cleaned_data["document"], may_mandate=_may_mandate(request))
             messages.info(request, "Nothing is saved yet: look at it, say why, and save.")
@@ -154,7 +144,7 @@ class PolicyAdmin(OfficerAdmin[Policy]):
         version: int = 0,
         show_starters: bool = False,
     ) -> HttpResponse:
-        data: Any = request.POST if request.method == "POST" else None
+        data = posted(request)
         if data is not None and "_add" in data:
             data = with_blank(data, data["_add"])
         page = PolicyPage(
@@ -167,7 +157,8 @@ class PolicyAdmin(OfficerAdmin[Policy]):
         if data is not None and "_add" not in data and page.is_valid():
             saved = self._save(request, policy, page)
             if saved is not None:
-                return self._done(request, saved, "is saved in mode", saved.mode)
+                messages.success(request, f"Policy “{saved}” is saved in mode {saved.mode}.")
+                return HttpResponseRedirect(self.url("change", saved.pk))
         return self._show(request, policy, page, show_starters=show_starters)
 
     def _save(self, request: HttpRequest, policy: Policy | None, page: PolicyPage) -> Policy | None:
@@ -176,12 +167,13 @@ class PolicyAdmin(OfficerAdmin[Policy]):
                 page.to_document(),
                 policy=policy,
                 expected_version=page.form.cleaned_data["version"] if policy else None,
-                **_signed(request, page.form),
+                actor=Actor.of_user(request.user),
+                reason=page.form.cleaned_data["reason"],
             )
         except MalformedDocument as problem:
-            page.form.add_error(None, problem.detail)
-        except PolicyChangedMeanwhile:
-            page.form.add_error(None, CHANGED_MEANWHILE)
+            page.add_problem(problem)
+        except ChangedMeanwhile as problem:
+            page.form.add_error(None, str(problem))
         return None
 
     def _show(
@@ -212,12 +204,6 @@ class PolicyAdmin(OfficerAdmin[Policy]):
         title = str(policy) if policy else "Add policy"
         return self.render(request, f"policy/{template}", title=title, policy=policy, **context)
 
-    def _done(
-        self, request: HttpRequest, policy: Policy, what: str, mode: str
-    ) -> HttpResponseRedirect:
-        messages.success(request, f"Policy “{policy}” {what} {mode}.")
-        return HttpResponseRedirect(self.url("change", policy.pk))
-
 
 def _may_mandate(request: HttpRequest) -> bool:
     """Return whether the user may change mandatory policies: only superusers may.
@@ -225,10 +211,6 @@ def _may_mandate(request: HttpRequest) -> bool:
     See docs/design/trust.md#deciding.
     """
     return bool(request.user.is_active and request.user.is_superuser)
-
-
-def _signed(request: HttpRequest, form: Any) -> dict[str, Any]:
-    return {"actor": Actor.of_user(request.user), "reason": form.cleaned_data["reason"]}
 
 
 def _who(version: PolicyVersion) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from atp.judging.policy import ACTIONS, FIELDS, OPERATORS, Operand
+from atp.judging.policy import ACTIONS, FIELDS, OPERATORS, Operand, split_field
 from registry.admin.policies.values import format_value
 
 __all__ = ["condition_in_words", "differences_in_words", "rule_in_words"]
@@ -22,12 +22,12 @@ def rule_in_words(rule: Mapping[str, Any]) -> str:
 
 def condition_in_words(condition: Mapping[str, Any]) -> str:
     """Return one condition in words; one with an unknown field or operator stays as it is."""
-    name, colon, argument = str(condition.get("field", "")).partition(":")
+    name, argument = split_field(str(condition.get("field", "")))
     field, operator = FIELDS.get(name), OPERATORS.get(condition.get("operator", ""))
     if field is None or operator is None:
         return " ".join(str(condition.get(part, "")) for part in ("field", "operator", "value"))
     subject = field.label.replace(": ", " ").lower()
-    if colon:
+    if argument:
         subject = f"payload {argument}" if name == "payload" else f"{subject} in {argument}"
     if operator.operand is Operand.FLAG:
         return f"{subject} is {'missing' if condition.get('value') is False else 'known'}"

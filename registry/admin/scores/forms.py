@@ -7,9 +7,8 @@ from typing import Any
 
 from django import forms
 
-from atp.errors import MalformedDocument
 from atp.judging.scoring import Profile
-from registry.officers.reason import REASON_MAX_CHARS
+from registry.admin.fields import reason_field
 
 TABLES = {
     "weights": "Points that a component can earn; together 100",
@@ -33,17 +32,13 @@ NUMBERS = {
 class CloseForm(forms.Form):
     """The form that closes violations, with a reason."""
 
-    reason = forms.CharField(
-        label="Why",
-        max_length=REASON_MAX_CHARS,
-        widget=forms.Textarea(attrs={"rows": 2}),
-        help_text="Kept with the violation and in the trail.",
-    )
+    reason = reason_field(help_text="Kept with the violation and in the trail.")
 
 
-class ProfileForm(CloseForm):
+class ProfileForm(forms.Form):
     """All numbers of a scoring profile, one field each: `weights-identity`, `half_life_days`."""
 
+    reason = reason_field(help_text="Kept with this version and in the trail.")
     version = forms.IntegerField(widget=forms.HiddenInput)
 
     field_order = ("version",)
@@ -51,33 +46,25 @@ class ProfileForm(CloseForm):
     def __init__(self, data: Any, *, profile: Profile) -> None:
         super().__init__(data, initial={"version": profile.version})
         document = profile.to_dict()
-        for table in TABLES:
-            for key, value in document[table].items():
-                self.fields[f"{table}-{key}"] = _number(key, value)
+        # The name of the field of each number, by table and by what it is the number of.
+        self.names = {table: {key: f"{table}-{key}" for key in document[table]} for table in TABLES}
+        for table, names in self.names.items():
+            for key, name in names.items():
+                self.fields[name] = _number(key, document[table][key])
         for name, label in NUMBERS.items():
             self.fields[name] = _number(label, document[name])
-        self.fields["reason"].help_text = "Kept with this version and in the trail."
 
     def to_values(self) -> dict[str, Any]:
         """Return the members of a profile document; call it only after `is_valid`."""
         values: dict[str, Any] = {name: self.cleaned_data[name] for name in NUMBERS}
-        for table in TABLES:
-            values[table] = {
-                name.partition("-")[2]: value
-                for name, value in self.cleaned_data.items()
-                if name.startswith(f"{table}-")
-            }
+        for table, names in self.names.items():
+            values[table] = {key: self.cleaned_data[name] for key, name in names.items()}
         return values
-
-    def add_problem(self, problem: MalformedDocument) -> None:
-        """Show the error at the field that it names, or at the top of the form."""
-        name = problem.field.replace(".", "-")
-        self.add_error(name if name in self.fields else None, problem.detail)
 
     def sections(self) -> Mapping[str, list[forms.BoundField]]:
         """Return the fields by heading, for the template."""
         tables = {
-            heading: [self[name] for name in self.fields if name.startswith(f"{table}-")]
+            heading: [self[name] for name in self.names[table].values()]
             for table, heading in TABLES.items()
         }
         return {**tables, "Ceilings and periods": [self[name] for name in NUMBERS]}

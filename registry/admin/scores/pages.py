@@ -6,21 +6,20 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from atp.errors import MalformedDocument
 from atp.judging.scoring import COMPONENTS, LineKind, Profile, TrustScore, explain, score
-from registry.admin.pages import OfficerAdmin, ReadOnlyAdmin
+from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, posted
 from registry.admin.scores.forms import NUMBERS, TABLES, CloseForm, ProfileForm
 from registry.officers.actor import Actor
 from registry.scores.actions import (
-    ProfileChangedMeanwhile,
     ViolationClosed,
     close_violation,
     inputs_of,
@@ -94,13 +93,7 @@ class ScoreAdmin(ReadOnlyAdmin[Score]):
         url = reverse(f"{self.admin_site.name}:registry_score_now", args=[row.agent_id])
         return format_html('<a href="{}">as of now</a>', url)
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> HttpResponse:
+    def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Explain a stored score, and compute it again to show that its inputs give the same."""
         row = self.get_row(request, object_id)
         try:
@@ -147,38 +140,29 @@ class ScoringProfileAdmin(OfficerAdmin[ScoringProfile]):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False  # a version never changes: to change the profile, add a version
 
-    def add_view(
-        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        if not self.has_add_permission(request):
-            raise PermissionDenied
-        form = ProfileForm(request.POST or None, profile=current_profile())
-        if form.is_valid():
-            try:
-                profile = save_profile(
-                    form.to_values(),
-                    actor=Actor.of_user(request.user),
-                    reason=form.cleaned_data["reason"],
-                    expected_version=form.cleaned_data["version"],
-                )
-            except MalformedDocument as problem:
-                form.add_problem(problem)
-            except ProfileChangedMeanwhile:
-                form.add_error(None, "Another officer changed the profile. Open this page again.")
-            else:
-                messages.success(request, f"Version {profile.version} is in force.")
-                return HttpResponseRedirect(self.url("changelist"))
-        return self.render(
-            request, "scoringprofile/change_form.html", title="Change the profile", form=form
+    def add_page(self, request: HttpRequest) -> HttpResponse:
+        form = ProfileForm(posted(request), profile=current_profile())
+        question = Question(
+            title="Change the profile",
+            text="Saving makes a new version and computes every score again. Scores already stored"
+            " keep the version they were computed by.",
+            button="Save as a new version",
+            back=self.url("changelist"),
         )
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> HttpResponse:
+        def run(values: Mapping[str, Any], actor: Actor) -> str:
+            profile = save_profile(
+                form.to_values(),
+                actor=actor,
+                reason=values["reason"],
+                expected_version=values["version"],
+            )
+            return f"Version {profile.version} is in force."
+
+        template = "scoringprofile/change_form.html"
+        return self.decide(request, form, question, run, template=template)
+
+    def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row = self.get_row(request, object_id)
         before = ScoringProfile.objects.filter(version__lt=row.version).first()
         return self.render(
@@ -218,20 +202,10 @@ class ViolationAdmin(OfficerAdmin[Violation]):
         return f"closed {row.closed_at:%Y-%m-%d}" if row.closed_at else "open"
 
     @admin.action(description="Close, with a reason", permissions=["close"])
-    def close_selected(
-        self, request: HttpRequest, queryset: QuerySet[Violation]
-    ) -> HttpResponseRedirect:
-        """Go to the page that closes the selected violations."""
-        ids = "&".join(f"id={pk}" for pk in queryset.values_list("pk", flat=True))
-        return HttpResponseRedirect(f"{self.url('close')}?{ids}")
+    def close_selected(self, request: HttpRequest, queryset: QuerySet[Violation]) -> HttpResponse:
+        return self.for_many(queryset, "close")
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> HttpResponse:
+    def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row = self.get_row(request, object_id)
         return self.render(
             request,
@@ -247,19 +221,27 @@ class ViolationAdmin(OfficerAdmin[Violation]):
             raise PermissionDenied
         ids = [pk for pk in request.GET.getlist("id") if pk.isdigit()]
         rows = list(Violation.objects.filter(pk__in=ids, closed_at=None))
-        form = CloseForm(request.POST or None)
-        if form.is_valid():
-            closed = sum(_close(row, request, form.cleaned_data["reason"]) for row in rows)
-            messages.success(request, f"{closed} violation{'s' * (closed != 1)} closed.")
-            return HttpResponseRedirect(self.url("changelist"))
-        return self.render(
-            request, "violation/close.html", title="Close violations", rows=rows, form=form
+        question = Question(
+            title="Close violations",
+            text="Closing an open critical violation lifts the ceiling on the score. What a"
+            " violation costs fades with time, closed or not.",
+            button="Close",
+            back=self.url("changelist"),
+        )
+
+        def run(values: Mapping[str, Any], actor: Actor) -> str:
+            closed = sum(_close(row, actor, values["reason"]) for row in rows)
+            return f"{closed} violation{'s' * (closed != 1)} closed."
+
+        template = "violation/close.html"
+        return self.decide(
+            request, CloseForm(posted(request)), question, run, template=template, rows=rows
         )
 
 
-def _close(row: Violation, request: HttpRequest, reason: str) -> bool:
+def _close(row: Violation, actor: Actor, reason: str) -> bool:
     try:
-        close_violation(row.pk, actor=Actor.of_user(request.user), reason=reason)
+        close_violation(row.pk, actor=actor, reason=reason)
     except ViolationClosed:  # another officer has closed it in the meantime
         return False
     return True

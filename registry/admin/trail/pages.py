@@ -182,6 +182,7 @@ class EntryAdmin(admin.ModelAdmin[Entry]):
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
+            "list_url": reverse("admin:registry_entry_changelist"),
             "title": f"Entry {entry.index}: {entry.kind}",
             "entry": entry,
             "header": _header(entry, named=request.user.has_perm("auth.view_user")),

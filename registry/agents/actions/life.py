@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from django.core.exceptions import ValidationError
-
 from atp.errors import (
     IdentityInvalidId,
     IdentityNotActive,
@@ -19,6 +17,7 @@ from atp.errors import (
 )
 from atp.trust.capabilities import is_capability
 from atp.types import check_agent_id
+from atp.wire.member_paths import below
 from registry import hooks
 from registry.agents.actions.organisations import add_missing_tags
 from registry.agents.models import Agent, AgentKey, EnrolmentToken, Organisation
@@ -27,6 +26,7 @@ from registry.hub.actions import hub_id
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
 from registry.scores.actions import discount_traffic, restate
+from registry.storage.row_fields import check_fields
 from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
 
@@ -59,13 +59,15 @@ def register_agent(
     Raises `IdentityInvalidId` if the id is malformed, reserved or taken, and `MalformedDocument`
     if another field is invalid.
     """
+    with below("declared_capabilities"):
+        declared = check_capabilities(declared_capabilities)
     row = Agent(
         id=_check_new_id(agent_id),
         organisation=organisation,
         owner_name=owner_name.strip(),
         owner_contact=owner_contact.strip(),
         description=description,
-        declared_capabilities=check_capabilities(declared_capabilities),
+        declared_capabilities=declared,
         sensitivity_floor=sensitivity_floor,
         minimum_level=minimum_level,
         minimum_score=minimum_score,
@@ -74,7 +76,7 @@ def register_agent(
     with registry_change(actor) as change:
         if Agent.objects.filter(pk=agent_id).exists():
             raise IdentityInvalidId(f"there is an agent {agent_id} already")
-        _check_fields(row)
+        check_fields(row, exclude=["id"])
         row.save(force_insert=True)
         labels, drafts = add_missing_tags(sorted(set(tags)), actor=actor)
         row.tags.set(labels)
@@ -104,8 +106,9 @@ def change_agent(
         before = described(row)
         for name, value in changes.items():
             setattr(row, name, value)
-        row.declared_capabilities = check_capabilities(row.declared_capabilities)
-        _check_fields(row)
+        with below("declared_capabilities"):
+            row.declared_capabilities = check_capabilities(row.declared_capabilities)
+        check_fields(row, exclude=["id"])
         row.save(update_fields=[*CHANGEABLE])
         drafts: list[EntryDraft] = []
         if tags is not None:
@@ -240,7 +243,8 @@ def check_compromised(since: datetime | None) -> datetime | None:
         return None
     if since.tzinfo is None or since > datetime.now(UTC):
         raise MalformedDocument(
-            "'compromised since' must be a time in the past, with its time zone"
+            "'compromised since' must be a time in the past, with its time zone",
+            field="compromised_since",
         )
     return since
 
@@ -293,11 +297,3 @@ def _check_new_id(agent_id: str) -> str:
     if agent_id in RESERVED_IDS or agent_id == hub_id():
         raise IdentityInvalidId(f"{agent_id} is the hub's own name; choose another one")
     return agent_id
-
-
-def _check_fields(row: Agent) -> None:
-    try:
-        row.clean_fields(exclude=["id"])
-    except ValidationError as exc:
-        name, problems = next(iter(exc.message_dict.items()))
-        raise MalformedDocument(f"{name.replace('_', ' ')}: {problems[0]}") from exc

@@ -57,7 +57,7 @@ def create_tag(name: str, *, actor: Actor) -> Tag:
     """Create a tag. Raises `MalformedDocument` if it exists already or its name is malformed."""
     with registry_change(actor) as change:
         if Tag.objects.filter(name=name).exists():
-            raise MalformedDocument(f"there is a tag '{name}' already")
+            raise MalformedDocument(f"there is a tag '{name}' already", field="name")
         tags, drafts = add_missing_tags([name], actor=actor)
         change.enter(*drafts)
     return tags[0]
@@ -72,7 +72,8 @@ def add_missing_tags(names: list[str], *, actor: Actor) -> tuple[list[Tag], list
     for name in names:
         if TAG.fullmatch(name) is None:
             raise MalformedDocument(
-                "a tag has 1 to 60 lower-case letters, digits, hyphens and underscores"
+                "a tag has 1 to 60 lower-case letters, digits, hyphens and underscores",
+                field="tags",
             )
     known = {tag.name for tag in Tag.objects.filter(name__in=names)}
     missing = sorted(set(names) - known)
@@ -94,7 +95,7 @@ def _checked(name: str, contact: str) -> tuple[str, str]:
 def _check_free(name: str, *, besides: Organisation | None = None) -> None:
     others = Organisation.objects.exclude(pk=besides.pk) if besides else Organisation.objects
     if others.filter(name__iexact=name).exists():
-        raise MalformedDocument(f"there is an organisation '{name}' already")
+        raise MalformedDocument(f"there is an organisation '{name}' already", field="name")
 
 
 def _draft(kind: Kind, subject: str, actor: Actor, body: Mapping[str, object]) -> EntryDraft:
