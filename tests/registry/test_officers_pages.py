@@ -330,7 +330,8 @@ def test_it_adds_an_issuer_and_accredits_one_below_it(officer: Client) -> None:
 
 
 def test_it_takes_a_pasted_public_key(officer: Client) -> None:
-    assert "not a JWK" in text_of(officer.post(f"{ADMIN}/issuer/add/", issuer_values(public_jwk="{")))
+    refused = officer.post(f"{ADMIN}/issuer/add/", issuer_values(public_jwk="{"))
+    assert "not a JWK" in text_of(refused)
     key = PrivateKey.generate()
     jwk = str(key.public.jwk).replace("'", '"')
     text = text_of(post(officer, f"{ADMIN}/issuer/add/", **issuer_values(public_jwk=jwk)))

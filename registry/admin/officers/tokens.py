@@ -1,4 +1,4 @@
-"""The admin pages of API tokens: issue one, show it once, revoke it."""
+"""API tokens in the admin: issued once, shown once, revoked at any time."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ from registry.officers.models import ApiToken
 
 
 class ApiTokenForm(forms.Form):
-    """The form that issues an API token."""
-
     user = forms.ModelChoiceField(
         queryset=get_user_model()._default_manager.filter(is_active=True),
         empty_label=None,
@@ -53,7 +51,6 @@ class ApiTokenAdmin(OfficerAdmin[ApiToken]):
 
     @admin.display(description="state")
     def state(self, row: ApiToken) -> SafeString:
-        """Return whether the token is good, expired or revoked."""
         if row.revoked_at:
             return format_html('<span class="badge badge-revoked">{}</span>', "revoked")
         if row.expires_at <= datetime.now(UTC):
@@ -90,10 +87,9 @@ class ApiTokenAdmin(OfficerAdmin[ApiToken]):
         return self.decide(request, form, question, run)
 
     def change_view(self, request: HttpRequest, *_: Any, **__: Any) -> HttpResponse:
-        raise Http404  # no field of a token can be changed
+        raise Http404  # nothing of a token can be changed, whose it is least of all
 
     def revoke_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Revoke an API token."""
         row = self.get_row(request, object_id, to_change=True)
         question = Question(
             title=f"Revoke the token “{row}”",
