@@ -85,7 +85,7 @@ def test_it_registers_an_agent_without_json(officer: Client) -> None:
     assert row.declared_capabilities == ["finance.read", "finance.write"]
     assert sorted(tag.name for tag in row.tags.all()) == ["emea", "new-tag"]
     assert row.sensitivity_floor == "internal"
-    assert "It has no key yet" in text
+    assert "This agent has no key yet" in text
     created = Entry.objects.get(kind="agent.created", subject=agent)
     assert created.actor == who(officer)
 
@@ -93,7 +93,7 @@ def test_it_registers_an_agent_without_json(officer: Client) -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"id": "Not An Id"}, "Lower-case letters"),
+        ({"id": "Not An Id"}, "Use lower-case letters"),
         ({"id": "hub"}, "own name"),
         ({"declared_capabilities": "Not/One"}, "is not a capability"),
         ({"parent": "nobody-here"}, "no agent with this id"),
@@ -353,9 +353,8 @@ def test_it_adds_an_issuer_and_accredits_one_below_it(officer: Client) -> None:
 
 
 def test_it_takes_a_pasted_public_key(officer: Client) -> None:
-    assert "not a JWK" in text_of(
-        officer.post(f"{ADMIN}/issuer/add/", issuer_values(public_jwk="{"))
-    )
+    refused = officer.post(f"{ADMIN}/issuer/add/", issuer_values(public_jwk="{"))
+    assert "not a JWK" in text_of(refused)
     key = PrivateKey.generate()
     jwk = str(key.public.jwk).replace("'", '"')
     text = text_of(post(officer, f"{ADMIN}/issuer/add/", **issuer_values(public_jwk=jwk)))
@@ -413,7 +412,7 @@ def test_it_issues_api_tokens_for_oneself_only(officer: Client) -> None:
 def test_it_says_what_to_do_next(officer: Client) -> None:
     agent = register().id
     text = text_of(officer.get(page(agent, "change")))
-    assert "It has no key yet" in text
+    assert "This agent has no key yet" in text
     issue_enrolment_token(agent, actor=OFFICER)
     assert "The owner has an enrolment token" in text_of(officer.get(page(agent, "change")))
     enrolled = enrol(agent)

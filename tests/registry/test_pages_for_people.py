@@ -47,7 +47,7 @@ def refused_lately(client: Client, agent: str) -> str:
 
 def test_it_tells_why_an_agent_can_not_connect() -> None:
     agent, client = active().agent, officer_client()
-    assert "No login of this agent" in refused_lately(client, agent)
+    assert "no login of this agent was refused" in refused_lately(client, agent)
     noon = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)
     with transaction.atomic():
         count_refusals({(agent, "clock.not_yet"): 3, (agent, "admin.denied"): 1}, noon)
@@ -170,4 +170,4 @@ def test_an_empty_list_says_what_to_do_next() -> None:
         RuleNotice.objects.all().delete()
         empty = client.get("/admin/registry/rulenotice/")
         transaction.set_rollback(True)
-    assert "a rule with the action Notify" in text_of(empty)
+    assert "A rule with the action Notify" in text_of(empty)

@@ -90,7 +90,7 @@ def test_it_shows_the_state_to_those_who_look_after_the_hub(hub: LiveHub) -> Non
 
     auditor, _ = browser(AUDITORS)
     text = page(auditor, "/admin/messaging/process/")
-    for words in ("Database", "Beat (the schedule)", "Within this process.", "refresh"):
+    for words in ("Database", "Beat (the schedule)", "Within this process.", "look again"):
         assert words in text
     assert "State of the hub" in page(auditor, "/admin/")
     nobody, _ = browser(None)

@@ -1,4 +1,4 @@
-"""The admin pages of API tokens: issue one, show it once, revoke it."""
+"""API tokens in the admin: issued once, shown once, revoked at any time."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ from registry.officers.models import ApiToken
 
 
 class ApiTokenForm(forms.Form):
-    """The form that issues an API token."""
-
     user = forms.ModelChoiceField(
         queryset=get_user_model()._default_manager.filter(is_active=True),
         empty_label=None,
@@ -52,7 +50,6 @@ class ApiTokenAdmin(OfficerAdmin[ApiToken]):
 
     @admin.display(description="state")
     def state(self, row: ApiToken) -> SafeString:
-        """Return whether the token is good, expired or revoked."""
         if row.revoked_at:
             return format_html('<span class="badge badge-revoked">{}</span>', "revoked")
         if row.expires_at <= datetime.now(UTC):
@@ -88,7 +85,6 @@ class ApiTokenAdmin(OfficerAdmin[ApiToken]):
         raise Http404  # no field of a token can be changed
 
     def revoke_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Revoke an API token."""
         row = self.get_row(request, object_id, to_change=True)
         question = Question(
             title=f"Revoke the token “{row}”",
