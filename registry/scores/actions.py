@@ -63,7 +63,7 @@ class ViolationClosed(Exception):
     """The violation is closed already."""
 
 
-def recompute(agent_ids: Collection[str], because: str, now: float | None = None) -> int:
+def recompute(agent_ids: Collection[str], because: str, *, now: float | None = None) -> int:
     """Compute these agents' scores and store what changed; how many rows that were.
 
     `because` names the event (`attestation.issued`, ...); then each agent gets a row. Appends to
@@ -75,7 +75,9 @@ def recompute(agent_ids: Collection[str], because: str, now: float | None = None
     return stored
 
 
-def restate(agent_ids: Collection[str], because: str, now: float | None = None) -> list[EntryDraft]:
+def restate(
+    agent_ids: Collection[str], because: str, *, now: float | None = None
+) -> list[EntryDraft]:
     """Like `recompute`, but the caller appends the entries, together with its own."""
     return _restate(agent_ids, because, time.time() if now is None else now)[0]
 
@@ -130,7 +132,7 @@ def close_violation(violation_id: int, *, actor: Actor, reason: str) -> None:
             rule=row.rule,
             body={"violation": row.pk, "severity": row.severity, "reason": reason},
         )
-        change.enter(closed, *restate([row.agent_id], Kind.VIOLATION_CLOSED, now.timestamp()))
+        change.enter(closed, *restate([row.agent_id], Kind.VIOLATION_CLOSED, now=now.timestamp()))
 
 
 def note_signatures(rows: Iterable[tuple[str, bool]]) -> None:
@@ -247,7 +249,7 @@ def _restate(agent_ids: Collection[str], because: str, now: float) -> tuple[list
     }
     rows = [_score_row(agent_id, result, because) for agent_id, result in sorted(moved.items())]
     Score.objects.bulk_create(rows)
-    drafts = _drafts(rows, before, named)
+    drafts = _drafts(rows, before, named=named)
     return drafts, len(rows)
 
 
@@ -279,7 +281,7 @@ def _score_row(agent_id: str, result: TrustScore, because: str) -> Score:
     )
 
 
-def _drafts(rows: Sequence[Score], before: Mapping[str, int], named: bool) -> list[EntryDraft]:
+def _drafts(rows: Sequence[Score], before: Mapping[str, int], *, named: bool) -> list[EntryDraft]:
     """An entry for each score that moved by a named event or across a threshold in use."""
     moved = [row for row in rows if before.get(row.agent_id) != row.total]
     thresholds = thresholds_in_use() if moved and not named else frozenset()

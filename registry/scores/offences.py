@@ -48,7 +48,7 @@ class Offence:
     rule: str
 
 
-def load_offences(members: Mapping[str, Member], now: float, profile: Profile) -> list[Offence]:
+def load_offences(members: Mapping[str, Member], *, now: float, profile: Profile) -> list[Offence]:
     """What weighs at `now` on any of these agents; of a flood, what can be among the weightiest."""
     memory = timedelta(days=profile.half_life_days * HALF_LIVES_REMEMBERED)
     weighing = violations().weighing_at(datetime.fromtimestamp(now, UTC), memory=memory)

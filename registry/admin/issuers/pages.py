@@ -86,8 +86,8 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
         def run(values: Mapping[str, Any], actor: Actor) -> HttpResponse:
             row = create_issuer(
                 values["slug"],
-                values["name"],
                 form.limits(),
+                name=values["name"],
                 parent=values["parent"],
                 public_jwk=values["public_jwk"],
                 actor=actor,
