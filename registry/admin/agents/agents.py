@@ -18,6 +18,7 @@ from registry import hooks
 from registry.admin.agents.decisions import AgentDecisions
 from registry.admin.agents.forms import ChangeAgentForm, NewAgentForm
 from registry.admin.agents.overview import overview_of
+from registry.admin.lists import badge
 from registry.admin.pages import Question, posted
 from registry.agents.actions import change_agent, register_agent
 from registry.agents.models import Agent, AgentKey
@@ -48,7 +49,7 @@ def level_badge(level: str | None) -> SafeString | str:
     """The level that a valid attestation gives now, as a badge."""
     if not level:
         return "-"
-    return format_html('<span class="badge badge-{0}">{0}</span>', level)
+    return badge(level)
 
 
 @admin.register(Agent)
@@ -88,10 +89,9 @@ class AgentAdmin(AgentDecisions):
 
     @admin.display(description="status", ordering="status")
     def status_badge(self, row: Agent) -> SafeString:
-        badge = format_html('<span class="badge badge-{}">{}</span>', row.status, row.status)
         if getattr(row, "waiting", 0):
-            return format_html('{} <span class="badge badge-waiting">key to approve</span>', badge)
-        return badge
+            return format_html("{} {}", badge(row.status), badge("waiting", "key to approve"))
+        return badge(row.status)
 
     @admin.display(description="level")
     def level_badge(self, row: Agent) -> SafeString | str:

@@ -13,6 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from atp.trust.fingerprint import fingerprint
+from registry.admin.lists import badge
 from registry.admin.pages import ReadOnlyAdmin
 from registry.agents.models import AgentKey, EnrolmentToken
 
@@ -38,8 +39,7 @@ class AgentKeyAdmin(_OfAgent):
 
     @admin.display(description="status", ordering="status")
     def status_badge(self, row: AgentKey) -> SafeString:
-        label = row.get_status_display()
-        return format_html('<span class="badge badge-{}">{}</span>', row.status, label)
+        return badge(row.status, row.get_status_display())
 
     @admin.display(description="fingerprint")
     def shown(self, row: AgentKey) -> SafeString:
@@ -65,7 +65,7 @@ class EnrolmentTokenAdmin(_OfAgent):
             name = "used"
         else:
             name = "expired" if row.expires_at <= datetime.now(UTC) else "open"
-        return format_html('<span class="badge badge-{}">{}</span>', name.replace(" ", "-"), name)
+        return badge(name.replace(" ", "-"), name)
 
 
 def _agent_page(agent_id: str) -> str:

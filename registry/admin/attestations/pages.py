@@ -18,6 +18,7 @@ from django.utils.safestring import SafeString
 
 from registry.admin.attestations.forms import UploadForm
 from registry.admin.fields import OptionalReasonForm, ReasonForm
+from registry.admin.lists import badge
 from registry.admin.pages import OfficerAdmin, Question, acting, posted
 from registry.agents.models import Agent
 from registry.attestations.actions import (
@@ -161,7 +162,5 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
 
 def state_badge(state: State) -> SafeString:
     """What an attestation is worth, and why."""
-    badge = format_html(
-        '<span class="badge badge-{}">{}</span>', state.name, STATE_WORDS[state.name]
-    )
-    return format_html("{} {}", badge, state.detail) if state.detail else badge
+    shown = badge(state.name, STATE_WORDS[state.name])
+    return format_html("{} {}", shown, state.detail) if state.detail else shown

@@ -16,6 +16,7 @@ from django.utils.safestring import SafeString
 
 from registry.admin.fields import ReasonForm
 from registry.admin.issuers.forms import ChangeIssuerForm, IssuerKeyForm, NewIssuerForm
+from registry.admin.lists import badge
 from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, acting, posted
 from registry.issuers.actions import (
     add_issuer_key,
@@ -220,10 +221,10 @@ class IssuerKeyAdmin(ReadOnlyAdmin[IssuerKey]):
 def standing_badge(issuer: Issuer, standing: Standing | None) -> SafeString:
     """Whether an issuer may vouch now, with the link of its chain that stands in the way."""
     if standing is not None and not standing.code:
-        return format_html('<span class="badge badge-active">{}</span>', "yes")
+        return badge("active", "yes")
     kind = issuer.status if issuer.status != Issuer.Status.ACTIVE else "blocked"
     detail = standing.detail if standing else "unknown"
-    return format_html('<span class="badge badge-{}">no</span> {}', kind, detail)
+    return format_html("{} {}", badge(kind, "no"), detail)
 
 
 def _chain(issuer: Issuer) -> list[Issuer]:

@@ -14,10 +14,10 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from atp.errors import MalformedDocument
+from registry.admin.lists import DealtWithFilter, badge
 from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, posted
 from registry.admin.policies.forms import DocumentForm, ModeForm, field_table
 from registry.admin.policies.page import PolicyPage, with_blank
@@ -58,7 +58,7 @@ class PolicyAdmin(OfficerAdmin[Policy]):
 
     @admin.display(description="mode", ordering="mode")
     def mode_badge(self, row: Policy) -> SafeString:
-        return format_html('<span class="badge badge-{}">{}</span>', row.mode, row.mode)
+        return badge(row.mode)
 
     @admin.display(description="rules", ordering="rule_total")
     def rule_count(self, row: Policy) -> int:
@@ -219,19 +219,12 @@ def _reading(version: PolicyVersion) -> dict[str, Any]:
     return {"version": version, "rules": words}
 
 
-class Unseen(admin.SimpleListFilter):
-    title = "state"
-    parameter_name = "state"
+class Unseen(DealtWithFilter):
+    """Notices that officers have or have not seen."""
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("unseen", "not seen yet"), ("seen", "seen")]
-
-    def queryset(
-        self, request: HttpRequest, queryset: QuerySet[RuleNotice]
-    ) -> QuerySet[RuleNotice]:
-        if self.value() is None:
-            return queryset
-        return queryset.filter(seen_at__isnull=self.value() == "unseen")
+    column = "seen_at"
+    waiting = ("unseen", "not seen yet")
+    dealt_with = ("seen", "seen")
 
 
 @admin.register(RuleNotice)

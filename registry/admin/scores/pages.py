@@ -16,6 +16,7 @@ from django.utils.safestring import SafeString
 
 from atp.errors import MalformedDocument
 from atp.judging.scoring import COMPONENTS, LineKind, Profile, TrustScore, explain, score
+from registry.admin.lists import DealtWithFilter
 from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, posted
 from registry.admin.scores.forms import NUMBERS, TABLES, CloseForm, ProfileForm
 from registry.officers.actor import Actor
@@ -56,18 +57,12 @@ class Newest(admin.SimpleListFilter):
         return queryset.filter(id__in=scores().newest().values("id"))
 
 
-class Open(admin.SimpleListFilter):
+class Open(DealtWithFilter):
     """Violations that officers have or have not dealt with."""
 
-    title = "state"
-    parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("open", "open"), ("closed", "closed")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Violation]) -> QuerySet[Violation]:
-        chosen = self.value()
-        return queryset if chosen is None else queryset.filter(closed_at__isnull=chosen == "open")
+    column = "closed_at"
+    waiting = ("open", "open")
+    dealt_with = ("closed", "closed")
 
 
 @admin.register(Score)
