@@ -68,7 +68,7 @@ def _issuer(slug: str) -> Any:
     if (row := Issuer.objects.filter(slug=slug).first()) is not None:
         return row
     limits = Limits(highest_level=LEVEL, capability_patterns=("load",))
-    return create_issuer(slug, f"Issuer {slug}", limits, actor=Actor.hub())
+    return create_issuer(slug, limits, name=f"Issuer {slug}", actor=Actor.hub())
 
 
 def _enrol(agent_id: str, organisation: Any, folder: Path, level: str, issuer: Any) -> Path:

@@ -69,4 +69,4 @@ def _furnish(hub: Hub) -> None:
     with registry_change(actor) as change:
         change.enter(started)
         create_organisation(ORGANISATION, actor=actor)
-        create_issuer(ANCHOR_SLUG, ANCHOR_NAME, ANCHOR_LIMITS, actor=actor)
+        create_issuer(ANCHOR_SLUG, ANCHOR_LIMITS, name=ANCHOR_NAME, actor=actor)

@@ -21,6 +21,7 @@ from atp.errors import MalformedDocument
 from atp.judging.scoring import ScoreInputs, score
 from atp.judging.scoring import explain as explain_score
 from messaging.models import Delivery, Envelope, Mailbox, Node, Session
+from registry.admin.lists import badge
 from registry.admin.pages import ReadOnlyAdmin
 from registry.admin.policies.explaining import explain
 from registry.agents.models import AgentKey
@@ -84,7 +85,7 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
 
     @admin.display(description="verdict", ordering="status")
     def status_badge(self, row: Envelope) -> SafeString:
-        return format_html('<span class="badge badge-{}">{}</span>', row.status, row.status)
+        return badge(row.status)
 
     @admin.display(description="why")
     def why(self, row: Envelope) -> str:

@@ -118,7 +118,7 @@ def _end(deliveries: Sequence[Delivery], state: str, code: str, kind: Kind) -> N
             append(drafts)
 
 
-def entry_of(kind: Kind, row: Delivery, body: Mapping[str, Any] | None = None) -> EntryDraft:
+def entry_of(kind: Kind, row: Delivery, *, body: Mapping[str, Any] | None = None) -> EntryDraft:
     """The entry of what became of a delivery, whose envelope has been read with it."""
     envelope = row.envelope
     return EntryDraft(

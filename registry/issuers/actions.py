@@ -61,9 +61,9 @@ class Limits:
 
 def create_issuer(
     slug: str,
-    name: str,
     limits: Limits,
     *,
+    name: str,
     actor: Actor,
     parent: Issuer | None = None,
     public_jwk: Mapping[str, Any] | None = None,

@@ -64,8 +64,8 @@ class ViolationClosed(Exception):
     """Another officer has closed the violation already."""
 
 
-def recompute(agent_ids: Collection[str], because: str, now: float | None = None) -> int:
-    """Compute the scores of these agents, store what changed, and return the number of new rows.
+def recompute(agent_ids: Collection[str], because: str, *, now: float | None = None) -> int:
+    """Compute these agents' scores and store what changed; how many rows that were.
 
     `because` names the event, such as `attestation.issued`. Each agent then gets a row; with
     `PERIODIC` only those whose total changed. `now` is in seconds since 1970. Inside another
@@ -77,7 +77,9 @@ def recompute(agent_ids: Collection[str], because: str, now: float | None = None
     return stored
 
 
-def restate(agent_ids: Collection[str], because: str, now: float | None = None) -> list[EntryDraft]:
+def restate(
+    agent_ids: Collection[str], because: str, *, now: float | None = None
+) -> list[EntryDraft]:
     """Compute and store scores like `recompute`; return the entries for the caller to append."""
     return _restate(agent_ids, because, time.time() if now is None else now)[0]
 
@@ -133,7 +135,7 @@ def close_violation(violation_id: int, *, actor: Actor, reason: str) -> None:
             rule=row.rule,
             body={"violation": row.pk, "severity": row.severity, "reason": reason},
         )
-        change.enter(closed, *restate([row.agent_id], Kind.VIOLATION_CLOSED, now.timestamp()))
+        change.enter(closed, *restate([row.agent_id], Kind.VIOLATION_CLOSED, now=now.timestamp()))
 
 
 def note_signatures(rows: Iterable[tuple[str, bool]]) -> None:
@@ -253,7 +255,7 @@ def _restate(agent_ids: Collection[str], because: str, now: float) -> tuple[list
     }
     rows = [_score_row(agent_id, result, because) for agent_id, result in sorted(moved.items())]
     Score.objects.bulk_create(rows)
-    drafts = _drafts(rows, before, named)
+    drafts = _drafts(rows, before, named=named)
     return drafts, len(rows)
 
 
@@ -285,7 +287,7 @@ def _score_row(agent_id: str, result: TrustScore, because: str) -> Score:
     )
 
 
-def _drafts(rows: Sequence[Score], before: Mapping[str, int], named: bool) -> list[EntryDraft]:
+def _drafts(rows: Sequence[Score], before: Mapping[str, int], *, named: bool) -> list[EntryDraft]:
     """Return an entry for each score that an event moved, or that crossed a threshold in use."""
     moved = [row for row in rows if before.get(row.agent_id) != row.total]
     thresholds = thresholds_in_use() if moved and not named else frozenset()

@@ -64,7 +64,7 @@ def inputs_of(
     registered = registered or Registered()
     members = registered.family(agent_ids)
     profile = profile or current_profile()
-    offences = load_offences(members, now, profile)
+    offences = load_offences(members, now=now, profile=profile)
     known = _Known(
         now=now,
         profile=profile,

@@ -48,7 +48,7 @@ class Offence:
     rule: str
 
 
-def load_offences(members: Mapping[str, Member], now: float, profile: Profile) -> list[Offence]:
+def load_offences(members: Mapping[str, Member], *, now: float, profile: Profile) -> list[Offence]:
     """Return the violations that lower any of these agents' scores at `now`, newest first.
 
     `now` is in seconds since 1970. If there are more than `OFFENCES_MAX`, only those are read

@@ -114,7 +114,7 @@ def issuer(
         not_before=more.pop("not_before", None),
         not_after=more.pop("not_after", None),
     )
-    return create_issuer(slug, slug, limits, parent=parent, actor=OFFICER, **more)
+    return create_issuer(slug, limits, name=slug, parent=parent, actor=OFFICER, **more)
 
 
 def kinds_about(subject: str) -> list[str]:

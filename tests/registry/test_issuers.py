@@ -91,7 +91,7 @@ def test_rejects_a_child_that_may_do_more_than_its_parent(limits: Limits) -> Non
     parent = issuer(level="verified", patterns=("finance.*",), days=30)
     slug = fresh("child")
     with pytest.raises(AttestationLimit):
-        create_issuer(slug, slug, limits, parent=parent, actor=OFFICER)
+        create_issuer(slug, limits, name=slug, parent=parent, actor=OFFICER)
     assert not Issuer.objects.filter(slug=slug).exists()
 
 
@@ -110,7 +110,7 @@ def test_rejects_a_child_that_may_do_more_than_its_parent(limits: Limits) -> Non
 )
 def test_rejects_limits_that_mean_nothing(slug: str, limits: Limits) -> None:
     with pytest.raises(MalformedDocument):
-        create_issuer(slug, fresh("name"), limits, actor=OFFICER)
+        create_issuer(slug, limits, name=fresh("name"), actor=OFFICER)
 
 
 def test_it_stops_all_below_a_suspended_issuer_at_once() -> None:

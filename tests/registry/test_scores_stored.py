@@ -37,7 +37,7 @@ def agent() -> Agent:
 
 
 def test_it_stores_a_score_that_gives_the_same_number_again(agent: Agent) -> None:
-    assert recompute([agent.id], "attestation.issued", AT + 0.7) == 1
+    assert recompute([agent.id], "attestation.issued", now=AT + 0.7) == 1
     [row] = rows_of(agent)
     again = recompute_stored(row)
     assert (row.total, row.because) == (92, "attestation.issued")
@@ -46,23 +46,23 @@ def test_it_stores_a_score_that_gives_the_same_number_again(agent: Agent) -> Non
 
 
 def test_it_stores_nothing_periodically_where_nothing_changed(agent: Agent) -> None:
-    recompute([agent.id], "attestation.issued", AT)
-    assert recompute([agent.id], PERIODIC, AT + 60) == 0
+    recompute([agent.id], "attestation.issued", now=AT)
+    assert recompute([agent.id], PERIODIC, now=AT + 60) == 0
     assert len(rows_of(agent)) == 1
 
 
 def test_it_stores_a_row_for_each_named_event(agent: Agent) -> None:
-    recompute([agent.id], "attestation.issued", AT)
-    recompute([agent.id], "key.rotated", AT)
+    recompute([agent.id], "attestation.issued", now=AT)
+    recompute([agent.id], "key.rotated", now=AT)
     assert [row.because for row in rows_of(agent)] == ["attestation.issued", "key.rotated"]
     # The total did not move, so the trail has nothing to tell.
     assert len(entries_of(agent)) == 1
 
 
 def test_it_enters_a_score_that_a_named_event_moved(agent: Agent) -> None:
-    recompute([agent.id], "attestation.issued", AT)
+    recompute([agent.id], "attestation.issued", now=AT)
     violate(agent, "high")
-    recompute([agent.id], "violation.recorded", AT)
+    recompute([agent.id], "violation.recorded", now=AT)
     entry = entries_of(agent)[-1]
     body = json.loads(bytes(entry.body.content))
     assert (entry.score, entry.actor) == (69, Actor.hub().name)
@@ -71,10 +71,10 @@ def test_it_enters_a_score_that_a_named_event_moved(agent: Agent) -> None:
 
 def test_it_enters_a_periodic_change_only_across_a_threshold_in_use(agent: Agent) -> None:
     assert {70, 85} <= thresholds_in_use()
-    recompute([agent.id], "attestation.issued", AT)
-    assert recompute([agent.id], PERIODIC, (NOW + timedelta(days=235)).timestamp()) == 1
+    recompute([agent.id], "attestation.issued", now=AT)
+    assert recompute([agent.id], PERIODIC, now=(NOW + timedelta(days=235)).timestamp()) == 1
     assert len(entries_of(agent)) == 1  # from 92 to 89: no threshold lies between
-    assert recompute([agent.id], PERIODIC, (NOW + timedelta(days=299)).timestamp()) == 1
+    assert recompute([agent.id], PERIODIC, now=(NOW + timedelta(days=299)).timestamp()) == 1
     [_, entry] = entries_of(agent)
     body = json.loads(bytes(entry.body.content))
     assert body["crossed"] == [85]
@@ -89,23 +89,23 @@ def test_it_counts_what_an_agent_demands_as_a_threshold(agent: Agent) -> None:
 def test_it_recomputes_what_was_spawned_below(agent: Agent) -> None:
     child = make_agent(parent=agent, organisation=agent.organisation)
     attest(child)
-    recompute([agent.id], "attestation.issued", AT)
+    recompute([agent.id], "attestation.issued", now=AT)
     Attestation.objects.filter(agent=agent).update(revoked_at=NOW)
-    recompute([agent.id], "attestation.revoked", AT)
+    recompute([agent.id], "attestation.revoked", now=AT)
     assert [row.total for row in rows_of(child)] == [92, 0]
 
 
 def test_it_leaves_the_entries_to_the_caller_on_request(agent: Agent) -> None:
-    [draft] = restate([agent.id], "attestation.issued", AT)
+    [draft] = restate([agent.id], "attestation.issued", now=AT)
     assert (draft.subject, draft.score) == (agent.id, 92)
     assert entries_of(agent) == []
 
 
 def test_it_finds_the_newest_row_of_each_agent(agent: Agent) -> None:
     other = make_agent()
-    recompute([agent.id, other.id], "attestation.issued", AT)
+    recompute([agent.id, other.id], "attestation.issued", now=AT)
     violate(agent, "critical")
-    recompute([agent.id], "violation.recorded", AT)
+    recompute([agent.id], "violation.recorded", now=AT)
     newest = scores().about([agent.id, other.id]).newest()
     assert dict(newest.values_list("agent_id", "total")) == {agent.id: 39, other.id: 0}
 

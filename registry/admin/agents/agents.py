@@ -18,6 +18,7 @@ from registry import hooks
 from registry.admin.agents.decisions import AgentDecisions
 from registry.admin.agents.forms import ChangeAgentForm, NewAgentForm
 from registry.admin.agents.overview import overview_of
+from registry.admin.lists import badge
 from registry.admin.pages import Question, posted
 from registry.agents.actions import change_agent, register_agent
 from registry.agents.models import Agent, AgentKey
@@ -48,11 +49,13 @@ def level_badge(level: str | None) -> SafeString | str:
     """Return the attested level as a badge, or "-" if no attestation is valid now."""
     if not level:
         return "-"
-    return format_html('<span class="badge badge-{0}">{0}</span>', level)
+    return badge(level)
 
 
 @admin.register(Agent)
 class AgentAdmin(AgentDecisions):
+    """The list of agents, the page of each, and the forms to register and change them."""
+
     """The list of agents, the page of each, and the forms to register and change them."""
 
     change_list_template = "admin/registry/agent/change_list.html"
@@ -91,10 +94,9 @@ class AgentAdmin(AgentDecisions):
     @admin.display(description="status", ordering="status")
     def status_badge(self, row: Agent) -> SafeString:
         """Return the status, and a second badge if a key waits for approval."""
-        badge = format_html('<span class="badge badge-{}">{}</span>', row.status, row.status)
         if getattr(row, "waiting", 0):
-            return format_html('{} <span class="badge badge-waiting">key to approve</span>', badge)
-        return badge
+            return format_html("{} {}", badge(row.status), badge("waiting", "key to approve"))
+        return badge(row.status)
 
     @admin.display(description="level")
     def level_badge(self, row: Agent) -> SafeString | str:
@@ -104,26 +106,31 @@ class AgentAdmin(AgentDecisions):
     @admin.display(description="score", ordering="score_now")
     def score_total(self, row: Agent) -> str:
         """Return the last stored score, 0 to 100."""
+        """Return the last stored score, 0 to 100."""
         total: int | None = getattr(row, "score_now", None)
         return "-" if total is None else str(total)
 
     @admin.display(description="tags")
     def tag_names(self, row: Agent) -> str:
         """Return the agent's tags, separated by commas."""
+        """Return the agent's tags, separated by commas."""
         return ", ".join(tag.name for tag in row.tags.all()) or "-"
 
     @admin.display(description="connected", boolean=True)
     def connected(self, row: Agent) -> bool:
+        """Return whether the agent has a live session on any node."""
         """Return whether the agent has a live session on any node."""
         return bool(getattr(row, "is_online", False))
 
     @admin.action(description="Attest", permissions=["change"])
     def attest_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> HttpResponse:
         """Go to the page that attests the selected agents."""
+        """Go to the page that attests the selected agents."""
         return self.for_many(queryset, "attest-many")
 
     @admin.action(description="Suspend, with a reason", permissions=["change"])
     def suspend_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> HttpResponse:
+        """Go to the page that suspends the selected agents."""
         """Go to the page that suspends the selected agents."""
         return self.for_many(queryset, "suspend-many")
 
@@ -156,6 +163,7 @@ class AgentAdmin(AgentDecisions):
         )
 
     def edit_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Change an agent's registration."""
         """Change an agent's registration."""
         agent = self.get_row(request, object_id, to_change=True)
         form = ChangeAgentForm(posted(request), initial=ChangeAgentForm.initial_of(agent))

@@ -13,6 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from atp.trust.fingerprint import fingerprint
+from registry.admin.lists import badge
 from registry.admin.pages import ReadOnlyAdmin
 from registry.agents.models import AgentKey, EnrolmentToken
 
@@ -27,11 +28,14 @@ class _OfAgent(ReadOnlyAdmin[Any]):
     @admin.display(description="agent", ordering="agent_id")
     def agent_link(self, row: Any) -> SafeString:
         """Return a link to the agent's page."""
+        """Return a link to the agent's page."""
         return format_html('<a href="{}">{}</a>', _agent_page(row.agent_id), row.agent_id)
 
 
 @admin.register(AgentKey)
 class AgentKeyAdmin(_OfAgent):
+    """The list of all agents' keys, to look up a thumbprint."""
+
     """The list of all agents' keys, to look up a thumbprint."""
 
     list_display = ("agent_link", "status_badge", "algorithm", "shown", "enrolled_at", "ended_at")
@@ -42,17 +46,19 @@ class AgentKeyAdmin(_OfAgent):
     @admin.display(description="status", ordering="status")
     def status_badge(self, row: AgentKey) -> SafeString:
         """Return the key's status."""
-        label = row.get_status_display()
-        return format_html('<span class="badge badge-{}">{}</span>', row.status, label)
+        return badge(row.status, row.get_status_display())
 
     @admin.display(description="fingerprint")
     def shown(self, row: AgentKey) -> SafeString:
+        """Return the fingerprint as people read it to each other."""
         """Return the fingerprint as people read it to each other."""
         return format_html("<code>{}</code>", fingerprint(row.kid))
 
 
 @admin.register(EnrolmentToken)
 class EnrolmentTokenAdmin(_OfAgent):
+    """The list of all enrolment tokens; it never shows a token's text."""
+
     """The list of all enrolment tokens; it never shows a token's text."""
 
     list_display = ("agent_link", "state", "created_at", "created_by", "expires_at", "used_at")
@@ -67,13 +73,14 @@ class EnrolmentTokenAdmin(_OfAgent):
     @admin.display(description="state")
     def state(self, row: EnrolmentToken) -> SafeString:
         """Return whether the token is open, used, expired or was tried twice."""
+        """Return whether the token is open, used, expired or was tried twice."""
         if row.misused_at:
             name = "tried twice"
         elif row.used_at:
             name = "used"
         else:
             name = "expired" if row.expires_at <= datetime.now(UTC) else "open"
-        return format_html('<span class="badge badge-{}">{}</span>', name.replace(" ", "-"), name)
+        return badge(name.replace(" ", "-"), name)
 
 
 def _agent_page(agent_id: str) -> str:

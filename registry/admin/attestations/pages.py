@@ -18,6 +18,7 @@ from django.utils.safestring import SafeString
 
 from registry.admin.attestations.forms import UploadForm
 from registry.admin.fields import OptionalReasonForm, ReasonForm
+from registry.admin.lists import badge
 from registry.admin.pages import OfficerAdmin, Question, acting, posted
 from registry.agents.models import Agent
 from registry.attestations.actions import (
@@ -41,6 +42,8 @@ STATE_WORDS = {
 class ValidityFilter(admin.SimpleListFilter):
     """Filters attestations by validity; the issuer's chain is not checked."""
 
+    """Filters attestations by validity; the issuer's chain is not checked."""
+
     title = "validity"
     parameter_name = "validity"
 
@@ -62,6 +65,8 @@ class ValidityFilter(admin.SimpleListFilter):
 
 @admin.register(Attestation)
 class AttestationAdmin(OfficerAdmin[Attestation]):
+    """The list of attestations and the page of each."""
+
     """The list of attestations and the page of each."""
 
     change_list_template = "admin/registry/attestation/change_list.html"
@@ -96,12 +101,14 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
     @admin.display(description="capabilities")
     def names(self, row: Attestation) -> str:
         """Return the first three capabilities, and how many more there are."""
+        """Return the first three capabilities, and how many more there are."""
         more = len(row.capabilities) - 3
         shown = ", ".join(row.capabilities[:3]) or "none"
         return f"{shown} and {more} more" if more > 0 else shown
 
     @admin.display(description="until", ordering="expires_at")
     def until(self, row: Attestation) -> str:
+        """Return the date on which it expires (UTC)."""
         """Return the date on which it expires (UTC)."""
         return f"{row.expires_at:%Y-%m-%d}"
 
@@ -140,6 +147,7 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
 
     def renew_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Issue the same attestation again, from now on."""
+        """Issue the same attestation again, from now on."""
         row = self.get_row(request, object_id, to_change=True)
         question = Question(
             title=f"Renew: {row}",
@@ -157,6 +165,7 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
 
     def revoke_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Revoke an attestation."""
+        """Revoke an attestation."""
         row = self.get_row(request, object_id, to_change=True)
         question = Question(
             title=f"Revoke: {row}",
@@ -172,7 +181,5 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
 
 def state_badge(state: State) -> SafeString:
     """Return the badge of an attestation's state, with its reason."""
-    badge = format_html(
-        '<span class="badge badge-{}">{}</span>', state.name, STATE_WORDS[state.name]
-    )
-    return format_html("{} {}", badge, state.detail) if state.detail else badge
+    shown = badge(state.name, STATE_WORDS[state.name])
+    return format_html("{} {}", shown, state.detail) if state.detail else shown

@@ -16,6 +16,7 @@ from django.utils.safestring import SafeString
 
 from registry.admin.fields import ReasonForm
 from registry.admin.issuers.forms import ChangeIssuerForm, IssuerKeyForm, NewIssuerForm
+from registry.admin.lists import badge
 from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, acting, posted
 from registry.issuers.actions import (
     add_issuer_key,
@@ -90,8 +91,8 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
         def run(values: Mapping[str, Any], actor: Actor) -> HttpResponse:
             row = create_issuer(
                 values["slug"],
-                values["name"],
                 form.limits(),
+                name=values["name"],
                 parent=values["parent"],
                 public_jwk=values["public_jwk"],
                 actor=actor,
@@ -231,10 +232,10 @@ class IssuerKeyAdmin(ReadOnlyAdmin[IssuerKey]):
 def standing_badge(issuer: Issuer, standing: Standing | None) -> SafeString:
     """Return whether an issuer may attest now, and if not, which issuer of its chain is why."""
     if standing is not None and not standing.code:
-        return format_html('<span class="badge badge-active">{}</span>', "yes")
+        return badge("active", "yes")
     kind = issuer.status if issuer.status != Issuer.Status.ACTIVE else "blocked"
     detail = standing.detail if standing else "unknown"
-    return format_html('<span class="badge badge-{}">no</span> {}', kind, detail)
+    return format_html("{} {}", badge(kind, "no"), detail)
 
 
 def _chain(issuer: Issuer) -> list[Issuer]:

@@ -15,6 +15,7 @@ from django.urls import URLPattern
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from registry.admin.lists import badge
 from registry.admin.pages import OfficerAdmin, Question, acting, posted
 from registry.officers.actions import LONGEST_DAYS, issue_api_token, revoke_api_token
 from registry.officers.actor import Actor
@@ -51,13 +52,11 @@ class ApiTokenAdmin(OfficerAdmin[ApiToken]):
     @admin.display(description="state")
     def state(self, row: ApiToken) -> SafeString:
         if row.revoked_at:
-            return format_html('<span class="badge badge-revoked">{}</span>', "revoked")
+            return badge("revoked")
         if row.expires_at <= datetime.now(UTC):
-            return format_html('<span class="badge badge-expired">{}</span>', "expired")
-        return format_html(
-            '<span class="badge badge-valid">good</span> <a href="{}">revoke</a>',
-            self.url("revoke", row.pk),
-        )
+            return badge("expired")
+        link = self.url("revoke", row.pk)
+        return format_html('{} <a href="{}">revoke</a>', badge("valid", "good"), link)
 
     def add_page(self, request: HttpRequest) -> HttpResponse:
         form = ApiTokenForm(posted(request), initial={"user": request.user.pk})

@@ -14,10 +14,10 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from atp.errors import MalformedDocument
+from registry.admin.lists import DealtWithFilter, badge
 from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, posted
 from registry.admin.policies.forms import DocumentForm, ModeForm, field_table
 from registry.admin.policies.page import PolicyPage, with_blank
@@ -34,6 +34,8 @@ TEMPLATES = "admin/registry/policy"
 
 @admin.register(Policy)
 class PolicyAdmin(OfficerAdmin[Policy]):
+    """The list of policies, the form of each, its history, its mode, and import from JSON."""
+
     """The list of policies, the form of each, its history, its mode, and import from JSON."""
 
     change_list_template = f"{TEMPLATES}/change_list.html"
@@ -61,16 +63,18 @@ class PolicyAdmin(OfficerAdmin[Policy]):
     @admin.display(description="mode", ordering="mode")
     def mode_badge(self, row: Policy) -> SafeString:
         """Return the mode: enforce, monitor or off."""
-        return format_html('<span class="badge badge-{}">{}</span>', row.mode, row.mode)
+        return badge(row.mode)
 
     @admin.display(description="rules", ordering="rule_total")
     def rule_count(self, row: Policy) -> int:
+        """Return the number of rules."""
         """Return the number of rules."""
         count: int = getattr(row, "rule_total", 0)
         return count
 
     @admin.display(description="last change")
     def last_change(self, row: Policy) -> str:
+        """Return number, time (UTC) and author of the newest version."""
         """Return number, time (UTC) and author of the newest version."""
         version = next(iter(row.versions.all()), None)
         if version is None:
@@ -227,21 +231,12 @@ def _reading(version: PolicyVersion) -> dict[str, Any]:
     return {"version": version, "rules": words}
 
 
-class Unseen(admin.SimpleListFilter):
-    """Filters notices by whether an officer has seen them."""
+class Unseen(DealtWithFilter):
+    """Notices that officers have or have not seen."""
 
-    title = "state"
-    parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("unseen", "not seen yet"), ("seen", "seen")]
-
-    def queryset(
-        self, request: HttpRequest, queryset: QuerySet[RuleNotice]
-    ) -> QuerySet[RuleNotice]:
-        if self.value() is None:
-            return queryset
-        return queryset.filter(seen_at__isnull=self.value() == "unseen")
+    column = "seen_at"
+    waiting = ("unseen", "not seen yet")
+    dealt_with = ("seen", "seen")
 
 
 @admin.register(RuleNotice)
@@ -257,10 +252,12 @@ class RuleNoticeAdmin(ReadOnlyAdmin[RuleNotice]):
 
     def has_see_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may mark notices as seen."""
+        """Return whether the user may mark notices as seen."""
         return request.user.has_perm("registry.change_rulenotice")
 
     @admin.display(description="state", ordering="seen_at")
     def state(self, row: RuleNotice) -> str:
+        """Return when the notice was seen, and by which account."""
         """Return when the notice was seen, and by which account."""
         if row.seen_at is None:
             return "not seen yet"
@@ -268,6 +265,7 @@ class RuleNoticeAdmin(ReadOnlyAdmin[RuleNotice]):
 
     @admin.action(description="Mark as seen", permissions=["see"])
     def mark_as_seen(self, request: HttpRequest, queryset: QuerySet[RuleNotice]) -> None:
+        """Mark the selected notices as seen."""
         """Mark the selected notices as seen."""
         ids = list(queryset.values_list("pk", flat=True))
         count = mark_seen(ids, actor=Actor.of_user(request.user))

@@ -16,6 +16,7 @@ from django.utils.safestring import SafeString
 
 from atp.errors import MalformedDocument
 from atp.judging.scoring import COMPONENTS, LineKind, Profile, TrustScore, explain, score
+from registry.admin.lists import DealtWithFilter
 from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, posted
 from registry.admin.scores.forms import NUMBERS, TABLES, CloseForm, ProfileForm
 from registry.officers.actor import Actor
@@ -56,22 +57,18 @@ class Newest(admin.SimpleListFilter):
         return queryset.filter(id__in=scores().newest().values("id"))
 
 
-class Open(admin.SimpleListFilter):
+class Open(DealtWithFilter):
     """Filters violations by whether an officer has closed them."""
 
-    title = "state"
-    parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("open", "open"), ("closed", "closed")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Violation]) -> QuerySet[Violation]:
-        chosen = self.value()
-        return queryset if chosen is None else queryset.filter(closed_at__isnull=chosen == "open")
+    column = "closed_at"
+    waiting = ("open", "open")
+    dealt_with = ("closed", "closed")
 
 
 @admin.register(Score)
 class ScoreAdmin(ReadOnlyAdmin[Score]):
+    """The list of stored scores and the page that explains one."""
+
     """The list of stored scores and the page that explains one."""
 
     list_display = ("agent", "total", "because", "computed_at", "now_link")
@@ -89,6 +86,7 @@ class ScoreAdmin(ReadOnlyAdmin[Score]):
 
     @admin.display(description="explain")
     def now_link(self, row: Score) -> SafeString:
+        """Return a link to the page that explains the agent's score at this moment."""
         """Return a link to the page that explains the agent's score at this moment."""
         url = reverse(f"{self.admin_site.name}:registry_score_now", args=[row.agent_id])
         return format_html('<a href="{}">as of now</a>', url)
@@ -132,6 +130,8 @@ class ScoreAdmin(ReadOnlyAdmin[Score]):
 
 @admin.register(ScoringProfile)
 class ScoringProfileAdmin(OfficerAdmin[ScoringProfile]):
+    """The list of versions of the scoring profile, and the form that makes the next one."""
+
     """The list of versions of the scoring profile, and the form that makes the next one."""
 
     list_display = ("__str__", "created_at", "created_by", "reason")
@@ -194,10 +194,12 @@ class ViolationAdmin(OfficerAdmin[Violation]):
 
     def has_close_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may close violations."""
+        """Return whether the user may close violations."""
         return self.has_change_permission(request)
 
     @admin.display(description="state", ordering="closed_at")
     def state(self, row: Violation) -> str:
+        """Return "open", or the date on which it was closed (UTC)."""
         """Return "open", or the date on which it was closed (UTC)."""
         return f"closed {row.closed_at:%Y-%m-%d}" if row.closed_at else "open"
 

@@ -1,0 +1,33 @@
+"""What the officers' lists have in common: badges, and a filter for rows that are dealt with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+
+def badge(kind: str, words: str = "") -> SafeString:
+    """A word in the colours of its kind; the kind itself where no other words are given."""
+    return format_html('<span class="badge badge-{}">{}</span>', kind, words or kind)
+
+
+class DealtWithFilter(admin.SimpleListFilter):
+    """Rows that wait, whose `column` is empty, or those that are dealt with."""
+
+    title = parameter_name = "state"
+    column: str
+    waiting: tuple[str, str]  # the value in the URL, and the words
+    dealt_with: tuple[str, str]
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [self.waiting, self.dealt_with]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() is None:
+            return queryset
+        return queryset.filter(**{f"{self.column}__isnull": self.value() == self.waiting[0]})
