@@ -21,7 +21,7 @@ from rest_framework.response import Response
 
 from messaging.health.probes import Probe
 from messaging.health.state import Part, State, Status, is_silent, state_of_hub
-from messaging.node import node
+from messaging.node.process_node import process_node
 from registry.api.auth import ProblemView
 
 MAY_SEE_DETAILS = "messaging.view_process"
@@ -37,7 +37,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
     checks: dict[str, Callable[[], bool]] = {
         "database": _database_answers,
         "migrations": _is_migrated,
-        "node": node.is_ready,
+        "node": process_node.is_ready,
     }
     failed = [name for name, holds in checks.items() if not _holds(holds)]
     return JsonResponse(

@@ -19,7 +19,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from messaging.node import node
+from messaging.node.process_node import process_node
 from messaging.telemetry import instruments, telemetry
 from registry.trail.models import RefusalCount
 
@@ -143,9 +143,11 @@ class _Gauges(Collector):
 
 
 def _of_node() -> Iterator[GaugeMetricFamily]:
-    if (this := node.running()) is None:
+    if (this := process_node.running()) is None:
         return
-    yield _gauge("atp_connections", "Authenticated sockets of this node.", len(this.sessions))
+    yield _gauge(
+        "atp_connections", "Authenticated sockets of this node.", len(this.roster.sessions)
+    )
     yield _gauge("atp_handshakes", "Sockets that have not authenticated yet.", len(this.handshakes))
     help = "1 when this node does not see the registry, and so delivers nothing."
     yield _gauge("atp_node_blind", help, not this.sees())

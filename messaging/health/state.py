@@ -31,7 +31,7 @@ from messaging.health.services import (
     look_at_database,
     look_at_layer,
 )
-from messaging.node import node
+from messaging.node.process_node import process_node
 from messaging.periodic.beat import embedded_beat_lives
 from messaging.periodic.failures import without_place
 from messaging.periodic.schedule import Scheduled, scheduled_tasks
@@ -138,10 +138,10 @@ def _look_at_database() -> tuple[Registered | None, Part]:
 
 def _hub(registered: Registered | None) -> Part:
     part = partial(Part, "hub", "Hub (this node)")
-    if not node.is_ready():
+    if not process_node.is_ready():
         hint = "Others serve meanwhile. If it stays so, the log of this process says why."
         return part(Status.DOWN, "This node is starting or stopping.", hint)
-    own = node.current()
+    own = process_node.current()
     if registered is not None:
         others = len([row for row in registered.nodes if row.id != own.id])
         if len(registered.nodes) == others:

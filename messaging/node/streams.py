@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
 
 from django.db import Error as DatabaseProblem
 
 from messaging.layer import loops
 from messaging.mail import inbox
 from messaging.node.connections import Connection
+from messaging.node.threads import NodeThreads
 from messaging.telemetry import instruments
 
 logger = logging.getLogger(__name__)
@@ -24,8 +24,8 @@ BACKLOG_READERS = 4  # pages read from the database at once
 class Streams:
     """Brings each connection's streams forward; `sees` says whether anything may be delivered."""
 
-    def __init__(self, in_thread: Callable[..., Awaitable[Any]], sees: Callable[[], bool]) -> None:
-        self._in_thread = in_thread
+    def __init__(self, threads: NodeThreads, sees: Callable[[], bool]) -> None:
+        self._threads = threads
         self._sees = sees
         self._page_reads: set[asyncio.Task[None]] = set()
         self._readers = asyncio.Semaphore(BACKLOG_READERS)
@@ -86,7 +86,7 @@ class Streams:
                 position.behind = False  # a push that comes during the read sets it again
                 read = partial(inbox.read_page, after=position.sent, most=position.room)
                 async with self._readers:
-                    page = await self._in_thread(read, connection.agent, stream)
+                    page = await self._threads.run(read, connection.agent, stream)
                 if page is None:
                     if not position.behind:
                         return

@@ -17,7 +17,7 @@ from typing import Any
 import uvicorn
 from django.conf import settings
 
-from messaging.node import node
+from messaging.node.process_node import process_node
 from messaging.process import boot, gc_settings
 from messaging.wire.sockets import BoundedHttp, BoundedWebSocket
 from registry.agents.models import Agent
@@ -98,7 +98,7 @@ class _Server(uvicorn.Server):
         self._say("Stopping ...")
         for server in self.servers:
             server.close()
-        await node.drain()
+        await process_node.drain()
         await super().shutdown(sockets=sockets)
 
 

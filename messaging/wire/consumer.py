@@ -28,8 +28,8 @@ from atp.wire import canonical
 from atp.wire.frames import SUBPROTOCOL, Ack, Authenticate, Challenge, Failure, Welcome
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_milliseconds
-from messaging.node import node
 from messaging.node.connections import Connection
+from messaging.node.process_node import process_node
 from messaging.sessions.sessions import Login, Opened
 from messaging.telemetry import correlation, instruments
 from messaging.wire import sockets
@@ -58,7 +58,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         self.scope, self._receive, self._send = scope, receive, send
         await receive()  # websocket.connect
         try:
-            self._node = node.current()
+            self._node = process_node.current()
             opened = await self._handshake()
         except _Disconnected:
             return
@@ -71,7 +71,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             sockets.admit(self.scope)
             await self._welcome(opened)
         except BaseException:  # it hung up during its login: the session must not seem live
-            self._node.abandon(opened)
+            self._node.closings.abandon(opened)
             raise
         self._node.attach(connection, opened)
         await self._serve(connection)
@@ -83,7 +83,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             raise SessionAuthentication(f"offer the subprotocol {SUBPROTOCOL}")
         await self._send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
         self._accepted = True
-        if len(self._node.sessions) >= settings.ATP_MAX_SOCKETS:
+        if len(self._node.roster.sessions) >= settings.ATP_MAX_SOCKETS:
             raise FlowTooMany("this node has all the sockets that it takes")
         async with self._node.handshakes.place() as note_proof:
             return await self._authenticate(note_proof)
@@ -95,7 +95,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         text = await self._receive_text()
         frame = Authenticate.parse(canonical.parse(text, max_bytes=PROOF_FRAME_BYTES))
         note_proof()
-        return await self._node.log_in(
+        return await self._node.logins.log_in(
             Login(
                 proof=frame.proof,
                 nonce=nonce,
@@ -171,7 +171,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
                 self._node.take_envelope(connection, envelope)
             else:
                 ack = Ack.parse(frame)
-                self._node.take_ack(connection, ack.stream, ack.seq, ack.refused)
+                self._node.acks.take(connection, ack.stream, ack.seq, ack.refused)
         if besides > ACKS_BYTES:  # read on the loop that serves everybody, and in no window
             raise MalformedFrame(f"at most {ACKS_BYTES} bytes of a message are not envelopes")
 

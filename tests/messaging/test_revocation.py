@@ -15,8 +15,8 @@ from websockets.exceptions import ConnectionClosed
 from atp.wire.canonical import b64url
 from messaging.layer import loops
 from messaging.models import Delivery, Envelope
-from messaging.node import node
 from messaging.node.connections import Connection
+from messaging.node.process_node import process_node
 from messaging.sessions.sessions import Login, open_sessions
 from registry.agents.actions import (
     resume_agent,
@@ -169,7 +169,7 @@ def test_it_closes_a_socket_that_opened_while_its_agent_was_revoked(
     nonce = b64url(uuid.uuid4().bytes)
     proof = prove(bob, url="ws://hub.test/ws/agents/", nonce=nonce)
     login = Login(proof, nonce, host="hub.test", path="/ws/agents/", remote_address="")
-    here = node.current()
+    here = process_node.current()
     (opened,) = open_sessions([login], here.id)
     assert not isinstance(opened, Exception)
     revoke_agent(bob.id, actor=OFFICER, reason=REASON)
