@@ -68,7 +68,7 @@ async def run_lifespan(scope: Any, receive: Any, send: Any) -> None:
     """Start the node before the first connection and stop it after the last one."""
     await receive()
     try:
-        tracing.begin()
+        tracing.traces.begin()
         await process_node.start()
     except Exception as exc:  # whatever it is, the server must hear that nothing was started
         logger.exception("the node did not start")
@@ -80,7 +80,7 @@ async def run_lifespan(scope: Any, receive: Any, send: Any) -> None:
         await process_node.stop()
     except Exception:  # the process ends either way
         logger.exception("the node did not stop cleanly")
-    await asyncio.to_thread(tracing.end)
+    await asyncio.to_thread(tracing.traces.end)
     await send({"type": "lifespan.shutdown.complete"})
 
 

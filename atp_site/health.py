@@ -26,7 +26,23 @@ from registry.api.auth import ProblemView
 
 MAY_SEE_DETAILS = "messaging.view_process"
 
-_migrated = False  # once true it stays so for the life of a process
+
+class Migrations:
+    """Whether all migrations are applied; once they are, the process asks no more."""
+
+    def __init__(self) -> None:
+        self._applied = False
+
+    def are_applied(self) -> bool:
+        """Compare the migrations of the code with those that the database has."""
+        if not self._applied:
+            executor = MigrationExecutor(connections[DEFAULT_DB_ALIAS])
+            plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+            self._applied = not plan
+        return self._applied
+
+
+_migrations = Migrations()
 
 
 def healthz(request: HttpRequest) -> JsonResponse:
@@ -36,7 +52,7 @@ def healthz(request: HttpRequest) -> JsonResponse:
 def readyz(request: HttpRequest) -> JsonResponse:
     checks: dict[str, Callable[[], bool]] = {
         "database": _database_answers,
-        "migrations": _is_migrated,
+        "migrations": _migrations.are_applied,
         "node": process_node.is_ready,
     }
     failed = [name for name, holds in checks.items() if not _holds(holds)]
@@ -139,11 +155,3 @@ _selecting = Probe(_select)
 
 def _database_answers() -> bool:
     return _selecting.result()
-
-
-def _is_migrated() -> bool:
-    global _migrated
-    if not _migrated:
-        executor = MigrationExecutor(connections[DEFAULT_DB_ALIAS])
-        _migrated = not executor.migration_plan(executor.loader.graph.leaf_nodes())
-    return _migrated

@@ -37,7 +37,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
             return HttpResponse("a bearer token is needed\n", status=401, headers=headers)
     elif not _comes_from_here(request):
         raise Http404
-    instruments.LAYER_FAILURES.inc(telemetry.take_layer_failures())
+    instruments.LAYER_FAILURES.inc(telemetry.layer_failures.take())
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     headers = {"Cache-Control": "no-store"}
     return HttpResponse(encode(instruments.REGISTRY), content_type=content_type, headers=headers)

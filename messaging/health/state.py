@@ -32,7 +32,6 @@ from messaging.health.services import (
     look_at_layer,
 )
 from messaging.node.process_node import process_node
-from messaging.periodic.beat import embedded_beat_lives
 from messaging.periodic.failures import without_place
 from messaging.periodic.schedule import Scheduled, scheduled_tasks
 
@@ -93,8 +92,26 @@ class State:
 
 
 _database, _layer, _broker = Probe(look_at_database), Probe(look_at_layer), Probe(look_at_broker)
-_since: dict[str, tuple[Status, datetime]] = {}
-_since_lock = threading.Lock()
+
+
+class StatusHistory:
+    """Since when this process has seen each part in the status that it has."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[Status, datetime]] = {}
+        self._lock = threading.Lock()
+
+    def note(self, part: Part, at: datetime) -> Part:
+        """Note the part's status as seen `at`; give the part back with its `since`."""
+        with self._lock:
+            status, since = self._seen.get(part.name, (None, at))
+            if status != part.status:
+                since = at
+            self._seen[part.name] = (part.status, since)
+        return replace(part, since=since)
+
+
+_history = StatusHistory()
 
 
 def state_of_hub() -> State:
@@ -113,7 +130,7 @@ def state_of_hub() -> State:
         _tasks_part(registered, tasks),
     )
     at = datetime.now(UTC)
-    return State(at, [_with_since(part, at) for part in parts], registered)
+    return State(at, [_history.note(part, at) for part in parts], registered)
 
 
 def is_silent(process: Process, now: datetime) -> bool:
@@ -166,7 +183,8 @@ def _worker(registered: Registered | None) -> Part:
 def _beat(registered: Registered | None) -> Part:
     part = partial(Part, "beat", "Beat (the schedule)", needed=False)
     if settings.CELERY_TASK_ALWAYS_EAGER:
-        if embedded_beat_lives():
+        own = process_node.running()
+        if own is not None and own.beat_lives():
             return part(Status.OK, WITHIN)
         hint = "Restart the hub. Envelopes go on; nothing expires and no score fades meanwhile."
         return part(Status.DOWN, "The schedule of this process has ended.", hint)
@@ -264,12 +282,3 @@ def _result(look: Probe[T]) -> tuple[T | None, str]:
         return None, f"has not answered for {PROBE_SECONDS:g} s or more."
     except Exception as problem:  # whatever it is, the part can't be used
         return None, f"can't be used: {without_place(problem)}"
-
-
-def _with_since(part: Part, at: datetime) -> Part:
-    with _since_lock:
-        status, since = _since.get(part.name, (None, at))
-        if status != part.status:
-            since = at
-        _since[part.name] = (part.status, since)
-    return replace(part, since=since)

@@ -105,7 +105,7 @@ class ServingNode:
         return node
 
     def _start(self) -> None:
-        loops.use_node_loop(asyncio.get_running_loop())
+        loops.send_loop.use(asyncio.get_running_loop())
         for lane in self._lanes:
             lane.start()
         for work in (
@@ -147,7 +147,7 @@ class ServingNode:
         await self._streams.stop()
         await beat_stopped
         await self.threads.run(lease.release, self.id)
-        loops.use_node_loop(None)
+        loops.send_loop.use(None)
         self.threads.close()
         self._watch.threads.close()
 
@@ -178,6 +178,10 @@ class ServingNode:
     def sees(self) -> bool:
         """Whether this node knows what officers did lately; without that it delivers nothing."""
         return self._watch.sees()
+
+    def beat_lives(self) -> bool:
+        """Whether this node runs the schedule itself, and its thread is alive."""
+        return self._beat is not None and self._beat.lives()
 
     def attach(self, connection: Connection, opened: Opened) -> None:
         """Begin to write the inbox to an authenticated socket."""

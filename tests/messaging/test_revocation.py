@@ -13,7 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from atp.wire.canonical import b64url
-from messaging.layer import loops
+from messaging.layer.loops import send_loop
 from messaging.models import Delivery, Envelope
 from messaging.node.connections import Connection
 from messaging.node.process_node import process_node
@@ -184,8 +184,8 @@ def test_it_closes_a_socket_that_opened_while_its_agent_was_revoked(
         here.attach(connection, opened)
         return connection
 
-    assert loops._node_loop is not None
-    connection = asyncio.run_coroutine_threadsafe(attach(), loops._node_loop).result(5)
+    assert send_loop.node_loop is not None
+    connection = asyncio.run_coroutine_threadsafe(attach(), send_loop.node_loop).result(5)
     until(lambda: connection.close_code == "session.revoked", "the end of the socket")
 
 
