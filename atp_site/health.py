@@ -20,7 +20,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from messaging.health.probes import Probe
-from messaging.health.state import Part, State, Status, is_silent, state_of_hub
+from messaging.health.state import HubState, Part, Status, is_silent, state_of_hub
 from messaging.node.process_node import process_node
 from registry.api.auth import ProblemView
 
@@ -120,7 +120,7 @@ def _part(part: Part, *, in_full: bool) -> dict[str, Any]:
     return words
 
 
-def _processes(state: State) -> list[dict[str, Any]]:
+def _processes(state: HubState) -> list[dict[str, Any]]:
     assert state.registered is not None
     now = state.registered.now
     return [

@@ -67,7 +67,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class HubState:
     """All parts at one time; `registered` is `None` while the database is away."""
 
     at: datetime
@@ -114,7 +114,7 @@ class StatusHistory:
 _history = StatusHistory()
 
 
-def state_of_hub() -> State:
+def state_of_hub() -> HubState:
     """Probe at every part, at all of them at the same time; takes `PROBE_SECONDS` at most."""
     for look in (_database, *_services()):
         look.begin()
@@ -130,7 +130,7 @@ def state_of_hub() -> State:
         _tasks_part(registered, tasks),
     )
     at = datetime.now(UTC)
-    return State(at, [_history.note(part, at) for part in parts], registered)
+    return HubState(at, [_history.note(part, at) for part in parts], registered)
 
 
 def is_silent(process: Process, now: datetime) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from django.db import Error as DatabaseProblem
 
 from messaging.mail.mailboxes import Ack, acknowledge
-from messaging.node.connections import Connection
+from messaging.node.connections import AgentConnection
 from messaging.node.lanes import Lane
 from messaging.node.roster import Roster
 from messaging.node.streams import STREAMS, Streams
@@ -29,11 +29,11 @@ class Acks:
         self._threads = threads
         self._roster = roster
         self._streams = streams
-        self.lane: Lane[tuple[Connection, str]] = Lane(
+        self.lane: Lane[tuple[AgentConnection, str]] = Lane(
             "acks", self._write_down, linger_seconds=LINGER_SECONDS
         )
 
-    def take(self, connection: Connection, stream: str, seq: int, refused: str) -> None:
+    def take(self, connection: AgentConnection, stream: str, seq: int, refused: str) -> None:
         """Note an ack up to `seq`; `refused` is the code of a delivery that the agent refuses.
 
         An ack beyond what was written to this socket counts up to there, and refuses nothing.
@@ -47,7 +47,7 @@ class Acks:
             position.acking = True
             self.lane.put((connection, stream))
 
-    async def _write_down(self, waiting: list[tuple[Connection, str]]) -> None:
+    async def _write_down(self, waiting: list[tuple[AgentConnection, str]]) -> None:
         acks = [ack for connection, stream in waiting for ack in _heard(connection, stream)]
         try:
             taken = await self._threads.run(acknowledge, acks)
@@ -75,13 +75,13 @@ class Acks:
             self._streams.read_on(connection, ack.stream)
 
 
-def last_acks(connection: Connection) -> list[Ack]:
+def last_acks(connection: AgentConnection) -> list[Ack]:
     """What an agent acknowledged before it hung up, and was not written down yet."""
     waiting = [stream for stream in STREAMS if connection.position(stream).acking]
     return [ack for stream in waiting for ack in _heard(connection, stream)]
 
 
-def _heard(connection: Connection, stream: str) -> list[Ack]:
+def _heard(connection: AgentConnection, stream: str) -> list[Ack]:
     """Take the acks of a stream that wait: one for each refusal, and the highest `seq`."""
     position = connection.position(stream)
     refused, position.refused, position.acking = position.refused, {}, False

@@ -39,7 +39,7 @@ class CatchUp:
     async def _catch_up(self, agents: list[str]) -> None:
         """Read on where a stream of these agents goes further than was written."""
         try:
-            last_seqs = await self._threads.run(inbox.last_places, agents)
+            last_seqs = await self._threads.run(inbox.last_seqs, agents)
         except DatabaseProblem:
             logger.exception("the inboxes could not be looked at; the next poll does")
             return

@@ -45,7 +45,7 @@ class StreamPosition:
 
 
 @dataclass(slots=True)
-class Connection:
+class AgentConnection:
     """Bounded on both sides: `outstanding` frames read without a receipt, bytes not yet written."""
 
     agent: str

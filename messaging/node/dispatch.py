@@ -40,8 +40,8 @@ FIRST_BACKOFF_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """An envelope as it came in over a session's socket."""
+class IncomingEnvelope:
+    """The text of an envelope, as it came in over a session's socket; not parsed yet."""
 
     session: str
     agent: str
@@ -50,14 +50,14 @@ class Frame:
 
 @dataclass(slots=True)
 class _Attempt:
-    frames: Sequence[Frame]
+    envelopes: Sequence[IncomingEnvelope]
     failures: int = 0
     silences: int = 0
     batch: str = field(default_factory=lambda: str(uuid.uuid4()))
-    before: tuple[str, ...] = ()  # batches that these frames were part of
+    before: tuple[str, ...] = ()  # batches that these envelopes were part of
 
 
-class Dispatcher:
+class BatchDispatcher:
     """Sends batches to Celery and waits for their outcomes on the node's layer channel."""
 
     def __init__(
@@ -69,9 +69,9 @@ class Dispatcher:
         settle: Callable[[str, int], None],
         sees: Callable[[], bool],
     ) -> None:
-        """`tell` writes to a session; `settle` hears, once, how many of its frames are done with.
+        """`tell` writes to a session; `sees` tells whether the database answers this node.
 
-        `sees` tells whether the database answers this node.
+        `settle` hears, once, how many envelopes of a session are done with.
 
         Receipts may be told twice, when a batch was sent again and both copies were judged.
         """
@@ -93,24 +93,24 @@ class Dispatcher:
         else:
             waiting.set_result(news.status)
 
-    async def judge(self, batch: Sequence[Frame]) -> None:
-        """See to it that each frame of the batch gets a receipt."""
+    async def judge(self, batch: Sequence[IncomingEnvelope]) -> None:
+        """See to it that each envelope of the batch gets a receipt."""
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + settings.ATP_BUSY_AFTER_SECONDS
         work = deque([_Attempt(batch)])
         while work:
             attempt = work.popleft()
-            with instruments.batch_under_way(attempt.batch, len(attempt.frames)) as under_way:
+            with instruments.batch_under_way(attempt.batch, len(attempt.envelopes)) as under_way:
                 status = await self._try(attempt, under_way.traceparent)
                 under_way.outcome = status
             if status == "done":
-                self._settled(attempt.frames)
+                self._settled(attempt.envelopes)
                 continue
             if status == "failed":
                 work.extendleft(reversed(await self._after_failure(attempt)))
             elif loop.time() >= give_up_at:
                 for unjudged in (attempt, *work):
-                    self._answer_busy(unjudged.frames)
+                    self._answer_busy(unjudged.envelopes)
                 return
             else:
                 attempt.silences += 1
@@ -125,7 +125,7 @@ class Dispatcher:
         payload = {
             "batch": attempt.batch,
             "channel": self._channel,
-            "frames": [[f.session, f.agent, f.text] for f in attempt.frames],
+            "frames": [[e.session, e.agent, e.text] for e in attempt.envelopes],
             "announce": bool(attempt.failures or attempt.silences),
             "dispatched": time.time(),
             "traceparent": traceparent,
@@ -152,54 +152,54 @@ class Dispatcher:
 
     async def _after_failure(self, attempt: _Attempt) -> list[_Attempt]:
         attempt.failures += 1
-        if len(attempt.frames) == 1:
+        if len(attempt.envelopes) == 1:
             if attempt.failures < POISONED_AFTER:
                 return [attempt]
             await self._refuse_poison(attempt)
             return []
         if attempt.failures == 1:
             return [attempt]
-        half = len(attempt.frames) // 2
+        half = len(attempt.envelopes) // 2
         logger.warning("batch %s failed twice; trying it in halves", attempt.batch)
         before = (*attempt.before, attempt.batch)
-        parts = (attempt.frames[:half], attempt.frames[half:])
+        parts = (attempt.envelopes[:half], attempt.envelopes[half:])
         return [_Attempt(part, 1, before=before) for part in parts]
 
     async def _refuse_poison(self, attempt: _Attempt) -> None:
         loop = asyncio.get_running_loop()
-        frame, batches = attempt.frames[0], (*attempt.before, attempt.batch)
+        envelope, batches = attempt.envelopes[0], (*attempt.before, attempt.batch)
         try:
-            receipt = await loop.run_in_executor(self._executor, _last_word, frame, batches)
+            receipt = await loop.run_in_executor(self._executor, _last_word, envelope, batches)
         except Exception:  # what can't be entered is not refused for good either
-            logger.exception("a poisoned envelope of %s could not be entered", frame.agent)
-            self._answer_busy([frame])
+            logger.exception("a poisoned envelope of %s could not be entered", envelope.agent)
+            self._answer_busy([envelope])
             return
-        self._settled([frame])
+        self._settled([envelope])
         instruments.count_envelopes(receipt["status"], receipt.get("code", ""), 1)
-        self._tell(frame.session, orjson.dumps(receipt).decode())
+        self._tell(envelope.session, orjson.dumps(receipt).decode())
 
-    def _answer_busy(self, unjudged: Sequence[Frame]) -> None:
+    def _answer_busy(self, unjudged: Sequence[IncomingEnvelope]) -> None:
         self._settled(unjudged)
         instruments.count_envelopes("busy", "flow.busy", len(unjudged))
-        for frame in unjudged:
+        for envelope in unjudged:
             receipt = frames.receipt_members(
-                _message_id(frame.text),
+                _message_id(envelope.text),
                 "busy",
                 code="flow.busy",
                 detail="the hub can't judge envelopes at the moment; send it again later",
                 retry_after=BUSY_RETRY_SECONDS,
             )
-            self._tell(frame.session, orjson.dumps(receipt).decode())
+            self._tell(envelope.session, orjson.dumps(receipt).decode())
 
-    def _settled(self, frames_done: Sequence[Frame]) -> None:
-        for session, count in Counter(frame.session for frame in frames_done).items():
+    def _settled(self, done: Sequence[IncomingEnvelope]) -> None:
+        for session, count in Counter(envelope.session for envelope in done).items():
             self._settle(session, count)
 
 
-def _last_word(frame: Frame, batches: Sequence[str]) -> dict[str, Any]:
+def _last_word(envelope: IncomingEnvelope, batches: Sequence[str]) -> dict[str, Any]:
     """The receipt of an envelope at which every attempt failed, be it after its commit."""
-    message_id = _message_id(frame.text)
-    stored = record_poison(frame.agent, message_id, batches)
+    message_id = _message_id(envelope.text)
+    stored = record_poison(envelope.agent, message_id, batches)
     if stored is not None:
         return outcome.stored_receipt(stored)
     detail = "the hub failed on this envelope; officers have been told"

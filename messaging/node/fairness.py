@@ -28,7 +28,7 @@ REMEMBERED = 1_000  # owners; beyond that, those who are within their part are f
 
 
 @dataclass(frozen=True, slots=True)
-class Batch(Generic[T]):
+class LaneBatch(Generic[T]):
     """What was taken, and what each owner had in it."""
 
     items: list[T] = field(default_factory=list)
@@ -80,9 +80,9 @@ class Turns(Generic[T]):
             room, taken = room - size, taken + 1
         return taken
 
-    def take(self, now: float) -> Batch[T]:
+    def take(self, now: float) -> LaneBatch[T]:
         """The next batch; empty where everybody who has something waits."""
-        batch: Batch[T] = Batch()
+        batch: LaneBatch[T] = LaneBatch()
         room = self._most_bytes
         for owner in [o for o in self._queues if self.due(o) <= now]:
             if len(batch.items) >= self._most_items or (batch.items and room <= 0):
@@ -92,7 +92,7 @@ class Turns(Generic[T]):
         self._under_way |= batch.costs.keys()
         return batch
 
-    def done(self, batch: Batch[T], seconds: float, now: float) -> None:
+    def done(self, batch: LaneBatch[T], seconds: float, now: float) -> None:
         """Tell that the batch has cost the lane so much time, ending now.
 
         Most of the time of a small batch goes by whatever is in it: a round trip, a commit. Who
@@ -121,7 +121,7 @@ class Turns(Generic[T]):
         """When the next of those who have something, and rest, may have its turn."""
         return min((due for o in self._queues if (due := self.due(o)) > now), default=NEVER)
 
-    def _take_from(self, owner: str, batch: Batch[T], room: int) -> int:
+    def _take_from(self, owner: str, batch: LaneBatch[T], room: int) -> int:
         """Move an owner's share, as far as there is room, into the batch; its bytes."""
         queue = self._queues.pop(owner)
         most = min(self._share_items, self._most_items - len(batch.items))

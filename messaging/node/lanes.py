@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Generic, TypeVar, cast
 
 from messaging.layer import loops
-from messaging.node.fairness import NEVER, Batch, Turns
+from messaging.node.fairness import NEVER, LaneBatch, Turns
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class Lane(Generic[T]):
         most_bytes: int = 1_048_576,
         linger_seconds: float = 0.0,
         whose: Callable[[T], str] | None = None,
-        places: int = 1,
+        most_batches: int = 1,
     ) -> None:
         """A lane that lingers waits so long for company before each batch: nobody awaits it.
 
@@ -49,7 +49,7 @@ class Lane(Generic[T]):
         self._handle = handle
         self._linger_seconds = linger_seconds
         self._waiting = Turns(most_items=most_items, most_bytes=most_bytes, whose=whose)
-        self._places = places
+        self._most_batches = most_batches
         self._under_way: dict[asyncio.Task[None], float] = {}  # and when each began
         self._changed = asyncio.Event()
         self._idle = asyncio.Event()
@@ -115,23 +115,23 @@ class Lane(Generic[T]):
         self._changed.clear()
 
     def _next_look(self, looked_at: float) -> float | None:
-        if not self._waiting or len(self._under_way) >= self._places:
+        if not self._waiting or len(self._under_way) >= self._most_batches:
             return None
         looks = [self._waiting.next_due(looked_at), self._quiet_until()]
         return min((look for look in looks if looked_at < look < NEVER), default=None)
 
     def _may_begin(self, now: float) -> bool:
-        if not self._waiting or len(self._under_way) >= self._places:
+        if not self._waiting or len(self._under_way) >= self._most_batches:
             return False
         return now >= self._quiet_until() or self._waiting.holds(CROWD, now)
 
     def _quiet_until(self) -> float:
         """When a small batch may begin: half of the places suffice, those that are stuck aside."""
-        kept = (self._places + 1) // 2
+        kept = (self._most_batches + 1) // 2
         began = sorted(self._under_way.values(), reverse=True)
         return began[kept - 1] + STUCK_SECONDS if len(began) >= kept else 0.0
 
-    async def _work_off(self, batch: Batch[T]) -> None:
+    async def _work_off(self, batch: LaneBatch[T]) -> None:
         clock = asyncio.get_running_loop().time
         started = clock()
         try:

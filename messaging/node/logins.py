@@ -11,7 +11,7 @@ from atp.errors import ATPError, FlowBusy
 from messaging.layer.events import publish_superseded
 from messaging.node.lanes import Lane
 from messaging.node.threads import NodeThreads
-from messaging.sessions.sessions import Login, Opened, open_sessions
+from messaging.sessions.sessions import LoginRequest, Opened, open_sessions
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +27,11 @@ class Logins:
         self._node_id = node_id
         self._threads = threads
         self._abandon = abandon
-        self.lane: Lane[tuple[Login, asyncio.Future[Opened]]] = Lane(
+        self.lane: Lane[tuple[LoginRequest, asyncio.Future[Opened]]] = Lane(
             "logins", self._open, most_items=MOST_LOGINS
         )
 
-    async def log_in(self, login: Login) -> Opened:
+    async def log_in(self, login: LoginRequest) -> Opened:
         """Open a session. Raises the `ATPError` that refuses it."""
         future: asyncio.Future[Opened] = asyncio.get_running_loop().create_future()
         self.lane.put((login, future))
@@ -47,7 +47,7 @@ class Logins:
             # garbage collector runs.
             del future
 
-    async def _open(self, waiting: list[tuple[Login, asyncio.Future[Opened]]]) -> None:
+    async def _open(self, waiting: list[tuple[LoginRequest, asyncio.Future[Opened]]]) -> None:
         logins = [login for login, _ in waiting]
         answers: list[Opened | ATPError]
         try:

@@ -8,7 +8,7 @@ import logging
 from channels.layers import get_channel_layer
 
 from messaging.layer.news import News
-from messaging.node.dispatch import Dispatcher
+from messaging.node.dispatch import BatchDispatcher
 from messaging.node.roster import Roster
 from messaging.node.streams import Streams
 from messaging.telemetry import instruments
@@ -22,7 +22,7 @@ class NewsReader:
     """Takes receipts, outcomes of batches, deliveries and closings from the channel layer."""
 
     def __init__(
-        self, channel: str, roster: Roster, streams: Streams, dispatcher: Dispatcher
+        self, channel: str, roster: Roster, streams: Streams, dispatcher: BatchDispatcher
     ) -> None:
         self._channel = channel
         self._roster = roster

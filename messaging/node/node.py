@@ -25,8 +25,8 @@ from messaging.layer import loops
 from messaging.node.acks import Acks, last_acks
 from messaging.node.catch_up import CatchUp
 from messaging.node.closings import Closing, Closings
-from messaging.node.connections import Connection
-from messaging.node.dispatch import Dispatcher, Frame
+from messaging.node.connections import AgentConnection
+from messaging.node.dispatch import BatchDispatcher, IncomingEnvelope
 from messaging.node.handshakes import Handshakes
 from messaging.node.lanes import Lane
 from messaging.node.logins import Logins
@@ -63,16 +63,16 @@ class ServingNode:
         self.roster = roster = Roster()
         self._watch = watch = RegistryWatch(node_id, epoch, roster, self._resume)
         self._streams = streams = Streams(threads, watch.sees)
-        dispatcher = Dispatcher(
+        dispatcher = BatchDispatcher(
             channel, threads, tell=roster.tell, settle=roster.settle, sees=watch.sees
         )
-        self.envelope_lane: Lane[Frame] = Lane(
+        self.envelope_lane: Lane[IncomingEnvelope] = Lane(
             "envelopes",
             dispatcher.judge,
             most_items=settings.ATP_BATCH_ENVELOPES,
             most_bytes=settings.ATP_BATCH_BYTES,
             whose=attrgetter("agent"),
-            places=settings.ATP_BATCHES_UNDER_WAY,
+            most_batches=settings.ATP_BATCHES_UNDER_WAY,
         )
         self.acks = Acks(threads, roster, streams)
         self.closings = Closings(threads)
@@ -183,14 +183,14 @@ class ServingNode:
         """Whether this node runs the schedule itself, and its thread is alive."""
         return self._beat is not None and self._beat.lives()
 
-    def attach(self, connection: Connection, opened: Opened) -> None:
+    def attach(self, connection: AgentConnection, opened: Opened) -> None:
         """Begin to write the inbox to an authenticated socket."""
         self.roster.add(connection)
         self._watch.look_at(connection.session)
         self._streams.begin(connection, opened.acked)
         self._catch_up.newcomers.put(connection.agent)
 
-    def detach(self, connection: Connection, code: str) -> None:
+    def detach(self, connection: AgentConnection, code: str) -> None:
         """Forget a socket that has gone, and have its session closed with `code`."""
         if code == "session.revoked":
             self._watch.note_closed()
@@ -198,11 +198,11 @@ class ServingNode:
         acks = last_acks(connection)
         self.closings.lane.put(Closing(connection.agent, connection.session, code, acks))
 
-    def take_envelope(self, connection: Connection, text: str) -> None:
+    def take_envelope(self, connection: AgentConnection, text: str) -> None:
         """Hand an envelope to the lane, which keeps the order of each sender."""
         connection.outstanding += 1
-        frame = Frame(connection.session, connection.agent, text)
-        self.envelope_lane.put(frame, size=len(text))
+        envelope = IncomingEnvelope(connection.session, connection.agent, text)
+        self.envelope_lane.put(envelope, size=len(text))
 
     def _resume(self) -> None:
         """Go on delivering, after a time in which the registry could not be read."""

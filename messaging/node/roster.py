@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import asyncio
 
-from messaging.node.connections import Connection
+from messaging.node.connections import AgentConnection
 
 
 class Roster:
     """Every authenticated socket of the node; an agent's newest one is the one that counts."""
 
     def __init__(self) -> None:
-        self.sessions: dict[str, Connection] = {}
-        self.agents: dict[str, Connection] = {}
+        self.sessions: dict[str, AgentConnection] = {}
+        self.agents: dict[str, AgentConnection] = {}
         self._emptied = asyncio.Event()
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: AgentConnection) -> None:
         """Enter a socket; an older one of the same agent is closed."""
         if (older := self.agents.get(connection.agent)) is not None:
             older.close("session.superseded")
         self.sessions[connection.session] = connection
         self.agents[connection.agent] = connection
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: AgentConnection) -> None:
         """Strike a socket off; do nothing if it is not listed."""
         self.sessions.pop(connection.session, None)
         if self.agents.get(connection.agent) is connection:

@@ -11,7 +11,7 @@ from django.db import Error as DatabaseProblem
 
 from messaging.layer import loops
 from messaging.mail import inbox
-from messaging.node.connections import Connection
+from messaging.node.connections import AgentConnection
 from messaging.node.threads import NodeThreads
 from messaging.telemetry import instruments
 
@@ -30,13 +30,15 @@ class Streams:
         self._page_reads: set[asyncio.Task[None]] = set()
         self._readers = asyncio.Semaphore(BACKLOG_READERS)
 
-    def begin(self, connection: Connection, acked: Mapping[str, int]) -> None:
+    def begin(self, connection: AgentConnection, acked: Mapping[str, int]) -> None:
         """Go on behind the places acknowledged so far, once `catch_up` is told of more."""
         for stream in STREAMS:
             position = connection.position(stream)
             position.sent = position.acked = acked.get(stream, 0)
 
-    def push(self, connection: Connection, stream: str, first: int, last: int, text: str) -> None:
+    def push(
+        self, connection: AgentConnection, stream: str, first: int, last: int, text: str
+    ) -> None:
         """Write what comes next in the stream; anything else is read from the rows in order."""
         position = connection.position(stream)
         fits = first == position.sent + 1 and last - first < position.room
@@ -48,21 +50,21 @@ class Streams:
             position.behind = True
             self.read_on(connection, stream)
 
-    def catch_up(self, connection: Connection, stream: str, last: int) -> None:
+    def catch_up(self, connection: AgentConnection, stream: str, last: int) -> None:
         """Read on where the stream goes further than was written, as `last` says."""
         position = connection.position(stream)
         if last > position.sent or position.behind:
             position.behind = True
             self.read_on(connection, stream)
 
-    def resume(self, connections: Iterable[Connection]) -> None:
+    def resume(self, connections: Iterable[AgentConnection]) -> None:
         """Read on wherever something was left in the rows."""
         for connection in connections:
             for stream in STREAMS:
                 if connection.position(stream).behind:
                     self.read_on(connection, stream)
 
-    def read_on(self, connection: Connection, stream: str) -> None:
+    def read_on(self, connection: AgentConnection, stream: str) -> None:
         """Have the stream read from the database, unless it is being read."""
         position = connection.position(stream)
         if position.reading or connection.close_code:
@@ -76,7 +78,7 @@ class Streams:
         """Give up what is being read."""
         await loops.end(self._page_reads)
 
-    async def _read_pages(self, connection: Connection, stream: str) -> None:
+    async def _read_pages(self, connection: AgentConnection, stream: str) -> None:
         position = connection.position(stream)
         try:
             while position.room and not connection.close_code:

@@ -51,7 +51,7 @@ ALARMING_TAKEOVERS = 5  # sessions of one agent replaced while live, before offi
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class LoginRequest:
     """What a socket offers: the proof, the nonce it was challenged with, and where it dialled."""
 
     proof: str
@@ -79,7 +79,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class _Proven:
-    login: Login
+    login: LoginRequest
     agent: str
     kid: str
     client_nonce: str
@@ -107,7 +107,7 @@ class _Held:
     live: bool = True
 
 
-def open_sessions(logins: Sequence[Login], node_id: uuid.UUID) -> list[Opened | ATPError]:
+def open_sessions(logins: Sequence[LoginRequest], node_id: uuid.UUID) -> list[Opened | ATPError]:
     """Authenticate each login and open its session; the answers stand in the logins' order."""
     for _ in range(MOST_TRIES):
         try:
@@ -117,7 +117,7 @@ def open_sessions(logins: Sequence[Login], node_id: uuid.UUID) -> list[Opened | 
     raise EpochMoved("the registry kept changing while sessions were opened")
 
 
-def _open_sessions(logins: Sequence[Login], node_id: uuid.UUID) -> list[Opened | ATPError]:
+def _open_sessions(logins: Sequence[LoginRequest], node_id: uuid.UUID) -> list[Opened | ATPError]:
     now = round(time.time(), 3)
     view = current_view(now)
     verdicts = _without_loops(_prove(logins, view, now), now)
@@ -129,7 +129,9 @@ def _open_sessions(logins: Sequence[Login], node_id: uuid.UUID) -> list[Opened |
     return [v.problem if isinstance(v, _Refused) else opened[id(v)] for v in verdicts]
 
 
-def _prove(logins: Sequence[Login], view: RegistryView, now: float) -> list[_Proven | _Refused]:
+def _prove(
+    logins: Sequence[LoginRequest], view: RegistryView, now: float
+) -> list[_Proven | _Refused]:
     """Whose key signed each proof, with one query a table for all of them."""
     kids = [_kid(login) for login in logins]
     view.load((), {kid for kid in kids if isinstance(kid, str)})
@@ -143,14 +145,14 @@ def _prove(logins: Sequence[Login], view: RegistryView, now: float) -> list[_Pro
     return [one if isinstance(one, _Refused) else _standing(one, view, unvouched) for one in signed]
 
 
-def _kid(login: Login) -> str | _Refused:
+def _kid(login: LoginRequest) -> str | _Refused:
     try:
         return read_header(login.proof).kid
     except ATPError as problem:
         return _Refused(problem)
 
 
-def _verify(login: Login, kid: str, view: RegistryView, now: float) -> _Proven | _Refused:
+def _verify(login: LoginRequest, kid: str, view: RegistryView, now: float) -> _Proven | _Refused:
     signer = ""
     try:
         key = view.key(kid)
@@ -210,7 +212,7 @@ def _looping(wait_seconds: float) -> FlowTooMany:
     )
 
 
-def _check_url(dialled: str, login: Login) -> None:
+def _check_url(dialled: str, login: LoginRequest) -> None:
     """A relay that passes our challenge on was dialled under another name than ours."""
     try:
         parts = urlsplit(dialled)
@@ -249,9 +251,9 @@ def _open(
     with transaction.atomic():
         held = _lock_presences({p.agent for p in proven})
         drafts: list[EntryDraft] = []
-        for place, (one, welcome) in enumerate(zip(proven, opened, strict=True)):
+        for index, (one, welcome) in enumerate(zip(proven, opened, strict=True)):
             if (previous := held.get(one.agent)) is not None:
-                opened[place] = replace(welcome, superseded=(previous.session, previous.channel))
+                opened[index] = replace(welcome, superseded=(previous.session, previous.channel))
                 drafts.append(_superseded(one.agent, previous, welcome.session))
             held[one.agent] = _Held(welcome.session, "", _takeovers(one.agent, previous))
             drafts.append(_opened(one, welcome.session))
@@ -262,7 +264,7 @@ def _open(
         Session.objects.filter(id__in=closed, closed_at=None).update(
             closed_at=at, close_code="session.superseded"
         )
-        _place(held, node_id)
+        _make_current(held, node_id)
         append(drafts, expected_epoch=view.epoch)
     return opened
 
@@ -321,7 +323,7 @@ def _takeovers(agent: str, previous: _Held | None) -> int:
     return takeovers
 
 
-def _place(held: Mapping[str, _Held], node_id: uuid.UUID) -> None:
+def _make_current(held: Mapping[str, _Held], node_id: uuid.UUID) -> None:
     """Make the newest session of each agent the one that counts."""
     Presence.objects.bulk_create(
         [
