@@ -1,10 +1,10 @@
-"""Getting a batch judged, whatever happens to it.
+"""Having a batch judged, whatever happens to it.
 
 See docs/design/architecture.md#when-a-batch-goes-wrong.
 
 A batch whose outcome is lost is sent again under the same id. One that fails is sent once more
 and then halved, until the envelope that fails stands alone; failing a third time it is refused
-as invalid, with an entry and an alarm. While nobody can judge, senders hear `busy`.
+as invalid, with an entry and an alarm. While no worker can judge, senders hear `busy`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from messaging.telemetry import instruments
 
 logger = logging.getLogger(__name__)
 
-POISONED_AFTER = 3  # failures of an envelope that stands alone
+POISONED_AFTER = 3  # failures of an envelope that is alone in its batch
 BUSY_RETRY_SECONDS = 2.0
 FIRST_BACKOFF_SECONDS = 0.2
 
@@ -84,7 +84,7 @@ class BatchDispatcher:
         self._begun: set[str] = set()
 
     def on_news(self, news: News) -> None:
-        """Take what a worker says of a batch; receipts are the node's business."""
+        """Take a worker's word on a batch; do nothing if its outcome is known, or was given up."""
         waiting = self._outcomes.get(news.batch)
         if waiting is None or waiting.done():  # told twice, or too late
             return
@@ -118,7 +118,7 @@ class BatchDispatcher:
                 work.appendleft(attempt)
 
     async def _try(self, attempt: _Attempt, traceparent: str) -> str:
-        """The batch's outcome: done, failed (its fault), or unavailable (nobody judged it)."""
+        """The batch's outcome: done, failed (its own fault), or unavailable (it was not judged)."""
         loop = asyncio.get_running_loop()
         waiting = self._outcomes[attempt.batch] = loop.create_future()
         seconds = settings.ATP_OUTCOME_SECONDS
@@ -140,10 +140,10 @@ class BatchDispatcher:
                 await asyncio.wait_for(asyncio.shield(handing_over), seconds)
             return await asyncio.wait_for(waiting, seconds)
         except TimeoutError:
-            # Begun and silent, it killed its worker, unless the database keeps everybody waiting.
+            # A batch that was begun and is silent has killed its worker, unless the database hangs.
             killed = attempt.batch in self._begun and self._sees()
             return "failed" if killed else "unavailable"
-        except Exception:  # the broker is away: nobody has the batch
+        except Exception:  # the broker is away: no worker has the batch
             logger.exception("a batch could not be handed to the workers")
             return "unavailable"
         finally:
@@ -170,7 +170,7 @@ class BatchDispatcher:
         envelope, batches = attempt.envelopes[0], (*attempt.before, attempt.batch)
         try:
             receipt = await loop.run_in_executor(self._executor, _last_word, envelope, batches)
-        except Exception:  # what can't be entered is not refused for good either
+        except Exception:  # without an entry in the trail it is not refused for good
             logger.exception("a poisoned envelope of %s could not be entered", envelope.agent)
             self._answer_busy([envelope])
             return
@@ -197,7 +197,7 @@ class BatchDispatcher:
 
 
 def _last_word(envelope: IncomingEnvelope, batches: Sequence[str]) -> dict[str, Any]:
-    """The receipt of an envelope at which every attempt failed, be it after its commit."""
+    """The receipt of an envelope on which every attempt failed, perhaps after its commit."""
     message_id = _message_id(envelope.text)
     stored = record_poison(envelope.agent, message_id, batches)
     if stored is not None:
@@ -207,7 +207,7 @@ def _last_word(envelope: IncomingEnvelope, batches: Sequence[str]) -> dict[str, 
 
 
 def _note_end(handing_over: asyncio.Future[None]) -> None:
-    """Look at how it ended, which may be long after anybody waited for it."""
+    """Retrieve the exception of a hand-over that was given up, or asyncio logs it as lost."""
     if not handing_over.cancelled():
         handing_over.exception()
 

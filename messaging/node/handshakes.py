@@ -1,7 +1,8 @@
 """Sockets that have not authenticated yet: bounded in number, and the oldest gives way.
 
-To refuse the newest instead would let a stranger with a thousand silent sockets keep everybody
-out. Who proves who it is takes a round trip; who says nothing is the first to go.
+To refuse the newest instead would let a stranger with a thousand silent sockets keep all agents
+out. An agent sends its proof within a round trip, so the socket that has been silent longest is
+the least likely to be an agent's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a node watches whatever else it does: its lease, and the registry's epoch.
+"""What a node watches all the time: its lease, and the registry's epoch.
 
-What an officer revoked is seen at the next look at the epoch, layer or no layer; a node that can't
-look is blind, and delivers nothing until it sees again.
+What an officer revoked is seen at the next look at the epoch, with or without the channel layer.
+A node that can't read the epoch is blind, and delivers nothing until it can.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class RegistryWatch:
         return time.monotonic() - self._saw_at < settings.ATP_EPOCH_BLIND_SECONDS
 
     def look_at(self, session: str) -> None:
-        """Look at this session's standing with the next look at the epoch."""
+        """Check this session's agent and key at the next look at the epoch."""
         self._fresh.add(session)
 
     def note_closed(self) -> None:
-        """A socket was closed because its agent may no longer be connected."""
+        """Note that a socket was closed because its agent lost its standing; that is measured."""
         self._closed.append(time.monotonic())
 
     async def keep_lease(self) -> None:
@@ -78,29 +78,32 @@ class RegistryWatch:
                 if epoch != self._epoch:
                     fresh = set(self._sessions)
                 if fresh:
-                    self._epoch = -1  # until that has been seen through
+                    self._epoch = -1  # if this fails half-way, all sessions are checked again
                     await self._drop_the_revoked(fresh)
                 self._epoch = epoch
                 self._look_up(asked)
                 await self._measure_closings()
-            except Exception:  # whatever it is: who doesn't look delivers nothing
+            except Exception:  # whatever it is: a node that does not look delivers nothing
                 logger.exception("the registry's epoch could not be read")
             await asyncio.sleep(settings.ATP_EPOCH_POLL_SECONDS)
 
     def _look_up(self, asked: float) -> None:
-        """The epoch was seen as it was no earlier than `asked`; go on where that stopped us."""
+        """Note that the epoch was read, at `asked` or later; go on delivering after blindness."""
         was_blind, self._saw_at = not self.sees(), asked
         if was_blind:
             self._on_sight()
 
     async def _drop_the_revoked(self, sessions: Collection[str]) -> None:
-        """Close the sockets of agents that may no longer be connected, message or no message."""
+        """Close the sockets of agents that may no longer be connected."""
         for session in await self.threads.run(lease.sessions_without_standing, sessions):
             if (connection := self._sessions.get(session)) is not None:
                 connection.close("session.revoked")
 
     async def _measure_closings(self) -> None:
-        """How long after the registry's last change they were closed, by the database's clock."""
+        """Measure how long after the registry's last change sockets were closed.
+
+        The database's clock gives the age of the change; both clocks need not agree.
+        """
         closed, self._closed = self._closed, []
         if closed and (age := await self.threads.run(lease.epoch_age)) is not None:
             moved = time.monotonic() - age
