@@ -18,7 +18,7 @@ from messaging.telemetry import instruments
 
 logger = logging.getLogger(__name__)
 
-LINGER_SECONDS = 0.1  # acks of so long share a commit; nobody waits for one
+LINGER_SECONDS = 0.1  # acks that come within it share a commit; no agent waits for one
 RETRY_SECONDS = 1.0  # while the database is away
 
 

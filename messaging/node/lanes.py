@@ -44,7 +44,8 @@ class Lane(Generic[T]):
 
         `whose` names the owner of an item; owners take turns (`messaging.node.fairness`). At most
         `most_batches` are under way at a time, and an owner has items in one of them.
-        `linger_seconds` is waited before each batch, so that it grows; for what nobody awaits.
+        The lane waits `linger_seconds` before each batch, so that it grows; for acks, which no
+        agent waits for.
         """
         self.name = name
         self._handle = handle

@@ -19,7 +19,7 @@ MOST_LOGINS = 64  # in a batch; a login reads more rows than an ack or a closing
 
 
 class Logins:
-    """Opens sessions on one node; `abandon` closes a session that nobody will use."""
+    """Opens sessions on one node; `abandon` closes a session that will not be used."""
 
     def __init__(
         self, node_id: uuid.UUID, threads: NodeThreads, abandon: Callable[[Opened], None]
@@ -37,7 +37,7 @@ class Logins:
         self.lane.put((login, future))
         try:
             return await future
-        except asyncio.CancelledError:  # it took too long, and nobody will use what was opened
+        except asyncio.CancelledError:  # it took too long: what was opened will not be used
             if future.done() and not future.cancelled() and future.exception() is None:
                 self._abandon(future.result())
             raise

@@ -1,4 +1,4 @@
-"""The one node of this process, for whoever needs it: the edge, metrics, health."""
+"""The one node of this process, as the edge, the metrics and the health page ask for it."""
 
 from __future__ import annotations
 

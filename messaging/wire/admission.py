@@ -1,9 +1,9 @@
 """Strangers are heard one at each turn of the event loop, however many wait.
 
-A thousand who ask for something at once would all be served in a single turn, a third of a second
-long, and whoever is inside would wait for its end at each hop that its message makes. One at a
-turn costs the insiders little at each hop; a hub that has nothing else to do turns so fast
-that the strangers lose nothing either.
+A thousand strangers that ask for something at once would all be served in a single turn, a third
+of a second long, and agents that are connected would wait for its end at each hop that a message
+makes. One stranger a turn costs the agents little at each hop; a hub that has nothing else to do
+turns so fast that the strangers lose nothing either.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from weakref import WeakKeyDictionary
 
 from messaging.node.process_node import process_node
 
-REST_SECONDS = 0.006  # after a stranger, while insiders wait for something
-LONG_QUEUE = 1_000  # then nobody rests: those outside must get in before they give up
+REST_SECONDS = 0.006  # after each stranger, while agents wait for something
+LONG_QUEUE = 1_000  # beyond that, no rests: strangers must be heard before they give up
 
 
 class Admission:
     """The strangers of a loop that have asked for something and were not heard yet.
 
-    While `busy` says that insiders wait for something, each stranger is followed by a rest.
+    While `busy` says that agents wait for something, a rest follows each stranger.
     """
 
     def __init__(self, busy: Callable[[], bool] = lambda: False) -> None:
