@@ -19,7 +19,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "atp_site.settings")
 django.setup()
 
 from atp_site import tracing  # noqa: E402  # models need the apps to be ready
-from messaging.node import node  # noqa: E402
+from messaging.node.process_node import process_node  # noqa: E402
 from messaging.wire.routing import websocket_urlpatterns  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -68,8 +68,8 @@ async def run_lifespan(scope: Any, receive: Any, send: Any) -> None:
     """Start the node before the first connection and stop it after the last one."""
     await receive()
     try:
-        tracing.begin()
-        await node.start()
+        tracing.traces.begin()
+        await process_node.start()
     except Exception as exc:  # whatever it is, the server must hear that nothing was started
         logger.exception("the node did not start")
         await send({"type": "lifespan.startup.failed", "message": type(exc).__name__})
@@ -77,10 +77,10 @@ async def run_lifespan(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "lifespan.startup.complete"})
     await receive()
     try:
-        await node.stop()
+        await process_node.stop()
     except Exception:  # the process ends either way
         logger.exception("the node did not stop cleanly")
-    await asyncio.to_thread(tracing.end)
+    await asyncio.to_thread(tracing.traces.end)
     await send({"type": "lifespan.shutdown.complete"})
 
 

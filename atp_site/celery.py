@@ -41,7 +41,7 @@ def begin_traces(**_: Any) -> None:
     """In each child: what sends them is a thread, which a fork does not copy."""
     from atp_site import tracing
 
-    tracing.begin()
+    tracing.traces.begin()
 
 
 @worker_process_init.connect
@@ -55,7 +55,7 @@ def settle_heap(**_: Any) -> None:
 def end_traces(**_: Any) -> None:
     from atp_site import tracing
 
-    tracing.end()
+    tracing.traces.end()
 
 
 @task_postrun.connect

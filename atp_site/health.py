@@ -19,13 +19,27 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from messaging.health.probes import Probe, ServiceAway, is_migrated, reach_database
-from messaging.health.state import Part, State, Status, is_silent, state_of_hub
-from messaging.node import node
+from messaging.health.state import HubState, Part, Status, is_silent, state_of_hub
+from messaging.node.process_node import process_node
 from registry.api.auth import ProblemView
 
 MAY_SEE_DETAILS = "messaging.view_process"
 
-_migrated = False  # once true it stays so for the life of a process
+
+class Migrations:
+    """Whether all migrations are applied; once they are, the process asks no more."""
+
+    def __init__(self) -> None:
+        self._applied = False
+
+    def are_applied(self) -> bool:
+        """Compare the migrations of the code with those that the database has."""
+        if not self._applied:
+            self._applied = is_migrated()
+        return self._applied
+
+
+_migrations = Migrations()
 
 
 def healthz(request: HttpRequest) -> JsonResponse:
@@ -35,8 +49,8 @@ def healthz(request: HttpRequest) -> JsonResponse:
 def readyz(request: HttpRequest) -> JsonResponse:
     checks: dict[str, Callable[[], bool]] = {
         "database": _database_answers,
-        "migrations": _is_migrated,
-        "node": node.is_ready,
+        "migrations": _migrations.are_applied,
+        "node": process_node.is_ready,
     }
     failed = [name for name, holds in checks.items() if not _holds(holds)]
     return JsonResponse(
@@ -103,7 +117,7 @@ def _part(part: Part, *, in_full: bool) -> dict[str, Any]:
     return words
 
 
-def _processes(state: State) -> list[dict[str, Any]]:
+def _processes(state: HubState) -> list[dict[str, Any]]:
     assert state.registered is not None
     now = state.registered.now
     return [
@@ -130,9 +144,3 @@ _database = Probe(reach_database)
 def _database_answers() -> bool:
     _database.result()
     return True
-
-
-def _is_migrated() -> bool:
-    global _migrated
-    _migrated = _migrated or is_migrated()
-    return _migrated

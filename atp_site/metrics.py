@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from messaging.health.probes import Probe, reach_broker
-from messaging.node import node
+from messaging.node.process_node import process_node
 from messaging.telemetry import instruments, telemetry
 from registry.trail.models import RefusalCount
 
@@ -34,7 +34,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
             return HttpResponse("a bearer token is needed\n", status=401, headers=headers)
     elif not _comes_from_here(request):
         raise Http404
-    instruments.LAYER_FAILURES.inc(telemetry.take_layer_failures())
+    instruments.LAYER_FAILURES.inc(telemetry.layer_failures.take())
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     headers = {"Cache-Control": "no-store"}
     return HttpResponse(encode(instruments.REGISTRY), content_type=content_type, headers=headers)
@@ -102,9 +102,11 @@ class _Gauges(Collector):
 
 
 def _of_node() -> Iterator[GaugeMetricFamily]:
-    if (this := node.running()) is None:
+    if (this := process_node.running()) is None:
         return
-    yield _gauge("atp_connections", "Authenticated sockets of this node.", len(this.sessions))
+    yield _gauge(
+        "atp_connections", "Authenticated sockets of this node.", len(this.roster.sessions)
+    )
     yield _gauge("atp_handshakes", "Sockets that have not authenticated yet.", len(this.handshakes))
     help = "1 when this node does not see the registry, and so delivers nothing."
     yield _gauge("atp_node_blind", help, not this.sees())

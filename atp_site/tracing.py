@@ -26,36 +26,40 @@ HTTP = "http/protobuf"
 SERVICE = "atp-hub"  # unless OTEL_SERVICE_NAME says otherwise
 FLUSH_SECONDS = 2.0  # at the end, for spans that were not sent yet
 
-_provider: TracerProvider | None = None
-
 
 def wanted() -> bool:
     """Whether the environment names a place for traces."""
     return any(os.environ.get(name, "").strip() for name in ENDPOINTS)
 
 
-def begin() -> None:
-    """Make spans in this process from now on, where they are wanted. Not before a fork."""
-    global _provider
-    if not wanted() or _provider is not None:
-        return
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+class Traces:
+    """Owns the maker of spans of this process, from `begin` to `end`."""
 
-    _provider = provider()
-    _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    telemetry.trace_with(Spans(_provider))
+    def __init__(self) -> None:
+        self._provider: TracerProvider | None = None
+
+    def begin(self) -> None:
+        """Make spans in this process from now on, where they are wanted. Not before a fork."""
+        if not wanted() or self._provider is not None:
+            return
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        self._provider = provider()
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        telemetry.tracing.use(Spans(self._provider))
+
+    def end(self) -> None:
+        """Send what is left, in bounded time: a collector that is away must not hold up a stop."""
+        telemetry.tracing.use(None)
+        if self._provider is not None:
+            flushing = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
+            flushing.start()
+            flushing.join(FLUSH_SECONDS)
+            self._provider = None
 
 
-def end() -> None:
-    """Send what is left, in bounded time: a collector that is away must not hold up a stop."""
-    global _provider
-    telemetry.trace_with(None)
-    if _provider is not None:
-        flushing = threading.Thread(target=_provider.shutdown, name="traces", daemon=True)
-        flushing.start()
-        flushing.join(FLUSH_SECONDS)
-        _provider = None
+traces = Traces()
 
 
 def provider() -> TracerProvider:

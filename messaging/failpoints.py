@@ -11,31 +11,34 @@ from collections.abc import Callable
 
 _EXIT_STATUS = 9
 
-_armed: dict[str, Callable[[object], None]] = {}
 
+class Failpoints:
+    """The failpoints of this process that are armed, each with what happens there."""
 
-def hit(name: str, subject: object = None) -> None:
-    """Pass the place `name`; does nothing unless it is armed."""
-    if _armed and (action := _armed.get(name)):
-        action(subject)
+    def __init__(self) -> None:
+        self._armed: dict[str, Callable[[object], None]] = {}
 
+    def hit(self, name: str, subject: object = None) -> None:
+        """Pass the failpoint `name`; do nothing unless it is armed."""
+        if self._armed and (action := self._armed.get(name)):
+            action(subject)
 
-def arm(name: str, action: Callable[[object], None]) -> None:
-    """Call `action` with the place's subject at each passing."""
-    _armed[name] = action
+    def arm(self, name: str, action: Callable[[object], None]) -> None:
+        """Call `action` with the failpoint's subject at each passing."""
+        self._armed[name] = action
 
+    def disarm(self, name: str) -> None:
+        """Let `name` be passed again without effect; do nothing if it is not armed."""
+        self._armed.pop(name, None)
 
-def disarm(name: str) -> None:
-    _armed.pop(name, None)
-
-
-def arm_from_environment(text: str) -> None:
-    """Arm every place that `ATP_FAILPOINTS` names; raises `ValueError` on nonsense."""
-    for part in filter(None, text.split(",")):
-        name, _, passing = part.strip().partition(":")
-        if not name or (passing and not (passing.isdecimal() and int(passing))):
-            raise ValueError(f"ATP_FAILPOINTS: {part!r} is not a place or place:passing, from 1 up")
-        arm(name, _exit_at(name, int(passing or "1")))
+    def arm_from_environment(self, text: str) -> None:
+        """Arm every failpoint that `ATP_FAILPOINTS` names. Raises `ValueError` on nonsense."""
+        for part in filter(None, text.split(",")):
+            name, _, passing = part.strip().partition(":")
+            if not name or (passing and not (passing.isdecimal() and int(passing))):
+                message = f"ATP_FAILPOINTS: {part!r} is not a place or place:passing, from 1 up"
+                raise ValueError(message)
+            self.arm(name, _exit_at(name, int(passing or "1")))
 
 
 def _exit_at(name: str, passing: int) -> Callable[[object], None]:
@@ -50,5 +53,9 @@ def _exit_at(name: str, passing: int) -> Callable[[object], None]:
 
     return action
 
+
+_of_process = Failpoints()
+hit, arm, disarm = _of_process.hit, _of_process.arm, _of_process.disarm
+arm_from_environment = _of_process.arm_from_environment
 
 arm_from_environment(os.environ.get("ATP_FAILPOINTS", ""))

@@ -161,7 +161,7 @@ class Envelope(models.Model):
 
 
 class Delivery(models.Model):
-    """One place in a recipient's stream. `seq` is gapless; acks are on the mailbox."""
+    """One entry of a recipient's stream. `seq` is gapless; acks are on the mailbox."""
 
     class State(models.TextChoices):
         WAITING = "waiting", "waiting or acknowledged"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -45,7 +45,35 @@ def imports_of(tree: ast.Module, *, package: tuple[str, ...]) -> Iterator[tuple[
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) + 1 - node.level] if node.level else ()
-            origin = ".".join((*base, *filter(None, [node.module])))
+            origin = _origin(node, package)
             yield origin, node.lineno
             yield from ((f"{origin}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def _origin(node: ast.ImportFrom, package: tuple[str, ...]) -> str:
+    base = package[: len(package) + 1 - node.level] if node.level else ()
+    return ".".join((*base, *filter(None, [node.module])))
+
+
+@cache
+def module_graph(*packages: str) -> dict[str, frozenset[str]]:
+    """What each module of `packages` imports of them, anywhere in it.
+
+    Imports for type checkers and those within functions count. `from a import b` counts as `a.b`
+    where that is a module, else as `a`.
+    """
+    paths = {module_name(path): path for path in python_files(*packages)}
+    return {name: _modules_imported(name, path, paths) for name, path in paths.items()}
+
+
+def _modules_imported(name: str, path: Path, known: Collection[str]) -> frozenset[str]:
+    package = path.relative_to(ROOT).parent.parts
+    targets: set[str] = set()
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            targets |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            origin = _origin(node, package)
+            names = {f"{origin}.{alias.name}" for alias in node.names}
+            targets |= {target if target in known else origin for target in names}
+    return frozenset(targets & set(known) - {name})

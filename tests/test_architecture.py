@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 from tests.sources import ROOT, imports, imports_of, module_name, parsed, python_files
 
@@ -20,9 +22,15 @@ SERVER_SIDE = {"django", "rest_framework", "channels", "celery", "drf_spectacula
 EDGES = {"consumers", "api", "admin", "tasks", "commands", "views"}
 BEHIND_EDGES = {"actions", "models", "querysets"}
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
-MOST_LINES = 600
+MOST_LINES = 500
+LONGER_FILES = {"atp/errors.py", "tests/messaging/test_attacks_on_envelopes.py"}  # to be split
 MOST_FUNCTION_LINES = 60
-MOST_METHODS = 15
+MOST_METHODS = 20  # private ones and class methods included
+MORE_METHODS = {
+    "ATPEnvelope": "a builder has a method for each part of an envelope that a caller sets",
+    "InMemoryTransport": "a hub, as its callers see it: a method for each thing they do with it",
+}
+DATA = {"property", "cached_property", "setter"}  # what looks like a method and is read like data
 
 OWN = [path for package in MAY_IMPORT for path in python_files(package)]
 
@@ -61,6 +69,7 @@ def test_it_hooks_no_rule_to_model_signals() -> None:
 
 def test_it_keeps_files_short_and_their_names_telling() -> None:
     long = {_place(path): size for path in python_files() if (size := _lines(path)) > MOST_LINES}
+    long = {place: size for place, size in long.items() if place not in LONGER_FILES}
     vague = [_place(path) for path in python_files() if path.stem in VAGUE_NAMES]
     assert not long, "split it by concept"
     assert not vague, "name the concept"
@@ -69,6 +78,24 @@ def test_it_keeps_files_short_and_their_names_telling() -> None:
 def test_it_keeps_functions_and_classes_small() -> None:
     large = [f"{_place(path)}: {found}" for path in OWN for found in _large_parts(parsed(path))]
     assert not large
+
+
+def test_it_excuses_no_class_that_is_small() -> None:
+    classes = [part for path in OWN for part in ast.walk(parsed(path)) if _is_class(part)]
+    large = {part.name for part in classes if _methods(part.body) > MOST_METHODS}
+    assert MORE_METHODS.keys() <= large
+
+
+def test_it_counts_private_and_decorated_methods() -> None:
+    source = (
+        "class A:\n"
+        "    @property\n    def a(self): ...\n    @a.setter\n    def a(self, value): ...\n"
+        "    def b(self): ...\n    async def _c(self): ...\n"
+        "    @classmethod\n    def d(cls): ...\n    @overload(int)\n    def e(self): ...\n"
+    )
+    (found,) = ast.parse(source).body
+    assert isinstance(found, ast.ClassDef)
+    assert _methods(found.body) == 4
 
 
 def test_it_opens_each_module_with_a_docstring() -> None:
@@ -116,16 +143,23 @@ def _large_parts(tree: ast.Module) -> Iterator[str]:
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             if lines > MOST_FUNCTION_LINES:
                 yield f"{node.name} has {lines} lines"
-        elif isinstance(node, ast.ClassDef) and _methods(node.body) > MOST_METHODS:
+        elif _is_class(node) and _methods(node.body) > _most_methods(node.name):
             yield f"{node.name} has {_methods(node.body)} methods"
 
 
+def _most_methods(name: str) -> float:
+    return math.inf if name in MORE_METHODS else MOST_METHODS
+
+
+def _is_class(node: ast.AST) -> TypeGuard[ast.ClassDef]:
+    return isinstance(node, ast.ClassDef)
+
+
 def _methods(body: Iterable[ast.stmt]) -> int:
-    """What a class offers; properties are data to its callers, and private steps are its own."""
+    """How many methods a class has; properties are data to its callers."""
     return sum(
         isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)
-        and not part.decorator_list
-        and not part.name.startswith("_")
+        and not any(ast.unparse(name).rpartition(".")[2] in DATA for name in part.decorator_list)
         for part in body
     )
 

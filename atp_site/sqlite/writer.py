@@ -102,13 +102,21 @@ class WriterLock:
             self._holder.mine.set()
 
 
-_locks: dict[str, WriterLock] = {}
+class WriterLocks:
+    """The locks of this process, one for each database file."""
+
+    def __init__(self) -> None:
+        self._by_path: dict[str, WriterLock] = {}
+
+    def of(self, path: str) -> WriterLock:
+        """The lock of the database file at `path`; made at the first call."""
+        return self._by_path.get(path) or self._by_path.setdefault(path, WriterLock())
+
+    def forget(self) -> None:
+        """Begin anew: a child inherits no threads, so a lock that one held stays held in it."""
+        self._by_path.clear()
 
 
-def writer_lock(path: str) -> WriterLock:
-    """The lock of the database file at `path`, one per process."""
-    return _locks.get(path) or _locks.setdefault(path, WriterLock())
-
-
-# A child inherits no threads, so a lock held by one of them would never be released in it.
-os.register_at_fork(after_in_child=_locks.clear)
+_locks = WriterLocks()
+writer_lock = _locks.of
+os.register_at_fork(after_in_child=_locks.forget)

@@ -121,13 +121,10 @@ def reach_layer(*, seconds: float) -> None:
     Does nothing where the layer is the memory of this process. Raises `ServiceAway`.
     """
     for host in layer_hosts():
+        waits = {"socket_connect_timeout": seconds, "socket_timeout": seconds}
+        arguments = {**host, **waits, "retry": Retry(NoBackoff(), 0)}
         try:
-            with redis.Redis.from_url(
-                host,
-                socket_connect_timeout=seconds,
-                socket_timeout=seconds,
-                retry=Retry(NoBackoff(), 0),
-            ) as client:
+            with redis.Redis.from_url(arguments.pop("address"), **arguments) as client:
                 client.publish(f"atp:health:{uuid.uuid4()}", b"")
         except redis.RedisError as exc:
             raise ServiceAway(Service.LAYER, exc) from exc
@@ -157,9 +154,13 @@ def reach_broker(*, seconds: float) -> int:
         raise ServiceAway(Service.BROKER, exc) from exc
 
 
-def layer_hosts() -> list[str]:
-    """The URLs of the layer's Redis; none where the layer is the memory of this process."""
-    return [h["address"] for h in settings.CHANNEL_LAYERS["default"]["CONFIG"].get("hosts", [])]
+def layer_hosts() -> list[dict[str, Any]]:
+    """The layer's Redis: `address` and redis-py's arguments, those of TLS among them.
+
+    The list is empty where the layer is the memory of this process.
+    """
+    hosts: list[dict[str, Any]] = settings.CHANNEL_LAYERS["default"]["CONFIG"].get("hosts", [])
+    return hosts
 
 
 def _broker_time_limits(seconds: float) -> dict[str, float]:

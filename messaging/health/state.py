@@ -33,8 +33,7 @@ from messaging.health.probes import (
     reach_layer,
 )
 from messaging.health.registered import Registered, registered_now
-from messaging.node import node
-from messaging.periodic.beat import embedded_beat_lives
+from messaging.node.process_node import process_node
 from messaging.periodic.schedule import Scheduled, scheduled_tasks
 
 T = TypeVar("T")
@@ -70,7 +69,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class HubState:
     """All parts at one time; `registered` is `None` while the database is away."""
 
     at: datetime
@@ -97,11 +96,29 @@ class State:
 _database = Probe(registered_now)
 _layer = Probe(partial(reach_layer, seconds=ANSWER_SECONDS))
 _broker = Probe(partial(reach_broker, seconds=ANSWER_SECONDS))
-_since: dict[str, tuple[Status, datetime]] = {}
-_since_lock = threading.Lock()
 
 
-def state_of_hub() -> State:
+class StatusHistory:
+    """Since when this process has seen each part in the status that it has."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[Status, datetime]] = {}
+        self._lock = threading.Lock()
+
+    def note(self, part: Part, at: datetime) -> Part:
+        """Note the part's status as seen `at`; give the part back with its `since`."""
+        with self._lock:
+            status, since = self._seen.get(part.name, (None, at))
+            if status != part.status:
+                since = at
+            self._seen[part.name] = (part.status, since)
+        return replace(part, since=since)
+
+
+_history = StatusHistory()
+
+
+def state_of_hub() -> HubState:
     """Probe at every part, at all of them at the same time; takes `PROBE_SECONDS` at most."""
     for probe in (_database, *_services()):
         probe.begin()
@@ -117,7 +134,7 @@ def state_of_hub() -> State:
         _tasks_part(registered, tasks),
     )
     at = datetime.now(UTC)
-    return State(at, [_with_since(part, at) for part in parts], registered)
+    return HubState(at, [_history.note(part, at) for part in parts], registered)
 
 
 def is_silent(process: Process, now: datetime) -> bool:
@@ -142,10 +159,10 @@ def _look_at_database() -> tuple[Registered | None, Part]:
 
 def _hub(registered: Registered | None) -> Part:
     part = partial(Part, "hub", "Hub (this node)")
-    if not node.is_ready():
+    if not process_node.is_ready():
         hint = "Others serve meanwhile. If it stays so, the log of this process says why."
         return part(Status.DOWN, "This node is starting or stopping.", hint)
-    own = node.current()
+    own = process_node.current()
     if registered is not None:
         others = len([row for row in registered.nodes if row.id != own.id])
         if len(registered.nodes) == others:
@@ -170,7 +187,8 @@ def _worker(registered: Registered | None) -> Part:
 def _beat(registered: Registered | None) -> Part:
     part = partial(Part, "beat", "Beat (the schedule)", needed=False)
     if settings.CELERY_TASK_ALWAYS_EAGER:
-        if embedded_beat_lives():
+        own = process_node.running()
+        if own is not None and own.beat_lives():
             return part(Status.OK, WITHIN)
         hint = "Restart the hub. Envelopes go on; nothing expires and no score fades meanwhile."
         return part(Status.DOWN, "The schedule of this process has ended.", hint)
@@ -270,12 +288,3 @@ def _result(probe: Probe[T], service: Service) -> tuple[T | None, str]:
         return None, str(away)
     except Exception as problem:  # whatever it is, the part can't be used
         return None, str(ServiceAway(service, problem))
-
-
-def _with_since(part: Part, at: datetime) -> Part:
-    with _since_lock:
-        status, since = _since.get(part.name, (None, at))
-        if status != part.status:
-            since = at
-        _since[part.name] = (part.status, since)
-    return replace(part, since=since)

@@ -18,7 +18,7 @@ from messaging.models import Envelope as EnvelopeRow
 FINAL = {"accepted", "denied"}  # verdicts that leave a row and an entry
 
 
-class Frame(NamedTuple):
+class SentFrame(NamedTuple):
     """What an agent sent in a session, and in which order the batch has it."""
 
     session: str
@@ -30,7 +30,7 @@ class Frame(NamedTuple):
 class Unreadable:
     """A frame that is no envelope."""
 
-    frame: Frame
+    frame: SentFrame
     verdict: Verdict
 
     @property
@@ -42,7 +42,7 @@ class Unreadable:
 class Fenced:
     """A frame of a session that is not its agent's current one; it is not judged."""
 
-    frame: Frame
+    frame: SentFrame
     message_id: str | None
 
 
@@ -50,7 +50,7 @@ class Fenced:
 class _Readable:
     """What the stages of a frame that is an envelope have in common."""
 
-    frame: Frame
+    frame: SentFrame
     envelope: Envelope
 
     @property

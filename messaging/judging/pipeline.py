@@ -30,10 +30,10 @@ from messaging.judging.item import (
     Decided,
     Echo,
     Fenced,
-    Frame,
     Parsed,
     Refused,
     Repeat,
+    SentFrame,
     Signed,
     Stage,
     Unreadable,
@@ -65,7 +65,7 @@ def check(batch: Mapping[str, Any]) -> None:
 
     Raises what the database raises; nothing is half-written then.
     """
-    parsed = [_parse(Frame(*frame)) for frame in batch["frames"]]  # (1)
+    parsed = [_parse(SentFrame(*frame)) for frame in batch["frames"]]  # (1)
     telemetry.lap("parse")
     targets = {p.envelope.target for p in parsed if isinstance(p, Parsed)}
     with one_trip():
@@ -92,7 +92,7 @@ def check(batch: Mapping[str, Any]) -> None:
     rule_notices.tell(_decided(stages, stored), stored.accepted_at)
 
 
-def _parse(frame: Frame) -> Parsed | Unreadable:
+def _parse(frame: SentFrame) -> Parsed | Unreadable:
     failpoints.hit("before_parse", frame.text)
     try:
         envelope = parse_envelope(frame.text, max_bytes=settings.ATP_MAX_ENVELOPE_BYTES)

@@ -140,8 +140,6 @@ class RegistryView:
 
 
 _EPOCH = Compiled(lambda _: Hub.objects.filter(pk=Hub.SINGLETON_ID).values_list("hub_id", "epoch"))
-_lock = threading.Lock()
-_view: RegistryView | None = None
 
 
 def ask_epoch() -> Asked:
@@ -149,17 +147,26 @@ def ask_epoch() -> Asked:
     return _EPOCH.ask()
 
 
-def current_view(now: float, asked: Asked | None = None) -> RegistryView:
-    """The view at the database's epoch, as asked for by `ask_epoch`, or of this moment.
+class CurrentView:
+    """The newest view of the registry that this process has made."""
 
-    Without another query when nothing has changed.
-    """
-    global _view
-    ((hub_id, epoch),) = (asked or ask_epoch()).rows()
-    view = _view
-    if view is None or not view.stands(hub_id, epoch, now):
-        with _lock:  # of several lanes that find it old, one reads
-            view = _view
-            if view is None or not view.stands(hub_id, epoch, now):
-                view = _view = RegistryView(hub_id, epoch, now)
-    return view
+    def __init__(self) -> None:
+        self._view: RegistryView | None = None
+        self._lock = threading.Lock()
+
+    def at(self, now: float, asked: Asked | None = None) -> RegistryView:
+        """The view at the database's epoch, as asked for by `ask_epoch`, or of this moment.
+
+        Without another query when nothing has changed.
+        """
+        ((hub_id, epoch),) = (asked or ask_epoch()).rows()
+        view = self._view
+        if view is None or not view.stands(hub_id, epoch, now):
+            with self._lock:  # of several batches that find it old, one reads
+                view = self._view
+                if view is None or not view.stands(hub_id, epoch, now):
+                    view = self._view = RegistryView(hub_id, epoch, now)
+        return view
+
+
+current_view = CurrentView().at

@@ -10,7 +10,7 @@ from channels.layers import get_channel_layer
 from django.db import transaction
 
 from messaging import failpoints
-from messaging.layer import loops
+from messaging.layer.loops import send_loop
 from messaging.layer.news import News
 from messaging.models import Presence
 
@@ -44,7 +44,7 @@ def publish(news_of_channel: Mapping[str, News]) -> None:
     """Tell each node its news: one layer message for each."""
     for channel, news in news_of_channel.items():
         failpoints.hit("before_publish", news)
-        loops.run(_send(channel, news.pack()))
+        send_loop.run(_send(channel, news.pack()))
 
 
 def publish_close_on_commit(agents: Collection[str], code: str) -> None:

@@ -23,33 +23,46 @@ SEND_TIMEOUT_SECONDS = 5.0
 CANCEL_SECONDS = 0.5  # until a task that goes on is cancelled again
 CANCEL_TRIES = 5
 
-_lock = threading.Lock()
-_node_loop: asyncio.AbstractEventLoop | None = None
-_own_loop: asyncio.AbstractEventLoop | None = None
-_own_pid = 0
+
+class SendLoop:
+    """The loop for the channel-layer sends of a process: its node's, or one in a thread."""
+
+    def __init__(self) -> None:
+        self.node_loop: asyncio.AbstractEventLoop | None = None
+        self._own_loop: asyncio.AbstractEventLoop | None = None
+        self._own_pid = 0
+        self._lock = threading.Lock()
+
+    def use(self, node_loop: asyncio.AbstractEventLoop | None) -> None:
+        """Send on `node_loop`, which the node says when it starts; `None` when it stops."""
+        self.node_loop = node_loop
+
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run `coroutine` on this process's loop, from any other thread.
+
+        On a node's loop it is not waited for: the loop that serves the sockets must not hold up
+        the thread that judges the next batch. A failure is logged; a poll finds what it carried.
+        """
+        if (loop := self.node_loop) is not None:
+            asyncio.run_coroutine_threadsafe(coroutine, loop).add_done_callback(_log_failure)
+            return
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop_of_this_process())
+        try:
+            future.result(SEND_TIMEOUT_SECONDS)
+        except Exception:  # the layer is a short cut: losing a message must not fail the work
+            telemetry.layer_failures.count()
+            logger.exception("a channel-layer send failed")
+
+    def _loop_of_this_process(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._own_loop is None or self._own_pid != os.getpid():  # a fork needs its own
+                self._own_loop, self._own_pid = asyncio.new_event_loop(), os.getpid()
+                run = self._own_loop.run_forever
+                threading.Thread(target=run, name="layer-sends", daemon=True).start()
+            return self._own_loop
 
 
-def use_node_loop(loop: asyncio.AbstractEventLoop | None) -> None:
-    """Said by the node when it starts, and with `None` when it stops."""
-    global _node_loop
-    _node_loop = loop
-
-
-def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run `coroutine` on this process's loop, from any other thread.
-
-    On a node's loop it is not waited for: the loop that serves the sockets must not hold up the
-    thread that judges the next batch. A failure is logged; what it carried is found by a poll.
-    """
-    if _node_loop is not None:
-        asyncio.run_coroutine_threadsafe(coroutine, _node_loop).add_done_callback(_log_failure)
-        return
-    future = asyncio.run_coroutine_threadsafe(coroutine, _loop_of_this_process())
-    try:
-        future.result(SEND_TIMEOUT_SECONDS)
-    except Exception:  # the layer is a short cut: losing a message must not fail the work
-        telemetry.count_layer_failure()
-        logger.exception("a channel-layer send failed")
+send_loop = SendLoop()
 
 
 async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
@@ -71,14 +84,5 @@ async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
 
 def _log_failure(future: Future[None]) -> None:
     if not future.cancelled() and (problem := future.exception()) is not None:
-        telemetry.count_layer_failure()
+        telemetry.layer_failures.count()
         logger.error("a channel-layer send failed", exc_info=problem)
-
-
-def _loop_of_this_process() -> asyncio.AbstractEventLoop:
-    global _own_loop, _own_pid
-    with _lock:
-        if _own_loop is None or _own_pid != os.getpid():  # a forked worker needs its own
-            _own_loop, _own_pid = asyncio.new_event_loop(), os.getpid()
-            threading.Thread(target=_own_loop.run_forever, name="layer-sends", daemon=True).start()
-        return _own_loop

@@ -48,7 +48,7 @@ def read_page(agent: str, stream: str, *, after: int, most: int) -> Page | None:
     return Page(rows[0].seq, rows[-1].seq, frames.join_frames(parts).decode())
 
 
-def last_places(agents: Collection[str]) -> dict[tuple[str, str], int]:
+def last_seqs(agents: Collection[str]) -> dict[tuple[str, str], int]:
     """The last sequence number of each stream of these agents."""
     rows = Mailbox.objects.filter(agent_id__in=agents)
     return {(a, s): last for a, s, last in rows.values_list("agent_id", "stream", "last_seq")}

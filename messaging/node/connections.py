@@ -1,4 +1,4 @@
-"""One agent's socket, as its node sees it: what waits to be written, and how far each stream is."""
+"""One agent's socket, as its node sees it: its queue, its window, how far each stream is."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 
 Send = Callable[[dict[str, object]], Awaitable[None]]
 
-OUTBOX_BYTES = 4_194_304  # written faster than the agent reads: then its streams wait in the rows
-WINDOW_BYTES = 4_194_304  # read without a receipt; then the socket is not read for a while
+OUTBOX_BYTES = 4_194_304  # queued to be written; beyond that, deliveries wait in the database
+WINDOW_BYTES = 4_194_304  # of envelopes without a receipt; beyond that, the socket is not read
 STALLED_SECONDS = 30.0  # one write that takes longer: the agent does not read
 
 
@@ -40,13 +40,16 @@ class StreamPosition:
 
     @property
     def room(self) -> int:
-        """How many of them are left."""
+        """How many more may be written before an acknowledgement comes."""
         return max(0, self.window - (self.sent - self.acked))
 
 
 @dataclass(slots=True)
-class Connection:
-    """Bounded on both sides: `outstanding` frames read without a receipt, bytes not yet written."""
+class AgentConnection:
+    """An authenticated socket, bounded on both sides.
+
+    `outstanding` counts the envelopes that were read and have no receipt yet.
+    """
 
     agent: str
     session: str
@@ -65,6 +68,7 @@ class Connection:
     _drained: asyncio.Event = field(default_factory=asyncio.Event)
 
     def position(self, stream: str) -> StreamPosition:
+        """How far a stream is; made at the first call."""
         return self.streams.setdefault(stream, StreamPosition())
 
     @property
@@ -73,7 +77,10 @@ class Connection:
         return self._outbox_bytes < OUTBOX_BYTES
 
     def write(self, text: str) -> None:
-        """Queue a message; a pump writes while there is something, and is gone when there isn't."""
+        """Queue a message; drop it if the socket is being closed.
+
+        A task writes the queue and ends when it is empty: an idle socket has no such task.
+        """
         if self.close_code:
             return
         self._outbox.append(text)
@@ -84,14 +91,17 @@ class Connection:
             self._pump = asyncio.create_task(self._write_all())
 
     def settled(self, count: int) -> None:
-        """`count` envelopes are done with: their places in the window are free again."""
+        """Take `count` envelopes that are done with out of the window, the oldest first."""
         self.outstanding -= count
         for _ in range(count):
             self._window_bytes -= self._sizes.popleft()
         self._go_on_reading()
 
     async def window_open(self, size: int) -> None:
-        """Wait until an envelope of `size` may be taken; meanwhile the socket is not read."""
+        """Wait until the window has room, and take it for an envelope of `size` bytes.
+
+        The caller reads the socket, so it is not read meanwhile.
+        """
         while not self._has_window and not self.close_code:
             self._room = asyncio.Event()
             await self._room.wait()
@@ -109,7 +119,10 @@ class Connection:
             self._room.set()
 
     def close(self, code: str) -> None:
-        """Have the socket closed; what waits to be written is dropped, it is in the database."""
+        """Have the socket closed with an error `code`; do nothing if that was done before.
+
+        What waits to be written is dropped: it is in the database.
+        """
         if not self.close_code:
             self.close_code = code
             self._outbox.clear()
@@ -119,6 +132,7 @@ class Connection:
                 self._room.set()
 
     async def closed(self) -> str:
+        """Wait until the socket is to be closed; return the code that says why."""
         await self._closed.wait()
         return self.close_code
 
@@ -133,6 +147,7 @@ class Connection:
             await asyncio.wait({self._pump})
 
     async def stop_writing(self) -> None:
+        """Cancel a write that is under way; nothing is written afterwards."""
         if self._pump is not None:
             self._pump.cancel()
             with suppress(asyncio.CancelledError):

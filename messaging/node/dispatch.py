@@ -1,10 +1,10 @@
-"""Getting a batch judged, whatever happens to it.
+"""Having a batch judged, whatever happens to it.
 
 See docs/design/architecture.md#when-a-batch-goes-wrong.
 
 A batch whose outcome is lost is sent again under the same id. One that fails is sent once more
 and then halved, until the envelope that fails stands alone; failing a third time it is refused
-as invalid, with an entry and an alarm. While nobody can judge, senders hear `busy`.
+as invalid, with an entry and an alarm. While no worker can judge, senders hear `busy`.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from messaging.telemetry import instruments
 
 logger = logging.getLogger(__name__)
 
-POISONED_AFTER = 3  # failures of an envelope that stands alone
+POISONED_AFTER = 3  # failures of an envelope that is alone in its batch
 BUSY_RETRY_SECONDS = 2.0
 FIRST_BACKOFF_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """An envelope as it came in over a session's socket."""
+class IncomingEnvelope:
+    """The text of an envelope, as it came in over a session's socket; not parsed yet."""
 
     session: str
     agent: str
@@ -50,14 +50,14 @@ class Frame:
 
 @dataclass(slots=True)
 class _Attempt:
-    frames: Sequence[Frame]
+    envelopes: Sequence[IncomingEnvelope]
     failures: int = 0
     silences: int = 0
     batch: str = field(default_factory=lambda: str(uuid.uuid4()))
-    before: tuple[str, ...] = ()  # batches that these frames were part of
+    before: tuple[str, ...] = ()  # batches that these envelopes were part of
 
 
-class Dispatcher:
+class BatchDispatcher:
     """Sends batches to Celery and waits for their outcomes on the node's layer channel."""
 
     def __init__(
@@ -69,9 +69,9 @@ class Dispatcher:
         settle: Callable[[str, int], None],
         sees: Callable[[], bool],
     ) -> None:
-        """`tell` writes to a session; `settle` hears, once, how many of its frames are done with.
+        """`tell` writes to a session; `sees` tells whether the database answers this node.
 
-        `sees` tells whether the database answers this node.
+        `settle` hears, once, how many envelopes of a session are done with.
 
         Receipts may be told twice, when a batch was sent again and both copies were judged.
         """
@@ -84,7 +84,7 @@ class Dispatcher:
         self._begun: set[str] = set()
 
     def on_news(self, news: News) -> None:
-        """Take what a worker says of a batch; receipts are the node's business."""
+        """Take a worker's word on a batch; do nothing if its outcome is known, or was given up."""
         waiting = self._outcomes.get(news.batch)
         if waiting is None or waiting.done():  # told twice, or too late
             return
@@ -93,24 +93,24 @@ class Dispatcher:
         else:
             waiting.set_result(news.status)
 
-    async def judge(self, batch: Sequence[Frame]) -> None:
-        """See to it that each frame of the batch gets a receipt."""
+    async def judge(self, batch: Sequence[IncomingEnvelope]) -> None:
+        """See to it that each envelope of the batch gets a receipt."""
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + settings.ATP_BUSY_AFTER_SECONDS
         work = deque([_Attempt(batch)])
         while work:
             attempt = work.popleft()
-            with instruments.batch_under_way(attempt.batch, len(attempt.frames)) as under_way:
+            with instruments.batch_under_way(attempt.batch, len(attempt.envelopes)) as under_way:
                 status = await self._try(attempt, under_way.traceparent)
                 under_way.outcome = status
             if status == "done":
-                self._settled(attempt.frames)
+                self._settled(attempt.envelopes)
                 continue
             if status == "failed":
                 work.extendleft(reversed(await self._after_failure(attempt)))
             elif loop.time() >= give_up_at:
                 for unjudged in (attempt, *work):
-                    self._answer_busy(unjudged.frames)
+                    self._answer_busy(unjudged.envelopes)
                 return
             else:
                 attempt.silences += 1
@@ -118,14 +118,14 @@ class Dispatcher:
                 work.appendleft(attempt)
 
     async def _try(self, attempt: _Attempt, traceparent: str) -> str:
-        """The batch's outcome: done, failed (its fault), or unavailable (nobody judged it)."""
+        """The batch's outcome: done, failed (its own fault), or unavailable (it was not judged)."""
         loop = asyncio.get_running_loop()
         waiting = self._outcomes[attempt.batch] = loop.create_future()
         seconds = settings.ATP_OUTCOME_SECONDS
         payload = {
             "batch": attempt.batch,
             "channel": self._channel,
-            "frames": [[f.session, f.agent, f.text] for f in attempt.frames],
+            "frames": [[e.session, e.agent, e.text] for e in attempt.envelopes],
             "announce": bool(attempt.failures or attempt.silences),
             "dispatched": time.time(),
             "traceparent": traceparent,
@@ -140,10 +140,10 @@ class Dispatcher:
                 await asyncio.wait_for(asyncio.shield(handing_over), seconds)
             return await asyncio.wait_for(waiting, seconds)
         except TimeoutError:
-            # Begun and silent, it killed its worker, unless the database keeps everybody waiting.
+            # A batch that was begun and is silent has killed its worker, unless the database hangs.
             killed = attempt.batch in self._begun and self._sees()
             return "failed" if killed else "unavailable"
-        except Exception:  # the broker is away: nobody has the batch
+        except Exception:  # the broker is away: no worker has the batch
             logger.exception("a batch could not be handed to the workers")
             return "unavailable"
         finally:
@@ -152,54 +152,54 @@ class Dispatcher:
 
     async def _after_failure(self, attempt: _Attempt) -> list[_Attempt]:
         attempt.failures += 1
-        if len(attempt.frames) == 1:
+        if len(attempt.envelopes) == 1:
             if attempt.failures < POISONED_AFTER:
                 return [attempt]
             await self._refuse_poison(attempt)
             return []
         if attempt.failures == 1:
             return [attempt]
-        half = len(attempt.frames) // 2
+        half = len(attempt.envelopes) // 2
         logger.warning("batch %s failed twice; trying it in halves", attempt.batch)
         before = (*attempt.before, attempt.batch)
-        parts = (attempt.frames[:half], attempt.frames[half:])
+        parts = (attempt.envelopes[:half], attempt.envelopes[half:])
         return [_Attempt(part, 1, before=before) for part in parts]
 
     async def _refuse_poison(self, attempt: _Attempt) -> None:
         loop = asyncio.get_running_loop()
-        frame, batches = attempt.frames[0], (*attempt.before, attempt.batch)
+        envelope, batches = attempt.envelopes[0], (*attempt.before, attempt.batch)
         try:
-            receipt = await loop.run_in_executor(self._executor, _last_word, frame, batches)
-        except Exception:  # what can't be entered is not refused for good either
-            logger.exception("a poisoned envelope of %s could not be entered", frame.agent)
-            self._answer_busy([frame])
+            receipt = await loop.run_in_executor(self._executor, _last_word, envelope, batches)
+        except Exception:  # without an entry in the trail it is not refused for good
+            logger.exception("a poisoned envelope of %s could not be entered", envelope.agent)
+            self._answer_busy([envelope])
             return
-        self._settled([frame])
+        self._settled([envelope])
         instruments.count_envelopes(receipt["status"], receipt.get("code", ""), 1)
-        self._tell(frame.session, orjson.dumps(receipt).decode())
+        self._tell(envelope.session, orjson.dumps(receipt).decode())
 
-    def _answer_busy(self, unjudged: Sequence[Frame]) -> None:
+    def _answer_busy(self, unjudged: Sequence[IncomingEnvelope]) -> None:
         self._settled(unjudged)
         instruments.count_envelopes("busy", "flow.busy", len(unjudged))
-        for frame in unjudged:
+        for envelope in unjudged:
             receipt = frames.receipt_members(
-                _message_id(frame.text),
+                _message_id(envelope.text),
                 "busy",
                 code="flow.busy",
                 detail="the hub can't judge envelopes at the moment; send it again later",
                 retry_after=BUSY_RETRY_SECONDS,
             )
-            self._tell(frame.session, orjson.dumps(receipt).decode())
+            self._tell(envelope.session, orjson.dumps(receipt).decode())
 
-    def _settled(self, frames_done: Sequence[Frame]) -> None:
-        for session, count in Counter(frame.session for frame in frames_done).items():
+    def _settled(self, done: Sequence[IncomingEnvelope]) -> None:
+        for session, count in Counter(envelope.session for envelope in done).items():
             self._settle(session, count)
 
 
-def _last_word(frame: Frame, batches: Sequence[str]) -> dict[str, Any]:
-    """The receipt of an envelope at which every attempt failed, be it after its commit."""
-    message_id = _message_id(frame.text)
-    stored = record_poison(frame.agent, message_id, batches)
+def _last_word(envelope: IncomingEnvelope, batches: Sequence[str]) -> dict[str, Any]:
+    """The receipt of an envelope on which every attempt failed, perhaps after its commit."""
+    message_id = _message_id(envelope.text)
+    stored = record_poison(envelope.agent, message_id, batches)
     if stored is not None:
         return outcome.stored_receipt(stored)
     detail = "the hub failed on this envelope; officers have been told"
@@ -207,7 +207,7 @@ def _last_word(frame: Frame, batches: Sequence[str]) -> dict[str, Any]:
 
 
 def _note_end(handing_over: asyncio.Future[None]) -> None:
-    """Look at how it ended, which may be long after anybody waited for it."""
+    """Retrieve the exception of a hand-over that was given up, or asyncio logs it as lost."""
     if not handing_over.cancelled():
         handing_over.exception()
 

@@ -1,9 +1,11 @@
-"""Who is next in a lane: agents take turns, so that nobody waits behind what another floods.
+"""Which items of a lane are handled next: their owners take turns.
 
-A batch holds at most a share of one agent's envelopes, and an agent has part in one batch at a
-time, so that its envelopes keep their order. One that has used more than its part of the lane's
-time waits until it is back within it, however full its window is; while several send, each of
-them is within its part anyway, and the lane never rests.
+Without turns an agent that floods the hub would delay all others. Three rules hold:
+1. A batch holds at most a share of one owner's items (`SHARE`).
+2. An owner has items in one batch at a time, so its items are handled in order.
+3. An owner that used more than its part of the lane's time (`MOST_TIME`) waits until its average
+   is back below that, however much it has queued. Where several owners send, each of them stays
+   below its part by rule 1, so the lane never waits.
 """
 
 from __future__ import annotations
@@ -18,18 +20,18 @@ T = TypeVar("T")
 
 NEVER = float("inf")
 
-SHARE = 8  # an agent has at most this part of a batch's places, and twice that of its bytes
-MOST_TIME = 0.25  # the part of a lane's time that one agent may use for long
-BURST_SECONDS = 0.1  # of a lane's time, that an agent may use at once
-MOST_REST_SECONDS = 0.5  # a batch that an outage held up was nobody's doing
+SHARE = 8  # an owner has at most 1/8 of a batch's items, and 2/8 of its bytes
+MOST_TIME = 0.25  # the part of a lane's time that one owner may use on average
+BURST_SECONDS = 0.1  # of a lane's time that an owner may use before it has to wait
+MOST_REST_SECONDS = 0.5  # the longest wait: an outage makes batches slow, and is no owner's fault
 ITEM_BYTES = 4_096  # what an item costs besides its own bytes, as if it were bytes
-LIGHT = 8  # who uses no more than this part of a share is charged nothing
-REMEMBERED = 1_000  # owners; beyond that, those who are within their part are forgotten
+LIGHT = 8  # an owner that uses at most 1/8 of a share in a batch is charged nothing
+REMEMBERED = 1_000  # owners; beyond that, those that need not wait are forgotten
 
 
 @dataclass(frozen=True, slots=True)
-class Batch(Generic[T]):
-    """What was taken, and what each owner had in it."""
+class LaneBatch(Generic[T]):
+    """The items taken, and the cost of each owner's items: bytes, and `ITEM_BYTES` an item."""
 
     items: list[T] = field(default_factory=list)
     costs: dict[str, int] = field(default_factory=dict)
@@ -38,7 +40,8 @@ class Batch(Generic[T]):
 class Turns(Generic[T]):
     """A queue for each owner, served in turns; times are seconds of the event loop's clock.
 
-    Without `whose` all belongs to one owner, who may have all of a batch and of the time.
+    `whose` names the owner of an item. Without it all items have one owner, which may use whole
+    batches and all of the time.
     """
 
     def __init__(
@@ -51,19 +54,20 @@ class Turns(Generic[T]):
         self._light_cost = self._share_items // LIGHT * ITEM_BYTES + self._share_bytes // LIGHT
         self._queues: dict[str, deque[tuple[T, int]]] = {}  # in the order of the turns
         self._count = 0
-        self._within_at: dict[str, float] = {}  # when an owner will have made up for its time
-        self._under_way: set[str] = set()  # who has part in a batch that is not done
+        self._within_at: dict[str, float] = {}  # when an owner's average is back within `MOST_TIME`
+        self._under_way: set[str] = set()  # owners with items in a batch that is not done
 
     def __len__(self) -> int:
         return self._count
 
     def put(self, item: T, size: int) -> None:
+        """Queue an item of `size` bytes behind the others of its owner."""
         owner = self._whose(item) if self._whose else ""
         self._queues.setdefault(owner, deque()).append((item, size))
         self._count += 1
 
     def holds(self, count: int, now: float) -> bool:
-        """Whether a batch of so many items could be taken."""
+        """Whether a batch of `count` items could be taken now."""
         for owner, queue in self._queues.items():
             if self.due(owner) <= now:
                 count -= self._share_of(queue, count)
@@ -72,7 +76,7 @@ class Turns(Generic[T]):
         return False
 
     def _share_of(self, queue: deque[tuple[T, int]], most: int) -> int:
-        """How many of these items, up to `most`, could have part in one batch."""
+        """How many items of one queue, up to `most`, fit in one batch."""
         room, taken = self._share_bytes, 0
         for _, size in islice(queue, min(most, self._share_items)):
             if taken and size > room:
@@ -80,9 +84,9 @@ class Turns(Generic[T]):
             room, taken = room - size, taken + 1
         return taken
 
-    def take(self, now: float) -> Batch[T]:
-        """The next batch; empty where everybody who has something waits."""
-        batch: Batch[T] = Batch()
+    def take(self, now: float) -> LaneBatch[T]:
+        """Take the next batch; it is empty if every owner has to wait."""
+        batch: LaneBatch[T] = LaneBatch()
         room = self._most_bytes
         for owner in [o for o in self._queues if self.due(o) <= now]:
             if len(batch.items) >= self._most_items or (batch.items and room <= 0):
@@ -92,11 +96,12 @@ class Turns(Generic[T]):
         self._under_way |= batch.costs.keys()
         return batch
 
-    def done(self, batch: Batch[T], seconds: float, now: float) -> None:
-        """Tell that the batch has cost the lane so much time, ending now.
+    def done(self, batch: LaneBatch[T], seconds: float, now: float) -> None:
+        """Charge the owners of a batch, which took `seconds` and ended `now`.
 
-        Most of the time of a small batch goes by whatever is in it: a round trip, a commit. Who
-        had next to nothing in it pays nothing, or a few requests a second would be too many.
+        The seconds are divided by cost. An owner with few items is charged nothing: most of the
+        time of a small batch is a round trip and a commit, whatever is in it, so a few requests a
+        second would otherwise use up an owner's part.
         """
         self._under_way -= batch.costs.keys()
         if self._whose is None or not batch.costs:
@@ -105,6 +110,8 @@ class Turns(Generic[T]):
         for owner, cost in batch.costs.items():
             if cost <= self._light_cost:
                 continue
+            # Using s seconds takes s / MOST_TIME until the average is right again, counted from
+            # the end of the last debt, or from the begin of this batch if there was none.
             start = max(self._within_at.get(owner, 0.0), now - seconds)
             latest = now + BURST_SECONDS / MOST_TIME + MOST_REST_SECONDS
             self._within_at[owner] = min(start + cost * a_byte / MOST_TIME, latest)
@@ -112,17 +119,20 @@ class Turns(Generic[T]):
             self._within_at = {o: at for o, at in self._within_at.items() if at > now}
 
     def due(self, owner: str) -> float:
-        """When this owner may have its next turn; nobody knows it of one with a batch under way."""
+        """When this owner may have its next turn; `NEVER` while its items are in a batch.
+
+        A debt that `BURST_SECONDS` of use would make does not have to be waited for.
+        """
         if owner in self._under_way:
             return NEVER
         return self._within_at.get(owner, 0.0) - BURST_SECONDS / MOST_TIME
 
     def next_due(self, now: float) -> float:
-        """When the next of those who have something, and rest, may have its turn."""
+        """When the next owner that has items, and has to wait now, may have its turn."""
         return min((due for o in self._queues if (due := self.due(o)) > now), default=NEVER)
 
-    def _take_from(self, owner: str, batch: Batch[T], room: int) -> int:
-        """Move an owner's share, as far as there is room, into the batch; its bytes."""
+    def _take_from(self, owner: str, batch: LaneBatch[T], room: int) -> int:
+        """Move an owner's share into the batch, as far as `room` bytes allow; return its bytes."""
         queue = self._queues.pop(owner)
         most = min(self._share_items, self._most_items - len(batch.items))
         taken = size = 0

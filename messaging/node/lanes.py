@@ -1,9 +1,9 @@
-"""Micro-batching: a batch or a few under way; what arrives meanwhile forms the next.
+"""Micro-batching: while batches are under way, what arrives forms the next one.
 
-Latency is low when idle, batches grow under load, and a slow worker pushes back by itself
-(docs/design/architecture.md#why-lanes, 2). A batch of one costs nearly as much as a batch of
-thirty: so half of a lane's places are for batches that come by themselves, and the rest is for
-crowds.
+Latency is low when idle, batches grow under load, and a slow worker makes batches larger
+(docs/design/architecture.md#why-lanes, 2). A batch of one item costs nearly as much as a batch of
+thirty. So a batch of any size may begin while fewer than half of `most_batches` are under way;
+beyond that, a batch begins only when `CROWD` items wait.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from contextlib import suppress
 from typing import Generic, TypeVar, cast
 
 from messaging.layer import loops
-from messaging.node.fairness import NEVER, Batch, Turns
+from messaging.node.fairness import NEVER, LaneBatch, Turns
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 
-CROWD = 16  # items that are worth a batch beside those that are under way
-STUCK_SECONDS = 0.25  # a batch that takes longer keeps no small one waiting
+CROWD = 16  # items that are worth one more batch beside those under way
+STUCK_SECONDS = 0.25  # a batch that takes longer no longer keeps small ones waiting
 
 
 class Lane(Generic[T]):
@@ -38,18 +38,20 @@ class Lane(Generic[T]):
         most_bytes: int = 1_048_576,
         linger_seconds: float = 0.0,
         whose: Callable[[T], str] | None = None,
-        places: int = 1,
+        most_batches: int = 1,
     ) -> None:
-        """A lane that lingers waits so long for company before each batch: nobody awaits it.
+        """`handle` gets each batch, of up to `most_items` items and about `most_bytes` bytes.
 
-        Where `whose` tells to whom an item belongs, owners take turns (`messaging.turns`), and as
-        many batches as there are `places` may be under way, each owner having part in one.
+        `whose` names the owner of an item; owners take turns (`messaging.node.fairness`). At most
+        `most_batches` are under way at a time, and an owner has items in one of them.
+        The lane waits `linger_seconds` before each batch, so that it grows; for acks, which no
+        agent waits for.
         """
         self.name = name
         self._handle = handle
         self._linger_seconds = linger_seconds
         self._waiting = Turns(most_items=most_items, most_bytes=most_bytes, whose=whose)
-        self._places = places
+        self._most_batches = most_batches
         self._under_way: dict[asyncio.Task[None], float] = {}  # and when each began
         self._changed = asyncio.Event()
         self._idle = asyncio.Event()
@@ -65,20 +67,21 @@ class Lane(Generic[T]):
         return not self._idle.is_set()
 
     def start(self) -> None:
+        """Begin to hand over batches; what was put before waits for this."""
         self._task = asyncio.create_task(self._run(), name=f"lane {self.name}")
 
     def put(self, item: T, *, size: int = 0) -> None:
-        """Add an item of `size` bytes. Whoever puts bounds how much: the lane refuses nothing."""
+        """Add an item of `size` bytes; the lane refuses none, the caller bounds how many wait."""
         self._waiting.put(item, size)
         self._idle.clear()
         self._changed.set()
 
     async def settled(self) -> None:
-        """Wait until all that is there has been handled."""
+        """Wait until nothing waits and nothing is under way."""
         await self._idle.wait()
 
     async def stop(self, *, within_seconds: float) -> None:
-        """Let what is there be handled, for a bounded time, and end."""
+        """Handle what waits, for at most `within_seconds`, and end; what is left is dropped."""
         try:
             await asyncio.wait_for(self.settled(), within_seconds)
         except TimeoutError:
@@ -100,7 +103,10 @@ class Lane(Generic[T]):
                     break
 
     def _begin(self, now: float) -> bool:
-        """Have the next batch handled, if there is one; nothing else holds on to what is in it."""
+        """Begin the next batch, if there is one, and say so.
+
+        Only the task refers to the batch, so that its items are freed when it ends.
+        """
         batch = self._waiting.take(now)
         if batch.items:
             task = asyncio.create_task(self._work_off(batch))
@@ -108,35 +114,41 @@ class Lane(Generic[T]):
         return bool(batch.items)
 
     async def _change(self, looked_at: float) -> None:
-        """Until something arrives or is done, or what could not be taken then may be."""
+        """Wait until an item arrives, a batch ends, or it is time to look again."""
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self._next_look(looked_at)):
                 await self._changed.wait()
         self._changed.clear()
 
     def _next_look(self, looked_at: float) -> float | None:
-        if not self._waiting or len(self._under_way) >= self._places:
+        """When something that could not begin at `looked_at` may begin, if nothing happens."""
+        if not self._waiting or len(self._under_way) >= self._most_batches:
             return None
         looks = [self._waiting.next_due(looked_at), self._quiet_until()]
         return min((look for look in looks if looked_at < look < NEVER), default=None)
 
     def _may_begin(self, now: float) -> bool:
-        if not self._waiting or len(self._under_way) >= self._places:
+        if not self._waiting or len(self._under_way) >= self._most_batches:
             return False
         return now >= self._quiet_until() or self._waiting.holds(CROWD, now)
 
     def _quiet_until(self) -> float:
-        """When a small batch may begin: half of the places suffice, those that are stuck aside."""
-        kept = (self._places + 1) // 2
+        """When a small batch may begin.
+
+        At once while fewer than half of `most_batches` are under way. Else when so many of them
+        have been under way for `STUCK_SECONDS` that those younger than that are fewer than half:
+        that is decided by the batch that began last but `kept - 1`.
+        """
+        kept = (self._most_batches + 1) // 2
         began = sorted(self._under_way.values(), reverse=True)
         return began[kept - 1] + STUCK_SECONDS if len(began) >= kept else 0.0
 
-    async def _work_off(self, batch: Batch[T]) -> None:
+    async def _work_off(self, batch: LaneBatch[T]) -> None:
         clock = asyncio.get_running_loop().time
         started = clock()
         try:
             await self._handle(batch.items)
-        except Exception:  # a lane outlives a batch that nobody could handle
+        except Exception:  # one batch that fails must not end the lane
             logger.exception("lane %s dropped a batch of %d", self.name, len(batch.items))
         finally:
             self._waiting.done(batch, clock() - started, clock())

@@ -1,7 +1,7 @@
-"""What a node watches whatever else it does: its lease, and the registry's epoch.
+"""What a node watches all the time: its lease, and the registry's epoch.
 
-What an officer revoked is seen at the next look at the epoch, layer or no layer; a node that can't
-look is blind, and delivers nothing until it sees again.
+What an officer revoked is seen at the next look at the epoch, with or without the channel layer.
+A node that can't read the epoch is blind, and delivers nothing until it can.
 """
 
 from __future__ import annotations
@@ -10,39 +10,35 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection
 
 from django.conf import settings
 from django.db import Error as DatabaseProblem
 
-from messaging.node.connections import Connection
+from messaging.node.roster import Roster
+from messaging.node.threads import NodeThreads
 from messaging.sessions import leases as lease
 from messaging.telemetry import instruments
-from registry.storage.threads import DatabaseThreads
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 
-
-class Watch:
+class RegistryWatch:
     """The looks of one node, from a thread of its own that no batch can hold up.
 
-    `sessions` are the node's sockets by session; `on_sight` is called when it sees again.
+    `epoch` is the registry's epoch as it was read last; `on_sight` is called when the node sees
+    again after a time in which it could not look.
     """
 
     def __init__(
-        self,
-        node_id: uuid.UUID,
-        sessions: Mapping[str, Connection],
-        on_sight: Callable[[], None],
+        self, node_id: uuid.UUID, epoch: int, roster: Roster, on_sight: Callable[[], None]
     ) -> None:
-        self.executor = DatabaseThreads(1, "hub-watch")
+        self.threads = NodeThreads(1, "hub-watch")
         self._node_id = node_id
-        self._sessions = sessions
+        self._epoch = epoch
+        self._sessions = roster.sessions
+        self._close_all = roster.close_all
         self._on_sight = on_sight
-        self._epoch = 0
         self._saw_at = time.monotonic()  # when the last look at the epoch that succeeded began
         self._fresh: set[str] = set()  # sessions whose standing was not looked at since attached
         self._closed: list[float] = []  # when sockets of the revoked were closed, not yet measured
@@ -52,66 +48,64 @@ class Watch:
         return time.monotonic() - self._saw_at < settings.ATP_EPOCH_BLIND_SECONDS
 
     def look_at(self, session: str) -> None:
-        """Look at this session's standing with the next look at the epoch."""
+        """Check this session's agent and key at the next look at the epoch."""
         self._fresh.add(session)
 
     def note_closed(self) -> None:
-        """A socket was closed because its agent may no longer be connected."""
+        """Note that a socket was closed because its agent lost its standing; that is measured."""
         self._closed.append(time.monotonic())
 
-    async def begin(self) -> None:
-        self._epoch = await self._in_thread(lease.epoch)
-
     async def keep_lease(self) -> None:
+        """Renew the lease until cancelled; where it had run out, close every socket."""
         while True:
             await asyncio.sleep(settings.ATP_LEASE_RENEW_SECONDS)
             try:
-                held = await self._in_thread(lease.renew, self._node_id)
+                held = await self.threads.run(lease.renew, self._node_id)
             except DatabaseProblem:
                 logger.exception("the lease could not be renewed")
                 continue
             if not held:  # frozen for longer than the lease: others may have taken our agents
                 logger.warning("the lease had run out; closing every socket")
-                for connection in list(self._sessions.values()):
-                    connection.close("session.fenced")
+                self._close_all("session.fenced")
 
     async def follow_epoch(self) -> None:
+        """Read the epoch until cancelled; close the sockets of agents that lost their standing."""
         while True:
             asked = time.monotonic()
             try:
-                epoch = await self._in_thread(lease.epoch)
+                epoch = await self.threads.run(lease.epoch)
                 fresh, self._fresh = self._fresh, set()
                 if epoch != self._epoch:
                     fresh = set(self._sessions)
                 if fresh:
-                    self._epoch = -1  # until that has been seen through
+                    self._epoch = -1  # if this fails half-way, all sessions are checked again
                     await self._drop_the_revoked(fresh)
                 self._epoch = epoch
                 self._look_up(asked)
                 await self._measure_closings()
-            except Exception:  # whatever it is: who doesn't look delivers nothing
+            except Exception:  # whatever it is: a node that does not look delivers nothing
                 logger.exception("the registry's epoch could not be read")
             await asyncio.sleep(settings.ATP_EPOCH_POLL_SECONDS)
 
     def _look_up(self, asked: float) -> None:
-        """The epoch was seen as it was no earlier than `asked`; go on where that stopped us."""
+        """Note that the epoch was read, at `asked` or later; go on delivering after blindness."""
         was_blind, self._saw_at = not self.sees(), asked
         if was_blind:
             self._on_sight()
 
     async def _drop_the_revoked(self, sessions: Collection[str]) -> None:
-        """Close the sockets of agents that may no longer be connected, message or no message."""
-        for session in await self._in_thread(lease.sessions_without_standing, sessions):
+        """Close the sockets of agents that may no longer be connected."""
+        for session in await self.threads.run(lease.sessions_without_standing, sessions):
             if (connection := self._sessions.get(session)) is not None:
                 connection.close("session.revoked")
 
     async def _measure_closings(self) -> None:
-        """How long after the registry's last change they were closed, by the database's clock."""
+        """Measure how long after the registry's last change sockets were closed.
+
+        The database's clock gives the age of the change; both clocks need not agree.
+        """
         closed, self._closed = self._closed, []
-        if closed and (age := await self._in_thread(lease.epoch_age)) is not None:
+        if closed and (age := await self.threads.run(lease.epoch_age)) is not None:
             moved = time.monotonic() - age
             for closed_at in closed:
                 instruments.REVOCATION_SECONDS.observe(max(0.0, closed_at - moved))
-
-    async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self.executor, function, *args)

@@ -1,18 +1,21 @@
-"""Writing streams to sockets: pushed while they are level, else read from the rows, in order."""
+"""Writing streams to sockets, in order: pushed as they come, else read from the rows.
+
+A stream is `behind` while rows wait that were not written; then nothing is pushed past them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
 
 from django.db import Error as DatabaseProblem
 
 from messaging.layer import loops
 from messaging.mail import inbox
-from messaging.node.connections import Connection
+from messaging.node.connections import AgentConnection
+from messaging.node.threads import NodeThreads
 from messaging.telemetry import instruments
 
 logger = logging.getLogger(__name__)
@@ -22,22 +25,27 @@ BACKLOG_READERS = 4  # pages read from the database at once
 
 
 class Streams:
-    """Brings each connection's streams forward; `sees` says whether anything may be delivered."""
+    """Brings each connection's streams forward, while `sees` says that the node may deliver."""
 
-    def __init__(self, in_thread: Callable[..., Awaitable[Any]], sees: Callable[[], bool]) -> None:
-        self._in_thread = in_thread
+    def __init__(self, threads: NodeThreads, sees: Callable[[], bool]) -> None:
+        self._threads = threads
         self._sees = sees
         self._page_reads: set[asyncio.Task[None]] = set()
         self._readers = asyncio.Semaphore(BACKLOG_READERS)
 
-    def begin(self, connection: Connection, acked: Mapping[str, int]) -> None:
-        """Go on behind the places acknowledged so far, once `catch_up` is told of more."""
+    def begin(self, connection: AgentConnection, acked: Mapping[str, int]) -> None:
+        """Set each stream to the `seq` acknowledged so far; `catch_up` has the rest read."""
         for stream in STREAMS:
             position = connection.position(stream)
             position.sent = position.acked = acked.get(stream, 0)
 
-    def push(self, connection: Connection, stream: str, first: int, last: int, text: str) -> None:
-        """Write what comes next in the stream; anything else is read from the rows in order."""
+    def push(
+        self, connection: AgentConnection, stream: str, first: int, last: int, text: str
+    ) -> None:
+        """Write `text`, deliveries `first` to `last`, if it comes next in the stream and fits.
+
+        Otherwise, and where `text` is empty, the rows are read, in order.
+        """
         position = connection.position(stream)
         fits = first == position.sent + 1 and last - first < position.room
         if text and fits and not position.behind and connection.writable and self._sees():
@@ -48,22 +56,22 @@ class Streams:
             position.behind = True
             self.read_on(connection, stream)
 
-    def catch_up(self, connection: Connection, stream: str, last: int) -> None:
-        """Read on where the stream goes further than was written, as `last` says."""
+    def catch_up(self, connection: AgentConnection, stream: str, last: int) -> None:
+        """Read on if the stream goes further than was written; `last` is its last `seq`."""
         position = connection.position(stream)
         if last > position.sent or position.behind:
             position.behind = True
             self.read_on(connection, stream)
 
-    def resume(self, connections: Iterable[Connection]) -> None:
-        """Read on wherever something was left in the rows."""
+    def resume(self, connections: Iterable[AgentConnection]) -> None:
+        """Read on in each stream of `connections` that is behind."""
         for connection in connections:
             for stream in STREAMS:
                 if connection.position(stream).behind:
                     self.read_on(connection, stream)
 
-    def read_on(self, connection: Connection, stream: str) -> None:
-        """Have the stream read from the database, unless it is being read."""
+    def read_on(self, connection: AgentConnection, stream: str) -> None:
+        """Read the stream from the database; do nothing if that is under way already."""
         position = connection.position(stream)
         if position.reading or connection.close_code:
             return
@@ -73,10 +81,10 @@ class Streams:
         task.add_done_callback(self._page_reads.discard)
 
     async def stop(self) -> None:
-        """Give up what is being read."""
+        """Cancel the reads that are under way; the rows stay for the next session."""
         await loops.end(self._page_reads)
 
-    async def _read_pages(self, connection: Connection, stream: str) -> None:
+    async def _read_pages(self, connection: AgentConnection, stream: str) -> None:
         position = connection.position(stream)
         try:
             while position.room and not connection.close_code:
@@ -86,7 +94,7 @@ class Streams:
                 position.behind = False  # a push that comes during the read sets it again
                 read = partial(inbox.read_page, after=position.sent, most=position.room)
                 async with self._readers:
-                    page = await self._in_thread(read, connection.agent, stream)
+                    page = await self._threads.run(read, connection.agent, stream)
                 if page is None:
                     if not position.behind:
                         return

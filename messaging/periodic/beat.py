@@ -56,22 +56,13 @@ class EmbeddedBeat:
         )
 
     def start(self) -> None:
-        global _running
+        """Begin to send tasks."""
         self._service.start()  # type: ignore[union-attr]  # thread=True makes it a thread
-        _running = self
 
     def stop(self) -> None:
-        global _running
-        _running = None
+        """Wait until the thread has ended, which takes up to a second."""
         self._service.stop()
 
     def lives(self) -> bool:
+        """Whether the thread runs."""
         return bool(self._service.is_alive())  # type: ignore[union-attr]  # as above
-
-
-_running: EmbeddedBeat | None = None
-
-
-def embedded_beat_lives() -> bool:
-    """Whether beat runs within this process."""
-    return _running is not None and _running.lives()

@@ -17,7 +17,7 @@ from typing import Any
 import uvicorn
 from django.conf import settings
 
-from messaging.node import node
+from messaging.node.process_node import process_node
 from messaging.process import boot, gc_settings
 from messaging.wire.sockets import BoundedHttp, BoundedWebSocket
 from registry.agents.models import Agent
@@ -98,7 +98,7 @@ class _Server(uvicorn.Server):
         self._say("Stopping ...")
         for server in self.servers:
             server.close()
-        await node.drain()
+        await process_node.drain()
         await super().shutdown(sockets=sockets)
 
 
@@ -131,13 +131,13 @@ def _greeting(prepared: boot.Prepared, hint: str) -> str:
     host, port = prepared.listener.getsockname()[:2]
     loopback = ipaddress.ip_address(host).is_loopback
     shown = f"[{host}]" if ":" in host else host
-    place = f"http://{shown}:{port}" if loopback else settings.ATP_PUBLIC_URL
+    address = f"http://{shown}:{port}" if loopback else settings.ATP_PUBLIC_URL
     return "\n".join(
         (
             f"{prepared.hub_id} is serving{'' if loopback else f' on {host}, port {port}'}.",
-            f"  admin     {place}/admin/",
-            f"  API       {place}/api/docs/",
-            f"  agents    ws{place.removeprefix('http')}/ws/agents/",
+            f"  admin     {address}/admin/",
+            f"  API       {address}/api/docs/",
+            f"  agents    ws{address.removeprefix('http')}/ws/agents/",
             f"  data      {settings.ATP_DATA_DIR}",
             hint,
         )

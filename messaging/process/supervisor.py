@@ -45,7 +45,7 @@ Two nodes need PostgreSQL, Redis and a broker, and {missing} not set. On this ma
 
 
 @dataclass(slots=True)
-class Member:
+class ManagedProcess:
     """One process of the hub, whatever number of times it was started."""
 
     name: str
@@ -54,7 +54,7 @@ class Member:
     rests_until: float = 0.0
 
 
-def run_troupe(*, first_port: int, nodes: int, workers: int, say: Callable[[str], Any]) -> None:
+def supervise(*, first_port: int, nodes: int, workers: int, say: Callable[[str], Any]) -> None:
     """Run all processes until SIGINT or SIGTERM. Raises `StartRefused`."""
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -70,14 +70,14 @@ def run_troupe(*, first_port: int, nodes: int, workers: int, say: Callable[[str]
     connection.close()
     if officer is not None:
         say(credentials(officer))
-    members = _members(first_port, nodes, workers)
+    processes = _processes(first_port, nodes, workers)
     say(_greeting(hub_id, first_port, nodes, workers))
     try:
         while not ended.wait(LOOK_SECONDS):
-            for member in members:
-                _see_to(member, say)
+            for managed in processes:
+                _see_to(managed, say)
     finally:
-        _end(members)
+        _end(processes)
     say("All processes have stopped.")
 
 
@@ -118,33 +118,35 @@ def _create_missing_database() -> bool:
     return True
 
 
-def _members(first_port: int, nodes: int, workers: int) -> list[Member]:
+def _processes(first_port: int, nodes: int, workers: int) -> list[ManagedProcess]:
     manage = (sys.executable, sys.argv[0])
     return [
         *(
-            Member(f"node-{n + 1}", (*manage, "hub", "--port", str(first_port + n)))
+            ManagedProcess(f"node-{n + 1}", (*manage, "hub", "--port", str(first_port + n)))
             for n in range(nodes)
         ),
         *(
-            Member(f"worker-{n}", (*manage, "worker", "--concurrency=1", f"--name=worker-{n}"))
+            ManagedProcess(
+                f"worker-{n}", (*manage, "worker", "--concurrency=1", f"--name=worker-{n}")
+            )
             for n in range(1, workers + 1)
         ),
-        Member("beat", (*manage, "beat")),
+        ManagedProcess("beat", (*manage, "beat")),
     ]
 
 
-def _see_to(member: Member, say: Callable[[str], Any]) -> None:
+def _see_to(managed: ManagedProcess, say: Callable[[str], Any]) -> None:
     """Start a process that does not run, unless it has just died."""
-    if member.process is not None:
-        if (status := member.process.poll()) is None:
+    if managed.process is not None:
+        if (status := managed.process.poll()) is None:
             return
-        member.process = None
-        member.rests_until = time.monotonic() + RESTART_SECONDS
-        say(f"{member.name:<9}| ended with {status}; starting it again")
-    if time.monotonic() < member.rests_until:
+        managed.process = None
+        managed.rests_until = time.monotonic() + RESTART_SECONDS
+        say(f"{managed.name:<9}| ended with {status}; starting it again")
+    if time.monotonic() < managed.rests_until:
         return
-    member.process = subprocess.Popen(  # noqa: S603  # commands of this file
-        member.command,
+    managed.process = subprocess.Popen(  # noqa: S603  # commands of this file
+        managed.command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -153,8 +155,8 @@ def _see_to(member: Member, say: Callable[[str], Any]) -> None:
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         start_new_session=True,  # Ctrl-C comes to this process, which ends the others in order
     )
-    assert member.process.stdout is not None
-    arguments = (member.name, member.process.stdout, say)
+    assert managed.process.stdout is not None
+    arguments = (managed.name, managed.process.stdout, say)
     threading.Thread(target=_relay, args=arguments, daemon=True).start()
 
 
@@ -164,16 +166,16 @@ def _relay(name: str, stream: IO[str], say: Callable[[str], Any]) -> None:
             say(f"{name:<9}| {line.rstrip()}")
 
 
-def _end(members: Sequence[Member]) -> None:
+def _end(processes: Sequence[ManagedProcess]) -> None:
     """Stop nodes first: workers still judge what they hold. Kill what outlives the deadline."""
     deadline = time.monotonic() + STOP_SECONDS
-    nodes = [member for member in members if "hub" in member.command]
+    nodes = [managed for managed in processes if "hub" in managed.command]
     _stop(nodes, deadline)
-    _stop([member for member in members if member not in nodes], deadline)
+    _stop([managed for managed in processes if managed not in nodes], deadline)
 
 
-def _stop(members: Iterable[Member], deadline: float) -> None:
-    running = [m.process for m in members if m.process is not None and m.process.poll() is None]
+def _stop(processes: Iterable[ManagedProcess], deadline: float) -> None:
+    running = [m.process for m in processes if m.process is not None and m.process.poll() is None]
     for process in running:
         process.send_signal(signal.SIGTERM)
     for process in running:
@@ -185,11 +187,11 @@ def _stop(members: Iterable[Member], deadline: float) -> None:
 
 
 def _greeting(hub_id: str, first_port: int, nodes: int, workers: int) -> str:
-    places = [f"127.0.0.1:{port}" for port in range(first_port, first_port + nodes)]
+    addresses = [f"127.0.0.1:{port}" for port in range(first_port, first_port + nodes)]
     return "\n".join(
         (
             f"{hub_id}: {nodes} nodes, {workers} workers and beat are starting.",
-            *(f"  http://{place}/admin/  ws://{place}/ws/agents/" for place in places),
+            *(f"  http://{address}/admin/  ws://{address}/ws/agents/" for address in addresses),
             "Ctrl-C ends all of them.",
         )
     )

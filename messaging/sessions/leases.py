@@ -1,4 +1,4 @@
-"""A node's lease, by the database's clock, and what it watches in the registry."""
+"""A node's lease, by the database's clock, and what a node reads of the registry all the time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def take(node_id: uuid.UUID, name: str, channel: str) -> None:
 
 
 def renew(node_id: uuid.UUID) -> bool:
-    """Renew a lease; false where it had run out, and its sessions with it. It is new then."""
+    """Renew a lease. False if it had run out, and its sessions with it; it is new then."""
     held = Node.objects.filter(id=node_id, lease_until__gt=Now()).update(lease_until=_lease_end())
     if not held:
         Node.objects.filter(id=node_id).update(lease_until=_lease_end())
@@ -40,14 +40,14 @@ def renew(node_id: uuid.UUID) -> bool:
 
 
 def release(node_id: uuid.UUID) -> None:
-    """Let a lease go at once."""
+    """End a lease at once."""
     Node.objects.filter(id=node_id).update(lease_until=Now(), stopped_at=Now())
 
 
 def carry_over_log() -> None:
-    """Carry SQLite's write-ahead log over into the database, as far as nobody is in the way.
+    """Copy SQLite's write-ahead log into the database file, as far as readers allow.
 
-    A passive checkpoint blocks neither readers nor the writer; PostgreSQL has its own.
+    A passive checkpoint blocks neither readers nor the writer. PostgreSQL does this by itself.
     """
     if connection.vendor == "sqlite":
         with connection.cursor() as cursor:
@@ -60,14 +60,14 @@ def epoch() -> int:
 
 
 def epoch_age() -> float | None:
-    """Seconds since the registry's last change; `None` where it is older than this column."""
+    """Seconds since the registry's last change; `None` if it was before this was recorded."""
     hub = Hub.objects.annotate(now=Now()).values_list("now", "epoch_moved_at")
     now, moved_at = hub.get(pk=Hub.SINGLETON_ID)
     return None if moved_at is None else (now - moved_at).total_seconds()
 
 
 def sessions_without_standing(sessions: Collection[str]) -> set[str]:
-    """Those of these sessions whose agent or key may no longer be connected."""
+    """Those of `sessions` whose agent or key may no longer be connected."""
     now = time.time()
     standing = Session.objects.filter(
         Q(agent__status="active"),

@@ -1,4 +1,4 @@
-"""Opening and closing sessions, in batches: they append to the trail like everything else."""
+"""Opening and closing sessions, in batches: each of them appends to the trail."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ logger = logging.getLogger(__name__)
 
 LOGINS_WINDOW_SECONDS = 60  # in which an agent's logins are counted
 WELCOME_SECONDS = 60  # life of the hub's proof over the agent's nonce
-MOST_TRIES = 5  # at a batch of logins, while officers keep changing the registry under it
+MOST_TRIES = 5  # at a batch of logins, while officers keep changing the registry
 ALARMING_TAKEOVERS = 5  # sessions of one agent replaced while live, before officers are told
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class LoginRequest:
     """What a socket offers: the proof, the nonce it was challenged with, and where it dialled."""
 
     proof: str
@@ -79,7 +79,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class _Proven:
-    login: Login
+    login: LoginRequest
     agent: str
     kid: str
     client_nonce: str
@@ -87,13 +87,16 @@ class _Proven:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """Why a login is refused, and whose key signed its proof: "" where that does not hold."""
+    """Why a login is refused, and whose key signed its proof; "" where the signature is bad."""
 
     problem: ATPError
     signer: str = ""
 
     def __post_init__(self) -> None:
-        """Forget where it was raised: those frames hold this, and its socket, until collected."""
+        """Drop the traceback: its frames refer to this object and to what they handle.
+
+        That is a cycle; it would stay in memory until the garbage collector runs.
+        """
         self.problem.__traceback__ = None
 
 
@@ -107,8 +110,12 @@ class _Held:
     live: bool = True
 
 
-def open_sessions(logins: Sequence[Login], node_id: uuid.UUID) -> list[Opened | ATPError]:
-    """Authenticate each login and open its session; the answers stand in the logins' order."""
+def open_sessions(logins: Sequence[LoginRequest], node_id: uuid.UUID) -> list[Opened | ATPError]:
+    """Authenticate each login and open its session; the answers are in the order of the logins.
+
+    An answer is the session, or the error that refuses the login. Raises `EpochMoved` if the
+    registry changed during each of `MOST_TRIES` tries.
+    """
     for _ in range(MOST_TRIES):
         try:
             return _open_sessions(logins, node_id)
@@ -117,7 +124,7 @@ def open_sessions(logins: Sequence[Login], node_id: uuid.UUID) -> list[Opened | 
     raise EpochMoved("the registry kept changing while sessions were opened")
 
 
-def _open_sessions(logins: Sequence[Login], node_id: uuid.UUID) -> list[Opened | ATPError]:
+def _open_sessions(logins: Sequence[LoginRequest], node_id: uuid.UUID) -> list[Opened | ATPError]:
     now = round(time.time(), 3)
     view = current_view(now)
     verdicts = _without_loops(_prove(logins, view, now), now)
@@ -129,8 +136,10 @@ def _open_sessions(logins: Sequence[Login], node_id: uuid.UUID) -> list[Opened |
     return [v.problem if isinstance(v, _Refused) else opened[id(v)] for v in verdicts]
 
 
-def _prove(logins: Sequence[Login], view: RegistryView, now: float) -> list[_Proven | _Refused]:
-    """Whose key signed each proof, with one query a table for all of them."""
+def _prove(
+    logins: Sequence[LoginRequest], view: RegistryView, now: float
+) -> list[_Proven | _Refused]:
+    """Find whose key signed each proof, with one query a table for all of them."""
     kids = [_kid(login) for login in logins]
     view.load((), {kid for kid in kids if isinstance(kid, str)})
     signed = [
@@ -143,14 +152,14 @@ def _prove(logins: Sequence[Login], view: RegistryView, now: float) -> list[_Pro
     return [one if isinstance(one, _Refused) else _standing(one, view, unvouched) for one in signed]
 
 
-def _kid(login: Login) -> str | _Refused:
+def _kid(login: LoginRequest) -> str | _Refused:
     try:
         return read_header(login.proof).kid
     except ATPError as problem:
         return _Refused(problem)
 
 
-def _verify(login: Login, kid: str, view: RegistryView, now: float) -> _Proven | _Refused:
+def _verify(login: LoginRequest, kid: str, view: RegistryView, now: float) -> _Proven | _Refused:
     signer = ""
     try:
         key = view.key(kid)
@@ -176,7 +185,7 @@ def _standing(one: _Proven, view: RegistryView, unvouched: Collection[str]) -> _
         _check_standing(key, view)
         if one.agent in unvouched:
             raise IdentityNotActive(
-                "whoever vouched for this agent has been suspended or revoked; ask the officers"
+                "the issuer that vouched for this agent was suspended or revoked; ask the officers"
                 " for another attestation"
             )
     except ATPError as problem:
@@ -185,7 +194,7 @@ def _standing(one: _Proven, view: RegistryView, unvouched: Collection[str]) -> _
 
 
 def _without_loops(verdicts: Sequence[_Proven | _Refused], now: float) -> list[_Proven | _Refused]:
-    """Refuse who logs in without end: each session leaves entries in the trail."""
+    """Refuse agents that log in too often: each session leaves entries in the trail."""
     agents = {v.agent for v in verdicts if isinstance(v, _Proven)}
     since = datetime.fromtimestamp(now - LOGINS_WINDOW_SECONDS, UTC)
     rows = Session.objects.filter(agent_id__in=agents, opened_at__gt=since).order_by()
@@ -210,8 +219,8 @@ def _looping(wait_seconds: float) -> FlowTooMany:
     )
 
 
-def _check_url(dialled: str, login: Login) -> None:
-    """A relay that passes our challenge on was dialled under another name than ours."""
+def _check_url(dialled: str, login: LoginRequest) -> None:
+    """Check the address in the proof: an agent that was lured to a relay dialled another one."""
     try:
         parts = urlsplit(dialled)
     except ValueError as exc:
@@ -249,9 +258,9 @@ def _open(
     with transaction.atomic():
         held = _lock_presences({p.agent for p in proven})
         drafts: list[EntryDraft] = []
-        for place, (one, welcome) in enumerate(zip(proven, opened, strict=True)):
+        for index, (one, welcome) in enumerate(zip(proven, opened, strict=True)):
             if (previous := held.get(one.agent)) is not None:
-                opened[place] = replace(welcome, superseded=(previous.session, previous.channel))
+                opened[index] = replace(welcome, superseded=(previous.session, previous.channel))
                 drafts.append(_superseded(one.agent, previous, welcome.session))
             held[one.agent] = _Held(welcome.session, "", _takeovers(one.agent, previous))
             drafts.append(_opened(one, welcome.session))
@@ -262,7 +271,7 @@ def _open(
         Session.objects.filter(id__in=closed, closed_at=None).update(
             closed_at=at, close_code="session.superseded"
         )
-        _place(held, node_id)
+        _make_current(held, node_id)
         append(drafts, expected_epoch=view.epoch)
     return opened
 
@@ -312,7 +321,7 @@ def _lock_presences(agents: Collection[str]) -> dict[str, _Held]:
 
 
 def _takeovers(agent: str, previous: _Held | None) -> int:
-    """How often this agent's live session was taken over, this time included."""
+    """How often a live session of this agent was taken over, this time included; 0 if not now."""
     if previous is None or not previous.live:
         return 0
     takeovers = previous.takeovers + 1
@@ -321,7 +330,7 @@ def _takeovers(agent: str, previous: _Held | None) -> int:
     return takeovers
 
 
-def _place(held: Mapping[str, _Held], node_id: uuid.UUID) -> None:
+def _make_current(held: Mapping[str, _Held], node_id: uuid.UUID) -> None:
     """Make the newest session of each agent the one that counts."""
     Presence.objects.bulk_create(
         [
@@ -376,18 +385,23 @@ def _mailboxes(agents: Collection[str]) -> tuple[dict[str, dict[str, int]], dict
 
 
 def _count_refused(refused: Iterable[_Refused], now: float) -> None:
-    """Count refused logins by agent and code; without a proof of who it was, for the hub."""
+    """Count refused logins by agent and code; by the hub where the signature is bad."""
     counts = Counter((one.signer, one.problem.code) for one in refused)
     with transaction.atomic():
         count_refusals(counts, datetime.fromtimestamp(now, UTC))
 
 
 def close_sessions(closings: Iterable[tuple[str, str, str]]) -> None:
-    """Close (agent, session, code) each; one that was closed already is left as it is."""
+    """Close sessions, each given as agent, session and error code.
+
+    A session that was closed already is left as it is.
+    """
     wanted = {session: (agent, code) for agent, session, code in closings}
     now = datetime.now(UTC)
     with transaction.atomic():
-        _lock_presences({agent for agent, _ in wanted.values()})  # first, as who opens does
+        _lock_presences(
+            {agent for agent, _ in wanted.values()}
+        )  # first, as in opening: in another order both could wait for each other
         rows = list(
             Session.objects.select_for_update()
             .filter(id__in=wanted, closed_at=None)
@@ -404,7 +418,7 @@ def close_sessions(closings: Iterable[tuple[str, str, str]]) -> None:
 
 
 def close_sessions_of_dead_nodes() -> int:
-    """Close what nodes without a lease left open; gives back how many."""
+    """Close the sessions that nodes without a lease left open; return how many."""
     closed = 0
     left = Session.objects.filter(node__lease_until__lt=Now(), closed_at=None)
     while chunk := left.values_list("agent_id", "id")[:MOST_ENTRIES]:

@@ -110,8 +110,8 @@ def batch_under_way(batch: str, envelopes: int) -> Iterator[UnderWay]:
     """Measure a batch from its dispatch to its outcome, which the caller sets."""
     one = UnderWay()
     end: Callable[[str], None] | None = None
-    if telemetry.tracing is not None:
-        one.traceparent, end = telemetry.tracing.begin_batch(batch, envelopes)
+    if (tracer := telemetry.tracing.tracer) is not None:
+        one.traceparent, end = tracer.begin_batch(batch, envelopes)
     BATCH_ENVELOPES.observe(envelopes)
     began = time.perf_counter()
     try:

@@ -77,7 +77,29 @@ class Pulse:
 
 
 worker_pulse, beat_pulse = Pulse(), Pulse()
-_worker: Signs | None = None
+
+
+class WorkerSigns:
+    """The signs of life of this process, if it is a worker."""
+
+    def __init__(self) -> None:
+        self._signs: Signs | None = None
+
+    def begin(self, consumer: Any) -> None:
+        """Give signs from now on; `consumer` is the worker's."""
+        has_heart = getattr(consumer, "heart", None) is not None  # not with --without-heartbeat
+        beats = partial(worker_pulse.moved_within, WORKER_PATIENCE_SECONDS)
+        lives = beats if has_heart else lambda: True
+        self._signs = Signs(Process.Kind.WORKER, consumer.hostname, lives)
+        self._signs.start()
+
+    def end(self) -> None:
+        """Give no more signs; do nothing if none were given."""
+        if self._signs is not None:
+            self._signs.end()
+
+
+_worker_signs = WorkerSigns()
 
 
 @heartbeat_sent.connect
@@ -89,17 +111,13 @@ def note_heartbeat(**_: Any) -> None:
 @worker_ready.connect
 def begin_worker(sender: Any, **_: Any) -> None:
     """A worker has its broker and takes tasks; `sender` is its consumer."""
-    global _worker
-    has_heart = getattr(sender, "heart", None) is not None  # not with --without-heartbeat
-    lives = partial(worker_pulse.moved_within, WORKER_PATIENCE_SECONDS)
-    _worker = Signs(Process.Kind.WORKER, sender.hostname, lives if has_heart else lambda: True)
-    _worker.start()
+    _worker_signs.begin(sender)
 
 
 @worker_shutdown.connect
 def end_worker(**_: Any) -> None:
-    if _worker is not None:
-        _worker.end()
+    """A worker stops, and means to."""
+    _worker_signs.end()
 
 
 @beat_init.connect

@@ -64,17 +64,40 @@ class Work:
         return spent
 
 
-tracing: Tracing | None = None
+class TracingSwitch:
+    """Says by what spans are made in this process; by nothing until `use` names it."""
+
+    def __init__(self) -> None:
+        self.tracer: Tracing | None = None
+
+    def use(self, tracer: Tracing | None) -> None:
+        """Have spans made by `tracer` from now on; `None` ends it."""
+        self.tracer = tracer
+
+
+class LayerFailures:
+    """Counts the messages that this process could not send over the channel layer."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def count(self) -> None:
+        """One more message could not be sent."""
+        with self._lock:
+            self._count += 1
+
+    def take(self) -> int:
+        """How many there were since this was last asked."""
+        with self._lock:
+            taken, self._count = self._count, 0
+        return taken
+
+
+tracing = TracingSwitch()
+layer_failures = LayerFailures()
 
 _work: ContextVar[Work | None] = ContextVar("atp_work", default=None)
-_layer_failures = 0
-_lock = threading.Lock()
-
-
-def trace_with(tracer: Tracing | None) -> None:
-    """Have spans made from now on; `None` ends it."""
-    global tracing
-    tracing = tracer
 
 
 @contextmanager
@@ -92,8 +115,8 @@ def working_on(payload: Mapping[str, Any]) -> Iterator[None]:
         raise
     finally:
         _work.reset(token)
-        if tracing is not None and work.traceparent:
-            tracing.record_work(work, problem)
+        if (tracer := tracing.tracer) is not None and work.traceparent:
+            tracer.record_work(work, problem)
 
 
 def lap(stage: str) -> None:
@@ -109,21 +132,6 @@ def tally(verdicts: Iterable[tuple[str, str]]) -> dict[str, Any]:
     return {
         "seconds": work.seconds if work is not None else {},
         "verdicts": [[verdict, code, n] for (verdict, code), n in counts.items()],
-        "layerFailures": take_layer_failures(),
+        "layerFailures": layer_failures.take(),
         "told": time.time(),
     }
-
-
-def count_layer_failure() -> None:
-    """A message could not be sent over the channel layer."""
-    global _layer_failures
-    with _lock:
-        _layer_failures += 1
-
-
-def take_layer_failures() -> int:
-    """How many there were in this process since this was last asked."""
-    global _layer_failures
-    with _lock:
-        taken, _layer_failures = _layer_failures, 0
-    return taken

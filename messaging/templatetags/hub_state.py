@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 
 from django import template
 
-from messaging.health.state import State, state_of_hub
+from messaging.health.state import HubState, state_of_hub
 
 register = template.Library()
 
 
 @register.simple_tag
-def hub_state() -> State:
+def hub_state() -> HubState:
     """Looks at every part; takes seconds only where one does not answer."""
     return state_of_hub()
 

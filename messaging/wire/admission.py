@@ -1,9 +1,9 @@
-"""Strangers enter one at each turn of the event loop, however many stand outside.
+"""Strangers are heard one at each turn of the event loop, however many wait.
 
-A thousand who ask for something at once would all be served in a single turn, a third of a second
-long, and whoever is inside would wait for its end at each hop that its message makes. One at a
-turn costs the insiders little at each hop; a hub that has nothing else to do turns so fast
-that the strangers lose nothing either.
+A thousand strangers that ask for something at once would all be served in a single turn, a third
+of a second long, and agents that are connected would wait for its end at each hop that a message
+makes. One stranger a turn costs the agents little at each hop; a hub that has nothing else to do
+turns so fast that the strangers lose nothing either.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import asyncio
 from collections.abc import Callable, Hashable
 from weakref import WeakKeyDictionary
 
-REST_SECONDS = 0.006  # after a stranger, while insiders wait for something
-LONG_QUEUE = 1_000  # then nobody rests: those outside must get in before they give up
+from messaging.node.process_node import process_node
 
-_of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Admission] = WeakKeyDictionary()
+REST_SECONDS = 0.006  # after each stranger, while agents wait for something
+LONG_QUEUE = 1_000  # beyond that, no rests: strangers must be heard before they give up
 
 
 class Admission:
     """The strangers of a loop that have asked for something and were not heard yet.
 
-    While `busy` says that insiders wait for something, each stranger is followed by a rest.
+    While `busy` says that agents wait for something, a rest follows each stranger.
     """
 
-    def __init__(self) -> None:
-        self.busy: Callable[[], bool] = lambda: False
+    def __init__(self, busy: Callable[[], bool] = lambda: False) -> None:
+        self._busy = busy
         self._outside: dict[Hashable, Callable[[], None]] = {}
         self._rests_until = 0.0
         self._turning = False
@@ -40,7 +40,7 @@ class Admission:
             self._turn()
 
     def leave(self, stranger: Hashable) -> None:
-        """It has gone, if it was here, and takes nobody's turn."""
+        """Remove a stranger whose connection has ended; do nothing if it is not queued."""
         self._outside.pop(stranger, None)
 
     def _turn(self) -> None:
@@ -56,17 +56,28 @@ class Admission:
         if not self._outside:
             return
         enter = self._outside.pop(next(iter(self._outside)))
-        if self.busy() and len(self._outside) < LONG_QUEUE:
+        if self._busy() and len(self._outside) < LONG_QUEUE:
             self._rests_until = asyncio.get_running_loop().time() + REST_SECONDS
         if self._outside:
             self._turn()
         enter()
 
 
-def of_running_loop() -> Admission:
-    """The one admission of the loop that serves here."""
-    loop = asyncio.get_running_loop()
-    found = _of_loop.get(loop)
-    if found is None:
-        found = _of_loop[loop] = Admission()
-    return found
+class Admissions:
+    """The admission of each event loop, for as long as the loop exists."""
+
+    def __init__(self, busy: Callable[[], bool]) -> None:
+        self._busy = busy
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Admission]
+        self._by_loop = WeakKeyDictionary()
+
+    def of_running_loop(self) -> Admission:
+        """The admission of the loop that runs here; made at the first call."""
+        loop = asyncio.get_running_loop()
+        found = self._by_loop.get(loop)
+        if found is None:
+            found = self._by_loop[loop] = Admission(self._busy)
+        return found
+
+
+admissions = Admissions(busy=process_node.is_busy)

@@ -28,9 +28,9 @@ from atp.wire import canonical
 from atp.wire.frames import SUBPROTOCOL, Ack, Authenticate, Challenge, Failure, Welcome
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_milliseconds
-from messaging.node import node
-from messaging.node.connections import Connection
-from messaging.sessions.sessions import Login, Opened
+from messaging.node.connections import AgentConnection
+from messaging.node.process_node import process_node
+from messaging.sessions.sessions import LoginRequest, Opened
 from messaging.telemetry import correlation, instruments
 from messaging.wire import sockets
 from messaging.wire.close_codes import close_code
@@ -58,7 +58,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         self.scope, self._receive, self._send = scope, receive, send
         await receive()  # websocket.connect
         try:
-            self._node = node.current()
+            self._node = process_node.current()
             opened = await self._handshake()
         except _Disconnected:
             return
@@ -66,12 +66,12 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             await self._refuse(problem)
             return
         correlation.bind(session=opened.session)
-        connection = Connection(opened.agent, opened.session, send)
+        connection = AgentConnection(opened.agent, opened.session, send)
         try:
             sockets.admit(self.scope)
             await self._welcome(opened)
         except BaseException:  # it hung up during its login: the session must not seem live
-            self._node.abandon(opened)
+            self._node.closings.abandon(opened)
             raise
         self._node.attach(connection, opened)
         await self._serve(connection)
@@ -83,9 +83,9 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             raise SessionAuthentication(f"offer the subprotocol {SUBPROTOCOL}")
         await self._send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
         self._accepted = True
-        if len(self._node.sessions) >= settings.ATP_MAX_SOCKETS:
+        if len(self._node.roster.sessions) >= settings.ATP_MAX_SOCKETS:
             raise FlowTooMany("this node has all the sockets that it takes")
-        async with self._node.handshakes.place() as note_proof:
+        async with self._node.handshakes.begin() as note_proof:
             return await self._authenticate(note_proof)
 
     async def _authenticate(self, note_proof: Callable[[], None]) -> Opened:
@@ -95,8 +95,8 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         text = await self._receive_text()
         frame = Authenticate.parse(canonical.parse(text, max_bytes=PROOF_FRAME_BYTES))
         note_proof()
-        return await self._node.log_in(
-            Login(
+        return await self._node.logins.log_in(
+            LoginRequest(
                 proof=frame.proof,
                 nonce=nonce,
                 host=self._header(b"host"),
@@ -125,7 +125,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
 
     # --- Live ----------------------------------------------------------------------------------
 
-    async def _serve(self, connection: Connection) -> None:
+    async def _serve(self, connection: AgentConnection) -> None:
         """Read until one side ends it; a close decided elsewhere interrupts the reading."""
         reading = asyncio.create_task(self._read(connection))
         closing = asyncio.create_task(connection.closed())
@@ -148,7 +148,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             self._node.detach(connection, code)
             await connection.stop_writing()
 
-    async def _read(self, connection: Connection) -> None:
+    async def _read(self, connection: AgentConnection) -> None:
         while not connection.close_code:
             text = await self._receive_text()
             if text.startswith(ENVELOPE_PREFIX):
@@ -157,7 +157,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             else:
                 await self._take_frames(connection, text)
 
-    async def _take_frames(self, connection: Connection, text: str) -> None:
+    async def _take_frames(self, connection: AgentConnection, text: str) -> None:
         parsed = canonical.parse_noted(text, max_bytes=settings.ATP_MAX_FRAME_BYTES)
         several = parsed.value if isinstance(parsed.value, list) else [parsed.value]
         if len(several) > settings.ATP_MAX_FRAMES:
@@ -171,7 +171,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
                 self._node.take_envelope(connection, envelope)
             else:
                 ack = Ack.parse(frame)
-                self._node.take_ack(connection, ack.stream, ack.seq, ack.refused)
+                self._node.acks.take(connection, ack.stream, ack.seq, ack.refused)
         if besides > ACKS_BYTES:  # read on the loop that serves everybody, and in no window
             raise MalformedFrame(f"at most {ACKS_BYTES} bytes of a message are not envelopes")
 

@@ -17,7 +17,7 @@ from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from messaging.wire import admission
+from messaging.wire.admission import admissions
 
 STRANGER_BYTES = 16_384  # a message before the proof is accepted; twice what a proof may have
 PIECE_BYTES = 8_192  # parsed before what it holds has been taken: a thousand frames at most
@@ -146,7 +146,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
-        self._admission = admission.of_running_loop()
+        self._admission = admissions.of_running_loop()
         self._expect_request()
 
     def data_received(self, data: bytes) -> None:

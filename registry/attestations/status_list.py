@@ -36,22 +36,28 @@ class StatusList:
         return self.signed_at + STATUS_LIST_SECONDS
 
 
-_lists: dict[int, StatusList] = {}  # by issuer
+class StatusLists:
+    """The list of each issuer that this process signed last."""
+
+    def __init__(self) -> None:
+        self._by_issuer: dict[int, StatusList] = {}
+
+    def current(self, issuer: Issuer, *, now: int) -> StatusList:
+        """Return the issuer's list; `now` in seconds since 1970.
+
+        It is made and signed again only if the epoch has moved or it is `REUSED_SECONDS` old. The
+        endpoint is public, so a request must not cost a signature each time.
+        Raises `KeyMissing` if the issuer signs elsewhere.
+        """
+        epoch = Hub.objects.values_list("epoch", flat=True).get(pk=Hub.SINGLETON_ID)
+        known = self._by_issuer.get(issuer.pk)
+        if known is None or known.epoch != epoch or not 0 <= now - known.signed_at < REUSED_SECONDS:
+            token = _sign(issuer, now=now)
+            known = self._by_issuer[issuer.pk] = StatusList(token, now, epoch)
+        return known
 
 
-def current_status_list(issuer: Issuer, *, now: int) -> StatusList:
-    """Return the issuer's list; `now` in seconds since 1970.
-
-    It is made and signed again only if the epoch has moved or it is `REUSED_SECONDS` old. The
-    endpoint is public, so a request must not cost a signature each time.
-    Raises `KeyMissing` if the issuer signs elsewhere.
-    """
-    epoch = Hub.objects.values_list("epoch", flat=True).get(pk=Hub.SINGLETON_ID)
-    known = _lists.get(issuer.pk)
-    if known is None or known.epoch != epoch or not 0 <= now - known.signed_at < REUSED_SECONDS:
-        token = _sign(issuer, now=now)
-        known = _lists[issuer.pk] = StatusList(token, now, epoch)
-    return known
+current_status_list = StatusLists().current
 
 
 def _sign(issuer: Issuer, *, now: int) -> str:

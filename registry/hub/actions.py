@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from functools import cache
 
 from django.db import connection, transaction
 from django.db.models import F
@@ -18,9 +19,27 @@ class HubMissing(Exception):
     """The database has no hub row yet. `registry.bootstrap.ensure_hub` makes it."""
 
 
-_lock = threading.Lock()
-_hub_id: str | None = None
-_private_keys: dict[str, PrivateKey] = {}
+class OpenedKeys:
+    """The private keys that this process has unsealed."""
+
+    def __init__(self) -> None:
+        self._by_kid: dict[str, PrivateKey] = {}
+        self._lock = threading.Lock()
+
+    def open(self, hub: str, row: HubKey) -> PrivateKey:
+        """Return the private key of `row`; a process unseals it once.
+
+        Raises `SealBroken` if the key does not open with the key-encryption key.
+        """
+        with self._lock:
+            known = self._by_kid.get(row.kid)
+            if known is None:
+                pem = keyring.unseal(row.private_sealed, associated=owner(hub, row.kid))
+                known = self._by_kid[row.kid] = PrivateKey.from_pem(pem, alg=row.algorithm)
+        return known
+
+
+open_key = OpenedKeys().open
 
 
 def bump_epoch() -> None:
@@ -37,21 +56,16 @@ def bump_epoch() -> None:
         raise HubMissing("the database has no hub row; registry.bootstrap.ensure_hub() makes it")
 
 
+@cache
 def hub_id() -> str:
     """Return this hub's id. It never changes, so a process reads it once.
 
     Raises `HubMissing` if there is no hub row.
     """
-    global _hub_id
-    known = _hub_id
-    if known is None:
-        known = Hub.objects.values_list("hub_id", flat=True).filter(pk=Hub.SINGLETON_ID).first()
-        if known is None:
-            raise HubMissing(
-                "the database has no hub row; registry.bootstrap.ensure_hub() makes it"
-            )
-        _hub_id = known
-    return known
+    found = Hub.objects.values_list("hub_id", flat=True).filter(pk=Hub.SINGLETON_ID).first()
+    if found is None:
+        raise HubMissing("the database has no hub row; registry.bootstrap.ensure_hub() makes it")
+    return found
 
 
 def session_key() -> PrivateKey:
@@ -82,19 +96,6 @@ def session_jwks() -> list[Mapping[str, str]]:
 def current_key(purpose: str) -> HubKey:
     """Return the row of the current key of `purpose`; one query."""
     return HubKey.objects.get(purpose=purpose, retired_at=None)
-
-
-def open_key(hub: str, row: HubKey) -> PrivateKey:
-    """Return the private key of `row`; a process unseals it once.
-
-    Raises `SealBroken` if the key does not open with the key-encryption key.
-    """
-    with _lock:
-        known = _private_keys.get(row.kid)
-        if known is None:
-            pem = keyring.unseal(row.private_sealed, associated=owner(hub, row.kid))
-            known = _private_keys[row.kid] = PrivateKey.from_pem(pem, alg=row.algorithm)
-    return known
 
 
 def add_key(hub: Hub, purpose: str) -> HubKey:

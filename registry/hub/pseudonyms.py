@@ -13,20 +13,28 @@ from registry.hub import keyring
 from registry.hub.models import Hub
 
 SECRET_BYTES = 32
-_kept: dict[str, bytes] = {}
 
 
-def pseudonym_key() -> bytes:
-    """Return the HMAC key that turns account ids into pseudonyms; a process reads it once.
+class PseudonymKey:
+    """The key that turns account ids into pseudonyms, as far as this process knows it."""
 
-    Raises `SealBroken` if it does not open.
-    """
-    if not _kept:
-        hub = Hub.objects.filter(pk=Hub.SINGLETON_ID).first()
-        if hub is None or not hub.pseudonyms_sealed:  # an older version used the key-encryption key
-            return _first_key()
-        _kept[hub.hub_id] = keyring.unseal(hub.pseudonyms_sealed, associated=owner(hub))
-    return next(iter(_kept.values()))
+    def __init__(self) -> None:
+        self._key: bytes | None = None
+
+    def get(self) -> bytes:
+        """Return the HMAC key that turns account ids into pseudonyms; a process reads it once.
+
+        Raises `SealBroken` if it does not open.
+        """
+        if self._key is None:
+            hub = Hub.objects.filter(pk=Hub.SINGLETON_ID).first()
+            if hub is None or not hub.pseudonyms_sealed:  # of an older version; see below
+                return _first_key()
+            self._key = keyring.unseal(hub.pseudonyms_sealed, associated=owner(hub))
+        return self._key
+
+
+pseudonym_key = PseudonymKey().get
 
 
 def keep_pseudonym_key(hub: Hub, *, new: bool) -> None:

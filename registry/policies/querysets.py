@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -35,27 +34,29 @@ def versions() -> PolicyVersionQuerySet:
     return PolicyVersionQuerySet(PolicyVersion)
 
 
-_lock = threading.Lock()
-_compiled: tuple[tuple[str, ...], PolicySet] | None = None
+class CompiledPolicies:
+    """The policies that this process compiled last, by the digests of their versions."""
+
+    def __init__(self) -> None:
+        self._compiled: tuple[tuple[str, ...], PolicySet] | None = None
+
+    def current(self) -> PolicySet:
+        """Return the compiled policies in force; one query.
+
+        A process compiles them again only after a version has changed. If there is no policy, the
+        set denies everything.
+        """
+        rows = list(versions().newest().in_force().values_list("digest", "document"))
+        digests = tuple(digest for digest, _ in rows)
+        known = self._compiled  # threads replace the whole pair, so no lock is needed
+        if known is not None and known[0] == digests:
+            return known[1]
+        policy_set = compile_policies([document for _, document in rows])
+        self._compiled = (digests, policy_set)
+        return policy_set
 
 
-def current_policy_set() -> PolicySet:
-    """Return the compiled policies in force; one query.
-
-    A process compiles them again only after a version has changed. If there is no policy, the set
-    denies everything.
-    """
-    global _compiled
-    rows = list(versions().newest().in_force().values_list("digest", "document"))
-    digests = tuple(digest for digest, _ in rows)
-    with _lock:
-        known = _compiled
-    if known is not None and known[0] == digests:
-        return known[1]
-    policy_set = compile_policies([document for _, document in rows])
-    with _lock:
-        _compiled = (digests, policy_set)
-    return policy_set
+current_policy_set = CompiledPolicies().current
 
 
 def policy_set_at(moment: datetime) -> PolicySet:

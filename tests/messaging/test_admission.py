@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from messaging.wire import admission
-from messaging.wire.admission import Admission
+from messaging.wire.admission import Admission, admissions
 from messaging.wire.sockets import BoundedHttp, BoundedWebSocket
 from tests.cast import Player
 from tests.conftest import LiveHub
@@ -43,8 +43,8 @@ def test_one_stranger_enters_at_a_turn(run: Callable[[Any], object]) -> None:
     happened: list[str] = []
 
     async def scenario() -> None:
-        ours = admission.of_running_loop()
-        assert admission.of_running_loop() is ours
+        ours = admissions.of_running_loop()
+        assert admissions.of_running_loop() is ours
         for n in range(5):
             ours.queue(n, lambda: happened.append("stranger"))
         for _ in range(7):
@@ -60,8 +60,7 @@ async def test_strangers_rest_while_insiders_wait(
     monkeypatch: pytest.MonkeyPatch, seconds: float, entered: int
 ) -> None:
     monkeypatch.setattr(admission, "REST_SECONDS", seconds)
-    ours = Admission()
-    ours.busy = lambda: True
+    ours = Admission(busy=lambda: True)
     happened: list[str] = []
     for n in range(3):
         ours.queue(n, lambda: happened.append("stranger"))
@@ -73,15 +72,14 @@ async def test_strangers_rest_while_insiders_wait(
 
 def test_each_loop_has_an_admission_of_its_own() -> None:
     async def ours() -> Admission:
-        return admission.of_running_loop()
+        return admissions.of_running_loop()
 
     assert asyncio.run(ours()) is not asyncio.run(ours())
 
 
 async def test_strangers_rest_when_they_come_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "REST_SECONDS", 3_600.0)
-    ours = Admission()
-    ours.busy = lambda: True
+    ours = Admission(busy=lambda: True)
     happened: list[str] = []
     for n in range(3):
         ours.queue(n, lambda: happened.append("stranger"))
@@ -94,8 +92,7 @@ async def test_nobody_rests_where_the_queue_is_long(monkeypatch: pytest.MonkeyPa
     """Or strangers could keep everybody out, one at a rest."""
     monkeypatch.setattr(admission, "REST_SECONDS", 3_600.0)
     monkeypatch.setattr(admission, "LONG_QUEUE", 3)
-    ours = Admission()
-    ours.busy = lambda: True
+    ours = Admission(busy=lambda: True)
     happened: list[int] = []
     for n in range(10):
         ours.queue(n, partial(happened.append, n))

@@ -22,7 +22,7 @@ from websockets.typing import Subprotocol
 
 from atp.trust.keys import PrivateKey
 from messaging.models import Presence, Session
-from messaging.node import node
+from messaging.node.process_node import process_node
 from registry.agents.actions import refuse_key, revoke_agent, revoke_key, suspend_agent
 from registry.trail.models import Entry, RefusalCount
 from tests.atp.forging import forge
@@ -299,7 +299,7 @@ def test_rejects_frames_that_no_proof_needs(scene: Scene, knock: LogIn, size: in
         wire.send_text("x" * size)
 
     assert wire.ended()[1] in {1006, 1009}  # RFC 6455: message too big; or cut before that is read
-    until(lambda: len(node.current().handshakes) == 0, "the end of the handshake")
+    until(lambda: len(process_node.current().handshakes) == 0, "the end of the handshake")
     scene.victims_saw_nothing()
 
 
@@ -329,7 +329,7 @@ def test_rejects_handshakes_beyond_a_thousand(
         assert waiting[0].ended() == ("flow.too_many", 4429)
         scene.victims_saw_nothing()
         assert {wire.ended() for wire in waiting[1:]} == {("session.timeout", 4408)}
-    assert len(node.current().handshakes) == 0
+    assert len(process_node.current().handshakes) == 0
 
 
 def test_rejects_sockets_beyond_the_limit(knock: LogIn, log_in: LogIn, settings: Settings) -> None:
@@ -355,10 +355,10 @@ def test_it_leaves_nothing_behind_of_sockets_that_were_refused(
         wire.authenticate(PROOFS[name][0](Attempt(scene, intruder, wire)))
         wire.ended()
 
-    assert intruder.id not in node.current().agents
+    assert intruder.id not in process_node.current().roster.agents
     assert not Presence.objects.filter(agent_id=intruder.id).exists()
     assert not Session.objects.filter(agent_id=intruder.id).exists()
-    assert len(node.current().handshakes) == 0
+    assert len(process_node.current().handshakes) == 0
 
 
 @pytest.mark.parametrize("url", ["ws://[x/", "ws://a\u2100b/ws/agents/", "ws://"])

@@ -10,7 +10,8 @@ import pytest
 from atp.types import TrustLevel
 from messaging.mail.mailboxes import credit_good_traffic
 from messaging.models import Delivery, Envelope, Mailbox, Session
-from messaging.node import connections, node
+from messaging.node import connections
+from messaging.node.process_node import process_node
 from registry.agents.actions import revoke_agent, suspend_agent
 from registry.scores.models import GoodTraffic
 from registry.trail.models import Entry
@@ -342,7 +343,7 @@ def test_it_bounds_what_a_flood_of_acks_leaves_waiting(
 ) -> None:
     """Acks are cumulative: of many that wait, one is enough."""
     wire = log_in(mallory)
-    lane = node.current().ack_lane
+    lane = process_node.current().acks.lane
     most = 0
     for _ in range(100):
         wire.send_frame([ACK] * 250)
@@ -366,7 +367,7 @@ def test_it_parts_with_a_recipient_that_never_reads(
         assert {sending.receipt(x)["status"] for x in letters[start : start + 5]} == {"accepted"}
     scene.victims_saw_nothing()
 
-    until(lambda: deaf.id not in node.current().agents, "the end of its socket")
+    until(lambda: deaf.id not in process_node.current().roster.agents, "the end of its socket")
     again = log_in(deaf)
     assert again.welcome["pending"] == 100
     assert [again.mail()["seq"] for _ in letters] == list(range(1, 101))

@@ -19,7 +19,7 @@ from messaging import failpoints
 from messaging.judging import pipeline
 from messaging.layer.news import News
 from messaging.models import Batch, Envelope
-from messaging.node import node
+from messaging.node.process_node import process_node
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry
 from tests.cast import Letter, Player, forged, write
@@ -375,14 +375,14 @@ def _batch(wire: Wire, letters: list[Letter]) -> dict[str, Any]:
     session = wire.welcome["session"]
     return {
         "batch": str(uuid.uuid4()),
-        "channel": node.current().channel,
+        "channel": process_node.current().channel,
         "frames": [[session, wire.player.id, letter.text] for letter in letters],
         "announce": False,
     }
 
 
 def _outstanding(player: Player) -> int:
-    return node.current().agents[player.id].outstanding
+    return process_node.current().roster.agents[player.id].outstanding
 
 
 def _assert_entered_once(*letters: Letter) -> None:

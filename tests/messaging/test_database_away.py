@@ -10,7 +10,7 @@ import pytest
 from django.db import Error as DatabaseProblem
 from django.db import connection, connections
 
-from messaging.node import node
+from messaging.node.process_node import process_node
 from messaging.sessions import leases as lease
 from registry.storage.threads import DatabaseThreads
 from tests.cast import Player, write
@@ -72,9 +72,9 @@ def test_a_node_that_hears_nothing_of_the_registry_delivers_nothing(
     monkeypatch.setattr(lease, "epoch", swallowed)
     letter = write(alice, bob)
     try:
-        until(lambda: not node.current().sees(), "blindness")
+        until(lambda: not process_node.current().sees(), "blindness")
         assert alices.submit(letter)["status"] == "accepted"
-        assert node.current().agents[bob.id].position("mail").sent == 0
+        assert process_node.current().roster.agents[bob.id].position("mail").sent == 0
     finally:
         answer.set()
 

@@ -18,8 +18,9 @@ import pytest
 
 from benchmarks.hostile import Memory, attacking
 from messaging.models import Envelope
-from messaging.node import connections, node
+from messaging.node import connections
 from messaging.node.fairness import NEVER, Turns
+from messaging.node.process_node import process_node
 from messaging.wire import sockets
 from tests.cast import Player, make_agent, write
 from tests.conftest import LiveHub
@@ -240,7 +241,7 @@ def _fill_outbox(log_in: LogIn, deaf: Player) -> None:
     """Send an agent that does not read more than the system and the hub hold for it."""
     sender = make_agent()
     wire = log_in(sender)
-    connection = node.current().agents[deaf.id]
+    connection = process_node.current().roster.agents[deaf.id]
     while connection.writable:
         letter = write(sender, deaf, data={"filler": "x" * 400_000})
         assert wire.submit(letter)["status"] == "accepted"

@@ -12,12 +12,14 @@ from messaging.node.lanes import Lane
 
 
 class Play:
-    """A lane with four places whose batches stay under way until the end."""
+    """A lane of at most four batches at a time, which stay under way until the end."""
 
     def __init__(self) -> None:
         self.begun: list[list[str]] = []
         self.end = asyncio.Event()
-        self.lane: Lane[str] = Lane("play", self._handle, whose=lambda item: item[0], places=4)
+        self.lane: Lane[str] = Lane(
+            "play", self._handle, whose=lambda item: item[0], most_batches=4
+        )
         self.lane.start()
 
     async def _handle(self, batch: list[str]) -> None:

@@ -14,7 +14,7 @@ from atp.trust.envelope import VerifiedEnvelope
 from messaging.judging import pipeline
 from messaging.judging.rates import judged_since
 from messaging.models import RuleCounter
-from messaging.node import node
+from messaging.node.process_node import process_node
 from messaging.tasks import sweep
 from tests.cast import Player, write
 from tests.messaging.conftest import Arm, LogIn
@@ -65,7 +65,7 @@ def test_it_loses_no_count_to_a_batch_that_another_node_sent(
     *letters, elsewhere = [write(alice, bob) for _ in range(3)]
     others = {
         "batch": str(uuid.uuid4()),
-        "channel": node.current().channel,
+        "channel": process_node.current().channel,
         "frames": [[alices.welcome["session"], alice.id, elsewhere.text]],
         "announce": False,
     }

@@ -13,11 +13,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from atp.wire.canonical import b64url
-from messaging.layer import loops
+from messaging.layer.loops import send_loop
 from messaging.models import Delivery, Envelope
-from messaging.node import node
-from messaging.node.connections import Connection
-from messaging.sessions.sessions import Login, open_sessions
+from messaging.node.connections import AgentConnection
+from messaging.node.process_node import process_node
+from messaging.sessions.sessions import LoginRequest, open_sessions
 from registry.agents.actions import (
     resume_agent,
     revoke_agent,
@@ -168,24 +168,24 @@ def test_it_closes_a_socket_that_opened_while_its_agent_was_revoked(
     """Between the login's commit and the first frame nobody else can see the socket."""
     nonce = b64url(uuid.uuid4().bytes)
     proof = prove(bob, url="ws://hub.test/ws/agents/", nonce=nonce)
-    login = Login(proof, nonce, host="hub.test", path="/ws/agents/", remote_address="")
-    here = node.current()
+    login = LoginRequest(proof, nonce, host="hub.test", path="/ws/agents/", remote_address="")
+    here = process_node.current()
     (opened,) = open_sessions([login], here.id)
     assert not isinstance(opened, Exception)
     revoke_agent(bob.id, actor=OFFICER, reason=REASON)
     log_in(_another(bob))  # and time has passed: the node has seen that epoch
     time.sleep(0.6)
 
-    async def attach() -> Connection:
+    async def attach() -> AgentConnection:
         async def send(_: object) -> None:
             await asyncio.sleep(0)
 
-        connection = Connection(opened.agent, opened.session, send)
+        connection = AgentConnection(opened.agent, opened.session, send)
         here.attach(connection, opened)
         return connection
 
-    assert loops._node_loop is not None
-    connection = asyncio.run_coroutine_threadsafe(attach(), loops._node_loop).result(5)
+    assert send_loop.node_loop is not None
+    connection = asyncio.run_coroutine_threadsafe(attach(), send_loop.node_loop).result(5)
     until(lambda: connection.close_code == "session.revoked", "the end of the socket")
 
 

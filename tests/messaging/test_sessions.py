@@ -15,7 +15,7 @@ from pytest_django.fixtures import Settings
 from messaging.judging import pipeline
 from messaging.mail.mailboxes import Ack, acknowledge
 from messaging.models import Envelope, Mailbox, Node, Presence, Session
-from messaging.node import node
+from messaging.node.process_node import process_node
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, RefusalCount
 from tests.cast import Letter, Player, write
@@ -101,12 +101,15 @@ def test_it_closes_every_socket_of_a_node_whose_lease_ran_out(
     alices = log_in(alice)
     letter = write(alice, bob)
     past = datetime.now(UTC) - timedelta(seconds=1)  # of the database's clock, too
-    Node.objects.filter(id=node.current().id).update(lease_until=past)
+    Node.objects.filter(id=process_node.current().id).update(lease_until=past)
     pipeline.check(_batch(alices, letter))
 
     assert alices.ended() == ("session.fenced", 4412)
     assert not Envelope.objects.filter(message_id=letter.message_id).exists()
-    until(Node.objects.filter(id=node.current().id, lease_until__gt=past).exists, "a new lease")
+    until(
+        Node.objects.filter(id=process_node.current().id, lease_until__gt=past).exists,
+        "a new lease",
+    )
     assert log_in(alice).submit(letter)["status"] == "accepted"
 
 
@@ -149,7 +152,7 @@ def test_it_keeps_no_session_of_a_login_that_took_too_long(
 def _hold_the_login_lane() -> Any:
     """Keep all threads of the node busy; gives back what lets them go."""
     go_on = threading.Event()
-    executor = node.current().executor
+    executor = process_node.current().threads
     for _ in range(hub_settings.ATP_EXECUTOR_THREADS):
         executor.submit(go_on.wait, 10)
     return go_on.set
@@ -167,7 +170,7 @@ def _batch(wire: Wire, *letters: Letter) -> dict[str, Any]:
     session = wire.welcome["session"]
     return {
         "batch": str(uuid.uuid4()),
-        "channel": node.current().channel,
+        "channel": process_node.current().channel,
         "frames": [[session, wire.player.id, letter.text] for letter in letters],
         "announce": False,
     }

@@ -11,8 +11,8 @@ from django.db import connection
 
 from atp.wire.canonical import b64url
 from messaging.models import Presence, Session
-from messaging.node import node
-from messaging.sessions.sessions import Login, Opened, close_sessions, open_sessions
+from messaging.node.process_node import process_node
+from messaging.sessions.sessions import LoginRequest, Opened, close_sessions, open_sessions
 from tests.cast import Player, make_agent, prove
 from tests.conftest import LiveHub
 from tests.waits import result
@@ -40,15 +40,15 @@ def test_it_opens_sessions_while_the_older_ones_are_closed(hub: LiveHub) -> None
 
 
 def _open(players: Sequence[Player]) -> list[Opened]:
-    opened = open_sessions([_login(player) for player in players], node.current().id)
+    opened = open_sessions([_login(player) for player in players], process_node.current().id)
     assert all(isinstance(one, Opened) for one in opened)
     return [one for one in opened if isinstance(one, Opened)]
 
 
-def _login(player: Player) -> Login:
+def _login(player: Player) -> LoginRequest:
     nonce = b64url(uuid.uuid4().bytes)
     proof = prove(player, url="ws://hub.test/ws/agents/", nonce=nonce)
-    return Login(proof, nonce, host="hub.test", path="/ws/agents/", remote_address="")
+    return LoginRequest(proof, nonce, host="hub.test", path="/ws/agents/", remote_address="")
 
 
 def _here(work: Callable[..., T], *args: Any) -> T:

@@ -29,9 +29,9 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}  # where nobody
 def exporter() -> Iterator[InMemorySpanExporter]:
     exporter, provider = InMemorySpanExporter(), tracing.provider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    telemetry.trace_with(tracing.Spans(provider))
+    telemetry.tracing.use(tracing.Spans(provider))
     yield exporter
-    telemetry.trace_with(None)
+    telemetry.tracing.use(None)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_it_traces_a_batch_over_node_and_worker(
 
 
 def test_it_makes_no_span_where_nobody_asked(hub: LiveHub, alice: Player) -> None:
-    assert telemetry.tracing is None
+    assert telemetry.tracing.tracer is None
     with Wire.log_in(hub, alice) as wire:
         assert wire.submit(write(alice, alice.id))["code"] == "recipient.self"
 
@@ -70,7 +70,8 @@ def test_it_makes_no_span_where_nobody_asked(hub: LiveHub, alice: Player) -> Non
 def test_it_imports_nothing_where_nobody_asked(tmp_path: Path) -> None:
     """Of what sends; the client of Redis imports the rest where it finds it."""
     look = (
-        "import atp_site.asgi, atp_site.celery, sys; from atp_site import tracing; tracing.begin();"
+        "import atp_site.asgi, atp_site.celery, sys; from atp_site.tracing import traces;"
+        "traces.begin();"
         "sys.exit(any(name.startswith('opentelemetry.exporter') for name in sys.modules))"
     )
     _run(look, tmp_path, {})

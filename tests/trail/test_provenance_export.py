@@ -14,7 +14,7 @@ from django.db import connection, transaction
 from django.http import QueryDict
 
 from atp.wire.canonical import digest, serialize, sha256_b64url
-from registry.api.trail.exports import EXPORTS_AT_A_TIME, FORMATS, PAGE_ENTRIES, counted, stream
+from registry.api.trail.exports import EXPORTS_AT_A_TIME, FORMATS, PAGE_ENTRIES, running, stream
 from registry.api.trail.filters import LISTED, parse_query
 from registry.trail.models import Entry, EntryBody
 from registry.trail.triggers import make_triggers
@@ -148,7 +148,9 @@ def test_it_shows_an_erased_body_as_null(auditor: httpx.Client) -> None:
 
 async def test_it_runs_a_bounded_number_of_exports(auditor: httpx.Client) -> None:
     query = parse_query(QueryDict(f"sender={fresh('nobody')}"))
-    held = [counted(stream(query, FORMATS["csv"], log_size=0)) for _ in range(EXPORTS_AT_A_TIME)]
+    held = [
+        running.counted(stream(query, FORMATS["csv"], log_size=0)) for _ in range(EXPORTS_AT_A_TIME)
+    ]
     for chunks in held:
         await anext(chunks)
     refused = await sync_to_async(auditor.get)(EXPORT, params={"format": "csv"})

@@ -9,11 +9,11 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
 from messaging.process.boot import StartRefused
-from messaging.process.supervisor import run_troupe
+from messaging.process.supervisor import supervise
 
 
 class Command(BaseCommand):
-    requires_system_checks = []  # `run_troupe` runs them, and says in a sentence what is wrong
+    requires_system_checks = []  # `supervise` runs them, and says in a sentence what is wrong
     help = (
         "Run nodes, Celery workers and beat together against PostgreSQL, Redis and a broker "
         "(ATP_DATABASE_URL, ATP_REDIS_URL, ATP_BROKER_URL). Whichever process dies is started "
@@ -26,7 +26,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            run_troupe(
+            supervise(
                 first_port=settings.ATP_PORT,
                 nodes=options["nodes"],
                 workers=options["workers"],

@@ -29,7 +29,6 @@ EXPORTS_AT_A_TIME = 8  # in one process: each holds a socket and runs queries
 # A spreadsheet runs a cell that begins with one of these as a formula (OWASP, "CSV Injection").
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
-_running = 0  # exports of this process; only its event loop changes it
 
 Row = Sequence[Any]  # the index, then the members that were asked for
 
@@ -90,21 +89,28 @@ async def stream(query: Query, written_as: Format, *, log_size: int) -> AsyncGen
             return
 
 
-def busy() -> bool:
-    """Return whether this process already streams `EXPORTS_AT_A_TIME` exports."""
-    return _running >= EXPORTS_AT_A_TIME
+class RunningExports:
+    """How many exports this process streams; touched on its event loop only."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def busy(self) -> bool:
+        """Whether this process streams as many exports as it may."""
+        return self._count >= EXPORTS_AT_A_TIME
+
+    async def counted(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """The same stream, counted while it runs, however it ends."""
+        self._count += 1
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            self._count -= 1
 
 
-async def counted(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Yield the same chunks, and count the stream as running until it ends or is closed."""
-    global _running
-    _running += 1
-    try:
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                yield chunk
-    finally:
-        _running -= 1
+running = RunningExports()
 
 
 def guard(text: str) -> str:

@@ -1,7 +1,8 @@
 """Sockets that have not authenticated yet: bounded in number, and the oldest gives way.
 
-To refuse the newest instead would let a stranger with a thousand silent sockets keep everybody
-out. Who proves who it is takes a round trip; who says nothing is the first to go.
+To refuse the newest instead would let a stranger with a thousand silent sockets keep all agents
+out. An agent sends its proof within a round trip, so the socket that has been silent longest is
+the least likely to be an agent's.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ class Handshakes:
         return len(self._silent) + len(self._proving)
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[Callable[[], None]]:
-        """A place for one handshake; what it gives is called when a proof has come.
+    async def begin(self) -> AsyncIterator[Callable[[], None]]:
+        """Bound one handshake; call what it gives when a proof has come.
 
-        Raises `SessionTimeout` where it takes too long, and `FlowTooMany` where it had to give
-        way, or nobody else could.
+        Raises `SessionTimeout` if it takes longer than `ATP_HANDSHAKE_SECONDS`, and `FlowTooMany`
+        if it had to give way to a newer one, or if there are too many and none can give way.
         """
         if len(self) >= settings.ATP_MAX_HANDSHAKES:
             self._make_room()

@@ -1,0 +1,90 @@
+"""The lane of acks: what the agents acknowledged, written down in one transaction for many."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from django.db import Error as DatabaseProblem
+
+from messaging.mail.mailboxes import Ack, acknowledge
+from messaging.node.connections import AgentConnection
+from messaging.node.lanes import Lane
+from messaging.node.roster import Roster
+from messaging.node.streams import STREAMS, Streams
+from messaging.node.threads import NodeThreads
+from messaging.telemetry import instruments
+
+logger = logging.getLogger(__name__)
+
+LINGER_SECONDS = 0.1  # acks that come within it share a commit; no agent waits for one
+RETRY_SECONDS = 1.0  # while the database is away
+
+
+class Acks:
+    """Takes acks from sockets, writes them down and lets the streams go on."""
+
+    def __init__(self, threads: NodeThreads, roster: Roster, streams: Streams) -> None:
+        self._threads = threads
+        self._roster = roster
+        self._streams = streams
+        self.lane: Lane[tuple[AgentConnection, str]] = Lane(
+            "acks", self._write_down, linger_seconds=LINGER_SECONDS
+        )
+
+    def take(self, connection: AgentConnection, stream: str, seq: int, refused: str) -> None:
+        """Note an ack up to `seq`; `refused` is the code of a delivery that the agent refuses.
+
+        An ack beyond what was written to this socket counts up to there, and refuses nothing.
+        However many come, the lane holds one item for each stream of a socket.
+        """
+        position = connection.position(stream)
+        if refused and seq <= position.sent and len(position.refused) < position.window:
+            position.refused[seq] = refused
+        position.heard = max(position.heard, min(seq, position.sent))
+        if not position.acking:
+            position.acking = True
+            self.lane.put((connection, stream))
+
+    async def _write_down(self, waiting: list[tuple[AgentConnection, str]]) -> None:
+        acks = [ack for connection, stream in waiting for ack in _heard(connection, stream)]
+        try:
+            taken = await self._threads.run(acknowledge, acks)
+        except DatabaseProblem:  # told again by the hub itself: an agent acknowledges once
+            logger.exception("%d acks could not be written down", len(acks))
+            await asyncio.sleep(RETRY_SECONDS)
+            self._take_again(acks)
+            return
+        instruments.ACKS.inc(len(taken))
+        for ack in taken:
+            self._go_on(ack)
+
+    def _take_again(self, acks: Iterable[Ack]) -> None:
+        for ack in acks:
+            if (connection := self._roster.sessions.get(ack.session)) is not None:
+                self.take(connection, ack.stream, ack.seq, ack.refused)
+
+    def _go_on(self, ack: Ack) -> None:
+        """Move a stream's window; where rows wait, read on."""
+        if (connection := self._roster.sessions.get(ack.session)) is None:
+            return
+        position = connection.position(ack.stream)
+        position.acked = max(position.acked, ack.seq)
+        if position.behind:
+            self._streams.read_on(connection, ack.stream)
+
+
+def last_acks(connection: AgentConnection) -> list[Ack]:
+    """What an agent acknowledged before it hung up, and was not written down yet."""
+    waiting = [stream for stream in STREAMS if connection.position(stream).acking]
+    return [ack for stream in waiting for ack in _heard(connection, stream)]
+
+
+def _heard(connection: AgentConnection, stream: str) -> list[Ack]:
+    """Take the acks of a stream that wait: one for each refusal, and the highest `seq`."""
+    position = connection.position(stream)
+    refused, position.refused, position.acking = position.refused, {}, False
+    codes = {position.heard: "", **refused}
+    agent, session = connection.agent, connection.session
+    return [Ack(agent, session, stream, seq, code) for seq, code in sorted(codes.items())]

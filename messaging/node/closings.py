@@ -1,0 +1,55 @@
+"""The lane of closings: sessions whose sockets have gone are closed in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db import Error as DatabaseProblem
+
+from messaging.mail.mailboxes import Ack, acknowledge
+from messaging.node.lanes import Lane
+from messaging.node.threads import NodeThreads
+from messaging.sessions.sessions import Opened, close_sessions
+from messaging.telemetry import instruments
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0  # while the database is away
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """A session to close, why, and the acks that its agent sent before it hung up."""
+
+    agent: str
+    session: str
+    code: str
+    acks: Sequence[Ack] = ()
+
+
+class Closings:
+    """Writes down that sessions have ended, with their last acks."""
+
+    def __init__(self, threads: NodeThreads) -> None:
+        self._threads = threads
+        self.lane: Lane[Closing] = Lane("closings", self._close)
+
+    def abandon(self, opened: Opened) -> None:
+        """Close a session whose agent has gone before its socket was attached."""
+        self.lane.put(Closing(opened.agent, opened.session, "session.closed"))
+
+    async def _close(self, closings: list[Closing]) -> None:
+        try:
+            if acks := [ack for closing in closings for ack in closing.acks]:
+                taken = await self._threads.run(acknowledge, acks)
+                instruments.ACKS.inc(len(taken))
+            ended = [(closing.agent, closing.session, closing.code) for closing in closings]
+            await self._threads.run(close_sessions, ended)
+        except DatabaseProblem:  # try again, or they would count as live while this node lives
+            logger.exception("%d sessions could not be closed", len(closings))
+            await asyncio.sleep(RETRY_SECONDS)
+            for closing in closings:
+                self.lane.put(closing)
