@@ -15,7 +15,7 @@ from typing import Final
 
 from atp.errors import SessionTransport
 from atp.wire.frames import Ack
-from atp.wire.members import ANSWERS, MAIL, Stream
+from atp.wire.words import ANSWERS, MAIL, Stream
 
 __all__ = ["Inbox"]
 

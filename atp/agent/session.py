@@ -28,7 +28,7 @@ from atp.wire.frames import (
     parse_message,
     serialize_messages,
 )
-from atp.wire.members import MAIL
+from atp.wire.words import MAIL
 
 __all__ = ["AgentSession", "Answered", "Arrived", "Event", "Expected"]
 

@@ -20,6 +20,7 @@ from atp.judging.judgement import Verdict
 from atp.judging.policy import PolicySet, compile_policies
 from atp.trust.envelope import Envelope, VerifiedEnvelope
 from atp.types import MessageType
+from atp.wire.frames import Receipt
 
 __all__ = ["FINAL", "Judge", "Party", "Registry", "Ruling"]
 
@@ -62,6 +63,20 @@ class Ruling:
     recipients: tuple[str, ...] = ()
     digest: str = ""
     req: str | None = None
+
+    def to_receipt(self, message_id: str, *, entry: int | None = None) -> Receipt:
+        """What its sender is told; `entry` is its number in the trail, where there is one."""
+        verdict, is_final = self.verdict, self.verdict.status in FINAL
+        return Receipt(
+            message_id,
+            verdict.status,
+            code=verdict.code,
+            detail=verdict.detail,
+            trust_score=verdict.score if is_final else None,
+            recipients=len(self.recipients) if is_final else None,
+            entry=entry,
+            retry_after=verdict.retry_after,
+        )
 
 
 class Judge:

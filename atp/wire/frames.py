@@ -21,7 +21,6 @@ from atp.errors import MalformedFrame, excerpt
 from atp.wire.agent_frames import Ack, Authenticate
 from atp.wire.canonical import parse_noted
 from atp.wire.members import (
-    Stream,
     WireFrame,
     find_member,
     get_member,
@@ -29,6 +28,7 @@ from atp.wire.members import (
     stream_member,
     texts_member,
 )
+from atp.wire.words import Stream
 
 __all__ = [
     "Ack",
@@ -40,7 +40,6 @@ __all__ = [
     "Gone",
     "Notice",
     "Receipt",
-    "Stream",
     "Unknown",
     "Welcome",
     "Withheld",

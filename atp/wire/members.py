@@ -6,14 +6,14 @@ Each function that reads a member raises `MalformedFrame`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
 from atp.errors import MalformedFrame, excerpt
+from atp.wire.words import ANSWERS, MAIL, Stream
 
 __all__ = [
-    "Stream",
     "WireFrame",
     "find_member",
     "get_member",
@@ -22,10 +22,6 @@ __all__ = [
     "stream_named",
     "texts_member",
 ]
-
-Stream = Literal["mail", "answers"]
-MAIL: Final = "mail"
-ANSWERS: Final = "answers"
 
 _T = TypeVar("_T")
 

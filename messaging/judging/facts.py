@@ -17,11 +17,11 @@ from atp.judging.scoring import Profile, ScoreInputs, TrustScore, score
 from atp.log import leaves
 from atp.trust.envelope import VerifiedEnvelope
 from atp.types import BROADCAST_TARGET
+from atp.wire.words import stream_of
 from messaging.judging.broadcasts import BroadcastBudget
 from messaging.judging.rates import RATE_FIELDS, window_of
 from messaging.judging.registry_view import RegistryView
 from messaging.layer.routes import Route
-from messaging.mail.deliveries import stream_of
 
 SENDERS_SHARE = 10  # one sender may fill at most a tenth of an inbox (docs/protocol.md#frames)
 

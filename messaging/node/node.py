@@ -23,6 +23,7 @@ from django.db import Error as DatabaseProblem
 from django.db import close_old_connections, connections
 
 from atp.errors import ATPError, FlowBusy
+from atp.wire.words import STREAMS
 from messaging.layer import loops
 from messaging.layer.events import publish_superseded
 from messaging.layer.news import News
@@ -32,7 +33,7 @@ from messaging.node.connections import Connection
 from messaging.node.dispatch import Dispatcher, Frame
 from messaging.node.lanes import Lane
 from messaging.node.registry_watch import Watch
-from messaging.node.streams import STREAMS, Streams
+from messaging.node.streams import Streams
 from messaging.periodic.beat import EmbeddedBeat
 from messaging.sessions import leases as lease
 from messaging.sessions.sessions import Login, Opened, close_sessions, open_sessions

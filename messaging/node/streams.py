@@ -10,6 +10,7 @@ from typing import Any
 
 from django.db import Error as DatabaseProblem
 
+from atp.wire.words import STREAMS
 from messaging.layer import loops
 from messaging.mail import inbox
 from messaging.node.connections import Connection
@@ -17,7 +18,6 @@ from messaging.telemetry import instruments
 
 logger = logging.getLogger(__name__)
 
-STREAMS = ("answers", "mail")  # answers first: they never wait behind mail
 BACKLOG_READERS = 4  # pages read from the database at once
 
 

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from atp.errors import MalformedFrame
-from atp.wire.agent_frames import Ack, Authenticate
+from atp.wire.agent_frames import Ack, Authenticate, Submission, parse_agent_message
 from atp.wire.frames import (
     Challenge,
     Delivery,
@@ -138,3 +138,22 @@ def test_it_keeps_the_name_of_a_frame_of_a_later_version() -> None:
 def test_rejects_an_ack_that_breaks_its_grammar(frame: Any) -> None:
     with pytest.raises(MalformedFrame):
         Ack.parse(frame)
+
+
+def test_it_reads_the_envelopes_and_acks_of_one_message() -> None:
+    text = b'[{"ATP":{"messageId":"id-1"}},{"seq":4,"stream":"mail","type":"ack"}]'
+    envelope, ack = parse_agent_message(text, max_bytes=len(text))
+    assert isinstance(envelope, Submission)
+    assert (envelope.message_id, envelope.value) == ("id-1", {"ATP": {"messageId": "id-1"}})
+    assert ack == Ack("mail", 4)
+
+
+@pytest.mark.parametrize("document", [None, [], {}, {"messageId": 1}])
+def test_it_knows_no_message_id_where_there_is_none(document: Any) -> None:
+    assert Submission({"ATP": document}).message_id == ""
+
+
+@pytest.mark.parametrize("text", [b"1", b"[[]]", b'["ATP"]', b"{}"])
+def test_rejects_what_is_neither_envelope_nor_ack(text: bytes) -> None:
+    with pytest.raises(MalformedFrame):
+        parse_agent_message(text, max_bytes=100)
