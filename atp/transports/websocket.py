@@ -1,4 +1,4 @@
-"""The WebSocket transport: subprotocol atp.v1, a login on every connection.
+"""The WebSocket transport: the protocol's own subprotocol, and a login on every connection.
 
 See docs/protocol.md#connecting.
 

@@ -10,6 +10,7 @@ import pytest
 from atp.errors import MalformedFrame
 from atp.wire.agent_frames import Ack, Authenticate, Submission, parse_agent_message
 from atp.wire.frames import (
+    SUBPROTOCOL,
     Challenge,
     Delivery,
     Failure,
@@ -76,6 +77,10 @@ DELIVERY = (
     b'{"ATP":{"a":1},"acceptedAt":"2026-01-31T23:59:59.000Z","chain":{"depth":1},"entry":7,'
     b'"level":"verified","score":82,"seq":3,"stream":"mail","type":"delivery"}'
 )
+
+
+def test_it_keeps_the_name_that_deployed_agents_offer() -> None:
+    assert SUBPROTOCOL == "atp.v1"
 
 
 @pytest.mark.parametrize(("frame", "text"), WRITTEN)
