@@ -49,6 +49,7 @@ from atp.wire.canonical import (
     serialize,
     sha256_b64url,
 )
+from atp.wire.json_values import is_whole
 from atp.wire.schema import (
     Check,
     check_members,
@@ -99,7 +100,7 @@ def _is_target(value: object) -> bool:
 
 
 def _is_score(value: object) -> bool:
-    return type(value) is int and 0 <= value <= 100
+    return is_whole(value, least=0, most=100)
 
 
 _ATTESTATION: Final = object_of(

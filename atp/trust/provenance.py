@@ -19,6 +19,7 @@ from atp.errors import (
     MalformedEnvelope,
     MalformedError,
     SignatureClaims,
+    SignatureMissing,
     SignatureProvenance,
     excerpt,
 )
@@ -26,7 +27,7 @@ from atp.trust import signing
 from atp.trust.keys import PrivateKey, PublicKey
 from atp.trust.tokens import Kind, check_claims, issue, verify
 from atp.types import IProvenanceEntry
-from atp.wire.canonical import b64url, b64url_decode, parse, serialize
+from atp.wire.canonical import b64url, serialize
 from atp.wire.schema import Check, check_members, is_digest, is_label, is_positive, is_timestamp
 
 __all__ = [
@@ -193,10 +194,9 @@ def _plain_entries(entries: Sequence[Any]) -> list[Any]:
 
 def _unverified_claims(token: str) -> dict[str, Any]:
     """A token's claims for hashing only: whoever relies on them verifies the token."""
-    parts = token.split(".")
     try:
-        claims = parse(b64url_decode(parts[1] if len(parts) == 3 else ""))
+        claims = signing.unverified_claims(token)
         check_claims(Kind.PROVENANCE, claims)
-    except (MalformedError, SignatureClaims) as exc:
+    except (MalformedError, SignatureClaims, SignatureMissing) as exc:
         raise SignatureProvenance(f"{excerpt(token)} is no provenance token") from exc
-    return dict(claims)
+    return claims

@@ -9,6 +9,7 @@ from typing import Any
 
 from atp.errors import MalformedFrame, SessionAuthentication
 from atp.wire.canonical import parse_noted
+from atp.wire.json_values import is_whole
 from atp.wire.members import WireFrame
 from atp.wire.words import STREAMS, Stream
 
@@ -61,7 +62,7 @@ class Ack(WireFrame):
         if not isinstance(value, dict) or value.get("type") != "ack":
             raise MalformedFrame("an agent sends envelopes and acks, nothing else")
         stream, seq, refused = value.get("stream"), value.get("seq"), value.get("refused", "")
-        if stream not in STREAMS or type(seq) is not int or seq < 1:
+        if stream not in STREAMS or not is_whole(seq, least=1):
             raise MalformedFrame("an ack needs stream, mail or answers, and seq, from 1 up")
         if not isinstance(refused, str) or (refused and _REFUSED.fullmatch(refused) is None):
             raise MalformedFrame("refused is a code, such as handler.failed")

@@ -7,7 +7,6 @@ No value and JSON's null are one thing: `None`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -24,6 +23,7 @@ from atp.judging.policy.fields import (
     operators_for,
 )
 from atp.types import DataSensitivity, TrustLevel
+from atp.wire.json_values import is_number, is_whole
 
 __all__ = ["Check", "compile_check"]
 
@@ -126,7 +126,7 @@ def _between_hours(value: object) -> _Test:
     """Half open, over midnight when the first hour is the later one; 24 may end it."""
     ends = _listed(value)
     start, end = (_as_hour(ends[0]), ends[-1]) if len(ends) == 2 else (None, None)
-    if end == HOURS_A_DAY and type(end) is int:
+    if is_whole(end, least=HOURS_A_DAY, most=HOURS_A_DAY):
         end = 0
     end = _as_hour(end)
     if start is None or end is None or start == end:
@@ -219,13 +219,11 @@ def _as_utf8(value: object) -> bytes | None:
 
 
 def _as_number(value: object) -> int | float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value if math.isfinite(value) else None
+    return value if is_number(value) else None
 
 
 def _as_hour(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value < HOURS_A_DAY else None
+    return value if is_whole(value, least=0, most=HOURS_A_DAY - 1) else None
 
 
 def _as_boolean(value: object) -> bool | None:

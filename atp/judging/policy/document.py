@@ -16,6 +16,7 @@ from atp.errors import MalformedDocument, excerpt
 from atp.judging.policy.conditions import Check, compile_check
 from atp.judging.policy.fields import ACTIONS
 from atp.judging.policy.readers import FieldKey, parse_field
+from atp.wire.json_values import is_whole
 from atp.wire.words import SEVERITIES
 
 __all__ = ["Condition", "Policy", "Rule", "parse_condition", "parse_policies"]
@@ -255,7 +256,7 @@ def _whole(
     default: int | None = None,
 ) -> int:
     number = members.get(name, default)
-    if type(number) is int and least <= number <= most:
+    if is_whole(number, least=least, most=most):
         return number
     raise MalformedDocument(f"{where}: {name} must be a whole number from {least} to {most}")
 

@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 from atp.errors import ATPError, MalformedDocument, excerpt
 from atp.judging.policy.fields import FIELDS, WEEKDAYS, Argument, Field
 from atp.wire.canonical import digest
+from atp.wire.json_values import is_number
 
 __all__ = [  # noqa: RUF022  # as sorted() has it
     "FieldKey",
@@ -101,7 +102,7 @@ def read_time(key: FieldKey, context: Mapping[str, Any]) -> object:
     if recorded is not None:
         return recorded
     now = context.get("time.now")
-    if isinstance(now, bool) or not isinstance(now, int | float):
+    if not is_number(now):
         return None
     try:
         hour, weekday = _local_hour(int(now // 1), key.zone)
