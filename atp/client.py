@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from atp.agent.courier import Author, Courier
-from atp.agent.dispatch import Dispatcher, Handler, raise_handler_error
+from atp.agent.dispatch import Handler, HandlerDispatcher, raise_handler_error
 from atp.agent.handlers import HANDLERS_RUNNING, HandlerPool, handler_slot_freed
 from atp.agent.identity_file import read_identity_file
 from atp.agent.options import SendOptions, parse_options
@@ -98,7 +98,7 @@ class ATPClient:
             on_notice=self._on_notice,
         )
         self._pool = HandlerPool(running=max_handlers)
-        self._dispatcher = Dispatcher(identity.id, self._pool, send_response=self._respond)
+        self._dispatcher = HandlerDispatcher(identity.id, self._pool, send_response=self._respond)
 
     @classmethod
     def from_identity_file(

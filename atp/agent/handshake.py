@@ -74,7 +74,7 @@ class Handshake:
             "nonce": challenge.nonce,
             "cnonce": self._nonce,
         }
-        proof = tokens.issue(tokens.Kind.AUTH, claims, self._key, now=int(now))
+        proof = tokens.issue(tokens.TokenKind.AUTH, claims, self._key, now=int(now))
         return Authenticate(proof).to_bytes()
 
     def admit(self, message: bytes, *, now: float) -> Welcome:
@@ -91,7 +91,7 @@ class Handshake:
     def _check_proof(self, welcome: Welcome, hub_key: PublicKey, *, now: float) -> None:
         try:
             claims = tokens.verify(
-                tokens.Kind.WELCOME,
+                tokens.TokenKind.WELCOME,
                 welcome.proof,
                 self._successor(welcome, hub_key, now=now),
                 now=now,
@@ -118,7 +118,7 @@ class Handshake:
                 break
             if read_header(token).kid == known.kid:
                 claims = tokens.verify(
-                    tokens.Kind.SUCCESSION,
+                    tokens.TokenKind.SUCCESSION,
                     token,
                     known,
                     now=now,

@@ -23,7 +23,7 @@ from atp.errors import (
 from atp.trust.envelope import Envelope, envelope_from_value, signature_header, verify_claims
 from atp.trust.keys import PublicKey
 from atp.trust.signing import unverified_claims, verify
-from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS, Kind, check_times
+from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS, TokenKind, check_times
 from atp.types import BROADCAST_TARGET
 from atp.wire.frames import Delivery
 from atp.wire.timestamps import parse_timestamp
@@ -74,7 +74,7 @@ class Verifier:
             expires_at = envelope.timestamp + MESSAGE_MAX_LIFE_SECONDS
             return Received(delivery, envelope, accepted_at, expires_at, verified=False)
         claims = self._claims(envelope, keys)
-        check_times(Kind.MESSAGE, claims, now=accepted_at)
+        check_times(TokenKind.MESSAGE, claims, now=accepted_at)
         return Received(
             delivery,
             envelope,
@@ -87,7 +87,7 @@ class Verifier:
 
     def _claims(self, envelope: Envelope, keys: Sequence[PublicKey]) -> Mapping[str, Any]:
         header = signature_header(envelope)
-        if header.typ != Kind.MESSAGE.typ:
+        if header.typ != TokenKind.MESSAGE.typ:
             raise SignatureHeader(f"the token is a {excerpt(header.typ)}")
         assert envelope.signature is not None  # its header was just read
         if not keys:

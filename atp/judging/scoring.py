@@ -26,8 +26,8 @@ __all__ = [
     "Profile",
     "ScoreInputs",
     "ScoreLine",
+    "ScoredViolation",
     "TrustScore",
-    "Violation",
     "explain",
     "recompute",
     "score",
@@ -49,7 +49,7 @@ HALF_LIFE = (
 )  # fmt: skip
 
 
-class Violation(NamedTuple):
+class ScoredViolation(NamedTuple):
     """Something an agent, or one it answers for, should not have done; `at` is in Unix seconds.
 
     `open` is whether officers have yet to close it.
@@ -81,7 +81,7 @@ class ScoreInputs:
     signatures_good: int = 0
     signatures_total: int = 0
     good_envelopes: int = 0
-    violations: tuple[Violation | tuple[str, float, bool, str], ...] = ()
+    violations: tuple[ScoredViolation | tuple[str, float, bool, str], ...] = ()
     status: str = ACTIVE
     parent_total: int | None = None
 
@@ -103,7 +103,7 @@ class ScoreInputs:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in document.items()
         }
-        values["violations"] = tuple(Violation(*item) for item in document["violations"])
+        values["violations"] = tuple(ScoredViolation(*item) for item in document["violations"])
         return cls(**values)
 
 

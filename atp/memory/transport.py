@@ -26,7 +26,7 @@ from atp.errors import (
     from_code,
 )
 from atp.judging.judgement import Verdict
-from atp.memory.hub import DemoHub, Member
+from atp.memory.hub import ConnectedAgent, DemoHub
 from atp.memory.judge import Ruling
 from atp.memory.keys import DEMO_HUB_ID, DIRECTORY
 from atp.transports.base import Connection, Login, Transport
@@ -94,7 +94,7 @@ class InMemoryTransport(Transport):
                 raise FlowRecipientFull(f"the queue of {agent_id} is full") from exc
 
         is_full = getattr(message_queue, "full", lambda: False)
-        self._hub.members[check_agent_id(agent_id)] = Member(agent_id, deliver, is_full)
+        self._hub.members[check_agent_id(agent_id)] = ConnectedAgent(agent_id, deliver, is_full)
 
     def unregister_agent(self, agent_id: str) -> None:
         """Take an agent away; a client of that id loses its connection."""
@@ -181,7 +181,7 @@ class InMemoryTransport(Transport):
             older.end(SessionSuperseded("a newer login of this agent took over"))
         connection = _MemoryConnection(self, login, self._welcome(login))
         self._connections[agent] = connection
-        self._hub.members[agent] = Member(
+        self._hub.members[agent] = ConnectedAgent(
             agent, connection.deliver, connection.is_full, login.identity, login.trust_level
         )
         return connection

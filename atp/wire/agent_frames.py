@@ -73,7 +73,7 @@ class Ack(WireFrame):
 class Submission(WireFrame):
     """An envelope that an agent sends, not checked yet.
 
-    `value` is the parsed `{"ATP": ...}`. `plain` is what `Parsed` says of it.
+    `value` is the parsed `{"ATP": ...}`. `plain` is what `ParsedJson` says of it.
     """
 
     value: Mapping[str, Any]

@@ -195,7 +195,7 @@ def receipt_members(
 class Delivery(WireFrame):
     """An envelope from the inbox, and what the hub says of its sender.
 
-    `value` is the parsed envelope, `{"ATP": ...}`. `plain` is what `Parsed` says of it.
+    `value` is the parsed envelope, `{"ATP": ...}`. `plain` is what `ParsedJson` says of it.
     """
 
     stream: Stream

@@ -30,7 +30,7 @@ from atp.errors import (
     from_code,
 )
 from atp.trust.attestations import (
-    Status,
+    StatusReference,
     VerifiedAttestation,
     trust_mark_type,
     uncovered,
@@ -305,7 +305,7 @@ def _sign(
         capabilities=says.capabilities,
         jkt=says.jkt,
         jti=jti,
-        status=Status(uri=status_list_url(issuer.slug), index=index),
+        status=StatusReference(uri=status_list_url(issuer.slug), index=index),
         expires_at=int(says.expires_at.timestamp()),
         issuer_key=key,
         now=int(says.issued_at.timestamp()),

@@ -16,7 +16,7 @@ from typing import TypeVar
 from atp.errors import AttestationError, AttestationIssuer
 from atp.judging.facts import AttestationFacts
 from atp.judging.judgement import best_attestation
-from atp.judging.scoring import Profile, ScoreInputs, Violation, score
+from atp.judging.scoring import Profile, ScoredViolation, ScoreInputs, score
 from atp.types import TrustLevel
 from registry.issuers.standing import issuer_standing
 from registry.scores.models import Conduct
@@ -158,7 +158,7 @@ def _vouched_for(agent_id: str, known: _Known) -> tuple[AttestationFacts | None,
     return best
 
 
-def _violations_of(member: Member, known: _Known) -> tuple[Violation, ...]:
+def _violations_of(member: Member, known: _Known) -> tuple[ScoredViolation, ...]:
     offences = {
         id(offence): offence
         for group in (
@@ -176,7 +176,7 @@ def _violations_of(member: Member, known: _Known) -> tuple[Violation, ...]:
     return tuple(sorted(shares, key=lambda v: (-v.at, v.severity, v.rule)))
 
 
-def _share(offence: Offence, member: Member) -> Violation | None:
+def _share(offence: Offence, member: Member) -> ScoredViolation | None:
     """What `offence` counts for `member`: in full, milder, or nothing."""
     severity: str | None = offence.severity
     rule = offence.rule
@@ -187,10 +187,10 @@ def _share(offence: Offence, member: Member) -> Violation | None:
             severity = MILDER.get(offence.severity)
     if severity is None:
         return None
-    return Violation(severity, int(offence.at.timestamp()), offence.open, rule)
+    return ScoredViolation(severity, int(offence.at.timestamp()), offence.open, rule)
 
 
-def _weight(violation: Violation, known: _Known) -> tuple[bool, float]:
+def _weight(violation: ScoredViolation, known: _Known) -> tuple[bool, float]:
     """What it costs now; an open critical one comes first, because it is a ceiling at any age."""
     half_lives = (known.now - violation.at) / (known.profile.half_life_days * 86_400)
     cost = known.profile.violation_percent.get(violation.severity, 100) * 0.5**half_lives

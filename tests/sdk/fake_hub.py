@@ -262,7 +262,7 @@ class FakeHub:
         agent, account = next((a, c) for a, c in self.accounts.items() if c.key.kid == kid)
         now = time.time()
         claims = tokens.verify(
-            tokens.Kind.AUTH, proof, account.key, now=now, audience=self.id, issuer=agent
+            tokens.TokenKind.AUTH, proof, account.key, now=now, audience=self.id, issuer=agent
         )
         if (claims["nonce"], claims["htu"]) != (nonce, self.url):
             self.faults.append(f"{agent} proved itself for another login")
@@ -280,7 +280,7 @@ class FakeHub:
             score=self.score_of(agent),
             window=WINDOW,
             pending=0,
-            proof=tokens.issue(tokens.Kind.WELCOME, answer, self.key, now=int(now)),
+            proof=tokens.issue(tokens.TokenKind.WELCOME, answer, self.key, now=int(now)),
         )
         if account.socket is not None:
             await self.end(agent, "session.superseded")

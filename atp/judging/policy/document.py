@@ -19,7 +19,7 @@ from atp.judging.policy.readers import FieldKey, parse_field
 from atp.wire.json_values import is_whole
 from atp.wire.words import SEVERITIES
 
-__all__ = ["Condition", "Policy", "Rule", "parse_condition", "parse_policies"]
+__all__ = ["ParsedCondition", "ParsedPolicy", "ParsedRule", "parse_condition", "parse_policies"]
 
 NAME_MAX_CHARS = 160
 DESCRIPTION_MAX_CHARS = 2_000
@@ -50,7 +50,7 @@ _CONDITION_MEMBERS = frozenset({"field", "operator", "value"})
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class ParsedCondition:
     """A field, an operator and a value, with the function that tells whether it holds."""
 
     field: FieldKey
@@ -60,7 +60,7 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ParsedRule:
     """One rule; `throttle` is (limit, seconds), `officers` how many must release what it holds."""
 
     policy: str
@@ -70,7 +70,7 @@ class Rule:
     priority: int
     enforced: bool
     mandatory: bool
-    conditions: tuple[Condition, ...]
+    conditions: tuple[ParsedCondition, ...]
     throttle: tuple[int, int] | None
     officers: int
 
@@ -81,17 +81,17 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class ParsedPolicy:
     """A named list of rules, either enforced or only watched."""
 
     name: str
     enforced: bool
     mandatory: bool
     priority: int
-    rules: tuple[Rule, ...]
+    rules: tuple[ParsedRule, ...]
 
 
-def parse_policies(documents: Sequence[Mapping[str, Any]]) -> tuple[Policy, ...]:
+def parse_policies(documents: Sequence[Mapping[str, Any]]) -> tuple[ParsedPolicy, ...]:
     """Read `documents`; raises `MalformedDocument` naming policy, rule, condition and remedy."""
     policies = tuple(_policy(document) for document in documents)
     _refuse_repeats([policy.name for policy in policies], "two policies are called", "policies")
@@ -102,10 +102,10 @@ def parse_policies(documents: Sequence[Mapping[str, Any]]) -> tuple[Policy, ...]
     return policies
 
 
-def parse_condition(field: object, operator: Any, value: object) -> Condition:
+def parse_condition(field: object, operator: Any, value: object) -> ParsedCondition:
     """One condition of a rule; raises `MalformedDocument`, which does not say where it stands."""
     key = parse_field(field)
-    return Condition(key, operator, value, compile_check(key.field, operator, value))
+    return ParsedCondition(key, operator, value, compile_check(key.field, operator, value))
 
 
 def _refuse_repeats(names: Sequence[str], problem: str, what: str) -> None:
@@ -116,7 +116,7 @@ def _refuse_repeats(names: Sequence[str], problem: str, what: str) -> None:
         seen.add(name)
 
 
-def _policy(document: object) -> Policy:
+def _policy(document: object) -> ParsedPolicy:
     members = _members(document, _POLICY_MEMBERS, ("name", "rules"), "a policy")
     name = _text(members, "name", "a policy", NAME_MAX_CHARS)
     where = f"policy {excerpt(name)}"
@@ -125,19 +125,19 @@ def _policy(document: object) -> Policy:
     mandatory = _flag(members, "mandatory", where)
     if mandatory and mode != "enforce":
         raise MalformedDocument(f"{where} is mandatory, so its mode must be enforce")
-    draft = Policy(name, mode == "enforce", mandatory, _priority(members, where), ())
+    draft = ParsedPolicy(name, mode == "enforce", mandatory, _priority(members, where), ())
     rules = tuple(_rule(rule, draft) for rule in _array(members, "rules", where, RULES_MAX))
-    return Policy(draft.name, draft.enforced, draft.mandatory, draft.priority, rules)
+    return ParsedPolicy(draft.name, draft.enforced, draft.mandatory, draft.priority, rules)
 
 
-def _rule(document: object, policy: Policy) -> Rule:
+def _rule(document: object, policy: ParsedPolicy) -> ParsedRule:
     outer = f"policy {excerpt(policy.name)}, a rule"
     members = _members(document, _RULE_MEMBERS, ("name", "action"), outer)
     name = _text(members, "name", outer, NAME_MAX_CHARS)
     where = f"policy {excerpt(policy.name)}, rule {excerpt(name)}"
     _text(members, "description", where, DESCRIPTION_MAX_CHARS, default="")
     action = _choice(members, "action", tuple(ACTIONS), where)
-    return Rule(
+    return ParsedRule(
         policy=policy.name,
         name=name,
         action=action,
@@ -151,7 +151,7 @@ def _rule(document: object, policy: Policy) -> Rule:
     )
 
 
-def _conditions(members: Mapping[str, Any], where: str) -> tuple[Condition, ...]:
+def _conditions(members: Mapping[str, Any], where: str) -> tuple[ParsedCondition, ...]:
     always = _flag(members, "always", where)
     documents = _array(members, "conditions", where, CONDITIONS_MAX)
     if always and documents:
@@ -166,7 +166,7 @@ def _conditions(members: Mapping[str, Any], where: str) -> tuple[Condition, ...]
     )
 
 
-def _condition(document: object, where: str) -> Condition:
+def _condition(document: object, where: str) -> ParsedCondition:
     members = _members(document, _CONDITION_MEMBERS, ("field", "operator"), where)
     try:
         return parse_condition(members["field"], members["operator"], members.get("value"))
