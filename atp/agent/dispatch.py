@@ -115,7 +115,10 @@ class HandlerDispatcher:
         self._handlers: dict[MessageType, Handler] = {}
 
     def register(self, message_type: MessageType | str, handler: Handler) -> None:
-        """Handle messages of a type with `handler` from now on, in place of the one before."""
+        """Handle messages of a type with `handler` from now on, in place of the one before.
+
+        Raises `MalformedDocument` for what is no message type or can't be called.
+        """
         try:
             kind = MessageType(message_type)
         except ValueError as exc:

@@ -78,7 +78,11 @@ class Handshake:
         return Authenticate(proof).to_bytes()
 
     def admit(self, message: bytes, *, now: float) -> Welcome:
-        """The welcome, when it is for this agent and by this hub."""
+        """The welcome, when it is for this agent and by this hub.
+
+        Raises what the hub refused the login with, `MalformedFrame` for anything but a welcome,
+        `SessionAuthentication` or `ReplayNonce` where the hub's proof does not hold.
+        """
         welcome = first_frame(message)
         if not isinstance(welcome, Welcome):
             raise MalformedFrame("the hub did not answer the login with a welcome")

@@ -51,7 +51,8 @@ _SIMULATED_ERROR: Final = Ruling(Verdict("busy", FlowBusy.code, "", retry_after=
 class MessageQueue(Protocol):
     """Where a bare agent's messages go; an `asyncio.Queue` is one."""
 
-    def put_nowait(self, item: Any, /) -> None: ...
+    def put_nowait(self, item: Any, /) -> None:
+        """Take an `ATPEnvelope`; raises `asyncio.QueueFull` where there is no room for it."""
 
 
 class InMemoryTransport(Transport):
@@ -85,7 +86,10 @@ class InMemoryTransport(Transport):
     # The seed's methods
 
     def register_agent(self, agent_id: str, message_queue: MessageQueue) -> None:
-        """Let `message_queue` receive an `ATPEnvelope` for each message to `agent_id`."""
+        """Let `message_queue` receive an `ATPEnvelope` for each message to `agent_id`.
+
+        Raises `IdentityInvalidId`. Senders hear `FlowRecipientFull` while the queue is full.
+        """
 
         def deliver(envelope: Envelope, verdict: Verdict) -> None:
             try:
@@ -114,7 +118,10 @@ class InMemoryTransport(Transport):
         self._hand_in(from_agent, strict, only=to_agent)
 
     async def broadcast(self, from_agent: str, envelope: ATPEnvelope | Envelope) -> int:
-        """Hand a broadcast to every other agent; how many there were."""
+        """Hand a broadcast to every other agent; how many there were.
+
+        Raises `MalformedEnvelope` for what is no broadcast, or what it is refused with.
+        """
         await self._simulate_latency()
         strict = envelope.to_envelope() if isinstance(envelope, ATPEnvelope) else envelope
         if strict.target != BROADCAST_TARGET:

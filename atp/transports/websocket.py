@@ -76,7 +76,12 @@ class WebSocketTransport(Transport):
             self.clock = clock
 
     async def connect(self, login: Login) -> Connection:
-        """Connect and log in."""
+        """Connect and log in.
+
+        Raises `KeyMissing` or `KeyUnacceptable` for a key that no network takes, `SessionTransport`
+        where no hub answers, `SessionTimeout` where it is too slow, `SessionAuthentication` or
+        `SignatureAudience` for another hub, or what the hub refused the login with.
+        """
         if isinstance(login.key, DemoKey):
             raise KeyUnacceptable(
                 "a string key is for the in-memory transport only; make a key pair with"

@@ -128,7 +128,7 @@ def issue_attestation(
 
 
 def verify_attestation(
-    token: str, issuer_key: PublicKey, now: float, *, issuer: str | None = None
+    token: str, issuer_key: PublicKey, *, now: float, issuer: str | None = None
 ) -> VerifiedAttestation:
     """What `token` says, if `issuer_key` signed it and it is valid at `now` (seconds since 1970).
 

@@ -119,7 +119,7 @@ def upload_attestation(token: str, *, actor: Actor) -> Attestation:
         if key is None or key.status != IssuerKey.Status.ACTIVE:  # its dates are the signer's word
             raise AttestationIssuer("no issuer signs with the key that signed it, or no longer")
         public = PublicKey.from_jwk(key.public_jwk, alg=key.algorithm)
-        verified = verify_attestation(token, public, now, issuer=issuer_url(key.issuer.slug))
+        verified = verify_attestation(token, public, now=now, issuer=issuer_url(key.issuer.slug))
         agent = _subject(verified)
         says = _vouched(verified)
         _check_limits(says, key.issuer)
@@ -229,7 +229,7 @@ def _fault(row: Attestation, key: IssuerKey | None, now: float) -> str:
         return REVOKED_KEY_FAULT
     try:
         public = PublicKey.from_jwk(key.public_jwk, alg=key.algorithm)
-        verified = verify_attestation(row.token, public, now)
+        verified = verify_attestation(row.token, public, now=now)
         if not _agree(row, verified):
             raise AttestationUnreadable("the row says something else than the signed token")
         _check_own_limits(_vouched(verified), row.issuer)

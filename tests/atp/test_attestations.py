@@ -58,7 +58,7 @@ def _forged(claims: dict[str, Any], key: PrivateKey = ISSUER) -> str:
 
 def _refusal(token: Any, now: float = NOW, **options: Any) -> str:
     with pytest.raises(ATPError) as caught:
-        verify_attestation(token, ISSUER.public, now, **options)
+        verify_attestation(token, ISSUER.public, now=now, **options)
     return caught.value.code
 
 
@@ -79,8 +79,8 @@ def test_it_reads_what_was_attested() -> None:
         issue_attestation(**ARGUMENTS, evidence={"case": "2027-15"}),
         _forged(CLAIMS),
     ):
-        assert verify_attestation(token, ISSUER.public, NOW) == expected
-        assert verify_attestation(token, ISSUER.public, NOW, issuer=expected.issuer) == expected
+        assert verify_attestation(token, ISSUER.public, now=NOW) == expected
+        assert verify_attestation(token, ISSUER.public, now=NOW, issuer=expected.issuer) == expected
 
 
 @pytest.mark.parametrize("now", [NOW + 3600, NOW + 10**9, NOW - 61])

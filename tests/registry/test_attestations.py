@@ -72,7 +72,7 @@ def test_it_signs_what_the_row_shows() -> None:
     enrolled, anchor = active(), issuer()
     row = attest(enrolled.agent, anchor, level="certified", capabilities=["b", "a.c"], days=10)
     key = PublicKey.from_jwk(anchor.keys.get().public_jwk)
-    says = verify_attestation(row.token, key, time.time(), issuer=issuer_url(anchor.slug))
+    says = verify_attestation(row.token, key, now=time.time(), issuer=issuer_url(anchor.slug))
     assert says.subject == agent_url(enrolled.agent)
     assert says.level == TrustLevel.CERTIFIED
     assert says.capabilities == {"a.c", "b"}

@@ -111,7 +111,7 @@ def read_time(key: FieldKey, context: Mapping[str, Any]) -> object:
     return hour if key.field.name == "time.hour" else weekday
 
 
-def hash_payload_value(salt: str, pointer: str, value: object) -> str:
+def hash_payload_value(value: object, *, salt: str, pointer: str) -> str:
     """What is recorded in place of a payload value: one can check a value, but not find it.
 
     The envelope's `payload.salt` goes when the payload is erased, and with it the way back.
@@ -127,7 +127,7 @@ def recorded_payload_value(payload: object, key: FieldKey, value: object) -> dic
         return {"hash": None}
     pointer = key.text.partition(":")[2]
     try:
-        return {"hash": hash_payload_value(salt, pointer, value)}
+        return {"hash": hash_payload_value(value, salt=salt, pointer=pointer)}
     except ATPError:  # no strictly parsed payload gets here; a record must not fail all the same
         return {"hash": None}
 
