@@ -187,7 +187,7 @@ def _gaps(logs: Iterable[AgentLog], seen: Seen, ledger: Ledger) -> Iterator[Viol
 
 def _gaps_of_connections(log: AgentLog) -> Iterator[Violation]:
     """A connection begins no later than behind what its agent acknowledged, and skips nothing."""
-    acknowledged = dict.fromkeys(STREAMS, 0)
+    acknowledged: dict[str, int] = dict.fromkeys(STREAMS, 0)
     expected: dict[str, int | None] = dict.fromkeys(STREAMS)
     for event in log.of(Kind.OPENED, Kind.DELIVERY, Kind.GONE, Kind.ACK):
         if event.kind is Kind.OPENED:
