@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from atp.agent.courier import Author, Courier
-from atp.agent.dispatch import Dispatcher, Handler, raise_handler_error
+from atp.agent.dispatch import Handler, HandlerDispatcher, raise_handler_error
 from atp.agent.handlers import HANDLERS_RUNNING, HandlerPool, handler_slot_freed
 from atp.agent.identity_file import read_identity_file
 from atp.agent.options import SendOptions, parse_options
@@ -98,7 +98,7 @@ class ATPClient:
             on_notice=self._on_notice,
         )
         self._pool = HandlerPool(running=max_handlers)
-        self._dispatcher = Dispatcher(identity.id, self._pool, send_response=self._respond)
+        self._dispatcher = HandlerDispatcher(identity.id, self._pool, send_response=self._respond)
 
     @classmethod
     def from_identity_file(
@@ -196,7 +196,10 @@ class ATPClient:
         return await self._courier.send(MessageType.NOTIFICATION, target, payload, checked)
 
     async def broadcast(self, payload: Any, options: Mapping[str, Any] | None = None) -> Receipt:
-        """Tell all connected agents that may hear it; the receipt has the number of them."""
+        """Tell all connected agents that may hear it; the receipt has the number of them.
+
+        Raises the `ATPError` that tells why the hub refused it, as `send_notification` does.
+        """
         checked = parse_options(options)
         await self._connect_if_needed()
         return await self._courier.send(MessageType.BROADCAST, BROADCAST_TARGET, payload, checked)
@@ -206,7 +209,8 @@ class ATPClient:
 
         A handler of requests gets (envelope, respond) and answers by `await respond(data)`; any
         other gets (envelope). Both may be plain functions, which run in a thread. What a handler
-        of "response" gets are answers that came after their request had been given up.
+        of "response" gets are answers that came after their request had been given up. Raises
+        `MalformedDocument` for what is no message type or can't be called.
         """
         self._dispatcher.register(message_type, handler)
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from atp.agent.receiving import Received, read_claims, read_token
+from atp.agent.receiving import Received, read_claims
 from atp.errors import (
     ATPError,
     AttestationExpired,
@@ -38,7 +38,7 @@ from atp.trust.envelope import (
 )
 from atp.trust.keys import PrivateKey, PublicKey
 from atp.trust.provenance import sign_entry
-from atp.trust.signing import read_header
+from atp.trust.signing import read_header, unverified_claims
 from atp.types import (
     BROADCAST_TARGET,
     IAgentIdentity,
@@ -345,5 +345,5 @@ class ATPEnvelope:
 def _readable(entry: dict[str, Any] | str) -> dict[str, Any]:
     if isinstance(entry, dict):
         return dict(entry)
-    claims = read_token(entry)
+    claims = unverified_claims(entry)
     return {**claims.get("entry", {}), "agent": claims.get("iss")}

@@ -13,6 +13,7 @@ from enum import Enum, StrEnum
 from typing import Any, Self, TypeVar
 
 from atp.errors import IdentityInvalidId, MalformedEnvelope, excerpt
+from atp.wire.json_values import find_typed
 
 __all__ = [
     "AGENT_ID",
@@ -320,11 +321,7 @@ def _texts(value: Mapping[str, Any], name: str) -> list[str]:
 
 
 def _typed(value: Mapping[str, Any], name: str, kind: type[_T]) -> _T | None:
-    item = _object(value).get(name)
-    # `type(...) is` and not isinstance: true is not the number 1
-    if item is None or type(item) is kind:
-        return item
-    raise MalformedEnvelope(f"{name} must be of type {kind.__name__}, not {excerpt(item)}")
+    return find_typed(_object(value), name, kind, error=MalformedEnvelope)
 
 
 def _member(kind: type[_E], value: Mapping[str, Any], name: str) -> _E:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from django.conf import settings
 from django.db import models, transaction
 
-from atp.trust.attestations import Status, issue_attestation, trust_mark_type
+from atp.trust.attestations import StatusReference, issue_attestation, trust_mark_type
 from atp.trust.keys import PrivateKey
 from atp.types import TrustLevel
 from registry.attestations.status_list import STATUS_INDICES
@@ -92,7 +92,7 @@ def _attestation(original: _Original, agent_id: str, jkt: str, place: int) -> At
         capabilities=says.capabilities,
         jkt=jkt,
         jti=jti,
-        status=Status(uri=status_list_url(says.issuer.slug), index=place),
+        status=StatusReference(uri=status_list_url(says.issuer.slug), index=place),
         expires_at=int(says.expires_at.timestamp()),
         issuer_key=original.issuer_key,
         now=int(says.issued_at.timestamp()),

@@ -92,7 +92,7 @@ def _enrol(agent_id: str, organisation: Any, folder: Path, level: str, issuer: A
         "jkt": key.kid,
         "exp": int(now) + 60,
     }
-    proof = tokens.issue(tokens.Kind.ENROL, claims, key, now=int(now))
+    proof = tokens.issue(tokens.TokenKind.ENROL, claims, key, now=int(now))
     enrol_key(token=token, proof=proof, jwk=key.public.jwk, now=now)
     approve_key(key.kid, actor=actor)
     issue_attestation(

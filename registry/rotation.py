@@ -103,7 +103,7 @@ def _sealed(hub: Hub) -> Iterable[Sealed]:
 
 def _succession(hub_id: str, signer: PrivateKey, new: HubKey) -> str:
     claims = {"iss": hub_id, "jwk": new.public_jwk}
-    return tokens.issue(tokens.Kind.SUCCESSION, claims, signer, now=int(time.time()))
+    return tokens.issue(tokens.TokenKind.SUCCESSION, claims, signer, now=int(time.time()))
 
 
 def _rotated(

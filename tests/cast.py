@@ -123,7 +123,7 @@ def enrol(agent_id: str, key: PrivateKey) -> PrivateKey:
         "jkt": key.kid,
         "exp": now + 60,
     }
-    proof = tokens.issue(tokens.Kind.ENROL, claims, key, now=now)
+    proof = tokens.issue(tokens.TokenKind.ENROL, claims, key, now=now)
     enrol_key(token=token, proof=proof, jwk=key.public.jwk, now=now)
     return key
 

@@ -15,10 +15,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
+from atp.wire import frames
 from tests.cast import Letter, Player, prove
 from tests.conftest import LiveHub
 
-SUBPROTOCOL = Subprotocol("atp.v1")
+SUBPROTOCOL = Subprotocol(frames.SUBPROTOCOL)
 PATIENCE_SECONDS = 10.0  # on a loaded machine; nothing waits so long when all is well
 MOST_BYTES = 2_097_152
 

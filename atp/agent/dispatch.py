@@ -25,7 +25,7 @@ from atp.errors import (
 )
 from atp.types import MessageType
 
-__all__ = ["Dispatcher", "Handler", "current_cause", "error_data", "raise_handler_error"]
+__all__ = ["Handler", "HandlerDispatcher", "current_cause", "error_data", "raise_handler_error"]
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class Responder:
             raise
 
 
-class Dispatcher:
+class HandlerDispatcher:
     """The handlers of one agent, at most one for each message type."""
 
     def __init__(self, agent: str, pool: HandlerPool, *, send_response: SendResponse) -> None:
@@ -115,7 +115,10 @@ class Dispatcher:
         self._handlers: dict[MessageType, Handler] = {}
 
     def register(self, message_type: MessageType | str, handler: Handler) -> None:
-        """Handle messages of a type with `handler` from now on, in place of the one before."""
+        """Handle messages of a type with `handler` from now on, in place of the one before.
+
+        Raises `MalformedDocument` for what is no message type or can't be called.
+        """
         try:
             kind = MessageType(message_type)
         except ValueError as exc:

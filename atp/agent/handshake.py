@@ -74,11 +74,15 @@ class Handshake:
             "nonce": challenge.nonce,
             "cnonce": self._nonce,
         }
-        proof = tokens.issue(tokens.Kind.AUTH, claims, self._key, now=int(now))
+        proof = tokens.issue(tokens.TokenKind.AUTH, claims, self._key, now=int(now))
         return Authenticate(proof).to_bytes()
 
     def admit(self, message: bytes, *, now: float) -> Welcome:
-        """The welcome, when it is for this agent and by this hub."""
+        """The welcome, when it is for this agent and by this hub.
+
+        Raises what the hub refused the login with, `MalformedFrame` for anything but a welcome,
+        `SessionAuthentication` or `ReplayNonce` where the hub's proof does not hold.
+        """
         welcome = first_frame(message)
         if not isinstance(welcome, Welcome):
             raise MalformedFrame("the hub did not answer the login with a welcome")
@@ -91,7 +95,7 @@ class Handshake:
     def _check_proof(self, welcome: Welcome, hub_key: PublicKey, *, now: float) -> None:
         try:
             claims = tokens.verify(
-                tokens.Kind.WELCOME,
+                tokens.TokenKind.WELCOME,
                 welcome.proof,
                 self._successor(welcome, hub_key, now=now),
                 now=now,
@@ -118,7 +122,7 @@ class Handshake:
                 break
             if read_header(token).kid == known.kid:
                 claims = tokens.verify(
-                    tokens.Kind.SUCCESSION,
+                    tokens.TokenKind.SUCCESSION,
                     token,
                     known,
                     now=now,

@@ -15,7 +15,7 @@ from typing import Final
 
 from atp.errors import SessionTransport
 from atp.wire.frames import Ack
-from atp.wire.members import ANSWERS, MAIL, Stream
+from atp.wire.words import ANSWERS, MAIL, Stream
 
 __all__ = ["Inbox"]
 
@@ -50,7 +50,7 @@ class Inbox:
         """A new connection: positions begin with what it brings."""
         self._streams = {MAIL: _Position(), ANSWERS: _Position()}
 
-    def advance(self, stream: Stream, first: int, last: int) -> bool:
+    def advance(self, stream: Stream, *, first: int, last: int) -> bool:
         """The places from `first` to `last` are spoken for; whether that is new here.
 
         Raises `SessionTransport` on a gap before them: going on would acknowledge what never

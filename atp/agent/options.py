@@ -13,6 +13,7 @@ from typing import Any, Final
 from atp.errors import MalformedDocument, MalformedError, excerpt
 from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS
 from atp.types import DataSensitivity, IPolicyContext, IProvenanceEntry, TrustLevel
+from atp.wire.json_values import is_number, is_whole
 
 __all__ = ["SendOptions", "parse_options"]
 
@@ -93,19 +94,19 @@ def parse_options(options: Mapping[str, Any] | SendOptions | None) -> SendOption
 
 
 def _milliseconds(value: Any) -> float:
-    if type(value) not in (int, float) or not 0 < value <= MESSAGE_MAX_LIFE_SECONDS * 1000:
+    if not is_number(value) or not 0 < value <= MESSAGE_MAX_LIFE_SECONDS * 1000:
         raise ValueError("timeout is a number of milliseconds, at most 24 hours")
     return float(value)
 
 
 def _seconds(value: Any) -> int:
-    if type(value) is not int or not 0 < value <= MESSAGE_MAX_LIFE_SECONDS:
+    if not is_whole(value, least=1, most=MESSAGE_MAX_LIFE_SECONDS):
         raise ValueError("lifetime is a whole number of seconds, at most 24 hours")
     return value
 
 
 def _count(value: Any) -> int:
-    if type(value) is not int or value <= 0:
+    if not is_whole(value, least=1):
         raise ValueError("max_lifespan_seconds is a whole number above 0")
     return value
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from atp.errors import (
     KeyUnknown,
-    MalformedToken,
     SignatureAudience,
     SignatureHeader,
     SignatureMissing,
@@ -23,14 +22,13 @@ from atp.errors import (
 )
 from atp.trust.envelope import Envelope, envelope_from_value, signature_header, verify_claims
 from atp.trust.keys import PublicKey
-from atp.trust.signing import verify
-from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS, Kind, check_times
+from atp.trust.signing import unverified_claims, verify
+from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS, TokenKind, check_times
 from atp.types import BROADCAST_TARGET
-from atp.wire.canonical import b64url_decode, parse
 from atp.wire.frames import Delivery
 from atp.wire.timestamps import parse_timestamp
 
-__all__ = ["KeyFinder", "Received", "Verifier", "read_claims", "read_token", "trusted_keys"]
+__all__ = ["KeyFinder", "Received", "Verifier", "read_claims", "trusted_keys"]
 
 KeyFinder = Callable[[str], Sequence[PublicKey]]  # the keys known of an agent; empty: none
 
@@ -76,7 +74,7 @@ class Verifier:
             expires_at = envelope.timestamp + MESSAGE_MAX_LIFE_SECONDS
             return Received(delivery, envelope, accepted_at, expires_at, verified=False)
         claims = self._claims(envelope, keys)
-        check_times(Kind.MESSAGE, claims, now=accepted_at)
+        check_times(TokenKind.MESSAGE, claims, now=accepted_at)
         return Received(
             delivery,
             envelope,
@@ -89,7 +87,7 @@ class Verifier:
 
     def _claims(self, envelope: Envelope, keys: Sequence[PublicKey]) -> Mapping[str, Any]:
         header = signature_header(envelope)
-        if header.typ != Kind.MESSAGE.typ:
+        if header.typ != TokenKind.MESSAGE.typ:
             raise SignatureHeader(f"the token is a {excerpt(header.typ)}")
         assert envelope.signature is not None  # its header was just read
         if not keys:
@@ -107,18 +105,7 @@ def read_claims(envelope: Envelope) -> dict[str, Any]:
     """The claims of the signature, unproven; raises a `MalformedError` or `SignatureMissing`."""
     if not envelope.signature:
         raise SignatureMissing("the envelope is not signed")
-    return read_token(envelope.signature)
-
-
-def read_token(token: str) -> dict[str, Any]:
-    """The claims of a token, unproven; raises a `MalformedError`."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        raise MalformedToken("not three parts joined by dots")
-    claims = parse(b64url_decode(parts[1]))
-    if not isinstance(claims, dict):
-        raise MalformedToken("the claims are no object")
-    return claims
+    return unverified_claims(envelope.signature)
 
 
 def trusted_keys(known: Mapping[str, PublicKey | Sequence[PublicKey]]) -> KeyFinder:

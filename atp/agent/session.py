@@ -28,7 +28,7 @@ from atp.wire.frames import (
     parse_message,
     serialize_messages,
 )
-from atp.wire.members import MAIL
+from atp.wire.words import MAIL
 
 __all__ = ["AgentSession", "Answered", "Arrived", "Event", "Expected"]
 
@@ -161,10 +161,10 @@ class AgentSession:
                     if self._outbox.settle(frame, ticks=ticks) or not frame.message_id:
                         yield frame
                 case Withheld():
-                    if self._inbox.advance(frame.stream, frame.seq, frame.seq):
+                    if self._inbox.advance(frame.stream, first=frame.seq, last=frame.seq):
                         yield frame
                 case Gone():
-                    if self._inbox.advance(frame.stream, frame.first, frame.last):
+                    if self._inbox.advance(frame.stream, first=frame.first, last=frame.last):
                         yield frame
                 case Notice() | Failure():
                     yield frame
@@ -176,7 +176,7 @@ class AgentSession:
                     raise MalformedFrame("a frame of the login came after the login")
 
     def _delivered(self, delivery: Delivery, now: float) -> Iterator[Event]:
-        if not self._inbox.advance(delivery.stream, delivery.seq, delivery.seq):
+        if not self._inbox.advance(delivery.stream, first=delivery.seq, last=delivery.seq):
             return  # this place was here before on this very connection
         try:
             received = self._verifier.verify(delivery, now=now)

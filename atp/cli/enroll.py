@@ -201,7 +201,7 @@ def _enrol(
         "jkt": key.kid,
         "exp": now + PROOF_SECONDS,
     }
-    proof = tokens.issue(tokens.Kind.ENROL, claims, key, now=now)
+    proof = tokens.issue(tokens.TokenKind.ENROL, claims, key, now=now)
     body = {"token": token, "jwk": key.public.jwk, "proof": proof}
     answer = _call(client, "POST", f"{hub.url}/api/v1/enrol", body=body)
     if answer.get("agent") != agent or answer.get("kid") != key.kid:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from atp.errors import MalformedDocument, excerpt
+from atp.wire.json_values import is_whole
 from atp.wire.words import LEVELS, SCORED_ALGORITHMS, SEVERITIES
 
 __all__ = ["COMPONENTS", "DEFAULT_PROFILE", "Profile"]
@@ -126,7 +127,7 @@ def _check_table(name: str, table: object, keys: tuple[str, ...], most: int) -> 
 
 
 def _check_whole(name: str, value: object, least: int, most: int) -> None:
-    if type(value) is not int or not least <= value <= most:
+    if not is_whole(value, least=least, most=most):
         raise MalformedDocument(
             f"{name} must be a whole number from {least} to {most}, not {excerpt(value)}",
             field=name,

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from atp.errors import MalformedDocument, excerpt
 from atp.judging.profile import COMPONENTS, DEFAULT_PROFILE, Profile
+from atp.wire.json_values import is_number, is_whole
 from atp.wire.words import DEMO_SCORED_AS, LEVELS, SEVERITIES
 
 __all__ = [
@@ -25,8 +26,8 @@ __all__ = [
     "Profile",
     "ScoreInputs",
     "ScoreLine",
+    "ScoredViolation",
     "TrustScore",
-    "Violation",
     "explain",
     "recompute",
     "score",
@@ -48,7 +49,7 @@ HALF_LIFE = (
 )  # fmt: skip
 
 
-class Violation(NamedTuple):
+class ScoredViolation(NamedTuple):
     """Something an agent, or one it answers for, should not have done; `at` is in Unix seconds.
 
     `open` is whether officers have yet to close it.
@@ -80,7 +81,7 @@ class ScoreInputs:
     signatures_good: int = 0
     signatures_total: int = 0
     good_envelopes: int = 0
-    violations: tuple[Violation | tuple[str, float, bool, str], ...] = ()
+    violations: tuple[ScoredViolation | tuple[str, float, bool, str], ...] = ()
     status: str = ACTIVE
     parent_total: int | None = None
 
@@ -102,7 +103,7 @@ class ScoreInputs:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in document.items()
         }
-        values["violations"] = tuple(Violation(*item) for item in document["violations"])
+        values["violations"] = tuple(ScoredViolation(*item) for item in document["violations"])
         return cls(**values)
 
 
@@ -197,7 +198,7 @@ def recompute(document: Mapping[str, Any]) -> TrustScore:
         raise MalformedDocument(
             f"algorithm {excerpt(document['algorithm'])} is not {ALGORITHM_VERSION}, the one here"
         )
-    if not _is_time(document["now"]):
+    if not is_number(document["now"]):
         raise MalformedDocument(f"now can't be {excerpt(document['now'])}")
     inputs = ScoreInputs.from_dict(document["inputs"])
     return score(inputs, document["now"], Profile.from_dict(document["profile"]))
@@ -383,12 +384,8 @@ def _violation_lines(inputs: ScoreInputs, moment: int, profile: Profile) -> list
     return lines
 
 
-def _is_time(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
+    return is_whole(value, least=0)
 
 
 def _is_texts(value: object) -> bool:
@@ -400,7 +397,7 @@ def _is_violations(value: object) -> bool:
         isinstance(item, list)
         and len(item) == 4
         and isinstance(item[0], str)
-        and _is_time(item[1])
+        and is_number(item[1])
         and isinstance(item[2], bool)
         and isinstance(item[3], str)
         for item in value
@@ -409,8 +406,8 @@ def _is_violations(value: object) -> bool:
 
 _INPUTS: Mapping[str, Callable[[object], bool]] = {
     "level": lambda value: value is None or isinstance(value, str),
-    "issued_at": lambda value: value is None or _is_time(value),
-    "expires_at": lambda value: value is None or _is_time(value),
+    "issued_at": lambda value: value is None or is_number(value),
+    "expires_at": lambda value: value is None or is_number(value),
     "required_capabilities": _is_texts,
     "declared_capabilities": _is_texts,
     "attested_capabilities": _is_texts,

@@ -27,7 +27,7 @@ from atp.memory.trust import (
 from atp.trust.envelope import Envelope, VerifiedEnvelope
 from atp.types import BROADCAST_TARGET, IAgentIdentity, TrustLevel
 
-__all__ = ["DemoHub", "Member"]
+__all__ = ["ConnectedAgent", "DemoHub"]
 
 _UNREACHABLE: Final = Verdict("denied", RecipientUnavailable.code, "")
 # docs/design/trust.md#the-score: envelopes that count, per counterparty and day
@@ -35,7 +35,7 @@ GOOD_PER_PAIR: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ConnectedAgent:
     """A connected agent; `deliver` takes what is for it, `is_full` says whether it has room.
 
     A bare queue has no identity.
@@ -55,7 +55,7 @@ class DemoHub:
     """
 
     def __init__(self) -> None:
-        self.members: dict[str, Member] = {}
+        self.members: dict[str, ConnectedAgent] = {}
         self._judge = Judge(self)
         self._pairs: Counter[tuple[str, str]] = Counter()
         self._good: Counter[str] = Counter()

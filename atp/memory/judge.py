@@ -1,14 +1,14 @@
 """One envelope's way through a hub of one process: repeat, signature, facts, judgement, memory.
 
 It keeps in memory what a hub keeps in its database, and asks `judgement` for every decision. The
-in-memory transport stands on it. It differs from the hub in what its
-`Registry` says, and in its policies: they allow everything.
+in-memory transport and the fake hub of the SDK's tests stand on it. It differs from the hub in what
+its `Registry` says, and in its policies: they allow everything.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final, Protocol, TypeVar
@@ -20,6 +20,7 @@ from atp.judging.judgement import Verdict
 from atp.judging.policy import PolicySet, compile_policies
 from atp.trust.envelope import Envelope, VerifiedEnvelope
 from atp.types import MessageType
+from atp.wire.frames import Receipt
 
 __all__ = ["FINAL", "Judge", "Party", "Registry", "Ruling"]
 
@@ -27,7 +28,6 @@ REMEMBERED: Final = 10_000  # envelopes, and as many requests and causes; a demo
 FINAL: Final = frozenset({"accepted", "denied"})  # what a repeat is told again, as by a hub
 RETRY_AFTER_SECONDS: Final = 1.0  # for a sender whose recipient is full; the hub's own figure
 
-Score = Callable[..., scoring.TrustScore]
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
@@ -63,13 +63,26 @@ class Ruling:
     digest: str = ""
     req: str | None = None
 
+    def to_receipt(self, message_id: str, *, entry: int | None = None) -> Receipt:
+        """What its sender is told; `entry` is its number in the trail, where there is one."""
+        verdict, is_final = self.verdict, self.verdict.status in FINAL
+        return Receipt(
+            message_id,
+            verdict.status,
+            code=verdict.code,
+            detail=verdict.detail,
+            trust_score=verdict.score if is_final else None,
+            recipients=len(self.recipients) if is_final else None,
+            entry=entry,
+            retry_after=verdict.retry_after,
+        )
+
 
 class Judge:
     """Decides on envelopes, one at a time, and remembers the latest decisions."""
 
-    def __init__(self, registry: Registry, *, score: Score = scoring.score) -> None:
+    def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._score = score
         self._rulings: OrderedDict[tuple[str, str], Ruling] = OrderedDict()
         self._requests: OrderedDict[str, RequestFacts] = OrderedDict()
         self._asked: OrderedDict[tuple[str, str, str], str] = OrderedDict()
@@ -139,7 +152,6 @@ class Judge:
             recipient_full=full,
             request=self._requests.get(verified.req or ""),
             cause=self._cause(verified),
-            score=self._score,
         )
 
     def _cause(self, verified: VerifiedEnvelope) -> CauseFacts | None:

@@ -95,7 +95,10 @@ DIRECTORY: Final = Directory()
 
 
 def read_key(private_key: PrivateKey | str | bytes | None) -> PrivateKey | None:
-    """The key that a caller gave: a `PrivateKey`, a PEM, a string of the demo, or none."""
+    """The key that a caller gave: a `PrivateKey`, a PEM, a string of the demo, or none.
+
+    Raises `KeyUnacceptable` for an empty string, and what `PrivateKey.from_pem` raises.
+    """
     if private_key is None or isinstance(private_key, PrivateKey):
         return private_key
     if isinstance(private_key, bytes):

@@ -11,7 +11,6 @@ import logging
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Mapping
 from random import Random
 from typing import Any, ClassVar, Final, Protocol
 
@@ -27,22 +26,16 @@ from atp.errors import (
     from_code,
 )
 from atp.judging.judgement import Verdict
-from atp.memory.hub import DemoHub, Member
-from atp.memory.judge import FINAL, Ruling
+from atp.memory.hub import ConnectedAgent, DemoHub
+from atp.memory.judge import Ruling
 from atp.memory.keys import DEMO_HUB_ID, DIRECTORY
 from atp.transports.base import Connection, Login, Transport
 from atp.trust.envelope import Envelope, envelope_from_value
-from atp.types import (
-    BROADCAST_TARGET,
-    ITransportMessage,
-    MessageType,
-    TransportType,
-    check_agent_id,
-)
-from atp.wire.canonical import parse_noted, serialize
-from atp.wire.frames import MESSAGE_MAX_BYTES, Welcome
-from atp.wire.members import ANSWERS, MAIL, Stream
+from atp.types import BROADCAST_TARGET, ITransportMessage, TransportType, check_agent_id
+from atp.wire.agent_frames import Submission, parse_agent_message
+from atp.wire.frames import MESSAGE_MAX_BYTES, Failure, Receipt, Welcome, splice_delivery
 from atp.wire.timestamps import format_timestamp
+from atp.wire.words import Stream, stream_of
 
 __all__ = ["InMemoryTransport"]
 
@@ -52,13 +45,14 @@ WINDOW: Final = 256  # docs/protocol.md#frames: envelopes without a receipt
 INBOX_LIMIT: Final = 10_000  # frames that wait for an agent that does not read
 HISTORY_LIMIT: Final = 1_000  # messages that `get_message_history` still has
 BUSY_RETRY_SECONDS: Final = 0.05  # after a simulated failure
-_SIMULATED_ERROR: Final = Verdict("busy", FlowBusy.code, "", retry_after=BUSY_RETRY_SECONDS)
+_SIMULATED_ERROR: Final = Ruling(Verdict("busy", FlowBusy.code, "", retry_after=BUSY_RETRY_SECONDS))
 
 
 class MessageQueue(Protocol):
     """Where a bare agent's messages go; an `asyncio.Queue` is one."""
 
-    def put_nowait(self, item: Any, /) -> None: ...
+    def put_nowait(self, item: Any, /) -> None:
+        """Take an `ATPEnvelope`; raises `asyncio.QueueFull` where there is no room for it."""
 
 
 class InMemoryTransport(Transport):
@@ -92,7 +86,10 @@ class InMemoryTransport(Transport):
     # The seed's methods
 
     def register_agent(self, agent_id: str, message_queue: MessageQueue) -> None:
-        """Let `message_queue` receive an `ATPEnvelope` for each message to `agent_id`."""
+        """Let `message_queue` receive an `ATPEnvelope` for each message to `agent_id`.
+
+        Raises `IdentityInvalidId`. Senders hear `FlowRecipientFull` while the queue is full.
+        """
 
         def deliver(envelope: Envelope, verdict: Verdict) -> None:
             try:
@@ -101,7 +98,7 @@ class InMemoryTransport(Transport):
                 raise FlowRecipientFull(f"the queue of {agent_id} is full") from exc
 
         is_full = getattr(message_queue, "full", lambda: False)
-        self._hub.members[check_agent_id(agent_id)] = Member(agent_id, deliver, is_full)
+        self._hub.members[check_agent_id(agent_id)] = ConnectedAgent(agent_id, deliver, is_full)
 
     def unregister_agent(self, agent_id: str) -> None:
         """Take an agent away; a client of that id loses its connection."""
@@ -121,7 +118,10 @@ class InMemoryTransport(Transport):
         self._hand_in(from_agent, strict, only=to_agent)
 
     async def broadcast(self, from_agent: str, envelope: ATPEnvelope | Envelope) -> int:
-        """Hand a broadcast to every other agent; how many there were."""
+        """Hand a broadcast to every other agent; how many there were.
+
+        Raises `MalformedEnvelope` for what is no broadcast, or what it is refused with.
+        """
         await self._simulate_latency()
         strict = envelope.to_envelope() if isinstance(envelope, ATPEnvelope) else envelope
         if strict.target != BROADCAST_TARGET:
@@ -188,7 +188,7 @@ class InMemoryTransport(Transport):
             older.end(SessionSuperseded("a newer login of this agent took over"))
         connection = _MemoryConnection(self, login, self._welcome(login))
         self._connections[agent] = connection
-        self._hub.members[agent] = Member(
+        self._hub.members[agent] = ConnectedAgent(
             agent, connection.deliver, connection.is_full, login.identity, login.trust_level
         )
         return connection
@@ -207,19 +207,20 @@ class InMemoryTransport(Transport):
         if self._latency_seconds:
             await asyncio.sleep(self._latency_seconds)
 
-    def _receipt(self, sender: str, value: Mapping[str, Any], plain: bool) -> dict[str, Any]:
-        """What the sender of a frame is told."""
-        message_id = _message_id(value)
+    def _take(self, sender: str, submission: Submission) -> Receipt:
+        """Judge what an agent sends and deliver it where it is accepted; its receipt."""
+        return self._answer(sender, submission).to_receipt(submission.message_id)
+
+    def _answer(self, sender: str, submission: Submission) -> Ruling:
         try:
-            envelope = envelope_from_value(value, plain=plain)
+            envelope = envelope_from_value(submission.value, plain=submission.plain)
         except ATPError as problem:
             self._stats["refused"] += 1
-            return _receipt_frame(message_id, Verdict("invalid", problem.code, problem.detail))
+            return Ruling(Verdict("invalid", problem.code, problem.detail))
         if self._random.random() < self._error_rate:
             self._stats["simulated_errors"] += 1
-            return _receipt_frame(message_id, _SIMULATED_ERROR)
-        ruling = self._hub.find_repeat(sender, envelope) or self._rule(sender, envelope)
-        return _receipt_frame(message_id, ruling.verdict, len(ruling.recipients))
+            return _SIMULATED_ERROR
+        return self._hub.find_repeat(sender, envelope) or self._rule(sender, envelope)
 
     def _hand_in(self, sender: str, envelope: Envelope, *, only: str | None = None) -> Ruling:
         """Judge and deliver a message of the seed's methods; raises what it is refused with."""
@@ -285,11 +286,9 @@ class _MemoryConnection(Connection):
         if self._ended:
             raise SessionClosed("the connection ended")
         await self._transport._simulate_latency()
-        parsed = parse_noted(message, max_bytes=MESSAGE_MAX_BYTES)
-        frames = parsed.value if isinstance(parsed.value, list) else [parsed.value]
-        for frame in frames:
-            if "ATP" in frame:  # acks need nothing done: what was queued is delivered
-                self._put(self._transport._receipt(self._agent, frame, parsed.plain))
+        for frame in parse_agent_message(message, max_bytes=MESSAGE_MAX_BYTES):
+            if isinstance(frame, Submission):  # an ack changes nothing: what was queued is gone
+                self._put(self._transport._take(self._agent, frame).to_bytes())
 
     async def receive(self) -> bytes:
         frame = await self._frames.get()
@@ -307,11 +306,20 @@ class _MemoryConnection(Connection):
 
     def deliver(self, envelope: Envelope, verdict: Verdict) -> None:
         """Queue a delivery; raises `RecipientUnavailable` where its event loop has ended."""
-        response = envelope.message_type is MessageType.RESPONSE
-        stream: Stream = ANSWERS if response else MAIL
+        stream = stream_of(envelope.message_type)
         self._seqs[stream] += 1
-        accepted_at = format_timestamp(self._transport.clock())
-        self._put(_delivery_frame(stream, self._seqs[stream], envelope, verdict, accepted_at))
+        self._put(
+            splice_delivery(
+                envelope.canonical,
+                stream=stream,
+                seq=self._seqs[stream],
+                entry=None,
+                accepted_at=format_timestamp(self._transport.clock()),
+                score=verdict.score,
+                level=verdict.level,
+                chain=verdict.chain.to_wire() if verdict.chain else {},
+            )
+        )
 
     def end(self, reason: ATPError | None = None) -> None:
         """No more frames, after what is queued; `reason` is told first."""
@@ -321,13 +329,13 @@ class _MemoryConnection(Connection):
         self._transport._left(self._agent, self)
         try:
             if reason is not None:
-                self._put({"type": "error", "code": reason.code, "detail": reason.detail})
+                self._put(Failure(reason.code, reason.detail, reason.retry_after).to_bytes())
             self._put(None)
         except RecipientUnavailable:
             logger.debug("%s was gone already", self._agent)
 
-    def _put(self, frame: dict[str, Any] | None) -> None:
-        data = None if frame is None else serialize(frame)
+    def _put(self, data: bytes | None) -> None:
+        """Queue the text of a frame, or `None` for the end; from any thread."""
         try:
             if asyncio.get_running_loop() is self._loop:
                 self._frames.put_nowait(data)
@@ -349,39 +357,3 @@ def _shell(envelope: Envelope, verdict: Verdict, transport: InMemoryTransport) -
 def _undeliverable(problem: ATPError) -> Verdict:
     busy = isinstance(problem, FlowRecipientFull)
     return Verdict("busy" if busy else "denied", problem.code, problem.detail)
-
-
-# The frames
-
-
-def _receipt_frame(message_id: str, verdict: Verdict, recipients: int = 0) -> dict[str, Any]:
-    frame = {"type": "receipt", "messageId": message_id, "status": verdict.status}
-    said: dict[str, Any] = {
-        "code": verdict.code or None,
-        "detail": verdict.detail or None,
-        "retryAfter": verdict.retry_after,
-    }
-    if verdict.status in FINAL:
-        said |= {"trustScore": verdict.score, "recipients": recipients}
-    return {**frame, **{name: value for name, value in said.items() if value is not None}}
-
-
-def _delivery_frame(
-    stream: Stream, seq: int, envelope: Envelope, verdict: Verdict, accepted_at: str
-) -> dict[str, Any]:
-    return {
-        "type": "delivery",
-        "stream": stream,
-        "seq": seq,
-        "acceptedAt": accepted_at,
-        "score": verdict.score,
-        "level": verdict.level,
-        "chain": verdict.chain.to_wire() if verdict.chain else None,
-        "ATP": envelope.document,
-    }
-
-
-def _message_id(value: Mapping[str, Any]) -> str:
-    document = value.get("ATP")
-    found = document.get("messageId") if isinstance(document, dict) else None
-    return found if isinstance(found, str) else ""

@@ -1,4 +1,4 @@
-"""The WebSocket transport: subprotocol atp.v1, a login on every connection.
+"""The WebSocket transport: the protocol's own subprotocol, and a login on every connection.
 
 See docs/protocol.md#connecting.
 
@@ -75,7 +75,12 @@ class WebSocketTransport(Transport):
             self.clock = clock
 
     async def connect(self, login: Login) -> Connection:
-        """Connect and log in."""
+        """Connect and log in.
+
+        Raises `KeyMissing` or `KeyUnacceptable` for a key that no network takes, `SessionTransport`
+        where no hub answers, `SessionTimeout` where it is too slow, `SessionAuthentication` or
+        `SignatureAudience` for another hub, or what the hub refused the login with.
+        """
         if isinstance(login.key, DemoKey):
             raise KeyUnacceptable(
                 "a string key is for the in-memory transport only; make a key pair with"

@@ -23,7 +23,7 @@ from atp.errors import (
 )
 from atp.trust.capabilities import contained, covers, is_capability, uncovered
 from atp.trust.keys import PrivateKey, PublicKey
-from atp.trust.tokens import Kind, issue, verify
+from atp.trust.tokens import TokenKind, issue, verify
 from atp.types import TrustLevel
 from atp.wire.schema import (
     Check,
@@ -38,7 +38,7 @@ from atp.wire.schema import (
 )
 
 __all__ = [
-    "Status",
+    "StatusReference",
     "VerifiedAttestation",
     "contained",
     "covers",
@@ -64,7 +64,7 @@ _STATUS: Final[Mapping[str, Check]] = {  # Token Status List, section 6.2
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class StatusReference:
     """Where the issuer says whether the attestation still holds: a list and the place in it."""
 
     uri: str
@@ -87,7 +87,7 @@ class VerifiedAttestation:
     issued_at: int
     expires_at: int
     jti: str
-    status: Status
+    status: StatusReference
 
 
 def issue_attestation(
@@ -99,7 +99,7 @@ def issue_attestation(
     capabilities: Sequence[str],
     jkt: str,
     jti: str,
-    status: Status,
+    status: StatusReference,
     expires_at: int,
     issuer_key: PrivateKey,
     now: int,
@@ -124,11 +124,11 @@ def issue_attestation(
     _check_content(claims)
     if expires_at <= now:
         raise AttestationExpired("an attestation expires after it was issued")
-    return issue(Kind.TRUST_MARK, claims, issuer_key, now=now)
+    return issue(TokenKind.TRUST_MARK, claims, issuer_key, now=now)
 
 
 def verify_attestation(
-    token: str, issuer_key: PublicKey, now: float, *, issuer: str | None = None
+    token: str, issuer_key: PublicKey, *, now: float, issuer: str | None = None
 ) -> VerifiedAttestation:
     """What `token` says, if `issuer_key` signed it and it is valid at `now` (seconds since 1970).
 
@@ -137,7 +137,9 @@ def verify_attestation(
     `AttestationUnreadable` for everything that is not a trust mark of this key.
     """
     try:
-        claims = verify(Kind.TRUST_MARK, token, issuer_key, now=now, audience=None, issuer=None)
+        claims = verify(
+            TokenKind.TRUST_MARK, token, issuer_key, now=now, audience=None, issuer=None
+        )
         _check_content(claims)
     except (ClockExpired, ClockNotYet) as exc:
         raise AttestationExpired(exc.detail) from exc
@@ -172,5 +174,5 @@ def _attestation(claims: Mapping[str, Any]) -> VerifiedAttestation:
         issued_at=claims["iat"],
         expires_at=claims["exp"],
         jti=claims["jti"],
-        status=Status(uri=place["uri"], index=place["idx"]),
+        status=StatusReference(uri=place["uri"], index=place["idx"]),
     )

@@ -29,7 +29,7 @@ from atp.trust import signing
 from atp.trust.capabilities import is_capability
 from atp.trust.keys import PrivateKey, PublicKey
 from atp.trust.provenance import check_entries, check_provenance_claim, provenance_claim
-from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS, Kind, check_claims, check_times
+from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS, TokenKind, check_claims, check_times
 from atp.types import (
     BROADCAST_TARGET,
     DataSensitivity,
@@ -49,6 +49,7 @@ from atp.wire.canonical import (
     serialize,
     sha256_b64url,
 )
+from atp.wire.json_values import is_whole
 from atp.wire.schema import (
     Check,
     check_members,
@@ -99,7 +100,7 @@ def _is_target(value: object) -> bool:
 
 
 def _is_score(value: object) -> bool:
-    return type(value) is int and 0 <= value <= 100
+    return is_whole(value, least=0, most=100)
 
 
 _ATTESTATION: Final = object_of(
@@ -162,7 +163,7 @@ class Envelope:
     """A well-formed envelope, of which nothing is proven.
 
     `document` is the object inside `ATP` (not to be changed), `canonical` the RFC 8785 form of the
-    whole, `digest` the base64url SHA-256 of what the signature covers, and `plain` as in `Parsed`.
+    whole, `digest` the base64url SHA-256 of what the signature covers, `plain` as in `ParsedJson`.
     `message_id` is the UUID that the sender gave it, `sender` the agent that it says it is from,
     `target` the one that it is for, or `*`, and `message_type` what it asks of it.
     """
@@ -299,7 +300,7 @@ def verify_envelope(
     """
     verified = verify_signature(envelope, key, hub_id=hub_id)
     times = {"iat": verified.issued_at, "exp": verified.expires_at}
-    check_times(Kind.MESSAGE, times, now=now)
+    check_times(TokenKind.MESSAGE, times, now=now)
     return verified
 
 
@@ -308,7 +309,7 @@ def verify_signature(envelope: Envelope, key: PublicKey, *, hub_id: str) -> Veri
 
     Raises a `SignatureError`, `KeyAlgorithm`, or a `MalformedError` for a token that can't be read.
     """
-    claims = signing.verify(_signature(envelope), key, typ=Kind.MESSAGE.typ)
+    claims = signing.verify(_signature(envelope), key, typ=TokenKind.MESSAGE.typ)
     verify_claims(envelope, claims, hub_id=hub_id)
     return VerifiedEnvelope(
         envelope=envelope,
@@ -325,7 +326,7 @@ def verify_claims(envelope: Envelope, claims: Mapping[str, Any], *, hub_id: str)
 
     See docs/protocol.md#digest-and-signature.
     """
-    check_claims(Kind.MESSAGE, claims)
+    check_claims(TokenKind.MESSAGE, claims)
     if claims["aud"] != [hub_id, envelope.target]:
         raise SignatureAudience("signed for another hub or another recipient")
     if claims["iss"] != envelope.sender:
@@ -419,7 +420,7 @@ def sign_envelope(
         envelope, hub_id=hub_id, now=now, lifetime_seconds=lifetime_seconds, req=req, cause=cause
     )
     verify_claims(envelope, claims, hub_id=hub_id)
-    stamped["signature"] = signing.sign(claims, key, typ=Kind.MESSAGE.typ)
+    stamped["signature"] = signing.sign(claims, key, typ=TokenKind.MESSAGE.typ)
     canonical = serialize({"ATP": stamped}, plain=envelope.plain)
     check_depth(stamped, ENVELOPE_MAX_DEPTH - 1, written=canonical)
     if len(canonical) > ENVELOPE_MAX_BYTES:

@@ -131,7 +131,7 @@ class PrivateKey:
 
     @classmethod
     def generate(cls, alg: str = "EdDSA") -> PrivateKey:
-        """A new key pair from the operating system's randomness."""
+        """A new key pair from the operating system's randomness; raises `KeyAlgorithm`."""
         if alg == "EdDSA":
             return cls(Ed25519PrivateKey.generate(), alg=alg)
         if alg == "ES256":
@@ -142,7 +142,11 @@ class PrivateKey:
 
     @classmethod
     def from_pem(cls, pem: bytes, *, alg: str | None = None) -> PrivateKey:
-        """Read an unencrypted PKCS #8 key; `alg` is needed for RSA, which the file can't tell."""
+        """Read an unencrypted PKCS #8 key; `alg` is needed for RSA, which the file can't tell.
+
+        Raises `MalformedKey` for what is no such key, `KeyUnacceptable` for one that may not be
+        used.
+        """
         try:
             native = serialization.load_pem_private_key(pem, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
@@ -151,7 +155,10 @@ class PrivateKey:
 
     @classmethod
     def from_jwk(cls, jwk: Mapping[str, Any], *, alg: str | None = None) -> PrivateKey:
-        """Read a private JWK; the public part must belong to the private one."""
+        """Read a private JWK; raises what `from_pem` raises.
+
+        A public part that does not belong to the private one is a `MalformedKey`.
+        """
         if not isinstance(jwk, Mapping):
             raise MalformedKey("a JWK is an object")
         public = {name: value for name, value in jwk.items() if name not in _PRIVATE_MEMBERS}

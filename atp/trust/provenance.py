@@ -19,14 +19,15 @@ from atp.errors import (
     MalformedEnvelope,
     MalformedError,
     SignatureClaims,
+    SignatureMissing,
     SignatureProvenance,
     excerpt,
 )
 from atp.trust import signing
 from atp.trust.keys import PrivateKey, PublicKey
-from atp.trust.tokens import Kind, check_claims, issue, verify
+from atp.trust.tokens import TokenKind, check_claims, issue, verify
 from atp.types import IProvenanceEntry
-from atp.wire.canonical import b64url, b64url_decode, parse, serialize
+from atp.wire.canonical import b64url, serialize
 from atp.wire.schema import Check, check_members, is_digest, is_label, is_positive, is_timestamp
 
 __all__ = [
@@ -126,7 +127,7 @@ def sign_entry(
         "prev": chain_head(entries),
         "entry": content,
     }
-    return issue(Kind.PROVENANCE, claims, key, now=now)
+    return issue(TokenKind.PROVENANCE, claims, key, now=now)
 
 
 def verify_entries(
@@ -169,7 +170,7 @@ class _Link:
 def _verify_entry(token: str, link: _Link, find_key: FindKey, now: float) -> AddedEntry:
     try:
         agent, key = find_key(signing.read_header(token).kid)
-        claims = verify(Kind.PROVENANCE, token, key, now=now, audience=None, issuer=agent)
+        claims = verify(TokenKind.PROVENANCE, token, key, now=now, audience=None, issuer=agent)
         check_members(claims["entry"], ENTRY_MEMBERS, {}, error=MalformedEnvelope, where="entry.")
     except ATPError as exc:
         raise SignatureProvenance(f"entry {link.position}: {exc}") from exc
@@ -193,10 +194,9 @@ def _plain_entries(entries: Sequence[Any]) -> list[Any]:
 
 def _unverified_claims(token: str) -> dict[str, Any]:
     """A token's claims for hashing only: whoever relies on them verifies the token."""
-    parts = token.split(".")
     try:
-        claims = parse(b64url_decode(parts[1] if len(parts) == 3 else ""))
-        check_claims(Kind.PROVENANCE, claims)
-    except (MalformedError, SignatureClaims) as exc:
+        claims = signing.unverified_claims(token)
+        check_claims(TokenKind.PROVENANCE, claims)
+    except (MalformedError, SignatureClaims, SignatureMissing) as exc:
         raise SignatureProvenance(f"{excerpt(token)} is no provenance token") from exc
-    return dict(claims)
+    return claims

@@ -23,7 +23,15 @@ from atp.errors import (
 from atp.trust.keys import PrivateKey, PublicKey
 from atp.wire.canonical import ENVELOPE_MAX_BYTES, b64url, b64url_decode, parse, serialize
 
-__all__ = ["Header", "read_header", "sign", "verify", "verify_compact"]
+__all__ = [
+    "Header",
+    "read_header",
+    "sign",
+    "split_token",
+    "unverified_claims",
+    "verify",
+    "verify_compact",
+]
 
 HEADER_MEMBERS = frozenset({"alg", "kid", "typ"})  # docs/protocol.md#tokens: exactly these
 HEADER_MAX_CHARS = 512  # ours: three short strings; bounds what the cache keeps
@@ -41,7 +49,7 @@ class Header:
 
 def read_header(token: str) -> Header:
     """The header of a token, to find its key by; raises `SignatureHeader`, `MalformedToken`."""
-    return _closed_header(_split(token)[0])
+    return _closed_header(split_token(token)[0])
 
 
 def sign(claims: Mapping[str, Any], key: PrivateKey, *, typ: str) -> str:
@@ -75,10 +83,23 @@ def verify_compact(token: str, key: PublicKey) -> bytes:
 
     `kid` and `typ` may be absent and are not compared: tokens of this protocol go through `verify`.
     """
-    return _verified_payload(token, key, _header_members(_split(token)[0])["alg"])
+    return _verified_payload(token, key, _header_members(split_token(token)[0])["alg"])
 
 
-def _split(token: object) -> tuple[str, str, str]:
+def unverified_claims(token: str) -> dict[str, Any]:
+    """The claims of a token of which nothing is proven.
+
+    Raises `SignatureMissing` where there is no token, and a `MalformedError` for one that can't be
+    read.
+    """
+    claims = parse(b64url_decode(split_token(token)[1]))
+    if not isinstance(claims, dict):
+        raise MalformedToken("the claims are no object")
+    return claims
+
+
+def split_token(token: object) -> tuple[str, str, str]:
+    """Header, payload and signature, in base64url; raises `SignatureMissing`, `MalformedToken`."""
     if not isinstance(token, str) or not token:
         raise SignatureMissing("there is no token")
     parts = token.split(".", 3)
@@ -88,7 +109,7 @@ def _split(token: object) -> tuple[str, str, str]:
 
 
 def _verified_payload(token: str, key: PublicKey, alg: str) -> bytes:
-    header, payload, signature = _split(token)
+    header, payload, signature = split_token(token)
     content = b64url_decode(payload)
     # Each part has been decoded, so only ASCII is left to encode.
     key.verify(f"{header}.{payload}".encode("ascii"), b64url_decode(signature), alg)

@@ -25,7 +25,7 @@ from atp.wire.schema import Check, check_members, is_digest, is_object, is_secon
 
 __all__ = [
     "CLOCK_SKEW_SECONDS",
-    "Kind",
+    "TokenKind",
     "check_claims",
     "check_times",
     "issue",
@@ -75,7 +75,7 @@ def _checks(names: str = "") -> dict[str, Check]:
     return {name: _CHECKS.get(name, is_text) for name in names.split()}
 
 
-class Kind(Enum):
+class TokenKind(Enum):
     """What a token is for, and everything that is fixed about it.
 
     `typ` is the header's; `purpose` says whose key signs ("agent", "hub" or "issuer"); `required`
@@ -179,7 +179,7 @@ class Kind(Enum):
         self.max_life_seconds = max_life_seconds
 
 
-def issue(kind: Kind, claims: Mapping[str, Any], key: PrivateKey, *, now: int) -> str:
+def issue(kind: TokenKind, claims: Mapping[str, Any], key: PrivateKey, *, now: int) -> str:
     """A signed token; `iat` becomes `now` and `exp` the end of the longest life where not given.
 
     Raises `SignatureClaims` for a claim that the kind does not have, or has otherwise.
@@ -192,7 +192,7 @@ def issue(kind: Kind, claims: Mapping[str, Any], key: PrivateKey, *, now: int) -
 
 
 def verify(
-    kind: Kind,
+    kind: TokenKind,
     token: str,
     key: PublicKey,
     *,
@@ -213,7 +213,7 @@ def verify(
 
 
 def judge_claims(
-    kind: Kind,
+    kind: TokenKind,
     claims: Mapping[str, Any],
     *,
     now: float,
@@ -230,12 +230,12 @@ def judge_claims(
     check_times(kind, claims, now=now)
 
 
-def check_claims(kind: Kind, claims: Mapping[str, Any]) -> None:
+def check_claims(kind: TokenKind, claims: Mapping[str, Any]) -> None:
     """Raise `SignatureClaims` unless all claims are the kind's own and of the right JSON type."""
     check_members(claims, kind.required, kind.optional, error=SignatureClaims)
 
 
-def check_times(kind: Kind, claims: Mapping[str, Any], *, now: float) -> None:
+def check_times(kind: TokenKind, claims: Mapping[str, Any], *, now: float) -> None:
     """Raise a `ClockError` unless checked claims are in time at `now` (seconds since 1970)."""
     issued, expires = claims["iat"], claims.get("exp")
     if issued > now + CLOCK_SKEW_SECONDS:

@@ -1,15 +1,19 @@
-"""The frames that an agent sends beside envelopes (docs/protocol.md#frames)."""
+"""The frames that an agent sends (docs/protocol.md#frames), and how a hub reads them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from atp.errors import MalformedFrame, SessionAuthentication
-from atp.wire.members import ANSWERS, MAIL, Stream, WireFrame
+from atp.wire.canonical import parse_noted
+from atp.wire.json_values import is_whole
+from atp.wire.members import WireFrame
+from atp.wire.words import STREAMS, Stream
 
-__all__ = ["Ack", "Authenticate"]
+__all__ = ["Ack", "Authenticate", "Submission", "parse_agent_message"]
 
 # The hub stores this code in a column of 40 characters.
 _REFUSED = re.compile(r"(?=.{1,40}\Z)[a-z_]+(\.[a-z_]+)*")
@@ -58,8 +62,44 @@ class Ack(WireFrame):
         if not isinstance(value, dict) or value.get("type") != "ack":
             raise MalformedFrame("an agent sends envelopes and acks, nothing else")
         stream, seq, refused = value.get("stream"), value.get("seq"), value.get("refused", "")
-        if stream not in (MAIL, ANSWERS) or type(seq) is not int or seq < 1:
+        if stream not in STREAMS or not is_whole(seq, least=1):
             raise MalformedFrame("an ack needs stream, mail or answers, and seq, from 1 up")
         if not isinstance(refused, str) or (refused and _REFUSED.fullmatch(refused) is None):
             raise MalformedFrame("refused is a code, such as handler.failed")
         return cls(stream, seq, refused)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission(WireFrame):
+    """An envelope that an agent sends, not checked yet.
+
+    `value` is the parsed `{"ATP": ...}`. `plain` is what `ParsedJson` says of it.
+    """
+
+    value: Mapping[str, Any]
+    plain: bool = False
+
+    @property
+    def message_id(self) -> str:
+        """The id to name in the receipt; "" where the envelope has none that can be read."""
+        document = self.value.get("ATP")
+        found = document.get("messageId") if isinstance(document, dict) else None
+        return found if isinstance(found, str) else ""
+
+    def to_wire(self) -> dict[str, Any]:
+        return dict(self.value)
+
+
+def parse_agent_message(data: bytes | str, *, max_bytes: int) -> list[Submission | Ack]:
+    """The frames of a logged-in agent's message: a frame, or an array of them.
+
+    Raises a `MalformedError` for a message of more than `max_bytes` and for what is no frame.
+    """
+    parsed = parse_noted(data, max_bytes=max_bytes)
+    values = parsed.value if isinstance(parsed.value, list) else [parsed.value]
+    return [
+        Submission(value, parsed.plain)
+        if isinstance(value, dict) and "ATP" in value
+        else Ack.parse(value)
+        for value in values
+    ]

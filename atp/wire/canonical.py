@@ -34,7 +34,7 @@ __all__ = [
     "ENVELOPE_MAX_BYTES",
     "ENVELOPE_MAX_DEPTH",
     "FRAME_MAX_DEPTH",
-    "Parsed",
+    "ParsedJson",
     "b64url",
     "b64url_decode",
     "check_depth",
@@ -70,7 +70,7 @@ _BEYOND_BMP = re.compile(rb"[\xf0-\xf4]")  # first byte of a UTF-8 sequence abov
 
 
 @dataclass(frozen=True, slots=True)
-class Parsed:
+class ParsedJson:
     """A parsed value, with what the parser learnt about it in passing.
 
     `plain` is true when orjson with sorted keys gives its RFC 8785 form: no floats, and no member
@@ -92,7 +92,7 @@ def parse(
 
 def parse_noted(
     data: bytes | str, *, max_bytes: int = ENVELOPE_MAX_BYTES, max_depth: int = FRAME_MAX_DEPTH
-) -> Parsed:
+) -> ParsedJson:
     """Like `parse`, keeping what was noted; numbers of integral value come as `int`.
 
     Text that is in RFC 8785 form already (our own SDK sends nothing else) takes a short cut: what
@@ -124,7 +124,7 @@ def digest(value: Any, *, plain: bool = False) -> str:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether `value` is plain (see `Parsed`); raises a `MalformedError` if it is no JSON value."""
+    """Whether `value` is plain (see `ParsedJson`); raises a `MalformedError` for no JSON value."""
     return _inspect(value, SERIALIZE_MAX_DEPTH)
 
 
@@ -198,7 +198,7 @@ def is_surely_canonical(raw: bytes) -> bool:
     return raw.isascii() or not _BEYOND_BMP.search(raw)
 
 
-def _parse_canonical(raw: bytes) -> Parsed | None:
+def _parse_canonical(raw: bytes) -> ParsedJson | None:
     """The value, if `raw` is RFC 8785 and plain; `None` says nothing about it being well-formed."""
     if raw[:1] not in (b"{", b"["):
         return None
@@ -210,10 +210,10 @@ def _parse_canonical(raw: bytes) -> Parsed | None:
             return None
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return None
-    return Parsed(value, plain=True, canonical=raw)
+    return ParsedJson(value, plain=True, canonical=raw)
 
 
-def _parse_general(raw: bytes) -> Parsed:
+def _parse_general(raw: bytes) -> ParsedJson:
     try:
         value = _DECODER.decode(raw.decode("utf-8"))
         plain = _inspect(value, SERIALIZE_MAX_DEPTH)
@@ -225,7 +225,7 @@ def _parse_general(raw: bytes) -> Parsed:
         raise
     except ValueError as exc:
         raise MalformedJson("not JSON") from exc
-    return Parsed(value, plain)
+    return ParsedJson(value, plain)
 
 
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -284,7 +284,7 @@ _DECODER: Final = json.JSONDecoder(
 
 
 def _inspect(value: Any, depth_left: int) -> bool:
-    """Whether `value` is plain (see `Parsed`); raises for what has no exact JSON form."""
+    """Whether `value` is plain (see `ParsedJson`); raises for what has no exact JSON form."""
     kind = type(value)
     if kind is str:
         return _inspect_text(value)

@@ -21,7 +21,6 @@ from atp.errors import MalformedFrame, excerpt
 from atp.wire.agent_frames import Ack, Authenticate
 from atp.wire.canonical import parse_noted
 from atp.wire.members import (
-    Stream,
     WireFrame,
     find_member,
     get_member,
@@ -29,6 +28,7 @@ from atp.wire.members import (
     stream_member,
     texts_member,
 )
+from atp.wire.words import Stream
 
 __all__ = [
     "Ack",
@@ -40,7 +40,6 @@ __all__ = [
     "Gone",
     "Notice",
     "Receipt",
-    "Stream",
     "Unknown",
     "Welcome",
     "Withheld",
@@ -196,7 +195,7 @@ def receipt_members(
 class Delivery(WireFrame):
     """An envelope from the inbox, and what the hub says of its sender.
 
-    `value` is the parsed envelope, `{"ATP": ...}`. `plain` is what `Parsed` says of it.
+    `value` is the parsed envelope, `{"ATP": ...}`. `plain` is what `ParsedJson` says of it.
     """
 
     stream: Stream

@@ -6,14 +6,15 @@ Each function that reads a member raises `MalformedFrame`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
 from atp.errors import MalformedFrame, excerpt
+from atp.wire.json_values import find_typed, is_number
+from atp.wire.words import ANSWERS, MAIL, Stream
 
 __all__ = [
-    "Stream",
     "WireFrame",
     "find_member",
     "get_member",
@@ -22,10 +23,6 @@ __all__ = [
     "stream_named",
     "texts_member",
 ]
-
-Stream = Literal["mail", "answers"]
-MAIL: Final = "mail"
-ANSWERS: Final = "answers"
 
 _T = TypeVar("_T")
 
@@ -46,11 +43,7 @@ class WireFrame:
 
 def find_member(value: Mapping[str, Any], name: str, kind: type[_T]) -> _T | None:
     """The member `name`, which is of exactly the type `kind`; `None` if it is absent or null."""
-    item = value.get(name)
-    # `type(...) is` and not isinstance: true is not the number 1
-    if item is None or type(item) is kind:
-        return item
-    raise MalformedFrame(f"{name} must be of type {kind.__name__}, not {excerpt(item)}")
+    return find_typed(value, name, kind, error=MalformedFrame)
 
 
 def get_member(value: Mapping[str, Any], name: str, kind: type[_T]) -> _T:
@@ -74,7 +67,7 @@ def seconds_member(value: Mapping[str, Any], name: str) -> float | None:
     item = value.get(name)
     if item is None:
         return None
-    if type(item) not in (int, float) or item < 0:
+    if not is_number(item) or item < 0:
         raise MalformedFrame(f"{name} must be a number of seconds, not {excerpt(item)}")
     return float(item)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from atp.errors import ATPError, MalformedText, MalformedTimestamp, excerpt
 from atp.types import is_agent_id
+from atp.wire.json_values import is_whole
 from atp.wire.timestamps import parse_timestamp
 
 __all__ = [
@@ -106,13 +107,13 @@ def is_flag(value: object) -> bool:
 
 
 def is_seconds(value: object) -> bool:
-    """A whole number from 0; true is none, though Python thinks so."""
-    return type(value) is int and value >= 0
+    """A whole number from 0."""
+    return is_whole(value, least=0)
 
 
 def is_positive(value: object) -> bool:
     """A whole number from 1."""
-    return type(value) is int and value > 0
+    return is_whole(value, least=1)
 
 
 def is_digest(value: object) -> bool:

@@ -6,15 +6,22 @@ with an order begin with the lowest.
 
 from __future__ import annotations
 
-from atp.types import DataSensitivity, TrustLevel
+from typing import Final, Literal
+
+from atp.types import DataSensitivity, MessageType, TrustLevel
 
 __all__ = [
+    "ANSWERS",
     "DEMO_SCORED_AS",
     "KEY_ALGORITHMS",
     "LEVELS",
+    "MAIL",
     "SCORED_ALGORITHMS",
     "SENSITIVITIES",
     "SEVERITIES",
+    "STREAMS",
+    "Stream",
+    "stream_of",
 ]
 
 LEVELS = tuple(level.value for level in TrustLevel)
@@ -24,3 +31,13 @@ SEVERITIES = ("low", "medium", "high", "critical")
 KEY_ALGORITHMS = ("EdDSA", "ES256", "RS256", "PS256")  # of registered keys
 DEMO_SCORED_AS = "demo"  # HS256, in memory only
 SCORED_ALGORITHMS = (*KEY_ALGORITHMS, DEMO_SCORED_AS)  # what scores and rules can tell apart
+
+Stream = Literal["mail", "answers"]
+MAIL: Final = "mail"
+ANSWERS: Final = "answers"
+STREAMS: Final[tuple[Stream, ...]] = (ANSWERS, MAIL)  # answers first: they never wait behind mail
+
+
+def stream_of(message_type: str) -> Stream:
+    """The stream in which an agent gets a message of this type (docs/protocol.md#frames)."""
+    return ANSWERS if message_type == MessageType.RESPONSE else MAIL

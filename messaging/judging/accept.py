@@ -17,10 +17,11 @@ from django.db import connection, transaction
 
 from atp.types import BROADCAST_TARGET
 from atp.wire import frames
+from atp.wire.words import stream_of
 from messaging import failpoints
 from messaging.judging.facts import BatchFacts
 from messaging.judging.item import Decided, Judged
-from messaging.mail.deliveries import NewDelivery, insert_deliveries, stream_of
+from messaging.mail.deliveries import NewDelivery, insert_deliveries
 from messaging.models import Batch
 from messaging.models import Envelope as EnvelopeRow
 from registry.scores.actions import SIGNATURES_MAX, note_signatures, record_violations

@@ -12,16 +12,16 @@ from django.conf import settings
 from atp.judging.facts import CauseFacts, Facts, RequestFacts
 from atp.judging.judgement import Verdict
 from atp.judging.policy import Decision
-from atp.judging.policy.document import Rule
+from atp.judging.policy.document import ParsedRule
 from atp.judging.scoring import Profile, ScoreInputs, TrustScore, score
 from atp.log import leaves
 from atp.trust.envelope import VerifiedEnvelope
 from atp.types import BROADCAST_TARGET
+from atp.wire.words import stream_of
 from messaging.judging.broadcasts import BroadcastBudget
 from messaging.judging.rates import RATE_FIELDS, window_of
 from messaging.judging.registry_view import RegistryView
 from messaging.layer.routes import Route
-from messaging.mail.deliveries import stream_of
 
 SENDERS_SHARE = 10  # one sender may fill at most a tenth of an inbox (docs/protocol.md#frames)
 
@@ -145,7 +145,7 @@ class BatchFacts:
             known = self._scores[inputs] = score(inputs, now, profile)
         return known
 
-    def _count_for(self, rule: Rule, sender: str) -> None:
+    def _count_for(self, rule: ParsedRule, sender: str) -> None:
         counts = self.rule_counts.setdefault(sender, {})
         counts[rule.key] = counts.get(rule.key, 0) + 1
         self.counted[rule.key, sender, window_of(rule, self.now)] += 1

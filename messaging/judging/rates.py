@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from django.db.models import Count, QuerySet
 
 from atp.judging.policy import PolicySet
-from atp.judging.policy.document import Rule
+from atp.judging.policy.document import ParsedRule
 from messaging.models import Envelope, RuleCounter
 
 RATE_FIELDS = {
@@ -58,7 +58,7 @@ def load_rule_counts(
     return found
 
 
-def window_of(rule: Rule, now: float) -> int:
+def window_of(rule: ParsedRule, now: float) -> int:
     """The start of a throttle rule's current window, in epoch seconds."""
     assert rule.throttle is not None
     _, seconds = rule.throttle

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from atp.types import MessageType
 from messaging.mail.mailboxes import assign_sequence_numbers
 from messaging.models import Delivery
 from registry.storage.bulk import insert_rows
@@ -47,8 +46,3 @@ def insert_deliveries(deliveries: Sequence[NewDelivery]) -> list[int]:
         rows.append((*fixed, "waiting", ""))
     insert_rows(Delivery, DELIVERY_COLUMNS, rows)
     return seqs
-
-
-def stream_of(message_type: str) -> str:
-    """Which of its two streams an agent gets a message in (docs/protocol.md#frames)."""
-    return "answers" if message_type == MessageType.RESPONSE else "mail"

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 
 from django.db import Error as DatabaseProblem
 
+from atp.wire.words import STREAMS
 from messaging.mail.mailboxes import Ack, acknowledge
 from messaging.node.connections import AgentConnection
 from messaging.node.lanes import Lane
 from messaging.node.roster import Roster
-from messaging.node.streams import STREAMS, Streams
+from messaging.node.streams import Streams
 from messaging.node.threads import NodeThreads
 from messaging.telemetry import instruments
 

@@ -12,6 +12,7 @@ from functools import partial
 
 from django.db import Error as DatabaseProblem
 
+from atp.wire.words import STREAMS
 from messaging.layer import loops
 from messaging.mail import inbox
 from messaging.node.connections import AgentConnection
@@ -20,7 +21,6 @@ from messaging.telemetry import instruments
 
 logger = logging.getLogger(__name__)
 
-STREAMS = ("answers", "mail")  # answers first: they never wait behind mail
 BACKLOG_READERS = 4  # pages read from the database at once
 
 

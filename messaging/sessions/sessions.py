@@ -165,10 +165,10 @@ def _verify(login: LoginRequest, kid: str, view: RegistryView, now: float) -> _P
         key = view.key(kid)
         if key is None:
             raise SessionAuthentication("no agent has the key that signed this proof")
-        claims = verify(login.proof, key.public, typ=tokens.Kind.AUTH.typ)
+        claims = verify(login.proof, key.public, typ=tokens.TokenKind.AUTH.typ)
         signer = key.agent
         tokens.judge_claims(
-            tokens.Kind.AUTH, claims, now=int(now), audience=view.hub_id, issuer=key.agent
+            tokens.TokenKind.AUTH, claims, now=int(now), audience=view.hub_id, issuer=key.agent
         )
         if claims["nonce"] != login.nonce:
             raise SessionAuthentication("the proof is over another nonce than this socket's")
@@ -308,7 +308,7 @@ def _proof(one: _Proven, session: str, signer: PrivateKey, hub: str, now: int) -
         "session": session,
         "exp": now + WELCOME_SECONDS,
     }
-    return tokens.issue(tokens.Kind.WELCOME, claims, signer, now=now)
+    return tokens.issue(tokens.TokenKind.WELCOME, claims, signer, now=now)
 
 
 def _lock_presences(agents: Collection[str]) -> dict[str, _Held]:

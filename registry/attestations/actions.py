@@ -31,7 +31,7 @@ from atp.errors import (
     from_code,
 )
 from atp.trust.attestations import (
-    Status,
+    StatusReference,
     VerifiedAttestation,
     trust_mark_type,
     uncovered,
@@ -129,7 +129,7 @@ def upload_attestation(token: str, *, actor: Actor) -> Attestation:
         if key is None or key.status != IssuerKey.Status.ACTIVE:
             raise AttestationIssuer("the key that signed it is not an active key of any issuer")
         public = PublicKey.from_jwk(key.public_jwk, alg=key.algorithm)
-        verified = verify_attestation(token, public, now, issuer=issuer_url(key.issuer.slug))
+        verified = verify_attestation(token, public, now=now, issuer=issuer_url(key.issuer.slug))
         agent = _subject(verified)
         says = _vouched(verified)
         _check_limits(says, key.issuer)
@@ -254,7 +254,7 @@ def _fault(row: Attestation, key: IssuerKey | None, now: float) -> str:
         return REVOKED_KEY_FAULT
     try:
         public = PublicKey.from_jwk(key.public_jwk, alg=key.algorithm)
-        verified = verify_attestation(row.token, public, now)
+        verified = verify_attestation(row.token, public, now=now)
         if not _agree(row, verified):
             raise AttestationUnreadable("the row differs from the signed token")
         _check_own_limits(_vouched(verified), row.issuer)
@@ -333,7 +333,7 @@ def _sign(
         capabilities=says.capabilities,
         jkt=says.jkt,
         jti=jti,
-        status=Status(uri=status_list_url(issuer.slug), index=index),
+        status=StatusReference(uri=status_list_url(issuer.slug), index=index),
         expires_at=int(says.expires_at.timestamp()),
         issuer_key=key,
         now=int(says.issued_at.timestamp()),

@@ -68,7 +68,7 @@ def _sign(issuer: Issuer, *, now: int) -> str:
         "ttl": STATUS_LIST_SECONDS,
         "status_list": {"bits": 1, "lst": b64url(zlib.compress(_bits(issuer), 9))},
     }
-    return tokens.issue(tokens.Kind.STATUS_LIST, claims, signing_key(issuer), now=now)
+    return tokens.issue(tokens.TokenKind.STATUS_LIST, claims, signing_key(issuer), now=now)
 
 
 def _bits(issuer: Issuer) -> bytes:

@@ -10,6 +10,7 @@ from django.db import models
 from django.db.models import Max
 
 from atp.judging.policy import PolicySet, compile_policies
+from atp.wire.json_values import is_number
 from registry.policies.models import PolicyVersion
 
 SCORE_FIELDS = frozenset({"sender.score", "recipient.score", "chain.lowest_score"})
@@ -81,5 +82,5 @@ def _scores_compared(documents: Iterable[Mapping[str, Any]]) -> Iterable[float]:
 
 def _numbers(value: Any) -> Iterable[float]:
     for one in value if isinstance(value, list) else [value]:
-        if isinstance(one, int | float) and not isinstance(one, bool):
+        if is_number(one):
             yield one

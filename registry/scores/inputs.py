@@ -16,7 +16,7 @@ from typing import TypeVar
 from atp.errors import AttestationError, AttestationIssuer
 from atp.judging.facts import AttestationFacts
 from atp.judging.judgement import best_attestation
-from atp.judging.scoring import Profile, ScoreInputs, Violation, score
+from atp.judging.scoring import Profile, ScoredViolation, ScoreInputs, score
 from atp.types import TrustLevel
 from registry.issuers.standing import issuer_standing
 from registry.scores.models import Conduct
@@ -161,7 +161,7 @@ def _vouched_for(agent_id: str, known: _Known) -> tuple[AttestationFacts | None,
     return best
 
 
-def _violations_of(member: Member, known: _Known) -> tuple[Violation, ...]:
+def _violations_of(member: Member, known: _Known) -> tuple[ScoredViolation, ...]:
     offences = {
         id(offence): offence
         for group in (
@@ -179,7 +179,7 @@ def _violations_of(member: Member, known: _Known) -> tuple[Violation, ...]:
     return tuple(sorted(shares, key=lambda v: (-v.at, v.severity, v.rule)))
 
 
-def _share(offence: Offence, member: Member) -> Violation | None:
+def _share(offence: Offence, member: Member) -> ScoredViolation | None:
     """Return the violation as it counts for `member`, in full or milder; `None` if it does not."""
     severity: str | None = offence.severity
     rule = offence.rule
@@ -190,10 +190,10 @@ def _share(offence: Offence, member: Member) -> Violation | None:
             severity = MILDER.get(offence.severity)
     if severity is None:
         return None
-    return Violation(severity, int(offence.at.timestamp()), offence.open, rule)
+    return ScoredViolation(severity, int(offence.at.timestamp()), offence.open, rule)
 
 
-def _weight(violation: Violation, known: _Known) -> tuple[bool, float]:
+def _weight(violation: ScoredViolation, known: _Known) -> tuple[bool, float]:
     """Return a sort key: what the violation costs now.
 
     An open critical one sorts highest, because it is a ceiling at any age.

@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives import serialization
 from atp.errors import ATPError, MalformedToken, SignatureMissing
 from atp.trust import signing
 from atp.trust.keys import PrivateKey, PublicKey
-from atp.trust.tokens import Kind, issue, verify
+from atp.trust.tokens import TokenKind, issue, verify
 from atp.wire.canonical import b64url
 from tests.atp.forging import forge
 
 NOW = 1_800_000_000
-TYP = Kind.AUTH.typ
+TYP = TokenKind.AUTH.typ
 ALICE = PrivateKey.generate()
 MALLORY = PrivateKey.generate()
 RSA = PrivateKey.generate("RS256")
@@ -32,7 +32,7 @@ def _header(key: PrivateKey = ALICE, **changes: Any) -> dict[str, Any]:
 
 
 def _verify(token: Any, key: PublicKey = ALICE.public) -> dict[str, Any]:
-    return verify(Kind.AUTH, token, key, now=NOW, audience="hub", issuer="alice")
+    return verify(TokenKind.AUTH, token, key, now=NOW, audience="hub", issuer="alice")
 
 
 def _refusal(token: Any, key: PublicKey = ALICE.public) -> str:
@@ -44,7 +44,7 @@ def _refusal(token: Any, key: PublicKey = ALICE.public) -> str:
 @pytest.mark.parametrize("key", [ALICE, RSA, P256], ids=lambda key: key.alg)
 def test_it_takes_the_token_that_all_attacks_start_from(key: PrivateKey) -> None:
     assert _verify(forge(_header(key), CLAIMS_NOW, key), key.public) == CLAIMS_NOW
-    assert _verify(issue(Kind.AUTH, CLAIMS, key, now=NOW), key.public) == CLAIMS_NOW
+    assert _verify(issue(TokenKind.AUTH, CLAIMS, key, now=NOW), key.public) == CLAIMS_NOW
 
 
 def _public_texts(key: PublicKey) -> Iterable[bytes]:
@@ -186,13 +186,15 @@ def test_rejects_claims_that_are_not_the_kinds_own(claims: str, code: str) -> No
     assert _refusal(forge(_header(), claims, ALICE)) == code
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.AUTH], ids=str)
-def test_rejects_a_token_relabelled_as_another_kind(kind: Kind) -> None:
+@pytest.mark.parametrize(
+    "kind", [kind for kind in TokenKind if kind is not TokenKind.AUTH], ids=str
+)
+def test_rejects_a_token_relabelled_as_another_kind(kind: TokenKind) -> None:
     """A header says what was signed; neither this one nor the other way round passes."""
     token = forge(_header(typ=kind.typ), CLAIMS_NOW, ALICE)
     assert _refusal(token) == "signature.header"
     with pytest.raises(ATPError) as caught:
-        verify(kind, issue(Kind.AUTH, CLAIMS, ALICE, now=NOW), ALICE.public, **_now())
+        verify(kind, issue(TokenKind.AUTH, CLAIMS, ALICE, now=NOW), ALICE.public, **_now())
     assert caught.value.code == "signature.header"
     with pytest.raises(ATPError) as caught:
         verify(kind, token, ALICE.public, **_now())
@@ -228,7 +230,7 @@ def _respelled(token: str) -> Iterable[str]:
 
 
 def test_rejects_the_same_token_spelled_otherwise() -> None:
-    for token in _respelled(issue(Kind.AUTH, CLAIMS, ALICE, now=NOW)):
+    for token in _respelled(issue(TokenKind.AUTH, CLAIMS, ALICE, now=NOW)):
         assert _refusal(token).split(".")[0] in ("malformed", "signature"), token
 
 
@@ -266,7 +268,7 @@ def test_rejects_an_rs256_key_for_ps256_and_back() -> None:
 
 
 def test_it_reads_a_header_only_from_a_canonical_segment() -> None:
-    token = issue(Kind.AUTH, CLAIMS, ALICE, now=NOW)
+    token = issue(TokenKind.AUTH, CLAIMS, ALICE, now=NOW)
     assert signing.read_header(token) == signing.Header("EdDSA", ALICE.kid, TYP)
     header, rest = token.split(".", 1)
     with pytest.raises(ATPError):

@@ -8,14 +8,14 @@ import pytest
 
 from atp.errors import ATPError
 from atp.trust.attestations import (
-    Status,
+    StatusReference,
     VerifiedAttestation,
     issue_attestation,
     trust_mark_type,
     verify_attestation,
 )
 from atp.trust.keys import PrivateKey
-from atp.trust.tokens import Kind, issue
+from atp.trust.tokens import TokenKind, issue
 from atp.types import TrustLevel
 from tests.atp.forging import forge
 
@@ -30,7 +30,7 @@ ARGUMENTS: dict[str, Any] = {
     "capabilities": ["data.analysis", "data.analysis", "audit"],
     "jkt": ALICE.kid,
     "jti": "a-random-one",
-    "status": Status(uri=f"{HUB}/issuers/authority/status/1", index=4711),
+    "status": StatusReference(uri=f"{HUB}/issuers/authority/status/1", index=4711),
     "expires_at": NOW + 3600,
     "issuer_key": ISSUER,
     "now": NOW,
@@ -53,12 +53,12 @@ CLAIMS: dict[str, Any] = {
 
 
 def _forged(claims: dict[str, Any], key: PrivateKey = ISSUER) -> str:
-    return forge({"alg": "EdDSA", "kid": key.kid, "typ": Kind.TRUST_MARK.typ}, claims, key)
+    return forge({"alg": "EdDSA", "kid": key.kid, "typ": TokenKind.TRUST_MARK.typ}, claims, key)
 
 
 def _refusal(token: Any, now: float = NOW, **options: Any) -> str:
     with pytest.raises(ATPError) as caught:
-        verify_attestation(token, ISSUER.public, now, **options)
+        verify_attestation(token, ISSUER.public, now=now, **options)
     return caught.value.code
 
 
@@ -79,8 +79,8 @@ def test_it_reads_what_was_attested() -> None:
         issue_attestation(**ARGUMENTS, evidence={"case": "2027-15"}),
         _forged(CLAIMS),
     ):
-        assert verify_attestation(token, ISSUER.public, NOW) == expected
-        assert verify_attestation(token, ISSUER.public, NOW, issuer=expected.issuer) == expected
+        assert verify_attestation(token, ISSUER.public, now=NOW) == expected
+        assert verify_attestation(token, ISSUER.public, now=NOW, issuer=expected.issuer) == expected
 
 
 @pytest.mark.parametrize("now", [NOW + 3600, NOW + 10**9, NOW - 61])
@@ -143,7 +143,7 @@ def test_rejects_what_is_no_token(token: Any) -> None:
 
 def test_rejects_a_token_of_another_kind() -> None:
     auth = {"iss": "alice", "aud": "hub", "htu": "u", "nonce": "n", "cnonce": "c"}
-    assert _refusal(issue(Kind.AUTH, auth, ISSUER, now=NOW)) == "attestation.unreadable"
+    assert _refusal(issue(TokenKind.AUTH, auth, ISSUER, now=NOW)) == "attestation.unreadable"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_rejects_a_token_of_another_kind() -> None:
         ({"mark_type": trust_mark_type(HUB, TrustLevel.VERIFIED)}, "signature.claims"),
         ({"expires_at": NOW}, "attestation.expired"),
         ({"jti": ""}, "signature.claims"),
-        ({"status": Status(uri="", index=1)}, "signature.claims"),
+        ({"status": StatusReference(uri="", index=1)}, "signature.claims"),
     ],
     ids=str,
 )

@@ -20,7 +20,7 @@ from atp.trust.envelope import (
     verify_signature,
 )
 from atp.trust.keys import ALGORITHMS, PrivateKey
-from atp.trust.tokens import Kind
+from atp.trust.tokens import TokenKind
 from atp.types import DataSensitivity, MessageType, TrustLevel
 from atp.wire.canonical import parse_noted
 from tests.atp.envelopes import (
@@ -214,8 +214,10 @@ def test_it_binds_a_response_to_its_request() -> None:
     assert caught.value.code == "signature.claims"
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.MESSAGE], ids=str)
-def test_rejects_a_token_of_another_kind_in_place_of_the_signature(kind: Kind) -> None:
+@pytest.mark.parametrize(
+    "kind", [kind for kind in TokenKind if kind is not TokenKind.MESSAGE], ids=str
+)
+def test_rejects_a_token_of_another_kind_in_place_of_the_signature(kind: TokenKind) -> None:
     envelope = parse_envelope(signed())
     claims = signing_claims(envelope, hub_id=HUB, now=NOW, lifetime_seconds=30)
     token = signing.sign(claims, ALICE, typ=kind.typ)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
 import pytest
 
 from atp.errors import MalformedFrame
-from atp.wire.agent_frames import Ack, Authenticate
+from atp.wire.agent_frames import Ack, Authenticate, Submission, parse_agent_message
 from atp.wire.frames import (
+    HUB_FRAMES,
+    SUBPROTOCOL,
     Challenge,
     Delivery,
     Failure,
@@ -23,6 +27,7 @@ from atp.wire.frames import (
     parse_message,
     splice_delivery,
 )
+from tests.sources import ROOT, parsed, python_files
 
 WELCOME = Welcome("s-1", "alice", "verified", 82, 256, 3, "token")
 # What hub and SDK of 1.0.0a1 wrote before the two had one codec.
@@ -76,6 +81,10 @@ DELIVERY = (
     b'{"ATP":{"a":1},"acceptedAt":"2026-01-31T23:59:59.000Z","chain":{"depth":1},"entry":7,'
     b'"level":"verified","score":82,"seq":3,"stream":"mail","type":"delivery"}'
 )
+
+
+def test_it_keeps_the_name_that_deployed_agents_offer() -> None:
+    assert SUBPROTOCOL == "atp.v1"
 
 
 @pytest.mark.parametrize(("frame", "text"), WRITTEN)
@@ -138,3 +147,49 @@ def test_it_keeps_the_name_of_a_frame_of_a_later_version() -> None:
 def test_rejects_an_ack_that_breaks_its_grammar(frame: Any) -> None:
     with pytest.raises(MalformedFrame):
         Ack.parse(frame)
+
+
+def test_it_reads_the_envelopes_and_acks_of_one_message() -> None:
+    text = b'[{"ATP":{"messageId":"id-1"}},{"seq":4,"stream":"mail","type":"ack"}]'
+    envelope, ack = parse_agent_message(text, max_bytes=len(text))
+    assert isinstance(envelope, Submission)
+    assert (envelope.message_id, envelope.value) == ("id-1", {"ATP": {"messageId": "id-1"}})
+    assert ack == Ack("mail", 4)
+
+
+@pytest.mark.parametrize("document", [None, [], {}, {"messageId": 1}])
+def test_it_knows_no_message_id_where_there_is_none(document: Any) -> None:
+    assert Submission({"ATP": document}).message_id == ""
+
+
+@pytest.mark.parametrize("text", [b"1", b"[[]]", b'["ATP"]', b"{}"])
+def test_rejects_what_is_neither_envelope_nor_ack(text: bytes) -> None:
+    with pytest.raises(MalformedFrame):
+        parse_agent_message(text, max_bytes=100)
+
+
+def test_no_frame_is_written_by_hand() -> None:
+    """Only `atp/wire` knows the members of a frame."""
+    written = [
+        f"{file}:{line}"
+        for package in ("atp", "messaging")
+        for path in python_files(package)
+        if not (file := path.relative_to(ROOT).as_posix()).startswith("atp/wire/")
+        for line in frames_written_in(parsed(path))
+    ]
+    assert not written
+    assert list(frames_written_in(ast.parse('{"seq": 1, "type": "ack"}'))) == [1]
+
+
+def frames_written_in(tree: ast.AST) -> Iterator[int]:
+    """The lines of dict literals that have the type of a frame."""
+    types = {*HUB_FRAMES, "ack", "authenticate"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                if _constant(key) == "type" and _constant(value) in types:
+                    yield node.lineno
+
+
+def _constant(node: ast.expr | None) -> object:
+    return node.value if isinstance(node, ast.Constant) else None

@@ -11,7 +11,7 @@ from atp.judging.policy import (
     OPERATORS,
     Action,
     Field,
-    Kind,
+    FieldKind,
     Operator,
     compile_policies,
     operators_for,
@@ -31,7 +31,7 @@ def test_it_offers_a_form_all_it_needs():
         assert entry.help_text.endswith(".")
     for field in FIELDS.values():
         assert operators_for(field)
-        assert isinstance(field.kind, Kind)
+        assert isinstance(field.kind, FieldKind)
     assert set(FIELDS) >= {
         "sender.level", "recipient.id", "message.type", "data.sensitivity", "time.hour",
         "context.messages_per_minute", "chain.lowest_level", "payload",

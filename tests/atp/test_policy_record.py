@@ -60,7 +60,7 @@ def test_it_records_the_fields_that_policies_use_and_no_others():
 def test_it_records_payload_values_as_salted_hashes():
     consulted = decide().consulted
     value = PAYLOAD["data"]["iban"]
-    expected = hash_payload_value(SALT, "/data/iban", value)
+    expected = hash_payload_value(value, salt=SALT, pointer="/data/iban")
     assert consulted["payload:/data/iban"] == {"hash": expected}
     assert consulted["payload:/data/none"] is None
     assert value not in json.dumps(decide().to_record())
@@ -69,10 +69,10 @@ def test_it_records_payload_values_as_salted_hashes():
 
 def test_it_hashes_with_salt_and_place():
     hashes = {
-        hash_payload_value(SALT, "/data/iban", "x"),
-        hash_payload_value(SALT + "A", "/data/iban", "x"),
-        hash_payload_value(SALT, "/data/other", "x"),
-        hash_payload_value(SALT, "/data/iban", "y"),
+        hash_payload_value("x", salt=SALT, pointer="/data/iban"),
+        hash_payload_value("x", salt=SALT + "A", pointer="/data/iban"),
+        hash_payload_value("x", salt=SALT, pointer="/data/other"),
+        hash_payload_value("y", salt=SALT, pointer="/data/iban"),
     }
     assert len(hashes) == 4
 

@@ -22,7 +22,7 @@ from atp.trust.provenance import (
     sign_entry,
     verify_entries,
 )
-from atp.trust.tokens import Kind, issue
+from atp.trust.tokens import TokenKind, issue
 from atp.types import IProvenanceEntry
 from tests.atp.envelopes import ALICE, ENTRY, HUB, NOW, of_bytes, signed, to_bytes
 
@@ -133,9 +133,9 @@ def test_rejects_an_entry_out_of_its_place(entries: list[Any]) -> None:
 def test_rejects_a_signed_entry_that_says_something_else(change: dict[str, Any]) -> None:
     claims = {"iss": "bob", "digest": ENVELOPE.digest, "n": 2, "prev": chain_head(SIGNED)}
     right = {**claims, "entry": ENTRY.to_wire()}
-    assert _verify([*SIGNED, issue(Kind.PROVENANCE, right, BOB, now=int(NOW))]) == [(2, "bob")]
+    assert _verify([*SIGNED, issue(TokenKind.PROVENANCE, right, BOB, now=int(NOW))]) == [(2, "bob")]
     with pytest.raises(SignatureProvenance):
-        _verify([*SIGNED, issue(Kind.PROVENANCE, {**right, **change}, BOB, now=int(NOW))])
+        _verify([*SIGNED, issue(TokenKind.PROVENANCE, {**right, **change}, BOB, now=int(NOW))])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from decimal import Decimal, localcontext
 import pytest
 
 from atp.judging.scoring import HALF_LIFE as TABLE
-from atp.judging.scoring import ScoreInputs, Violation, explain, recompute, score
+from atp.judging.scoring import ScoredViolation, ScoreInputs, explain, recompute, score
 
 DAY = 86_400
 NOW = 1_800_000_000
@@ -34,7 +34,7 @@ def component(name, **changes):
 
 
 def violation(severity, *, days=0, is_open=False, rule="some rule"):
-    return Violation(severity, NOW - days * DAY, is_open, rule)
+    return ScoredViolation(severity, NOW - days * DAY, is_open, rule)
 
 
 def test_it_gives_the_best_agent_a_hundred_and_nobody_nothing():
@@ -177,7 +177,7 @@ def test_it_lets_go_of_what_is_past_or_closed():
 
 def test_it_takes_violations_as_plain_tuples_too():
     plain = (("high", NOW - DAY, True, "rule"),)
-    named = (Violation("high", NOW - DAY, True, "rule"),)
+    named = (ScoredViolation("high", NOW - DAY, True, "rule"),)
     assert score(replace(BEST, violations=plain), NOW) == score(
         replace(BEST, violations=named), NOW
     )

@@ -5,10 +5,17 @@ from __future__ import annotations
 import pytest
 
 from atp.errors import MalformedDocument
-from atp.judging.scoring import DEFAULT_PROFILE, Profile, ScoreInputs, Violation, recompute, score
+from atp.judging.scoring import (
+    DEFAULT_PROFILE,
+    Profile,
+    ScoredViolation,
+    ScoreInputs,
+    recompute,
+    score,
+)
 
 NOW = 1_800_000_000
-INPUTS = ScoreInputs(level="verified", violations=(Violation("low", NOW, True, "r"),))
+INPUTS = ScoreInputs(level="verified", violations=(ScoredViolation("low", NOW, True, "r"),))
 
 
 def test_it_reads_back_what_it_writes():

@@ -12,8 +12,8 @@ from atp.judging.scoring import (
     COMPONENTS,
     LineKind,
     Profile,
+    ScoredViolation,
     ScoreInputs,
-    Violation,
     explain,
     recompute,
     score,
@@ -30,7 +30,7 @@ TIMES = st.one_of(
     st.floats(NOW - 20 * DAY, NOW + 20 * DAY, allow_nan=False),
 )
 VIOLATIONS = st.builds(
-    Violation, st.sampled_from(SEVERITIES), TIMES, st.booleans(), st.sampled_from(["r", "s"])
+    ScoredViolation, st.sampled_from(SEVERITIES), TIMES, st.booleans(), st.sampled_from(["r", "s"])
 )
 INPUTS = st.builds(
     ScoreInputs,
@@ -98,7 +98,7 @@ def test_it_never_rises_with_another_violation(inputs, violation, profile):
 @given(INPUTS, VIOLATIONS, st.sampled_from(SEVERITIES), st.integers(0, 100 * DAY), profiles())
 def test_it_never_rises_with_a_worse_or_later_violation(inputs, violation, other, later, profile):
     worse = max(violation.severity, other, key=SEVERITIES.index)
-    graver = Violation(worse, violation.at + later, True, violation.rule)
+    graver = ScoredViolation(worse, violation.at + later, True, violation.rule)
     mild = replace(inputs, violations=(*inputs.violations, violation))
     grave = replace(inputs, violations=(*inputs.violations, graver))
     assert total(grave, profile) <= total(mild, profile)

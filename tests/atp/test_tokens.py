@@ -9,7 +9,7 @@ import pytest
 from atp.errors import ATPError, SignatureClaims
 from atp.trust import tokens
 from atp.trust.keys import PrivateKey
-from atp.trust.tokens import Kind
+from atp.trust.tokens import TokenKind
 
 NOW = 1_800_000_000
 ALICE = PrivateKey.generate()
@@ -52,34 +52,34 @@ TYPES = {
 }
 
 
-def _claims(kind: Kind, *, optional: bool = False) -> dict[str, Any]:
+def _claims(kind: TokenKind, *, optional: bool = False) -> dict[str, Any]:
     names = {**kind.required, **(kind.optional if optional else {})}
     claims = {name: SAMPLES.get(name, "text") for name in names if name not in ("iat", "exp")}
-    if kind is Kind.MESSAGE:
+    if kind is TokenKind.MESSAGE:
         claims["aud"] = ["hub", "bob"]
     if "exp" in kind.required and kind.max_life_seconds is None:
         claims["exp"] = NOW + 1000
     return claims
 
 
-def _issue(kind: Kind, **changes: Any) -> str:
+def _issue(kind: TokenKind, **changes: Any) -> str:
     return tokens.issue(kind, {**_claims(kind), **changes}, ALICE, now=NOW)
 
 
-def _verify(kind: Kind, token: str, **options: Any) -> dict[str, Any]:
+def _verify(kind: TokenKind, token: str, **options: Any) -> dict[str, Any]:
     claims = _claims(kind)
     arguments = {"now": NOW, "audience": claims.get("aud"), "issuer": claims.get("iss"), **options}
     return tokens.verify(kind, token, ALICE.public, **arguments)
 
 
 def test_it_has_a_type_of_its_own_for_each_kind() -> None:
-    assert {kind.typ for kind in Kind} == TYPES
-    assert len(Kind) == len(TYPES)
-    assert {kind.purpose for kind in Kind} == {"agent", "hub", "issuer"}
+    assert {kind.typ for kind in TokenKind} == TYPES
+    assert len(TokenKind) == len(TYPES)
+    assert {kind.purpose for kind in TokenKind} == {"agent", "hub", "issuer"}
 
 
-@pytest.mark.parametrize("kind", Kind, ids=str)
-def test_it_issues_what_it_verifies(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", TokenKind, ids=str)
+def test_it_issues_what_it_verifies(kind: TokenKind) -> None:
     for optional in (False, True):
         token = tokens.issue(kind, _claims(kind, optional=optional), ALICE, now=NOW)
         claims = _verify(kind, token)
@@ -89,8 +89,8 @@ def test_it_issues_what_it_verifies(kind: Kind) -> None:
             assert claims["exp"] == NOW + kind.max_life_seconds
 
 
-@pytest.mark.parametrize("kind", Kind, ids=str)
-def test_rejects_to_issue_claims_outside_the_table(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", TokenKind, ids=str)
+def test_rejects_to_issue_claims_outside_the_table(kind: TokenKind) -> None:
     with pytest.raises(SignatureClaims, match="is unknown"):
         _issue(kind, admin=True)
     for name in kind.required.keys() - {"iat", "exp"}:
@@ -102,8 +102,8 @@ def test_rejects_to_issue_claims_outside_the_table(kind: Kind) -> None:
             _issue(kind, **{name: [None]})
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind.max_life_seconds], ids=str)
-def test_it_bounds_the_life_of_a_token(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in TokenKind if kind.max_life_seconds], ids=str)
+def test_it_bounds_the_life_of_a_token(kind: TokenKind) -> None:
     assert kind.max_life_seconds is not None
     token = _issue(kind)
     end = NOW + kind.max_life_seconds
@@ -118,8 +118,8 @@ def test_it_bounds_the_life_of_a_token(kind: Kind) -> None:
     assert caught.value.code == "clock.too_long"
 
 
-@pytest.mark.parametrize("kind", Kind, ids=str)
-def test_rejects_another_audience_and_another_issuer(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", TokenKind, ids=str)
+def test_rejects_another_audience_and_another_issuer(kind: TokenKind) -> None:
     token = _issue(kind)
     for audience in ("other", ["hub"], None if "aud" in kind.required else "hub"):
         with pytest.raises(ATPError) as caught:
@@ -132,5 +132,5 @@ def test_rejects_another_audience_and_another_issuer(kind: Kind) -> None:
 
 def test_it_keeps_records_readable_for_years() -> None:
     """What is kept as evidence has no end; only its signature and its claims are judged."""
-    for kind in (Kind.PROVENANCE, Kind.ACK, Kind.RECEIPT):
+    for kind in (TokenKind.PROVENANCE, TokenKind.ACK, TokenKind.RECEIPT):
         assert _verify(kind, _issue(kind), now=NOW + 50 * 365 * 86_400)

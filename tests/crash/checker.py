@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from atp.wire.words import STREAMS
 from tests.crash.ledger import Ledger, StoredDelivery, StoredEnvelope
 from tests.crash.log import WRONG, AgentLog, Event, Kind
 
 TOLD_TO_WAIT = {"busy", "throttled"}  # sent again later, behind what was sent meanwhile
 JUDGED = {"accepted", "denied"}  # what leaves a row and an entry
 ENVELOPE_KINDS = {"envelope.accepted": "accepted", "envelope.denied": "denied"}
-STREAMS = ("answers", "mail")
 
 Key = tuple[str, str]  # sender and message id
 Place = tuple[str, str, int]  # recipient, stream and seq
@@ -187,7 +187,7 @@ def _gaps(logs: Iterable[AgentLog], seen: Seen, ledger: Ledger) -> Iterator[Viol
 
 def _gaps_of_connections(log: AgentLog) -> Iterator[Violation]:
     """A connection begins no later than behind what its agent acknowledged, and skips nothing."""
-    acknowledged = dict.fromkeys(STREAMS, 0)
+    acknowledged: dict[str, int] = dict.fromkeys(STREAMS, 0)
     expected: dict[str, int | None] = dict.fromkeys(STREAMS)
     for event in log.of(Kind.OPENED, Kind.DELIVERY, Kind.GONE, Kind.ACK):
         if event.kind is Kind.OPENED:

@@ -22,11 +22,11 @@ FRAMES = [code(row["type"]) for row in rows(PAGE, columns=("type", "direction", 
 
 
 def test_it_lists_every_kind_of_token() -> None:
-    assert list(TOKENS) == [kind.typ for kind in tokens.Kind]
+    assert list(TOKENS) == [kind.typ for kind in tokens.TokenKind]
 
 
 def test_it_gives_each_token_its_claims_signer_and_life() -> None:
-    for kind in tokens.Kind:
+    for kind in tokens.TokenKind:
         row = TOKENS[kind.typ]
         required, _, optional = row["claims"].partition("[")
         life = "-" if kind.max_life_seconds is None else f"{kind.max_life_seconds} s"
@@ -37,7 +37,7 @@ def test_it_gives_each_token_its_claims_signer_and_life() -> None:
 
 def test_it_lists_the_claims_of_a_message() -> None:
     claims = {code(row["claim"]) for row in rows(PAGE, columns=("claim", "value"))}
-    assert claims == set(tokens.Kind.MESSAGE.required) | set(tokens.Kind.MESSAGE.optional)
+    assert claims == set(tokens.TokenKind.MESSAGE.required) | set(tokens.TokenKind.MESSAGE.optional)
 
 
 def test_it_lists_the_members_of_an_envelope() -> None:

@@ -29,7 +29,7 @@ from tests.atp.forging import forge
 from tests.cast import OFFICER, Player, make_agent, prove, write
 from tests.conftest import LiveHub
 from tests.messaging.conftest import LogIn, Scene, until
-from tests.wire import Wire
+from tests.wire import SUBPROTOCOL, Wire
 
 Proof = Callable[["Attempt"], object]
 
@@ -385,6 +385,6 @@ def test_rejects_a_relay_that_passes_its_own_name_on(
         relay.sendall(
             f"GET {where.path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n"
             "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: atp.v1\r\n\r\n".encode()
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n".encode()
         )
         assert relay.recv(64).split(b" ")[1] == b"403"

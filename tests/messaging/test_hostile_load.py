@@ -27,17 +27,17 @@ from tests.conftest import LiveHub
 from tests.identities import enrol, player
 from tests.messaging.conftest import LogIn, Scene, until
 from tests.processes import HubProcess, start_hub
-from tests.wire import Wire, dial
+from tests.wire import SUBPROTOCOL, Wire, dial
 
 MIB = 2**20
 CONTINUATION, TEXT, PING = 0x0, 0x1, 0x9  # RFC 6455, 5.2
 SOCKET_BUFFERS_BYTES = 24 * MIB  # what two kernels' ends of a loopback connection may hold
 SECONDS = 1.5  # of an attack
 UPGRADE = (
-    b"GET /ws/agents/ HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-    b"Sec-WebSocket-Protocol: atp.v1\r\n\r\n"
-)
+    "GET /ws/agents/ HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n"
+).encode()
 
 
 # --- One bound each ------------------------------------------------------------------------------

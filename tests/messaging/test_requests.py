@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from atp.trust.tokens import Kind, verify
+from atp.trust.tokens import TokenKind, verify
 from atp.wire.canonical import digest
 from messaging.judging.item import Decided
 from messaging.models import Envelope
@@ -61,7 +61,7 @@ def test_it_welcomes_an_agent_with_its_standing_and_proves_itself(
     assert 0 < welcome["score"] <= 100
     assert welcome["pending"] == 0
     claims = verify(
-        Kind.WELCOME,
+        TokenKind.WELCOME,
         welcome["proof"],
         alice.hub_key,
         now=time.time(),

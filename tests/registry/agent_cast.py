@@ -56,7 +56,7 @@ def proof_for(agent: str, token: str, key: PrivateKey, **other: Any) -> str:
         "jkt": key.kid,
         **other,
     }
-    return tokens.issue(tokens.Kind.ENROL, claims, key, now=other.get("iat", int(time.time())))
+    return tokens.issue(tokens.TokenKind.ENROL, claims, key, now=other.get("iat", int(time.time())))
 
 
 def enrol(agent: str, *, key: PrivateKey | None = None) -> Enrolled:

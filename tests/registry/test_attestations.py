@@ -13,7 +13,12 @@ from django.test import Client
 
 from atp.errors import ATPError
 from atp.trust import signing, tokens
-from atp.trust.attestations import Status, issue_attestation, trust_mark_type, verify_attestation
+from atp.trust.attestations import (
+    StatusReference,
+    issue_attestation,
+    trust_mark_type,
+    verify_attestation,
+)
 from atp.trust.keys import PrivateKey, PublicKey
 from atp.types import TrustLevel
 from atp.wire.canonical import b64url_decode
@@ -67,7 +72,7 @@ def test_it_signs_what_the_row_shows() -> None:
     enrolled, anchor = active(), issuer()
     row = attest(enrolled.agent, anchor, level="certified", capabilities=["b", "a.c"], days=10)
     key = PublicKey.from_jwk(anchor.keys.get().public_jwk)
-    says = verify_attestation(row.token, key, time.time(), issuer=issuer_url(anchor.slug))
+    says = verify_attestation(row.token, key, now=time.time(), issuer=issuer_url(anchor.slug))
     assert says.subject == agent_url(enrolled.agent)
     assert says.level == TrustLevel.CERTIFIED
     assert says.capabilities == {"a.c", "b"}
@@ -236,7 +241,7 @@ class Elsewhere:
             "capabilities": ["finance.read"],
             "jkt": jkt,
             "jti": fresh("jti"),
-            "status": Status(uri=status_list_url(self.issuer.slug), index=7),
+            "status": StatusReference(uri=status_list_url(self.issuer.slug), index=7),
             "expires_at": now + 86_400,
             "issuer_key": self.key,
             "now": now,
@@ -321,7 +326,7 @@ def test_it_publishes_what_was_revoked() -> None:
     assert response.headers["Content-Type"] == "application/statuslist+jwt"
     assert response.headers["Cache-Control"] == "public, max-age=60"
     claims = tokens.verify(
-        tokens.Kind.STATUS_LIST,
+        tokens.TokenKind.STATUS_LIST,
         response.content.decode(),
         PublicKey.from_jwk(anchor.keys.get().public_jwk),
         now=time.time(),

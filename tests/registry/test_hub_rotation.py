@@ -119,13 +119,13 @@ def handshake(known: PrivateKey) -> Handshake:
 
 def welcome(signer: PrivateKey, *succession: str) -> Welcome:
     claims = {"iss": "hub-1", "aud": "alice", "nonce": "n" * 22, "session": "s"}
-    proof = tokens.issue(tokens.Kind.WELCOME, claims, signer, now=NOW)
+    proof = tokens.issue(tokens.TokenKind.WELCOME, claims, signer, now=NOW)
     return Welcome("s", "alice", "verified", 80, 256, 0, proof, succession)
 
 
 def names(old: PrivateKey, new: PrivateKey, *, hub: str = "hub-1") -> str:
     claims = {"iss": hub, "jwk": new.public.jwk}
-    return tokens.issue(tokens.Kind.SUCCESSION, claims, old, now=NOW)
+    return tokens.issue(tokens.TokenKind.SUCCESSION, claims, old, now=NOW)
 
 
 def check(handshake: Handshake, welcome: Welcome) -> None:

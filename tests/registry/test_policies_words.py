@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atp.judging.policy import BASELINE, FIELDS, OPERATORS, Kind, operators_for
+from atp.judging.policy import BASELINE, FIELDS, OPERATORS, FieldKind, operators_for
 from registry.admin.policies.values import format_value, hint_for, parse_value
 from registry.admin.policies.wording import condition_in_words, differences_in_words, rule_in_words
 
 _WORDS = st.text('abcXYZ019.-_*," ', min_size=1, max_size=12).map(str.strip).filter(bool)
 _NUMBERS = st.one_of(st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False))
 _SCALARS = {
-    Kind.TEXT: _WORDS,
-    Kind.TEXTS: _WORDS,
-    Kind.CHOICE: _WORDS,
-    Kind.LEVEL: st.sampled_from(FIELDS["sender.level"].choices),
-    Kind.SENSITIVITY: st.sampled_from(FIELDS["data.sensitivity"].choices),
-    Kind.NUMBER: _NUMBERS,
-    Kind.HOUR: st.integers(0, 23),
-    Kind.BOOLEAN: st.booleans(),
-    Kind.ANY: st.one_of(_WORDS, _NUMBERS, st.booleans()),
+    FieldKind.TEXT: _WORDS,
+    FieldKind.TEXTS: _WORDS,
+    FieldKind.CHOICE: _WORDS,
+    FieldKind.LEVEL: st.sampled_from(FIELDS["sender.level"].choices),
+    FieldKind.SENSITIVITY: st.sampled_from(FIELDS["data.sensitivity"].choices),
+    FieldKind.NUMBER: _NUMBERS,
+    FieldKind.HOUR: st.integers(0, 23),
+    FieldKind.BOOLEAN: st.booleans(),
+    FieldKind.ANY: st.one_of(_WORDS, _NUMBERS, st.booleans()),
 }
 
 
@@ -32,7 +32,7 @@ def _conditions(draw: st.DrawFn) -> tuple[Any, Any, Any]:
     field = FIELDS[draw(st.sampled_from(sorted(FIELDS)))]
     operator = draw(st.sampled_from(operators_for(field)))
     scalar = _SCALARS[field.kind]
-    if operator.operand == "pair" and field.kind in (Kind.ANY, Kind.NUMBER):
+    if operator.operand == "pair" and field.kind in (FieldKind.ANY, FieldKind.NUMBER):
         scalar = st.integers(-1000, 1000)
     value = {
         "one": scalar,

@@ -1,99 +1,164 @@
-"""A hub in two hundred lines, on a real socket, for tests of the SDK alone.
+"""A hub on a real socket and without a database, for tests of the SDK alone.
 
-It logs agents in, verifies and stores envelopes, delivers them by stream and position, and can be
-told to misbehave the way crashes and networks do. It has no registry, no policy and no trail: what
-the real hub decides is tested with the real hub.
+It logs agents in, delivers by stream and position, and misbehaves on command, as crashes and
+networks do. It judges as every hub does (`atp.memory.judge`): its own are only the facts, which
+are what `enrol` was given, and its policies, which allow everything.
 """
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from atp import ATPError, PrivateKey, PublicKey, envelope_from_value, verify_envelope
+from atp import ATPError, IAgentIdentity, IAttestation, PrivateKey, PublicKey, TrustLevel
+from atp.judging import judgement
+from atp.judging.facts import KeyFacts
+from atp.judging.judgement import Verdict
+from atp.judging.scoring import score
+from atp.memory import trust
+from atp.memory.judge import Judge, Party, Ruling
 from atp.trust import tokens
-from atp.trust.envelope import Envelope
+from atp.trust.envelope import Envelope, VerifiedEnvelope, envelope_from_value, signature_header
 from atp.trust.signing import read_header
-from atp.types import BROADCAST_TARGET, MessageType
+from atp.types import BROADCAST_TARGET
+from atp.wire.agent_frames import Ack, Authenticate, Submission, parse_agent_message
 from atp.wire.canonical import parse
+from atp.wire.frames import (
+    SUBPROTOCOL,
+    Challenge,
+    Delivery,
+    Failure,
+    Receipt,
+    Welcome,
+    join_frames,
+)
+from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_timestamp
+from atp.wire.words import STREAMS, Stream, stream_of
 
 WINDOW = 256
-SCORE = 80
+MESSAGE_MAX_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Posted:
+    """An envelope in a stream, and what its recipient is told of it."""
+
+    envelope: Envelope
+    accepted_at: float
+    verdict: Verdict
 
 
 @dataclass
 class Account:
-    """What the hub keeps of an agent: its key, its two streams, and where the acks are."""
+    """What the hub keeps of an agent: who it is, its two streams, and where the acks are."""
 
+    identity: IAgentIdentity
     key: PublicKey
-    level: str = "verified"
-    streams: dict[str, list[tuple[Envelope, float]]] = field(
-        default_factory=lambda: {"mail": [], "answers": []}
+    minimum_level: str = ""
+    streams: dict[Stream, list[Posted]] = field(
+        default_factory=lambda: {stream: [] for stream in STREAMS}
     )
-    acked: Counter[str] = field(default_factory=Counter)
-    pushed: Counter[str] = field(default_factory=Counter)
-    refused: list[tuple[str, int, str]] = field(default_factory=list)
+    acked: Counter[Stream] = field(default_factory=Counter)
+    pushed: Counter[Stream] = field(default_factory=Counter)
+    refused: list[tuple[Stream, int, str]] = field(default_factory=list)
     socket: ServerConnection | None = None
+
+    def party(self, *, now: float) -> Party:
+        """The agent as a registry would describe it to the judge."""
+        identity = self.identity
+        return Party(
+            agent=replace(trust.believed_agent(identity), minimum_level=self.minimum_level),
+            attestations=trust.believed_attestations(identity, None, kid=self.key.kid),
+            inputs=trust.believed_inputs(identity, None, now=now, key_algorithm=self.key.alg),
+        )
 
 
 class FakeHub:
-    """`script` decides on an envelope before the hub does: a receipt to give instead, or None."""
+    """`script` decides on an envelope before the judge does: a verdict, or `None` to let it judge.
+
+    It is the `Registry` of its judge. `clock` is in seconds since 1970 and may be set.
+    """
 
     def __init__(self) -> None:
         self.id = f"hub-{secrets.token_hex(8)}"
         self.key = PrivateKey.generate()
+        self.clock: Callable[[], float] = time.time
         self.accounts: dict[str, Account] = {}
-        self.accepted: dict[str, Envelope] = {}
+        self.accepted: dict[str, Envelope] = {}  # by message id
         self.logins: Counter[str] = Counter()
         self.refused_logins: Counter[str] = Counter()
         self.received: Counter[str] = Counter()  # envelopes by message id, repeats included
         self.bytes_of: dict[str, bytes] = {}
-        self.script: Callable[[Envelope], dict[str, Any] | None] = lambda envelope: None
+        self.script: Callable[[Envelope], Verdict | None] = lambda envelope: None
         self.lose_receipts = 0  # cut the socket after accepting so many, before the receipt
         self.deliver_twice = False
         self.keep_deliveries = False
         self.refusing: dict[str, ATPError] = {}  # why agents may not log in
         self.refused_at: list[float] = []  # monotonic seconds
         self.faults: list[str] = []  # what agents did that no agent may
+        self._judge = Judge(self)
+        self._entries: dict[tuple[str, str], int] = {}  # by sender and message id
         self._server: Server | None = None
+        self._sockets: set[ServerConnection] = set()
+        self._killed = False
         self._port = 0
 
     @property
     def url(self) -> str:
         return f"ws://127.0.0.1:{self._port}/ws/agents/"
 
-    def enrol(self, agent: str, *, level: str = "verified") -> PrivateKey:
+    def enrol(
+        self,
+        agent: str,
+        *,
+        level: str | None = "verified",
+        minimum: str = "",
+        capabilities: tuple[str, ...] = (),
+    ) -> PrivateKey:
+        """Take an agent in, attested at `level` (`None`: by nobody); its new key."""
         key = PrivateKey.generate()
-        self.accounts[agent] = Account(key.public, level)
+        attestation = None if level is None else IAttestation("tests", TrustLevel(level))
+        identity = IAgentIdentity(agent, attestation=attestation, capabilities=list(capabilities))
+        self.accounts[agent] = Account(identity, key.public, minimum)
         return key
 
+    def score_of(self, agent: str) -> int:
+        """The score of an agent, as a hub computes it."""
+        now = self.clock()
+        return score(self.accounts[agent].party(now=now).inputs, now).total
+
     async def start(self) -> None:
+        self._killed = False
         self._server = await serve(
             self._converse,
             "127.0.0.1",
             self._port,
-            subprotocols=[Subprotocol("atp.v1")],
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,
-            max_size=1024 * 1024,
+            max_size=MESSAGE_MAX_BYTES,
         )
         self._port = next(iter(self._server.sockets)).getsockname()[1]
 
     async def kill(self) -> None:
-        """End as by kill -9: sockets break without a word, what was stored stays."""
+        """End as by kill -9: sockets break without a word, what was stored stays.
+
+        A socket whose agent is still logging in breaks as well: the server waits for all of them.
+        """
         assert self._server is not None
+        self._killed = True
+        for socket in tuple(self._sockets):
+            socket.transport.abort()
         for account in self.accounts.values():
-            self.cut(account)
+            account.socket = None
         self._server.close(close_connections=False)
         await self._server.wait_closed()
 
@@ -106,47 +171,98 @@ class FakeHub:
         """Close an agent's connection with an error frame."""
         socket = self.accounts[agent].socket
         assert socket is not None
-        await socket.send(json.dumps({"type": "error", "code": code, "detail": "as told"}))
+        await _send(socket, Failure(code, "as told"))
         await socket.close()
 
-    async def tell(self, agent: str, frame: dict[str, Any]) -> None:
+    async def tell(self, agent: str, frame: WireFrame) -> None:
         socket = self.accounts[agent].socket
         assert socket is not None
-        await socket.send(json.dumps(frame))
+        await _send(socket, frame)
+
+    async def release(self, envelope: Envelope) -> None:
+        """Judge and deliver what `script` held back, as when an officer lets it pass."""
+        await self._judge_and_deliver(envelope.sender, envelope)
+
+    async def post(self, recipient: str, envelope: Envelope, verdict: Verdict) -> None:
+        """Put an envelope at the end of the recipient's stream, whatever a judge would say."""
+        stream = self.accounts[recipient].streams[stream_of(envelope.message_type)]
+        stream.append(Posted(envelope, self.clock(), verdict))
+        await self._push(recipient)
+
+    def delivery(self, agent: str, stream: Stream, seq: int) -> Delivery:
+        """The frame for the envelope at `seq` of one of the agent's streams."""
+        posted = self.accounts[agent].streams[stream][seq - 1]
+        verdict = posted.verdict
+        return Delivery(
+            stream=stream,
+            seq=seq,
+            value={"ATP": posted.envelope.document},
+            plain=posted.envelope.plain,
+            entry=seq,
+            accepted_at=format_timestamp(posted.accepted_at),
+            score=verdict.score,
+            level=verdict.level,
+            chain=verdict.chain.to_wire() if verdict.chain else {},
+        )
+
+    # --- What the judge asks ---------------------------------------------------------------------
+
+    def verify(self, envelope: Envelope, *, session_agent: str, now: float) -> VerifiedEnvelope:
+        """Whether the sender's own key signed it."""
+        return judgement.verify(
+            envelope,
+            self._find_key(signature_header(envelope).kid),
+            session_agent=session_agent,
+            hub_id=self.id,
+            now=now,
+            find_key=self._find_key,
+        )
+
+    def sender(self, verified: VerifiedEnvelope, *, now: float) -> Party | None:
+        return self.recipient(verified.envelope.sender, now=now)
+
+    def recipient(self, agent: str, *, now: float) -> Party | None:
+        account = self.accounts.get(agent)
+        return None if account is None else account.party(now=now)
+
+    def _find_key(self, kid: str) -> KeyFacts | None:
+        for agent, account in self.accounts.items():
+            if account.key.kid == kid:
+                return KeyFacts(agent, "active", account.key)
+        return None
+
+    # --- One socket ------------------------------------------------------------------------------
 
     async def _converse(self, socket: ServerConnection) -> None:
+        if self._killed:
+            socket.transport.abort()
+            return
+        self._sockets.add(socket)
         try:
             agent = await self._log_in(socket)
             await self._push(agent)
             async for message in socket:
-                value = parse(message, max_bytes=1024 * 1024)
-                frames = value if isinstance(value, list) else [value]
+                frames = parse_agent_message(message, max_bytes=MESSAGE_MAX_BYTES)
                 receipts = [r for frame in frames if (r := await self._frame(agent, frame))]
                 if receipts:
-                    await socket.send(json.dumps(receipts))
+                    await _send(socket, *receipts)
         except (ConnectionClosed, _CutError):
             return
         except ATPError as problem:
-            frame: dict[str, Any] = {"type": "error", "code": problem.code}
-            frame |= {"detail": problem.detail}
-            if problem.retry_after is not None:
-                frame["retryAfter"] = problem.retry_after
-            await socket.send(json.dumps(frame))
+            await _send(socket, Failure(problem.code, problem.detail, problem.retry_after))
         finally:
-            for account in self.accounts.values():
-                if account.socket is socket:
-                    account.socket = None
+            self._sockets.discard(socket)
+            self._detach(socket)
 
     async def _log_in(self, socket: ServerConnection) -> str:
         nonce = secrets.token_urlsafe(16)
-        challenge = {"type": "challenge", "hub": self.id, "nonce": nonce, "time": "now"}
-        await socket.send(json.dumps(challenge))
-        proof = json.loads(await socket.recv())["proof"]
+        await _send(socket, Challenge(self.id, nonce, "now"))
+        proof = Authenticate.parse(parse(await socket.recv())).proof
         kid = read_header(proof).kid
         agent, account = next((a, c) for a, c in self.accounts.items() if c.key.kid == kid)
         now = time.time()
         claims = tokens.verify(
-            tokens.Kind.AUTH, proof, account.key, now=now, audience=self.id, issuer=agent
+            tokens.TokenKind.AUTH, proof, account.key, now=now, audience=self.id, issuer=agent
         )
         if (claims["nonce"], claims["htu"]) != (nonce, self.url):
             self.faults.append(f"{agent} proved itself for another login")
@@ -156,68 +272,84 @@ class FakeHub:
             raise self.refusing[agent]
         session = str(uuid.uuid4())
         answer = {"iss": self.id, "aud": agent, "nonce": claims["cnonce"], "session": session}
-        welcome: dict[str, Any] = {"type": "welcome", "session": session, "agent": agent}
-        welcome |= {"level": account.level, "score": SCORE, "window": WINDOW, "pending": 0}
-        welcome["proof"] = tokens.issue(tokens.Kind.WELCOME, answer, self.key, now=int(now))
+        level = account.identity.attestation.level if account.identity.attestation else ""
+        welcome = Welcome(
+            session=session,
+            agent=agent,
+            level=str(level),
+            score=self.score_of(agent),
+            window=WINDOW,
+            pending=0,
+            proof=tokens.issue(tokens.TokenKind.WELCOME, answer, self.key, now=int(now)),
+        )
         if account.socket is not None:
             await self.end(agent, "session.superseded")
         account.socket = socket
         account.pushed = account.acked.copy()
         self.logins[agent] += 1
-        await socket.send(json.dumps(welcome))
+        await _send(socket, welcome)
         return agent
 
-    async def _frame(self, agent: str, frame: dict[str, Any]) -> dict[str, Any] | None:
-        if frame.get("type") == "ack":
-            account = self.accounts[agent]
-            stream, seq = frame["stream"], frame["seq"]
-            if seq > account.pushed[stream]:
-                self.faults.append(f"{agent} acknowledged {stream} {seq} before it was delivered")
-            account.acked[stream] = max(account.acked[stream], seq)
-            if "refused" in frame:
-                account.refused.append((stream, seq, frame["refused"]))
-            await self._push(agent)
-            return None
-        return await self._envelope(agent, frame)
+    async def _frame(self, agent: str, frame: Submission | Ack) -> Receipt | None:
+        if isinstance(frame, Submission):
+            return await self._take(agent, frame)
+        account = self.accounts[agent]
+        if frame.seq > account.pushed[frame.stream]:
+            place = f"{frame.stream} {frame.seq}"
+            self.faults.append(f"{agent} acknowledged {place} before it was delivered")
+        account.acked[frame.stream] = max(account.acked[frame.stream], frame.seq)
+        if frame.refused:
+            account.refused.append((frame.stream, frame.seq, frame.refused))
+        await self._push(agent)
+        return None
 
-    async def _envelope(self, agent: str, frame: dict[str, Any]) -> dict[str, Any]:
-        envelope = envelope_from_value(frame)
+    async def _take(self, agent: str, frame: Submission) -> Receipt:
+        """Judge what an agent sends and deliver it where it is accepted; its receipt."""
+        try:
+            envelope = envelope_from_value(frame.value, plain=frame.plain)
+        except ATPError as problem:
+            return Receipt(frame.message_id, "invalid", problem.code, problem.detail)
+        self._note_received(agent, envelope)
+        repeat = self._judge.find_repeat(agent, envelope)
+        scripted = None if repeat else self.script(envelope)
+        if scripted is not None:
+            return Ruling(scripted).to_receipt(envelope.message_id)
+        ruling = repeat or await self._judge_and_deliver(agent, envelope)
+        if ruling.verdict.accepted and self.lose_receipts:
+            self.lose_receipts -= 1
+            self.cut(self.accounts[agent])
+            raise _CutError
+        entry = self._entries.get((agent, envelope.message_id))
+        return ruling.to_receipt(envelope.message_id, entry=entry)
+
+    def _note_received(self, agent: str, envelope: Envelope) -> None:
         self.received[envelope.message_id] += 1
         first = self.bytes_of.setdefault(envelope.message_id, envelope.canonical)
         if first != envelope.canonical:
             self.faults.append(f"{agent} sent {envelope.message_id} again with other bytes")
-        told = {"type": "receipt", "messageId": envelope.message_id}
-        if envelope.message_id not in self.accepted:
-            scripted = self.script(envelope)
-            if scripted is not None:
-                return {**told, **scripted}
-            account = self.accounts[agent]
-            verify_envelope(envelope, account.key, hub_id=self.id, now=time.time())
-            recipients = self._recipients(envelope)
-            if not recipients and envelope.target != BROADCAST_TARGET:
-                return {**told, "status": "denied", "code": "recipient.unavailable"}
-            self.accepted[envelope.message_id] = envelope
-            for recipient in recipients:
-                answer = envelope.message_type is MessageType.RESPONSE
-                stream = self.accounts[recipient].streams["answers" if answer else "mail"]
-                stream.append((envelope, time.time()))
-                await self._push(recipient)
-        if self.lose_receipts:
-            self.lose_receipts -= 1
-            self.cut(self.accounts[agent])
-            raise _CutError
-        entry = list(self.accepted).index(envelope.message_id)
-        return {**told, "status": "accepted", "trustScore": SCORE, "recipients": 1, "entry": entry}
 
-    def _recipients(self, envelope: Envelope) -> list[str]:
+    async def _judge_and_deliver(self, agent: str, envelope: Envelope) -> Ruling:
+        ruling = self._judge.rule(
+            agent, envelope, audience=self._audience(agent, envelope), now=self.clock()
+        )
+        if ruling.verdict.accepted:
+            self.accepted[envelope.message_id] = envelope
+            self._entries[agent, envelope.message_id] = len(self._entries)
+        for recipient in ruling.recipients:
+            await self.post(recipient, envelope, ruling.verdict)
+        return ruling
+
+    def _audience(self, sender: str, envelope: Envelope) -> list[str]:
         if envelope.target != BROADCAST_TARGET:
-            return [envelope.target] if envelope.target in self.accounts else []
+            return [envelope.target]
         online = [agent for agent, account in self.accounts.items() if account.socket]
-        return [agent for agent in online if agent != envelope.sender]
+        return [agent for agent in online if agent != sender]
 
     async def _push(self, agent: str) -> None:
+        """Send the agent what it may have: up to a window beyond its last ack."""
         account = self.accounts[agent]
-        if account.socket is None or self.keep_deliveries:
+        socket = account.socket
+        if socket is None or self.keep_deliveries:
             return
         frames = []
         for name, stream in account.streams.items():
@@ -230,27 +362,22 @@ class FakeHub:
         if not frames:
             return
         try:
-            await account.socket.send(json.dumps(frames))
+            await _send(socket, *frames)
             if self.deliver_twice:
-                await account.socket.send(json.dumps(frames))
+                await _send(socket, *frames)
         except ConnectionClosed:
-            account.socket = None
+            self._detach(socket)
 
-    def delivery(self, agent: str, stream: str, seq: int) -> dict[str, Any]:
-        envelope, accepted_at = self.accounts[agent].streams[stream][seq - 1]
-        sender = self.accounts.get(envelope.sender)
-        return {
-            "type": "delivery",
-            "stream": stream,
-            "seq": seq,
-            "entry": seq,
-            "acceptedAt": format_timestamp(accepted_at),
-            "score": SCORE,
-            "level": sender.level if sender else "unverified",
-            "chain": {"lowestLevel": "verified", "lowestScore": SCORE, "depth": 1},
-            "ATP": envelope.document,
-        }
+    def _detach(self, socket: ServerConnection) -> None:
+        """Forget a socket that is gone; its agent may have another one by now."""
+        for account in self.accounts.values():
+            if account.socket is socket:
+                account.socket = None
 
 
 class _CutError(Exception):
     """The socket was cut on purpose."""
+
+
+async def _send(socket: ServerConnection, *frames: WireFrame) -> None:
+    await socket.send(join_frames(frame.to_bytes() for frame in frames), text=True)

@@ -17,7 +17,9 @@ from atp import (
     parse_envelope,
     sign_envelope,
 )
+from atp.judging.judgement import Verdict
 from atp.wire.canonical import parse
+from atp.wire.frames import Delivery
 from tests.sdk.waiting import until
 from tests.sdk.worlds import SocketWorld
 
@@ -36,9 +38,9 @@ def written(key: PrivateKey, hub_id: str, *, target: str = "bob", data: Any = "r
     ]
 
 
-def delivery(document: dict[str, Any], seq: int) -> dict[str, Any]:
-    frame = {"type": "delivery", "stream": "mail", "seq": seq, "score": 80, "level": "verified"}
-    return {**frame, "ATP": document}
+def delivery(document: dict[str, Any], seq: int) -> Delivery:
+    value = {"ATP": document}
+    return Delivery("mail", seq, value, plain=False, score=80, level="verified")
 
 
 @pytest.mark.parametrize(
@@ -137,8 +139,7 @@ async def test_it_ignores_an_answer_by_somebody_else(socket_world: SocketWorld) 
         signed = sign_envelope(
             document, mallory, hub_id=hub.id, now=time.time(), lifetime_seconds=60, req=digest
         )
-        hub.accounts["alice"].streams["answers"].append((parse_envelope(signed), time.time()))
-        await hub._push("alice")
+        await hub.post("alice", parse_envelope(signed), Verdict("accepted", "", ""))
         await respond("real")
 
     bob.on_message("request", slow)

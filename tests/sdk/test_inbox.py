@@ -19,8 +19,8 @@ def acks(inbox: Inbox) -> list[Any]:
 def test_it_acknowledges_a_burst_once() -> None:
     inbox = Inbox()
     for seq in range(10, 15):
-        assert inbox.advance("mail", seq, seq)
-    inbox.advance("answers", 1, 1)
+        assert inbox.advance("mail", first=seq, last=seq)
+    inbox.advance("answers", first=1, last=1)
     assert inbox.has_acks()
     assert acks(inbox) == [("mail", 14), ("answers", 1)]
     assert not inbox.has_acks()
@@ -30,7 +30,7 @@ def test_it_acknowledges_a_burst_once() -> None:
 def test_it_holds_back_acks_of_mail_beyond_its_backlog() -> None:
     inbox = Inbox(backlog_limit=2)
     for seq in range(1, 6):
-        inbox.advance("mail", seq, seq)
+        inbox.advance("mail", first=seq, last=seq)
         inbox.hold(seq, "alice", str(seq))
     assert acks(inbox) == [("mail", 2)]
     assert inbox.begin()
@@ -42,11 +42,11 @@ def test_it_holds_back_acks_of_mail_beyond_its_backlog() -> None:
 
 def test_it_takes_nothing_more_when_told_so() -> None:
     inbox = Inbox()
-    inbox.advance("mail", 1, 1)
+    inbox.advance("mail", first=1, last=1)
     inbox.hold(1, "alice", "1")
     assert acks(inbox) == [("mail", 1)]
     inbox.set_taking(taking=False)
-    inbox.advance("mail", 2, 2)
+    inbox.advance("mail", first=2, last=2)
     inbox.hold(2, "alice", "2")
     assert acks(inbox) == []
 
@@ -63,22 +63,22 @@ def test_it_forgets_mail_that_no_handler_began() -> None:
 def test_it_names_what_it_refuses_in_its_place() -> None:
     inbox = Inbox()
     for seq in (1, 2, 3):
-        inbox.advance("mail", seq, seq)
+        inbox.advance("mail", first=seq, last=seq)
     inbox.refuse("mail", 2, "signature.digest")
     assert acks(inbox) == [("mail", 2, "signature.digest"), ("mail", 3)]
-    inbox.advance("mail", 4, 4)
+    inbox.advance("mail", first=4, last=4)
     inbox.refuse("mail", 4, "malformed.envelope")
     assert acks(inbox) == [("mail", 4, "malformed.envelope")]
 
 
 def test_rejects_a_gap_and_starts_anew_with_a_connection() -> None:
     inbox = Inbox()
-    inbox.advance("mail", 7, 9)
+    inbox.advance("mail", first=7, last=9)
     with pytest.raises(SessionTransport):
-        inbox.advance("mail", 11, 11)
-    assert not inbox.advance("mail", 8, 8)
+        inbox.advance("mail", first=11, last=11)
+    assert not inbox.advance("mail", first=8, last=8)
     inbox.open()
-    assert inbox.advance("mail", 8, 8)
+    assert inbox.advance("mail", first=8, last=8)
     assert acks(inbox) == [("mail", 8)]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
+from atp.wire.frames import Receipt
 from tests.cast import OWN, Letter, answer, ask, broadcast, forged, tampered, write
-from tests.sdk.courts import Court, HubCourt, MemoryCourt
+from tests.sdk.courts import Court, FakeHubCourt, HubCourt, MemoryCourt
 
 Told = tuple[str, str]
 Case = Callable[[Court], list[Told]]
@@ -17,17 +17,20 @@ NO_REQUEST = ("denied", "recipient.no_request")
 LONG = 3600  # seconds; of an answer that outlives the request
 
 
-@pytest.fixture(params=["memory", "hub"])
+@pytest.fixture(params=["memory", "fake hub", "hub"])
 def court(request: pytest.FixtureRequest) -> Iterator[Court]:
     """Each judge in turn."""
     court: Court
-    court = HubCourt(request.getfixturevalue("hub")) if request.param == "hub" else MemoryCourt()
+    if request.param == "hub":
+        court = HubCourt(request.getfixturevalue("hub"))
+    else:
+        court = MemoryCourt() if request.param == "memory" else FakeHubCourt()
     yield court
     court.close()
 
 
-def told(receipt: dict[str, Any]) -> Told:
-    return receipt["status"], receipt.get("code", "")
+def told(receipt: Receipt) -> Told:
+    return receipt.status, receipt.code
 
 
 def a_message(court: Court) -> list[Told]:
@@ -217,5 +220,5 @@ def test_it_takes_no_answer_of_today_to_a_request_of_5_seconds() -> None:
     court.later(60)
     receipt = court.submit(bob, answer(bob, request, lifetime=LONG))
     assert told(receipt) == ("expired", "clock.expired")
-    assert receipt["detail"] == "the request expired before it was answered"
+    assert receipt.detail == "the request expired before it was answered"
     court.close()

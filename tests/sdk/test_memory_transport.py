@@ -24,11 +24,13 @@ from atp.errors import (
     IdentityInvalidId,
     IdentityMismatch,
     MalformedEnvelope,
+    MalformedFrame,
     RecipientUnavailable,
     SessionClosed,
     SignatureDigest,
     SignatureMissing,
 )
+from atp.transports import Login
 from tests.sdk.waiting import until
 from tests.sdk.worlds import MemoryWorld
 
@@ -102,6 +104,15 @@ async def test_rejects_forged_and_stripped_signatures(transport: InMemoryTranspo
     forged.signature = None
     with pytest.raises(SignatureMissing):
         await transport.send_message("alice", "bob", forged)
+
+
+@pytest.mark.parametrize("message", [b"1", b"[null]", b'["ATP"]', b"{}"])
+async def test_rejects_what_is_no_frame(transport: InMemoryTransport, message: bytes) -> None:
+    connection = await transport.connect(
+        Login(IAgentIdentity("alice"), TrustLevel.VERIFIED, PrivateKey.generate())
+    )
+    with pytest.raises(MalformedFrame):
+        await connection.send(message)
 
 
 async def test_it_delays_messages_when_told_to() -> None:
@@ -179,8 +190,6 @@ def test_it_survives_an_event_loop_that_ended_without_goodbye() -> None:
 
 
 async def _receive(transport: InMemoryTransport) -> None:
-    from atp.transports import Login
-
     login = Login(IAgentIdentity("bob"), TrustLevel.VERIFIED, None)
     connection = await transport.connect(login)
     transport.drop_connection("bob")

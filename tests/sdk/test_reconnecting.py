@@ -19,7 +19,10 @@ from atp.errors import (
     PolicyDenied,
     PolicyHeld,
 )
+from atp.judging.judgement import Verdict
 from atp.trust.envelope import Envelope
+from atp.wire.agent_frames import Submission
+from atp.wire.frames import Gone, Notice, Receipt, Withheld
 from tests.sdk.fake_hub import WINDOW
 from tests.sdk.waiting import until
 from tests.sdk.worlds import SocketWorld
@@ -194,11 +197,8 @@ async def test_it_acknowledges_places_that_stay_empty(socket_world: SocketWorld)
     account = hub.accounts["bob"]
     account.pushed["mail"] = 5
     await hub.tell("bob", hub.delivery("bob", "mail", 1))
-    await hub.tell(
-        "bob", {"type": "gone", "stream": "mail", "from": 2, "to": 3, "code": "clock.expired"}
-    )
-    withheld = {"type": "delivery", "stream": "mail", "seq": 4, "withheld": "identity.revoked"}
-    await hub.tell("bob", withheld)
+    await hub.tell("bob", Gone("mail", 2, 3, "clock.expired"))
+    await hub.tell("bob", Withheld("mail", 4, "identity.revoked"))
     await hub.tell("bob", hub.delivery("bob", "mail", 5))
     await until(lambda: account.acked["mail"] == 5)
     await until(lambda: len(got) == 2)
@@ -216,11 +216,11 @@ async def test_it_tries_again_when_told_to(
     bob.on_message("request", echo)
     tries: list[str] = []
 
-    def refuse_twice(envelope: Envelope) -> dict[str, Any] | None:
+    def refuse_twice(envelope: Envelope) -> Verdict | None:
         if envelope.sender != "alice":
             return None
         tries.append(envelope.message_id)
-        return {"status": status, "code": code, "retryAfter": 0.01} if len(tries) < 3 else None
+        return Verdict(status, code, "", retry_after=0.01) if len(tries) < 3 else None
 
     hub.script = refuse_twice
     assert (await alice.send_request("bob", "patience")).data == "patience"
@@ -232,11 +232,7 @@ async def test_it_gives_up_when_the_next_try_would_come_too_late(
     socket_world: SocketWorld,
 ) -> None:
     alice = await socket_world.online("alice")
-    socket_world.hub.script = lambda envelope: {
-        "status": "busy",
-        "code": "flow.busy",
-        "retryAfter": 3600,
-    }
+    socket_world.hub.script = lambda envelope: Verdict("busy", "flow.busy", "", retry_after=3600)
     with pytest.raises(FlowBusy) as caught:
         await alice.send_notification("bob", {})
     assert caught.value.retry_after == 3600
@@ -244,12 +240,8 @@ async def test_it_gives_up_when_the_next_try_would_come_too_late(
 
 async def test_it_raises_what_a_message_was_refused_with(socket_world: SocketWorld) -> None:
     alice = await socket_world.online("alice")
-    answers = iter(
-        [
-            {"status": "denied", "code": "policy.denied", "detail": "rule 'no secrets' says no"},
-            {"status": "expired"},
-        ]
-    )
+    denied = Verdict("denied", "policy.denied", "rule 'no secrets' says no")
+    answers = iter([denied, Verdict("expired", "", "")])
     socket_world.hub.script = lambda envelope: next(answers)
     with pytest.raises(PolicyDenied) as caught:
         await alice.send_request("bob", {})
@@ -264,29 +256,23 @@ async def test_it_waits_for_what_officers_release(socket_world: SocketWorld) -> 
     bob.on_message("request", echo)
     held: list[Envelope] = []
 
-    def hold(envelope: Envelope) -> dict[str, Any] | None:
+    def hold(envelope: Envelope) -> Verdict | None:
         if envelope.sender != "alice":
             return None
         held.append(envelope)
-        return {"status": "quarantined", "code": "policy.held", "detail": "rule 'look first'"}
+        return Verdict("quarantined", "policy.held", "rule 'look first'")
 
     hub.script = hold
     request = asyncio.create_task(alice.send_request("bob", "hold me"))
     await until(lambda: held)
-    account = hub.accounts["bob"]
-    hub.accepted[held[0].message_id] = held[0]
-    account.streams["mail"].append((held[0], held[0].timestamp))
-    account.pushed["mail"] = 1
-    await hub.tell(
-        "alice", {"type": "notice", "messageId": held[0].message_id, "status": "released"}
-    )
-    await hub.tell("bob", hub.delivery("bob", "mail", 1))
+    await hub.tell("alice", Notice(held[0].message_id, "released"))
+    await hub.release(held[0])
     assert (await request).data == "hold me"
 
 
 async def test_it_says_that_a_message_is_held_when_time_is_up(socket_world: SocketWorld) -> None:
     alice = await socket_world.online("alice")
-    socket_world.hub.script = lambda envelope: {"status": "escalated", "detail": "rule 'ask two'"}
+    socket_world.hub.script = lambda envelope: Verdict("escalated", "", "rule 'ask two'")
     receipt = await alice.send_notification("bob", {})
     assert receipt.status == "escalated"
     with pytest.raises(PolicyHeld) as caught:
@@ -301,15 +287,15 @@ async def test_it_keeps_to_the_window(socket_world: SocketWorld) -> None:
     await socket_world.agent("bob")
     seen: list[str] = []
     gate = asyncio.Event()
-    answer = hub._envelope
+    answer = hub._take
 
-    async def hold_back(agent: str, frame: dict[str, Any]) -> dict[str, Any]:
-        seen.append(frame["ATP"]["messageId"])
+    async def hold_back(agent: str, frame: Submission) -> Receipt:
+        seen.append(frame.message_id)
         if len(seen) == WINDOW:
             await happens(gate, "the test opening the gate")
         return await answer(agent, frame)
 
-    hub._envelope = hold_back  # type: ignore[method-assign]
+    hub._take = hold_back  # type: ignore[method-assign]
     sent = [asyncio.create_task(alice.send_notification("bob", n)) for n in range(WINDOW + 50)]
     await until(lambda: len(seen) == WINDOW)
     await asyncio.sleep(0.05)

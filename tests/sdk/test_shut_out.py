@@ -16,6 +16,7 @@ from atp.errors import (
     SessionClosed,
     SessionRevoked,
 )
+from atp.judging.judgement import Verdict
 from registry.agents.actions import resume_agent, revoke_agent, suspend_agent
 from registry.officers.actor import Actor
 from tests.sdk.waiting import until
@@ -24,7 +25,7 @@ from tests.sdk.worlds import HubWorld, SocketWorld
 
 async def waiting_request(world: SocketWorld, client: ATPClient) -> asyncio.Task[Any]:
     """A request that the hub holds, so that nothing but the end of the session ends it."""
-    world.hub.script = lambda envelope: {"status": "quarantined"}
+    world.hub.script = lambda envelope: Verdict("quarantined", "", "")
     request = asyncio.create_task(client.send_request("nobody-answers", {}))
     await until(lambda: client.get_trust_status()["open_requests"])
     return request

@@ -19,7 +19,6 @@ import httpx
 import pytest
 from django.contrib.staticfiles import finders
 from websockets.sync.client import connect
-from websockets.typing import Subprotocol
 
 from atp import ATPClient
 from atp.transports.websocket import WebSocketTransport
@@ -29,6 +28,7 @@ from tests.conftest import LiveHub
 from tests.needs import need_program
 from tests.processes import free_port
 from tests.sources import ROOT
+from tests.wire import SUBPROTOCOL
 
 DEPLOY = ROOT / "deploy"
 START_SECONDS = 20
@@ -172,7 +172,7 @@ def test_it_tells_the_hub_who_is_there_and_not_who_they_say_they_are(front: Fron
     player = make_agent()
     with connect(
         front.ws_url,
-        subprotocols=[Subprotocol("atp.v1")],
+        subprotocols=[SUBPROTOCOL],
         ssl=front.tls,
         source_address=(SOMEBODY, 0),
         additional_headers={"X-Forwarded-For": CLAIMED, "X-Forwarded-Proto": "http"},

@@ -15,10 +15,10 @@ import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
-from websockets.typing import Subprotocol
 
 from examples.story.officer import Officer
 from tests.processes import HubProcess, free_port, launch_hub, manage, start_hub
+from tests.wire import SUBPROTOCOL
 
 # A row for every run of a node, and those of the background tasks it ran.
 RUNNING_TABLES = {"messaging_node", "messaging_backgroundtask", "messaging_taskrun"}
@@ -130,7 +130,7 @@ def test_it_ends_cleanly_while_sockets_are_open(
 ) -> None:
     hub = start(hubs, data_dir)
     with (
-        connect(hub.ws_url, subprotocols=[Subprotocol("atp.v1")]) as agent,
+        connect(hub.ws_url, subprotocols=[SUBPROTOCOL]) as agent,
         httpx.Client() as browser,
     ):
         browser.get(f"{hub.url}/healthz")

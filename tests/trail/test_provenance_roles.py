@@ -55,7 +55,7 @@ def test_rejects_what_an_agent_can_show(hub: Any, path: str, scheme: str) -> Non
         "nonce": "n" * 22,
         "cnonce": "c" * 22,
     }
-    proof = tokens.issue(tokens.Kind.AUTH, claims, PrivateKey.generate(), now=int(time.time()))
+    proof = tokens.issue(tokens.TokenKind.AUTH, claims, PrivateKey.generate(), now=int(time.time()))
     answer = httpx.get(hub.http_url + path, headers={"Authorization": f"{scheme} {proof}"})
     assert answer.status_code == 401
 

@@ -21,7 +21,7 @@ from typing import Any
 from atp.errors import MalformedDocument, MalformedError
 from atp.judging.policy.baseline import BASELINE
 from atp.judging.policy.columns import build_columns, read, recordable
-from atp.judging.policy.document import Policy, Rule, parse_condition, parse_policies
+from atp.judging.policy.document import ParsedPolicy, ParsedRule, parse_condition, parse_policies
 from atp.judging.policy.fields import (
     ACTIONS,
     FIELDS,
@@ -29,7 +29,7 @@ from atp.judging.policy.fields import (
     Action,
     Argument,
     Field,
-    Kind,
+    FieldKind,
     Operand,
     Operator,
     operators_for,
@@ -56,7 +56,7 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
     "EVALUATOR_VERSION",
     "FIELDS",
     "Field",
-    "Kind",
+    "FieldKind",
     "Match",
     "OPERATORS",
     "Operand",
@@ -181,7 +181,7 @@ def _hash(documents: Sequence[Mapping[str, Any]]) -> str:
         raise MalformedDocument(f"the policies are not JSON that can be signed: {exc}") from exc
 
 
-def _in_order(policies: Sequence[Policy]) -> tuple[Rule, ...]:
+def _in_order(policies: Sequence[ParsedPolicy]) -> tuple[ParsedRule, ...]:
     """By priority, what is mandatory first; the order of a document breaks ties."""
     ordered = sorted(policies, key=lambda p: (not p.mandatory, p.priority, p.name))
     return tuple(
@@ -193,7 +193,7 @@ def _bits(wanted: Iterable[bool]) -> int:
     return sum(1 << bit for bit, is_wanted in enumerate(wanted) if is_wanted)
 
 
-def _explain(rule: Rule, seen: Mapping[FieldKey, object]) -> RuleVerdict:
+def _explain(rule: ParsedRule, seen: Mapping[FieldKey, object]) -> RuleVerdict:
     conditions = tuple(
         ConditionVerdict(
             field=condition.field.text,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from atp.judging.policy.conditions import Check
-from atp.judging.policy.document import Condition, Rule
-from atp.judging.policy.fields import ACTIONS, Argument, Kind
+from atp.judging.policy.document import ParsedCondition, ParsedRule
+from atp.judging.policy.fields import ACTIONS, Argument, FieldKind
 from atp.judging.policy.readers import FieldKey, read_payload, read_time, recorded_payload_value
 
 __all__ = ["Columns", "build_columns", "recordable"]
@@ -24,7 +24,7 @@ TEXT_MAX_CHARS = 256  # a longer text is judged each time
 TEXTS_MAX = 64  # a longer list likewise
 
 # 1 and true are one key of a dict but two values of a rule, so these keys carry the type, too.
-_TYPED = frozenset({Kind.NUMBER, Kind.HOUR, Kind.BOOLEAN, Kind.ANY})
+_TYPED = frozenset({FieldKind.NUMBER, FieldKind.HOUR, FieldKind.BOOLEAN, FieldKind.ANY})
 
 
 @dataclass(slots=True)
@@ -115,7 +115,7 @@ class Columns:
         return matching, tuple(values)
 
 
-def build_columns(rules: Sequence[Rule]) -> Columns:
+def build_columns(rules: Sequence[ParsedRule]) -> Columns:
     """The columns of `rules`, whose first is the lowest bit; equal conditions are tested once."""
     tests: dict[FieldKey, dict[str, _Test]] = {}
     for bit, rule in enumerate(rules):
@@ -160,7 +160,7 @@ def recordable(key: FieldKey, value: object, payload: object) -> Any:
     return {"unusable": type(value).__name__}
 
 
-def _identity(condition: Condition) -> str:
+def _identity(condition: ParsedCondition) -> str:
     return f"{condition.operator} {json.dumps(condition.value)}"
 
 

@@ -7,7 +7,6 @@ No value and JSON's null are one thing: `None`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -18,12 +17,13 @@ from atp.judging.policy.fields import (
     OPERATORS,
     Argument,
     Field,
-    Kind,
+    FieldKind,
     Operand,
     Operator,
     operators_for,
 )
 from atp.types import DataSensitivity, TrustLevel
+from atp.wire.json_values import is_number, is_whole
 from atp.wire.member_paths import below
 
 __all__ = ["Check", "compile_check"]
@@ -51,7 +51,7 @@ def compile_check(field: Field, operator_name: object, value: object) -> Check:
 def _check_of(field: Field, operator: Operator, value: object) -> Check:
     if operator.operand is Operand.FLAG:
         return _existence(value)
-    if operator.name == "between" and field.kind is Kind.HOUR:
+    if operator.name == "between" and field.kind is FieldKind.HOUR:
         return _guarded(_as_hour, _between_hours(value))
     if operator.name in ("contains", "starts_with") and value == "":
         raise MalformedDocument(f"{operator.name} with an empty text holds always; give a text")
@@ -104,7 +104,7 @@ def _comparison(field: Field, operator: Operator, value: object) -> tuple[_Coerc
 def _membership(
     field: Field, operator: Operator, values: Sequence[object]
 ) -> tuple[_Coerce, _Test]:
-    several = field.kind is Kind.TEXTS or operator.name == "contains_all"
+    several = field.kind is FieldKind.TEXTS or operator.name == "contains_all"
     one = _as_text if several else _coerce_for(field, operator, values[0])
     wanted = frozenset(_operand(field, value, one) for value in values)
     if operator.name == "contains_all":
@@ -122,9 +122,9 @@ def _membership(
 
 def _containment(field: Field, part: str) -> Check:
     def check(seen: object) -> bool | None:
-        if isinstance(seen, str) and field.kind is not Kind.TEXTS:
+        if isinstance(seen, str) and field.kind is not FieldKind.TEXTS:
             return part in seen
-        elements = _as_texts(seen) if field.kind is not Kind.TEXT else None
+        elements = _as_texts(seen) if field.kind is not FieldKind.TEXT else None
         return None if elements is None else part in elements
 
     return check
@@ -134,7 +134,7 @@ def _between_hours(value: object) -> _Test:
     """Half open, over midnight when the first hour is the later one; 24 may end it."""
     ends = _listed(value)
     start, end = (_as_hour(ends[0]), ends[-1]) if len(ends) == 2 else (None, None)
-    if end == HOURS_A_DAY and type(end) is int:
+    if is_whole(end, least=HOURS_A_DAY, most=HOURS_A_DAY):
         end = 0
     end = _as_hour(end)
     if start is None or end is None or start == end:
@@ -202,7 +202,7 @@ def _show(value: object) -> str:
 
 def _coerce_for(field: Field, operator: Operator, value: object) -> _Coerce:
     """How a value of `field` becomes comparable; for payload values, the operand tells."""
-    if field.kind is not Kind.ANY:
+    if field.kind is not FieldKind.ANY:
         return _COERCE[field.kind]
     if operator.name in ("starts_with", "matches"):
         return _as_text
@@ -227,13 +227,11 @@ def _as_utf8(value: object) -> bytes | None:
 
 
 def _as_number(value: object) -> int | float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value if math.isfinite(value) else None
+    return value if is_number(value) else None
 
 
 def _as_hour(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value < HOURS_A_DAY else None
+    return value if is_whole(value, least=0, most=HOURS_A_DAY - 1) else None
 
 
 def _as_boolean(value: object) -> bool | None:
@@ -257,23 +255,23 @@ def _as_sensitivity(value: object) -> int | None:
 _LEVEL_RANKS: Mapping[str, int] = {level.value: level.rank for level in TrustLevel}
 _SENSITIVITY_RANKS: Mapping[str, int] = {level.value: level.rank for level in DataSensitivity}
 
-_COERCE: Mapping[Kind, _Coerce] = {
-    Kind.TEXT: _as_text,
-    Kind.CHOICE: _as_text,
-    Kind.NUMBER: _as_number,
-    Kind.HOUR: _as_hour,
-    Kind.BOOLEAN: _as_boolean,
-    Kind.LEVEL: _as_level,
-    Kind.SENSITIVITY: _as_sensitivity,
-    Kind.TEXTS: _as_texts,
+_COERCE: Mapping[FieldKind, _Coerce] = {
+    FieldKind.TEXT: _as_text,
+    FieldKind.CHOICE: _as_text,
+    FieldKind.NUMBER: _as_number,
+    FieldKind.HOUR: _as_hour,
+    FieldKind.BOOLEAN: _as_boolean,
+    FieldKind.LEVEL: _as_level,
+    FieldKind.SENSITIVITY: _as_sensitivity,
+    FieldKind.TEXTS: _as_texts,
 }
 
-_NOUNS: Mapping[Kind, str] = {
-    Kind.TEXT: "a text",
-    Kind.TEXTS: "texts",
-    Kind.NUMBER: "a number",
-    Kind.HOUR: "an hour from 0 to 23",
-    Kind.BOOLEAN: "true or false",
+_NOUNS: Mapping[FieldKind, str] = {
+    FieldKind.TEXT: "a text",
+    FieldKind.TEXTS: "texts",
+    FieldKind.NUMBER: "a number",
+    FieldKind.HOUR: "an hour from 0 to 23",
+    FieldKind.BOOLEAN: "true or false",
 }
 
 _TESTS: Mapping[str, Callable[[Any], _Test]] = {

@@ -16,10 +16,11 @@ from atp.errors import MalformedDocument, excerpt
 from atp.judging.policy.conditions import Check, compile_check
 from atp.judging.policy.fields import ACTIONS
 from atp.judging.policy.readers import FieldKey, parse_field
+from atp.wire.json_values import is_whole
 from atp.wire.member_paths import below
 from atp.wire.words import SEVERITIES
 
-__all__ = ["Condition", "Policy", "Rule", "parse_condition", "parse_policies"]
+__all__ = ["ParsedCondition", "ParsedPolicy", "ParsedRule", "parse_condition", "parse_policies"]
 
 NAME_MAX_CHARS = 160
 DESCRIPTION_MAX_CHARS = 2_000
@@ -50,7 +51,7 @@ _CONDITION_MEMBERS = frozenset({"field", "operator", "value"})
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class ParsedCondition:
     """A field, an operator and a value, with the function that tells whether it holds."""
 
     field: FieldKey
@@ -60,7 +61,7 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ParsedRule:
     """One rule; `throttle` is (limit, seconds), `officers` how many must release what it holds."""
 
     policy: str
@@ -70,7 +71,7 @@ class Rule:
     priority: int
     enforced: bool
     mandatory: bool
-    conditions: tuple[Condition, ...]
+    conditions: tuple[ParsedCondition, ...]
     throttle: tuple[int, int] | None
     officers: int
 
@@ -81,17 +82,17 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class ParsedPolicy:
     """A named list of rules, either enforced or only watched."""
 
     name: str
     enforced: bool
     mandatory: bool
     priority: int
-    rules: tuple[Rule, ...]
+    rules: tuple[ParsedRule, ...]
 
 
-def parse_policies(documents: Sequence[Mapping[str, Any]]) -> tuple[Policy, ...]:
+def parse_policies(documents: Sequence[Mapping[str, Any]]) -> tuple[ParsedPolicy, ...]:
     """Read `documents`; raises `MalformedDocument` naming policy, rule, condition and remedy.
 
     Its `field` is the path within the policy at fault: `rules.0.conditions.1.operator`.
@@ -110,14 +111,14 @@ def parse_policies(documents: Sequence[Mapping[str, Any]]) -> tuple[Policy, ...]
     return policies
 
 
-def parse_condition(field: object, operator: Any, value: object) -> Condition:
+def parse_condition(field: object, operator: Any, value: object) -> ParsedCondition:
     """One condition of a rule; raises `MalformedDocument`, which does not say where it stands.
 
     Its `field` is the member of the condition at fault: `field`, `operator` or `value`.
     """
     with below("field"):
         key = parse_field(field)
-    return Condition(key, operator, value, compile_check(key.field, operator, value))
+    return ParsedCondition(key, operator, value, compile_check(key.field, operator, value))
 
 
 def _refuse_repeats(names: Sequence[tuple[str, str]], problem: str, what: str) -> None:
@@ -131,7 +132,7 @@ def _refuse_repeats(names: Sequence[tuple[str, str]], problem: str, what: str) -
         seen.add(name)
 
 
-def _policy(document: object) -> Policy:
+def _policy(document: object) -> ParsedPolicy:
     members = _members(document, _POLICY_MEMBERS, ("name", "rules"), "a policy")
     name = _text(members, "name", "a policy", NAME_MAX_CHARS)
     where = f"policy {excerpt(name)}"
@@ -140,25 +141,25 @@ def _policy(document: object) -> Policy:
     mandatory = _flag(members, "mandatory", where)
     if mandatory and mode != "enforce":
         raise MalformedDocument(f"{where} is mandatory, so its mode must be enforce", field="mode")
-    draft = Policy(name, mode == "enforce", mandatory, _priority(members, where), ())
+    draft = ParsedPolicy(name, mode == "enforce", mandatory, _priority(members, where), ())
     documents = enumerate(_array(members, "rules", where, RULES_MAX))
     rules = tuple(_rule_at(number, document, draft) for number, document in documents)
-    return Policy(draft.name, draft.enforced, draft.mandatory, draft.priority, rules)
+    return ParsedPolicy(draft.name, draft.enforced, draft.mandatory, draft.priority, rules)
 
 
-def _rule_at(number: int, document: object, policy: Policy) -> Rule:
+def _rule_at(number: int, document: object, policy: ParsedPolicy) -> ParsedRule:
     with below(f"rules.{number}"):
         return _rule(document, policy)
 
 
-def _rule(document: object, policy: Policy) -> Rule:
+def _rule(document: object, policy: ParsedPolicy) -> ParsedRule:
     outer = f"policy {excerpt(policy.name)}, a rule"
     members = _members(document, _RULE_MEMBERS, ("name", "action"), outer)
     name = _text(members, "name", outer, NAME_MAX_CHARS)
     where = f"policy {excerpt(policy.name)}, rule {excerpt(name)}"
     _text(members, "description", where, DESCRIPTION_MAX_CHARS, default="")
     action = _choice(members, "action", tuple(ACTIONS), where)
-    return Rule(
+    return ParsedRule(
         policy=policy.name,
         name=name,
         action=action,
@@ -172,7 +173,7 @@ def _rule(document: object, policy: Policy) -> Rule:
     )
 
 
-def _conditions(members: Mapping[str, Any], where: str) -> tuple[Condition, ...]:
+def _conditions(members: Mapping[str, Any], where: str) -> tuple[ParsedCondition, ...]:
     always = _flag(members, "always", where)
     documents = _array(members, "conditions", where, CONDITIONS_MAX)
     if always and documents:
@@ -190,12 +191,12 @@ def _conditions(members: Mapping[str, Any], where: str) -> tuple[Condition, ...]
     )
 
 
-def _condition_at(number: int, document: object, where: str) -> Condition:
+def _condition_at(number: int, document: object, where: str) -> ParsedCondition:
     with below(f"conditions.{number}"):
         return _condition(document, where)
 
 
-def _condition(document: object, where: str) -> Condition:
+def _condition(document: object, where: str) -> ParsedCondition:
     members = _members(document, _CONDITION_MEMBERS, ("field", "operator"), where)
     try:
         return parse_condition(members["field"], members["operator"], members.get("value"))
@@ -294,7 +295,7 @@ def _whole(
     default: int | None = None,
 ) -> int:
     number = members.get(name, default)
-    if type(number) is int and least <= number <= most:
+    if is_whole(number, least=least, most=most):
         return number
     raise MalformedDocument(
         f"{where}: {name} must be a whole number from {least} to {most}", field=name

@@ -20,7 +20,7 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
     "Argument",
     "FIELDS",
     "Field",
-    "Kind",
+    "FieldKind",
     "OPERATORS",
     "Operand",
     "Operator",
@@ -31,7 +31,7 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 
-class Kind(StrEnum):
+class FieldKind(StrEnum):
     """What the values of a field are; an operator applies to some kinds only."""
 
     TEXT = "text"
@@ -68,7 +68,7 @@ class Field:
 
     name: str
     label: str
-    kind: Kind
+    kind: FieldKind
     help_text: str
     choices: tuple[str, ...] = ()
     unit: str = ""
@@ -87,7 +87,7 @@ class Operator:
     name: str
     label: str
     operand: Operand
-    kinds: frozenset[Kind]
+    kinds: frozenset[FieldKind]
     help_text: str
 
 
@@ -102,46 +102,46 @@ class Action:
 
 
 _MESSAGE_TYPES = tuple(kind.value for kind in MessageType)
-_WORDS = frozenset({Kind.TEXT, Kind.CHOICE})
-_RANKED = frozenset({Kind.LEVEL, Kind.SENSITIVITY})
-_NUMBERS = frozenset({Kind.NUMBER, Kind.HOUR})
-_EVERYTHING = frozenset(Kind)
+_WORDS = frozenset({FieldKind.TEXT, FieldKind.CHOICE})
+_RANKED = frozenset({FieldKind.LEVEL, FieldKind.SENSITIVITY})
+_NUMBERS = frozenset({FieldKind.NUMBER, FieldKind.HOUR})
+_EVERYTHING = frozenset(FieldKind)
 
 
 def _agent_fields(who: str, title: str) -> Iterable[Field]:
     """The fields that sender and recipient have alike."""
-    yield Field(f"{who}.id", f"{title}: id", Kind.TEXT, f"The registered id of the {who}.")
+    yield Field(f"{who}.id", f"{title}: id", FieldKind.TEXT, f"The registered id of the {who}.")
     yield Field(
         f"{who}.level",
         f"{title}: level",
-        Kind.LEVEL,
+        FieldKind.LEVEL,
         f"The level that a valid attestation gives the {who}; never what it claims of itself.",
         choices=LEVELS,
     )
     yield Field(
         f"{who}.score",
         f"{title}: score",
-        Kind.NUMBER,
+        FieldKind.NUMBER,
         f"The trust score of the {who}, computed for this message.",
         unit="points, 0 to 100",
     )
     yield Field(
         f"{who}.capabilities",
         f"{title}: capabilities",
-        Kind.TEXTS,
+        FieldKind.TEXTS,
         f"The capabilities that the attestation of the {who} names.",
     )
     yield Field(
         f"{who}.organisation",
         f"{title}: organisation",
-        Kind.TEXT,
+        FieldKind.TEXT,
         f"The organisation that the {who} is registered under.",
     )
-    yield Field(f"{who}.tags", f"{title}: tags", Kind.TEXTS, f"The tags of the {who}.")
+    yield Field(f"{who}.tags", f"{title}: tags", FieldKind.TEXTS, f"The tags of the {who}.")
     yield Field(
         f"{who}.key_algorithm",
         f"{title}: key algorithm",
-        Kind.CHOICE,
+        FieldKind.CHOICE,
         f"The algorithm of the key that the {who} signs with.",
         choices=SCORED_ALGORITHMS,
     )
@@ -151,46 +151,46 @@ def _message_fields() -> Iterable[Field]:
     yield Field(
         "message.type",
         "Message: type",
-        Kind.CHOICE,
+        FieldKind.CHOICE,
         "Request, response, notification or broadcast. A broadcast has no recipient.",
         choices=_MESSAGE_TYPES,
     )
     yield Field(
         "message.size",
         "Message: size",
-        Kind.NUMBER,
+        FieldKind.NUMBER,
         "The size of the whole envelope in its canonical form.",
         unit="bytes",
     )
     yield Field(
         "message.required_capabilities",
         "Message: required capabilities",
-        Kind.TEXTS,
+        FieldKind.TEXTS,
         "The capabilities that the request demands of its recipient.",
     )
     yield Field(
         "message.allowed_tools",
         "Message: allowed tools",
-        Kind.TEXTS,
+        FieldKind.TEXTS,
         "The tools that the envelope allows the recipient to use.",
     )
     yield Field(
         "message.age",
         "Message: age",
-        Kind.NUMBER,
+        FieldKind.NUMBER,
         "The time from signing to judgement.",
         unit="seconds",
     )
     yield Field(
         "message.lifespan_exceeded",
         "Message: lifespan exceeded",
-        Kind.BOOLEAN,
+        FieldKind.BOOLEAN,
         "Whether it is older than its own maxLifespanSeconds; missing where it sets none.",
     )
     yield Field(
         "data.sensitivity",
         "Data: sensitivity",
-        Kind.SENSITIVITY,
+        FieldKind.SENSITIVITY,
         "The highest of what is declared, both agents' floors, and the request being answered.",
         choices=SENSITIVITIES,
     )
@@ -200,7 +200,7 @@ def _time_fields() -> Iterable[Field]:
     yield Field(
         "time.hour",
         "Time: hour",
-        Kind.HOUR,
+        FieldKind.HOUR,
         "The hour of the day when the message is judged. `between` includes the first hour,"
         " excludes the last, and goes over midnight: 18 to 6 is the night.",
         unit="0 to 23",
@@ -209,7 +209,7 @@ def _time_fields() -> Iterable[Field]:
     yield Field(
         "time.weekday",
         "Time: weekday",
-        Kind.CHOICE,
+        FieldKind.CHOICE,
         "The day of the week when the message is judged.",
         choices=WEEKDAYS,
         argument=Argument.ZONE,
@@ -220,42 +220,42 @@ def _context_fields() -> Iterable[Field]:
     yield Field(
         "context.messages_per_minute",
         "Context: messages a minute",
-        Kind.NUMBER,
+        FieldKind.NUMBER,
         "How many messages this sender sent in the last minute, this batch included.",
         unit="messages",
     )
     yield Field(
         "context.denials_per_hour",
         "Context: denials an hour",
-        Kind.NUMBER,
+        FieldKind.NUMBER,
         "How many messages of this sender were denied in the last hour.",
         unit="denials",
     )
     yield Field(
         "chain.lowest_level",
         "Chain: lowest level",
-        Kind.LEVEL,
+        FieldKind.LEVEL,
         "The lowest level among the senders of everything that led to this message.",
         choices=LEVELS,
     )
     yield Field(
         "chain.lowest_score",
         "Chain: lowest score",
-        Kind.NUMBER,
+        FieldKind.NUMBER,
         "The lowest score among the senders of everything that led to this message.",
         unit="points, 0 to 100",
     )
     yield Field(
         "chain.depth",
         "Chain: depth",
-        Kind.NUMBER,
+        FieldKind.NUMBER,
         "How many messages led to this one, itself included.",
         unit="messages",
     )
     yield Field(
         "payload",
         "Payload: value at a JSON Pointer",
-        Kind.ANY,
+        FieldKind.ANY,
         "A value such as payload:/data/amount; compared within its type, recorded as a hash.",
         argument=Argument.POINTER,
     )
@@ -279,91 +279,91 @@ OPERATORS: dict[str, Operator] = {
             "equals",
             "is",
             Operand.ONE,
-            _EVERYTHING - {Kind.TEXTS},
+            _EVERYTHING - {FieldKind.TEXTS},
             "The value is exactly this one.",
         ),
         Operator(
             "not_equals",
             "is not",
             Operand.ONE,
-            _EVERYTHING - {Kind.TEXTS},
+            _EVERYTHING - {FieldKind.TEXTS},
             "The value is there and is another one.",
         ),
         Operator(
             "in",
             "is one of",
             Operand.MANY,
-            _EVERYTHING - {Kind.BOOLEAN},
+            _EVERYTHING - {FieldKind.BOOLEAN},
             "The value is in the list; of a field with several values, at least one is.",
         ),
         Operator(
             "not_in",
             "is none of",
             Operand.MANY,
-            _EVERYTHING - {Kind.BOOLEAN},
+            _EVERYTHING - {FieldKind.BOOLEAN},
             "The value is not in the list; of a field with several values, none is.",
         ),
         Operator(
             "less_than",
             "is below",
             Operand.ONE,
-            _NUMBERS | _RANKED | {Kind.ANY},
+            _NUMBERS | _RANKED | {FieldKind.ANY},
             "Below, not equal. Levels and sensitivities compare by rank.",
         ),
         Operator(
             "at_most",
             "is at most",
             Operand.ONE,
-            _NUMBERS | _RANKED | {Kind.ANY},
+            _NUMBERS | _RANKED | {FieldKind.ANY},
             "Below or equal. Levels and sensitivities compare by rank.",
         ),
         Operator(
             "at_least",
             "is at least",
             Operand.ONE,
-            _NUMBERS | _RANKED | {Kind.ANY},
+            _NUMBERS | _RANKED | {FieldKind.ANY},
             "Above or equal. Levels and sensitivities compare by rank.",
         ),
         Operator(
             "greater_than",
             "is above",
             Operand.ONE,
-            _NUMBERS | _RANKED | {Kind.ANY},
+            _NUMBERS | _RANKED | {FieldKind.ANY},
             "Above, not equal. Levels and sensitivities compare by rank.",
         ),
         Operator(
             "between",
             "is between",
             Operand.PAIR,
-            _NUMBERS | _RANKED | {Kind.ANY},
+            _NUMBERS | _RANKED | {FieldKind.ANY},
             "Both ends included; for hours the last one is excluded and midnight may lie between.",
         ),
         Operator(
             "contains",
             "contains",
             Operand.ONE,
-            frozenset({Kind.TEXTS, Kind.TEXT, Kind.ANY}),
+            frozenset({FieldKind.TEXTS, FieldKind.TEXT, FieldKind.ANY}),
             "The list has this element; a text has this text in it.",
         ),
         Operator(
             "contains_all",
             "contains all of",
             Operand.MANY,
-            frozenset({Kind.TEXTS, Kind.ANY}),
+            frozenset({FieldKind.TEXTS, FieldKind.ANY}),
             "The list has every one of these elements.",
         ),
         Operator(
             "starts_with",
             "starts with",
             Operand.ONE,
-            frozenset({Kind.TEXT, Kind.ANY}),
+            frozenset({FieldKind.TEXT, FieldKind.ANY}),
             "The text begins with this one, case included.",
         ),
         Operator(
             "matches",
             "matches the pattern",
             Operand.ONE,
-            frozenset({Kind.TEXT, Kind.ANY}),
+            frozenset({FieldKind.TEXT, FieldKind.ANY}),
             "The whole text matches this RE2 regular expression; add .* to match a part.",
         ),
         Operator(

@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 from atp.errors import ATPError, MalformedDocument, excerpt
 from atp.judging.policy.fields import FIELDS, WEEKDAYS, Argument, Field
 from atp.wire.canonical import digest
+from atp.wire.json_values import is_number
 
 __all__ = [  # noqa: RUF022  # as sorted() has it
     "FieldKey",
@@ -108,7 +109,7 @@ def read_time(key: FieldKey, context: Mapping[str, Any]) -> object:
     if recorded is not None:
         return recorded
     now = context.get("time.now")
-    if isinstance(now, bool) or not isinstance(now, int | float):
+    if not is_number(now):
         return None
     try:
         hour, weekday = _local_hour(int(now // 1), key.zone)
@@ -117,7 +118,7 @@ def read_time(key: FieldKey, context: Mapping[str, Any]) -> object:
     return hour if key.field.name == "time.hour" else weekday
 
 
-def hash_payload_value(salt: str, pointer: str, value: object) -> str:
+def hash_payload_value(value: object, *, salt: str, pointer: str) -> str:
     """What is recorded in place of a payload value: one can check a value, but not find it.
 
     The envelope's `payload.salt` goes when the payload is erased, and with it the way back.
@@ -133,7 +134,7 @@ def recorded_payload_value(payload: object, key: FieldKey, value: object) -> dic
         return {"hash": None}
     _, pointer = split_field(key.text)
     try:
-        return {"hash": hash_payload_value(salt, pointer, value)}
+        return {"hash": hash_payload_value(value, salt=salt, pointer=pointer)}
     except ATPError:  # no strictly parsed payload gets here; a record must not fail all the same
         return {"hash": None}
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from atp.judging.policy.columns import Columns, recordable
-from atp.judging.policy.document import Rule
+from atp.judging.policy.document import ParsedRule
 from atp.judging.policy.readers import RE2_VERSION, TIME_ZONE_DATA_VERSION
 
 __all__ = [  # noqa: RUF022  # as sorted() has it
     "Decision",
     "EVALUATOR_VERSION",
     "Match",
-    "Outcome",
+    "PolicyOutcome",
     "PolicySet",
 ]
 
@@ -48,7 +48,7 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PolicyOutcome:
     """What follows from the rules that matched; the same for every message that matches them."""
 
     action: str
@@ -60,9 +60,9 @@ class Outcome:
     code: str = ""
     detail: str = ""
     officers: int = 0
-    limits: tuple[Rule, ...] = ()
+    limits: tuple[ParsedRule, ...] = ()
 
-    def decided_by(self, rule: Rule, action: str) -> Outcome:
+    def decided_by(self, rule: ParsedRule, action: str) -> PolicyOutcome:
         """This outcome with `rule` as what decided on `action`."""
         verb = _VERBS.get(action)
         return replace(
@@ -86,7 +86,7 @@ class Decision:
     """
 
     policy_set: PolicySet = field(repr=False)
-    _outcome: Outcome
+    _outcome: PolicyOutcome
     _values: tuple[object, ...] = field(repr=False)
     _payload: object = field(repr=False)
     waived: str = ""
@@ -127,7 +127,7 @@ class Decision:
         return self._outcome.officers
 
     @property
-    def counted_by(self) -> tuple[Rule, ...]:
+    def counted_by(self) -> tuple[ParsedRule, ...]:
         """The throttle rules that count this message: applied, and not over their limit.
 
         They are in order of priority. Rules behind the one that is over its limit do not count it.
@@ -200,14 +200,14 @@ class PolicySet:
 
     hash: str
     uses: frozenset[str]
-    rules: tuple[Rule, ...]
-    limits: tuple[Rule, ...]
+    rules: tuple[ParsedRule, ...]
+    limits: tuple[ParsedRule, ...]
     columns: Columns = field(repr=False)
     _actions: Mapping[str, int] = field(repr=False)
     _enforced: int = field(repr=False)
-    _outcomes: dict[int, Outcome] = field(repr=False, default_factory=dict)
+    _outcomes: dict[int, PolicyOutcome] = field(repr=False, default_factory=dict)
 
-    def outcome(self, matching: int) -> Outcome:
+    def outcome(self, matching: int) -> PolicyOutcome:
         """What follows when the rules of these bits match."""
         known = self._outcomes.get(matching)
         if known is None:
@@ -223,7 +223,7 @@ class PolicySet:
                 return matching & ~(1 << bit)
         return matching
 
-    def _decide(self, matching: int) -> Outcome:
+    def _decide(self, matching: int) -> PolicyOutcome:
         enforced = matching & self._enforced
         matched = self._matches(enforced)
         monitored = self._matches(matching & ~self._enforced)
@@ -232,12 +232,12 @@ class PolicySet:
             if hits:
                 rule = self._rules_of(hits)[0]
                 limits = enforced & self._actions["throttle"] if action == "allow" else 0
-                outcome = Outcome(action, matched, monitored, limits=self._rules_of(limits))
+                outcome = PolicyOutcome(action, matched, monitored, limits=self._rules_of(limits))
                 return outcome.decided_by(rule, action)
         detail = "no rule of the policies in force allows this"
-        return Outcome("deny", matched, monitored, code="policy.none", detail=detail)
+        return PolicyOutcome("deny", matched, monitored, code="policy.none", detail=detail)
 
-    def _rules_of(self, bits: int) -> tuple[Rule, ...]:
+    def _rules_of(self, bits: int) -> tuple[ParsedRule, ...]:
         return tuple(rule for bit, rule in enumerate(self.rules) if bits >> bit & 1)
 
     def _matches(self, bits: int) -> tuple[Match, ...]:

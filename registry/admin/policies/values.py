@@ -13,7 +13,7 @@ import json
 import re
 from typing import Any
 
-from atp.judging.policy.fields import Field, Kind, Operand, Operator
+from atp.judging.policy.fields import Field, FieldKind, Operand, Operator
 
 __all__ = ["format_value", "hint_for", "parse_value"]
 
@@ -21,7 +21,7 @@ NUMBER_MAX_CHARS = 40  # longer than any limit or amount
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 _PAIR = re.compile(r"\s*,\s*|\s+to\s+|\s+and\s+")
 _FLAGS = {"true": True, "yes": True, "false": False, "no": False}
-_NUMBERS = {Kind.NUMBER, Kind.HOUR}
+_NUMBERS = {FieldKind.NUMBER, FieldKind.HOUR}
 
 
 def parse_value(field: Field, operator: Operator, text: str) -> Any:
@@ -60,7 +60,7 @@ def hint_for(field: Field, operator: Operator) -> str:
     if operator.operand is Operand.MANY:
         return f"comma-separated, each {one}"
     if operator.operand is Operand.PAIR:
-        return f"two values, such as {'18 to 6' if field.kind is Kind.HOUR else '10 to 20'}"
+        return f"two values, such as {'18 to 6' if field.kind is FieldKind.HOUR else '10 to 20'}"
     return one
 
 
@@ -69,9 +69,9 @@ def _one_hint(field: Field) -> str:
         return f"one of {', '.join(field.choices)}"
     if field.kind in _NUMBERS:
         return f"a number ({field.unit})" if field.unit else "a number"
-    if field.kind is Kind.BOOLEAN:
+    if field.kind is FieldKind.BOOLEAN:
         return "yes or no"
-    if field.kind is Kind.ANY:
+    if field.kind is FieldKind.ANY:
         return "a number, true, false or a text"
     return "a text"
 
@@ -79,9 +79,9 @@ def _one_hint(field: Field) -> str:
 def _scalar(field: Field, text: str) -> Any:
     if field.kind in _NUMBERS:
         return _number(text)
-    if field.kind is Kind.BOOLEAN:
+    if field.kind is FieldKind.BOOLEAN:
         return _flag(text)
-    return _any(text) if field.kind is Kind.ANY else text
+    return _any(text) if field.kind is FieldKind.ANY else text
 
 
 def _any(text: str) -> Any:
@@ -122,11 +122,11 @@ def _quoted(text: str) -> str:
 
 def _text_of(field: Field, value: Any) -> str:
     if isinstance(value, bool):
-        if field.kind is Kind.ANY:
+        if field.kind is FieldKind.ANY:
             return "true" if value else "false"
         return "yes" if value else "no"
     if isinstance(value, str):
-        looks_typed = field.kind is Kind.ANY and not isinstance(_any(value), str)
-        already_quoted = field.kind is Kind.ANY and _any(value) != value
+        looks_typed = field.kind is FieldKind.ANY and not isinstance(_any(value), str)
+        already_quoted = field.kind is FieldKind.ANY and _any(value) != value
         return f'"{value}"' if looks_typed or already_quoted else value
     return json.dumps(value)

@@ -117,7 +117,7 @@ def count_refused_enrolment(code: str) -> None:
 def _prove(proof: str, jwk: Mapping[str, Any], *, agent: str, hashed: str, now: float) -> PublicKey:
     public = PublicKey.from_jwk(jwk)
     claims = tokens.verify(
-        tokens.Kind.ENROL, proof, public, now=now, audience=hub_id(), issuer=None
+        tokens.TokenKind.ENROL, proof, public, now=now, audience=hub_id(), issuer=None
     )
     if claims["iss"] != agent:
         raise IdentityEnrolment(
