@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Count, Min, Q
 from django.db.models.functions import Now
 
@@ -44,6 +45,7 @@ from registry.trail.kinds import Kind
 
 logger = logging.getLogger(__name__)
 
+LOGIN_LOCK = 0x4154504C00000000  # PostgreSQL advisory locks: this and the CRC of an agent's id
 LOGINS_WINDOW_SECONDS = 60  # in which an agent's logins are counted
 WELCOME_SECONDS = 60  # life of the hub's proof over the agent's nonce
 MOST_TRIES = 5  # at a batch of logins, while officers keep changing the registry
@@ -127,13 +129,13 @@ def open_sessions(logins: Sequence[LoginRequest], node_id: uuid.UUID) -> list[Op
 def _open_sessions(logins: Sequence[LoginRequest], node_id: uuid.UUID) -> list[Opened | ATPError]:
     now = round(time.time(), 3)
     view = current_view(now)
-    verdicts = _without_loops(_prove(logins, view, now), now)
+    verdicts = _prove(logins, view, now)
     proven = [v for v in verdicts if isinstance(v, _Proven)]
-    opened = dict(zip(map(id, proven), _open(proven, view, node_id, now), strict=True))
-    refused = [v for v in verdicts if isinstance(v, _Refused)]
-    if refused:
+    opened = iter(_open(proven, view, node_id, now))
+    answers = [v if isinstance(v, _Refused) else next(opened) for v in verdicts]
+    if refused := [answer for answer in answers if isinstance(answer, _Refused)]:
         _count_refused(refused, now)
-    return [v.problem if isinstance(v, _Refused) else opened[id(v)] for v in verdicts]
+    return [answer.problem if isinstance(answer, _Refused) else answer for answer in answers]
 
 
 def _prove(
@@ -193,22 +195,34 @@ def _standing(one: _Proven, view: RegistryView, unvouched: Collection[str]) -> _
     return one
 
 
-def _without_loops(verdicts: Sequence[_Proven | _Refused], now: float) -> list[_Proven | _Refused]:
+def _lock_logins(agents: Collection[str]) -> None:
+    """Let one transaction at a time count and open the sessions of an agent, over all nodes.
+
+    SQLite has one writer anyway. No other code takes these locks, and each transaction takes them
+    in the same order, so no two can wait for each other.
+    """
+    if connection.vendor == "postgresql":
+        keys = sorted(LOGIN_LOCK ^ zlib.crc32(agent.encode("ascii")) for agent in agents)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(k) FROM unnest(%s::bigint[]) k", [keys])
+
+
+def _without_loops(proven: Sequence[_Proven], now: float) -> list[_Proven | _Refused]:
     """Refuse agents that log in too often: each session leaves entries in the trail."""
-    agents = {v.agent for v in verdicts if isinstance(v, _Proven)}
+    agents = {one.agent for one in proven}
     since = datetime.fromtimestamp(now - LOGINS_WINDOW_SECONDS, UTC)
     rows = Session.objects.filter(agent_id__in=agents, opened_at__gt=since).order_by()
     found = rows.values_list("agent_id").annotate(Count("id"), Min("opened_at"))
     lately = {agent: (count, oldest.timestamp()) for agent, count, oldest in found}
     judged: list[_Proven | _Refused] = []
-    for verdict in verdicts:
-        if isinstance(verdict, _Proven):
-            count, oldest = lately.get(verdict.agent, (0, now))
-            lately[verdict.agent] = count + 1, oldest
-            if count >= settings.ATP_LOGINS_PER_MINUTE:
-                wait = oldest + LOGINS_WINDOW_SECONDS - now
-                verdict = _Refused(_looping(max(1.0, round(wait, 1))), verdict.agent)
-        judged.append(verdict)
+    for one in proven:
+        count, oldest = lately.get(one.agent, (0, now))
+        if count >= settings.ATP_LOGINS_PER_MINUTE:
+            wait = oldest + LOGINS_WINDOW_SECONDS - now
+            judged.append(_Refused(_looping(max(1.0, round(wait, 1))), one.agent))
+        else:
+            lately[one.agent] = count + 1, oldest
+            judged.append(one)
     return judged
 
 
@@ -250,10 +264,29 @@ def _check_standing(key: KeyFacts, view: RegistryView) -> None:
 
 def _open(
     proven: Sequence[_Proven], view: RegistryView, node_id: uuid.UUID, now: float
-) -> list[Opened]:
+) -> list[Opened | _Refused]:
+    """Open a session for each of `proven`, but not for an agent that logs in too often."""
     if not proven:
         return []
-    opened = _welcomes(proven, view, now)
+    welcomes = _welcomes(proven, view, now)
+    with transaction.atomic():
+        _lock_logins({one.agent for one in proven})
+        judged = _without_loops(proven, now)
+        admitted = [
+            (one, welcome)
+            for one, welcome in zip(judged, welcomes, strict=True)
+            if isinstance(one, _Proven)
+        ]
+        opened = iter(_write_sessions(admitted, view, node_id, now))
+    return [one if isinstance(one, _Refused) else next(opened) for one in judged]
+
+
+def _write_sessions(
+    admitted: Sequence[tuple[_Proven, Opened]], view: RegistryView, node_id: uuid.UUID, now: float
+) -> list[Opened]:
+    if not admitted:
+        return []
+    proven, opened = [one for one, _ in admitted], [welcome for _, welcome in admitted]
     at = datetime.fromtimestamp(now, UTC)
     with transaction.atomic():
         held = _lock_presences({p.agent for p in proven})

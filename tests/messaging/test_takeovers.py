@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from django.db import connection
+from pytest_django.fixtures import Settings
 
+from atp.errors import ATPError
 from atp.wire.canonical import b64url
 from messaging.models import Presence, Session
 from messaging.node.process_node import process_node
@@ -43,6 +45,24 @@ def _open(players: Sequence[Player]) -> list[Opened]:
     opened = open_sessions([_login(player) for player in players], process_node.current().id)
     assert all(isinstance(one, Opened) for one in opened)
     return [one for one in opened if isinstance(one, Opened)]
+
+
+def test_it_counts_the_logins_of_an_agent_over_all_nodes(hub: LiveHub, settings: Settings) -> None:
+    """Two nodes open sessions at once: the limit counts both, because they count one by one."""
+    settings.ATP_LOGINS_PER_MINUTE = 30
+    player = make_agent()
+    with ThreadPoolExecutor(4) as threads:
+        batches = [threads.submit(_here, _answers, player, 15) for _ in range(4)]
+        answers = [one for batch in batches for one in result(batch, "the logins")]
+    welcomed = [one for one in answers if isinstance(one, Opened)]
+    refused = [one.code for one in answers if isinstance(one, ATPError)]
+    assert len(welcomed) == 30
+    assert refused == ["flow.too_many"] * 30
+    assert Session.objects.filter(agent_id=player.id).count() == 30
+
+
+def _answers(player: Player, count: int) -> list[Opened | ATPError]:
+    return open_sessions([_login(player) for _ in range(count)], process_node.current().id)
 
 
 def _login(player: Player) -> LoginRequest:
