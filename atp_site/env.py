@@ -7,6 +7,7 @@ import binascii
 import ipaddress
 import os
 import secrets
+import stat
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -149,6 +150,11 @@ def data_dir(name: str, default: Path) -> Path:
         raise ImproperlyConfigured(
             f"The data folder {path} can't be made: {exc.strerror}. Set {name} to another one."
         ) from exc
+    if path.stat().st_mode & stat.S_IWOTH:
+        raise ImproperlyConfigured(
+            f"Any user of this machine may change files in the data folder {path}, which holds the"
+            f" hub's secrets. Run `chmod o-w {path}`, or set {name} to another one."
+        )
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise ImproperlyConfigured(
             f"The data folder {path} can't be written. Set {name} to another one."

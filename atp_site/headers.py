@@ -1,4 +1,4 @@
-"""The Content-Security-Policy of every page: scripts and connections of this hub only."""
+"""Security headers of every page: scripts and connections of this hub only, no device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ POLICY = "; ".join(
     (
         "default-src 'self'",
         "img-src 'self' data:",
-        "style-src 'self' 'unsafe-inline'",  # the API page writes style attributes
+        "style-src 'self'",
         "object-src 'none'",
         "base-uri 'self'",
         "form-action 'self'",
@@ -23,23 +23,37 @@ POLICY = "; ".join(
 )
 
 
+API_PAGE = "/api/docs/"
+API_PAGE_POLICY = POLICY.replace(
+    "style-src 'self'",
+    "style-src 'self' 'unsafe-inline'",  # the page of drf-spectacular writes style attributes
+)
+# What no page of the hub uses (W3C, Permissions Policy).
+PERMISSIONS = ", ".join(
+    f"{feature}=()"
+    for feature in ("camera", "display-capture", "geolocation", "microphone", "payment", "usb")
+)
+
+
 @sync_and_async_middleware
-def content_security_policy(get_response: Callable[[HttpRequest], Any]) -> Callable[..., Any]:
-    """Set the policy where the view has not set one of its own."""
+def security_headers(get_response: Callable[[HttpRequest], Any]) -> Callable[..., Any]:
+    """Set the headers where the view has not set its own."""
     if iscoroutinefunction(get_response):
 
         async def answer_async(request: HttpRequest) -> HttpResponseBase:
             pending: Awaitable[HttpResponseBase] = get_response(request)
-            return _with_policy(await pending)
+            return _with_headers(request, await pending)
 
         return answer_async
 
     def answer(request: HttpRequest) -> HttpResponseBase:
-        return _with_policy(get_response(request))
+        return _with_headers(request, get_response(request))
 
     return answer
 
 
-def _with_policy(response: HttpResponseBase) -> HttpResponseBase:
-    response.headers.setdefault("Content-Security-Policy", POLICY)
+def _with_headers(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    policy = API_PAGE_POLICY if request.path == API_PAGE else POLICY
+    response.headers.setdefault("Content-Security-Policy", policy)
+    response.headers.setdefault("Permissions-Policy", PERMISSIONS)
     return response

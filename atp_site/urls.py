@@ -10,6 +10,11 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from atp_site import health, metrics
 from registry.admin.officers.login import officer_login
 
+handler400 = "atp_site.error_pages.bad_request"
+handler403 = "atp_site.error_pages.permission_denied"
+handler404 = "atp_site.error_pages.page_not_found"
+handler500 = "atp_site.error_pages.server_error"
+
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("healthz", health.healthz, name="healthz"),

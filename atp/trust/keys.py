@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
@@ -41,6 +42,9 @@ __all__ = ["ALGORITHMS", "PrivateKey", "PublicKey"]
 RSA_MIN_BITS = 3072  # docs/protocol.md#names-and-numbers
 RSA_MAX_BITS = 8192  # ours: verifying costs grow with the square, and anybody may offer a key
 RSA_EXPONENT = 65537  # docs/protocol.md#names-and-numbers: no other
+# Up to 1021, so that a power of a larger prime within RSA_MAX_BITS has an exponent among them.
+SMALL_PRIMES = tuple(n for n in range(2, 1022) if all(n % d for d in range(2, math.isqrt(n) + 1)))
+SMALL_PRIMES_PRODUCT = math.prod(SMALL_PRIMES)
 P256_BYTES = 32  # FIPS 186-5: length of a coordinate and of each half of a signature
 
 _JOSE: Final[Mapping[str, Algorithm]] = {
@@ -281,14 +285,35 @@ def _check_rsa(members: Mapping[str, str]) -> RSAPublicKey:
     modulus, exponent = int.from_bytes(n), int.from_bytes(e)
     if not RSA_MIN_BITS <= modulus.bit_length() <= RSA_MAX_BITS:
         raise KeyUnacceptable(f"RSA keys have {RSA_MIN_BITS} to {RSA_MAX_BITS} bits")
-    if modulus % 2 == 0:
-        raise KeyUnacceptable("an RSA modulus is odd")
+    if math.gcd(modulus, SMALL_PRIMES_PRODUCT) != 1 or _is_power(modulus):
+        raise KeyUnacceptable("an RSA modulus is the product of two large primes")
     if exponent != RSA_EXPONENT:
         raise KeyUnacceptable(f"the RSA exponent is not {RSA_EXPONENT}")
     try:
         return rsa.RSAPublicNumbers(exponent, modulus).public_key()
     except ValueError as exc:
         raise KeyUnacceptable("not an RSA key") from exc
+
+
+def _is_power(number: int) -> bool:
+    """Whether a number without small factors is a power of another one (NIST SP 800-89, 5.3.3).
+
+    The base is above the largest small prime, so the exponent is below `bits / log2(base)`.
+    """
+    longest = number.bit_length() // (SMALL_PRIMES[-1].bit_length() - 1)
+    return any(_root(number, k) ** k == number for k in SMALL_PRIMES if k <= longest)
+
+
+def _root(number: int, degree: int) -> int:
+    """The whole part of the root of a number: Newton's method from a little above."""
+    exponent = math.log2(number) / degree
+    shift = max(0, int(exponent) - 50)  # a float has 53 bits
+    guess = (int(2 ** (exponent - shift)) + 2) << shift
+    while True:
+        better = ((degree - 1) * guess + number // guess ** (degree - 1)) // degree
+        if better >= guess:
+            return guess
+        guess = better
 
 
 _CHECKS: Final = {"OKP": _check_ed25519, "EC": _check_p256, "RSA": _check_rsa}

@@ -6,6 +6,7 @@ See docs/design/architecture.md#the-same-code-small-and-large.
 from __future__ import annotations
 
 import logging
+import os
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +22,17 @@ logger = logging.getLogger(__name__)
 
 class LastingScheduler(PersistentScheduler):
     """The scheduler of a beat process, which remembers in a file when it sent what."""
+
+    def setup_schedule(self) -> None:
+        """Open the file so that only its owner can read it, whatever the umask of the process.
+
+        Only a beat process calls this, before it starts threads.
+        """
+        before = os.umask(0o077)
+        try:
+            super().setup_schedule()
+        finally:
+            os.umask(before)
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         beat_pulse.move()

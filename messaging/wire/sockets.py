@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio.transports import BaseTransport
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from django.conf import settings
@@ -31,6 +31,7 @@ TOO_LARGE = (
     b"content-length: 27\r\nconnection: close\r\n\r\nThe body is far too large.\n"
 )
 MESSAGE_TOO_BIG = 1009  # RFC 6455, 7.4.1
+INVALID_DATA = 1007  # RFC 6455, 7.4.1
 LINGER_SECONDS = 5.0  # for the peer to take what was written before the end
 
 ADMIT = "atp.admit"  # in a scope's extensions
@@ -73,6 +74,18 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         self.frames = []
         self.conn.fail(MESSAGE_TOO_BIG, f"more than {MOST_FRAGMENTS} fragments")
         self.handle_parser_exception()
+
+    def send_receive_event_to_app(self) -> None:
+        """End the connection at a text that is not UTF-8 (RFC 6455, section 8.1).
+
+        uvicorn does so too, but writes a traceback for each, which any stranger could ask for.
+        """
+        if self.curr_msg_data_type == "text" and not _is_utf8(self.frames):
+            self.frames = []
+            self.conn.fail(INVALID_DATA, "a text message is not UTF-8")
+            self.handle_parser_exception()
+            return
+        super().send_receive_event_to_app()
 
     def data_received(self, data: bytes) -> None:
         """A quarter of a megabyte may come at once; as tiny frames it would become many."""
@@ -234,3 +247,11 @@ class BoundedHttp(HttpToolsProtocol):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+
+def _is_utf8(frames: Sequence[bytes]) -> bool:
+    try:
+        (frames[0] if len(frames) == 1 else b"".join(frames)).decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -82,6 +82,7 @@ class EnrolView(PublicView):
     """
 
     parser_classes = (StrictJSONParser,)
+    problem_statuses = (403, 409, 413, 415, 429)
 
     @extend_schema(
         request=EnrolmentSerializer, responses={202: EnrolledSerializer}, tags=["agents"]

@@ -45,13 +45,24 @@ AUTHENTICATION: tuple[type[BaseAuthentication], ...] = (
 
 
 class ProblemView(APIView):
-    """A view that answers errors with problem details (RFC 9457)."""
+    """A view that answers errors with problem details (RFC 9457).
 
+    `problem_statuses` are those that the OpenAPI description names beside what every view can
+    answer (`registry.api.schema`).
+    """
+
+    problem_statuses: tuple[int, ...] = ()
     authentication_classes = AUTHENTICATION
 
     def get_exception_handler(self) -> Any:
         """Return the handler that makes problem details."""
         return handle
+
+    def finalize_response(self, *args: Any, **kwargs: Any) -> Any:
+        """Forbid caches to store the answer, unless the view allows it."""
+        response = super().finalize_response(*args, **kwargs)
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response
 
 
 class PublicView(ProblemView):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.http import Http404
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, JsonResponse
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
@@ -15,7 +17,18 @@ from rest_framework.views import set_rollback
 from atp.errors import ATPError
 
 PROBLEM_JSON = "application/problem+json"  # RFC 9457, section 3
+RETRY_SECONDS = 5  # for callers that find the database away
 TYPE_PREFIX = "urn:atp:error:"  # a URN names the type; there is no page to fetch
+
+_CODE_OF_STATUS = {  # as the framework names them
+    HTTPStatus.BAD_REQUEST: "http.parse_error",
+    HTTPStatus.FORBIDDEN: "http.permission_denied",
+    HTTPStatus.NOT_FOUND: "http.not_found",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "http.error",
+    HTTPStatus.SERVICE_UNAVAILABLE: "http.unavailable",
+}
+
+logger = logging.getLogger(__name__)
 
 _OF_FAMILY: Mapping[str, HTTPStatus] = {
     "malformed": HTTPStatus.BAD_REQUEST,
@@ -50,6 +63,15 @@ _OF_CODE: Mapping[str, HTTPStatus] = {
 }
 
 
+class _Unavailable(exceptions.APIException):
+    """The database is away, or has no connection left."""
+
+    status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    default_detail = "The hub's database can't be used at the moment. Try again."
+    default_code = "unavailable"
+    wait = RETRY_SECONDS
+
+
 def status_of(code: str) -> HTTPStatus:
     """Return the HTTP status of an error code, or 500 if the table does not hold the code."""
     family = code.partition(".")[0]
@@ -79,7 +101,10 @@ def handle(exc: Exception, context: Mapping[str, Any]) -> Response | None:
     if isinstance(exc, ATPError):
         set_rollback()
         return _answer(problem_of(exc), _retry_header(exc.retry_after))
-    if isinstance(exc, Http404):
+    if isinstance(exc, (OperationalError, InterfaceError)):
+        logger.error("the database could not be used: %s", type(exc).__name__)
+        exc = _Unavailable()
+    elif isinstance(exc, Http404):
         exc = exceptions.NotFound()
     elif isinstance(exc, PermissionDenied):
         exc = exceptions.PermissionDenied()
@@ -87,6 +112,24 @@ def handle(exc: Exception, context: Mapping[str, Any]) -> Response | None:
         return None
     set_rollback()
     return _answer(_problem_of_framework(exc), _headers(exc))
+
+
+def plain_problem(status: HTTPStatus, detail: str) -> JsonResponse:
+    """Return problem details for a request that no view of the API has answered."""
+    body = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": detail,
+        "code": _CODE_OF_STATUS[status],
+    }
+    headers = _retry_header(RETRY_SECONDS) if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    return JsonResponse(
+        body,
+        status=status,
+        content_type=PROBLEM_JSON,
+        headers={"Cache-Control": "no-store", **headers},
+    )
 
 
 def _title(error: ATPError) -> str:

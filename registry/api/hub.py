@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from drf_spectacular.utils import extend_schema
@@ -49,7 +50,18 @@ class HubView(PublicView):
 def websocket_url(request: Request) -> str:
     """Return the WebSocket address on the host name that the caller has used.
 
-    Django has checked that host name against `ATP_ALLOWED_HOSTS`.
+    Django has checked that name against `ATP_ALLOWED_HOSTS`, but not the port after it: with a port
+    on which the hub does not listen, the address is that of `ATP_PUBLIC_URL`.
     """
-    secure = request.is_secure() or settings.ATP_PUBLIC_URL.startswith("https://")
-    return f"{'wss' if secure else 'ws'}://{request.get_host()}{SOCKET_PATH}"
+    public = urlsplit(settings.ATP_PUBLIC_URL)
+    secure = request.is_secure() or public.scheme == "https"
+    known_ports = {public.port, _own_port(request), None}
+    used = urlsplit(f"//{request.get_host()}")
+    host = used.netloc if used.port in known_ports else public.netloc
+    return f"{'wss' if secure else 'ws'}://{host}{SOCKET_PATH}"
+
+
+def _own_port(request: Request) -> int | None:
+    """The port of the socket on which this node was asked; behind a proxy no caller knows it."""
+    text = request.META.get("SERVER_PORT", "")
+    return int(text) if text.isdecimal() else None

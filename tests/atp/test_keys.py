@@ -126,6 +126,11 @@ def test_rejects_ed25519_points_that_are_no_keys(encoded: bytes) -> None:
         PublicKey.from_jwk(_ed25519(encoded))
 
 
+def _jwk_of_modulus(modulus: int) -> dict[str, str]:
+    n = modulus.to_bytes((modulus.bit_length() + 7) // 8)
+    return {"kty": "RSA", "alg": "RS256", "n": b64url(n), "e": "AQAB"}
+
+
 def _rsa_jwk(bits: int, exponent: int = 65537) -> dict[str, str]:
     numbers = rsa.generate_private_key(exponent, bits).public_key().public_numbers()
     size = (numbers.n.bit_length() + 7) // 8
@@ -162,6 +167,10 @@ BAD_JWKS: dict[str, tuple[Any, type[ATPError]]] = {
     "a leading zero": ({**RSA, "e": b64url(b"\0\1\0\1")}, MalformedKey),
     "an exponent of 3": (_rsa_jwk(3072, 3), KeyUnacceptable),
     "2048 bits": (_rsa_jwk(2048), KeyUnacceptable),
+    "a power of three": (_jwk_of_modulus(3**1940), KeyUnacceptable),
+    "a power of a prime": (_jwk_of_modulus(1_000_003**200), KeyUnacceptable),
+    "a square": (_jwk_of_modulus((2**1536 + 75) ** 2), KeyUnacceptable),
+    "a small factor": (_jwk_of_modulus(997 * (2**3071 + 1)), KeyUnacceptable),
     "an even modulus": ({**RSA, "n": b64url(b"\xf0" * 384)}, KeyUnacceptable),
     "16384 bits": ({**RSA, "n": b64url(b"\xff" * 2048)}, KeyUnacceptable),
 }

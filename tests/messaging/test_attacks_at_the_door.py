@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from pytest_django.fixtures import Settings
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from atp.trust.keys import PrivateKey
@@ -388,3 +389,17 @@ def test_rejects_a_relay_that_passes_its_own_name_on(
             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n".encode()
         )
         assert relay.recv(64).split(b" ")[1] == b"403"
+
+
+def test_it_ends_a_text_that_is_not_utf8_without_a_word_in_the_log(
+    hub: LiveHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RFC 6455, section 8.1. Any stranger can send it, so no traceback is logged for each."""
+    with connect(hub.ws_url, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as wire:
+        wire.recv(timeout=10)  # the challenge
+        wire.send(b"\xff\xfe{", text=True)
+        with pytest.raises(ConnectionClosed) as ended:
+            wire.recv(timeout=10)
+    assert ended.value.rcvd is not None
+    assert ended.value.rcvd.code == 1007
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

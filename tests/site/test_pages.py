@@ -29,6 +29,8 @@ def test_it_protects_every_page(page: str, hub: LiveHub) -> None:
     assert headers["Referrer-Policy"] == "same-origin"
     assert "default-src 'self'" in headers["Content-Security-Policy"]
     assert "unsafe-inline" not in headers["Content-Security-Policy"].split("style-src")[0]
+    assert ("unsafe-inline" in headers["Content-Security-Policy"]) == (page == "/api/docs/")
+    assert "geolocation=()" in headers["Permissions-Policy"]
     assert "server" not in headers
 
 
