@@ -36,8 +36,8 @@ BAD_SIGNATURES = {"signature.invalid", "signature.digest", "signature.provenance
 ENVELOPE_COLUMNS = (
     "message_id", "sender_id", "digest", "kid", "message_type", "target", "request_id", "answers",
     "sensitivity", "requires_trust", "status", "code", "detail", "score", "level",
-    "chain_lowest_level", "chain_lowest_score", "chain_depth", "recipients", "judged_at",
-    "expires_at", "batch_id", "fan_out", "notify", "size", "content",
+    "chain_lowest_level", "chain_lowest_score", "chain_depth", "chain_sensitivity", "recipients",
+    "judged_at", "expires_at", "batch_id", "fan_out", "notify", "size", "content",
 )  # fmt: skip
 _COUNT_UP = """
 INSERT INTO messaging_rulecounter (rule, sender, "window", count) VALUES {rows}
@@ -84,8 +84,8 @@ def store(batch_id: str, judged: Sequence[Judged], facts: BatchFacts) -> Stored:
     with transaction.atomic(), one_trip(when=is_few(len(final))):
         _claim(batch_id, stored.unstored, now)
         failpoints.hit("before_insert", judged)
-        audiences = {id(j): _audience(j, facts) for j in final}
-        row_ids = _insert_envelopes(batch_id, final, audiences, facts, now)
+        audiences = {id(j): _audience(j) for j in final}
+        row_ids = _insert_envelopes(batch_id, final, audiences, now)
         delivered = _insert_deliveries(final, row_ids)
         _count(judged, facts, now)
         first = append([_entry(j, facts) for j in final], expected_epoch=facts.view.epoch)
@@ -117,21 +117,20 @@ def _claim(batch_id: str, unstored: list[dict[str, Any]], now: datetime) -> None
         raise AlreadyJudged(batch_id)
 
 
-def _audience(one: Decided, facts: BatchFacts) -> list[str]:
+def _audience(one: Decided) -> list[str]:
     """The agents that get the envelope; none unless it was accepted."""
     envelope = one.envelope
     if not one.verdict.accepted:
         return []
     if envelope.target != BROADCAST_TARGET:
         return [envelope.target]
-    return facts.audiences[one.key]
+    return list(one.verdict.hearers)
 
 
 def _insert_envelopes(
     batch_id: str,
     final: Sequence[Decided],
     audiences: dict[int, list[str]],
-    facts: BatchFacts,
     now: datetime,
 ) -> dict[tuple[str, str], int]:
     """Row ids by (sender, messageId).
@@ -171,6 +170,7 @@ def _envelope_row(
         chain.lowest_level if chain else "",
         chain.lowest_score if chain else 0,
         chain.depth if chain else 1,
+        chain.highest_sensitivity if chain else "",
         len(audience),
         now,
         datetime.fromtimestamp(verified.expires_at, UTC),
@@ -219,7 +219,7 @@ def _count(judged: Sequence[Judged], facts: BatchFacts, now: datetime) -> None:
     if refused:
         count_refusals(refused, now)
     violations = [
-        (j.frame.agent, j.verdict.violation, j.verdict.rule or j.verdict.code, j.message_id or "")
+        (j.frame.agent, j.verdict.violation, j.verdict.violated, j.message_id or "")
         for j in judged
         if j.verdict.violation
     ]
@@ -264,6 +264,8 @@ def _entry(one: Decided, facts: BatchFacts) -> EntryDraft:
     }
     if verdict.code:
         body["code"], body["detail"] = verdict.code, verdict.detail
+    if envelope.target == BROADCAST_TARGET:
+        body["hearers"], body["leftOut"] = list(verdict.hearers), dict(verdict.left_out)
     if verdict.inputs is not None:
         body["scoreInputs"] = facts.record_of_inputs(verdict.inputs)
         body["profile"] = facts.view.profile.version

@@ -125,7 +125,8 @@ Judged: TypeAlias = Unreadable | Refused | Decided
 def unusable(problem: ATPError) -> Verdict:
     """The verdict on a frame that can't be judged because of `problem`."""
     severity = VIOLATIONS.get(problem.code, "")
-    return Verdict("invalid", problem.code, problem.detail, violation=severity)
+    violated = problem.code if severity else ""
+    return Verdict("invalid", problem.code, problem.detail, violation=severity, violated=violated)
 
 
 def judged(stages: Sequence[Stage]) -> Iterator[Judged]:

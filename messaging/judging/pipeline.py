@@ -223,7 +223,7 @@ def _judge_one(one: Verified, facts: BatchFacts) -> Decided:
     verdict = judgement.judge(one.verified, facts.of(one.verified))
     facts.note_judged(one.frame.agent, verdict)
     if verdict.accepted:
-        facts.note_accepted(one.verified)
+        facts.note_accepted(one.verified, verdict)
     return Decided(one.frame, one.envelope, one.verified, verdict)
 
 
