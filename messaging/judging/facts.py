@@ -34,6 +34,7 @@ class BatchFacts:
     view: RegistryView
     routes: dict[str, Route]
     inputs: dict[str, ScoreInputs] = field(default_factory=dict)
+    audience_inputs: dict[str, ScoreInputs] = field(default_factory=dict)
     requests: dict[str, RequestFacts] = field(default_factory=dict)
     answered: set[str] = field(default_factory=set)
     causes: dict[tuple[str, str], CauseFacts] = field(default_factory=dict)
@@ -117,7 +118,7 @@ class BatchFacts:
 
     def _audience(self, sender: str) -> list[RecipientFacts]:
         """What is known of each agent that is there to hear a broadcast of this sender."""
-        view, inputs = self.view, self.inputs
+        view, inputs = self.view, self.audience_inputs
         return [
             RecipientFacts(
                 agent,

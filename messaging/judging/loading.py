@@ -104,7 +104,8 @@ def load_facts(
     _load_members(facts, verified)
     hearing = {agent for members in facts.members.values() for agent in members}
     view.load(hearing, ())
-    facts.inputs = view.score_inputs(known | hearing, now)
+    facts.inputs = view.score_inputs(known, now)
+    facts.audience_inputs = view.audience_inputs(hearing, now)
     digests = {digest for v in verified for digest in (v.req, v.cause) if digest}
     with one_trip():
         named = NAMED.ask(digests) if digests else None
