@@ -34,7 +34,7 @@ def _sensitivity(receipt: dict[str, Any]) -> str:
     return Entry.objects.get(index=receipt["entry"]).sensitivity
 
 
-# --- The chain carries its sensitivity -------------------------------------------------------------
+# --- The chain carries its sensitivity ---
 
 
 def test_it_keeps_the_sensitivity_of_a_request_along_its_chain(log_in: LogIn) -> None:
@@ -82,7 +82,7 @@ def test_it_notes_restricted_data_of_ones_own(log_in: LogIn) -> None:
     assert violation.rule == "Restricted data needs a certified sender"
 
 
-# --- What an asker does is no violation of the one who was asked ------------------------------------
+# --- What an asker does is no violation of the one who was asked ---
 
 
 def _names_as_cause(wire: Any, sender: Player, cause: Letter) -> dict[str, Any]:
