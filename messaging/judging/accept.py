@@ -20,6 +20,7 @@ from atp.wire import frames
 from messaging import failpoints
 from messaging.judging.facts import BatchFacts
 from messaging.judging.item import Decided, Judged
+from messaging.judging.records import DENIED_KEPT_BYTES, record_parts
 from messaging.mail.deliveries import NewDelivery, insert_deliveries, stream_of
 from messaging.models import Batch
 from messaging.models import Envelope as EnvelopeRow
@@ -29,7 +30,6 @@ from registry.storage.round_trips import one_trip
 from registry.trail.actions import EntryDraft, append, count_refusals
 from registry.trail.kinds import Kind
 
-DENIED_KEPT_BYTES = 16_384  # of what no agent gets; digest and size tell what a larger one was
 RETRY_AFTER_SECONDS = 1.0  # for what a sender may try again: throttled, busy
 BAD_SIGNATURES = {"signature.invalid", "signature.digest", "signature.provenance"}
 
@@ -269,14 +269,11 @@ def _entry(one: Decided, facts: BatchFacts) -> EntryDraft:
     if verdict.inputs is not None:
         body["scoreInputs"] = facts.record_of_inputs(verdict.inputs)
         body["profile"] = facts.view.profile.version
-    if decision is not None:
-        body["decision"] = facts.record_of_decision(decision)
     if verified.cause:
         body["cause"] = verified.cause
     if verified.req:
         body["req"] = verified.req
-    if envelope.provenance:
-        body["provenance"] = envelope.provenance
+    body |= record_parts(one, facts)
     return EntryDraft(
         kind=Kind.ENVELOPE_ACCEPTED if verdict.accepted else Kind.ENVELOPE_DENIED,
         actor=f"agent:{one.frame.agent}",

@@ -18,6 +18,7 @@ from atp.log import leaves
 from atp.trust.envelope import VerifiedEnvelope
 from atp.types import BROADCAST_TARGET
 from messaging.judging.broadcasts import BroadcastBudget
+from messaging.judging.denials import DenialBudget
 from messaging.judging.rates import RATE_FIELDS, window_of
 from messaging.judging.registry_view import RegistryView
 from messaging.layer.routes import Route
@@ -33,6 +34,7 @@ class BatchFacts:
     now: float
     view: RegistryView
     routes: dict[str, Route]
+    senders: frozenset[str]
     inputs: dict[str, ScoreInputs] = field(default_factory=dict)
     audience_inputs: dict[str, ScoreInputs] = field(default_factory=dict)
     requests: dict[str, RequestFacts] = field(default_factory=dict)
@@ -44,9 +46,13 @@ class BatchFacts:
     rule_counts: dict[str, dict[str, int]] = field(default_factory=dict)  # by sender, by rule key
     counted: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     members: dict[str, list[str]] = field(default_factory=dict)
+    denials: DenialBudget = field(init=False)
     broadcasts: BroadcastBudget = field(default_factory=BroadcastBudget)
     _scores: dict[ScoreInputs, TrustScore] = field(default_factory=dict)
     _records: dict[Hashable, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.denials = DenialBudget(self.senders, self.now)
 
     def of(self, verified: VerifiedEnvelope) -> Facts:
         """The facts for one envelope of the batch."""

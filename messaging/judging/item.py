@@ -109,11 +109,12 @@ class Decided(_Readable):
 
     verified: VerifiedEnvelope
     verdict: Verdict
+    counted: bool = False  # one of too many denials: a count is all that it leaves
 
     @property
     def final(self) -> bool:
         """Whether it leaves a row and an entry."""
-        return self.verdict.status in FINAL
+        return self.verdict.status in FINAL and not self.counted
 
 
 Stage: TypeAlias = (

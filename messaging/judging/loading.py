@@ -100,7 +100,7 @@ def load_facts(
     targets = {v.envelope.target for v in verified}
     view.load(senders | targets, {v.kid for v in verified})
     known = {agent for agent in senders | targets if view.agent(agent) is not None}
-    facts = BatchFacts(now=now, view=view, routes=routes)
+    facts = BatchFacts(now=now, view=view, routes=routes, senders=frozenset(senders))
     _load_members(facts, verified)
     hearing = {agent for members in facts.members.values() for agent in members}
     view.load(hearing, ())

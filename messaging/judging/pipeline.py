@@ -224,7 +224,8 @@ def _judge_one(one: Verified, facts: BatchFacts) -> Decided:
     facts.note_judged(one.frame.agent, verdict)
     if verdict.accepted:
         facts.note_accepted(one.verified, verdict)
-    return Decided(one.frame, one.envelope, one.verified, verdict)
+    counted = verdict.status == "denied" and not facts.denials.enter(one.frame.agent)
+    return Decided(one.frame, one.envelope, one.verified, verdict, counted)
 
 
 def _excess(verified: VerifiedEnvelope, facts: BatchFacts) -> FlowThrottled | None:

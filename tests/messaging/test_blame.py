@@ -1,4 +1,4 @@
-"""Nobody pays for what others brought upon them: what came with a message, and what became of it."""
+"""Nobody pays for what others brought: what came with a message, and what became of it."""
 
 from __future__ import annotations
 
