@@ -29,6 +29,7 @@ from atp.errors import (
     RecipientNoRequest,
     RecipientSelf,
     RecipientUnavailable,
+    SignatureProvenance,
     TrustCauseInvalid,
     TrustLevelTooLow,
     from_code,
@@ -63,6 +64,7 @@ __all__ = [
     "best_attestation",
     "judge",
     "verify",
+    "violation_of",
 ]
 
 DEEPEST_CHAIN = 32  # causes behind an envelope; docs/protocol.md#json bounds depth alike
@@ -220,11 +222,23 @@ def best_attestation(
     return max(covering, key=lambda a: (TrustLevel(a.level).rank, a.expires_at))
 
 
+def violation_of(problem: ATPError) -> str:
+    """How heavily a refusal weighs that is the sender's doing; empty where it is none.
+
+    That the key of somebody else, who added to the provenance, was revoked since is not.
+    """
+    if isinstance(problem, SignatureProvenance) and isinstance(problem.__cause__, KeyRevoked):
+        return ""
+    return VIOLATIONS.get(problem.code, "")
+
+
 def _entry_signer(find_key: Callable[[str], KeyFacts | None], kid: str) -> tuple[str, PublicKey]:
     """Whose key signed an entry; one that has been rotated since may well be older."""
     key = find_key(kid)
-    if key is None or key.status not in {"active", "retired"}:
-        raise KeyUnknown("no agent has the key that it names, or that key was revoked")
+    if key is None:
+        raise KeyUnknown("no agent has the key that it names")
+    if key.status not in {"active", "retired"}:
+        raise KeyRevoked("the key that it names was revoked")
     return key.agent, key.public
 
 
@@ -412,7 +426,7 @@ def _refusal(problem: ATPError, found: _Findings) -> Verdict:
     elif isinstance(problem, FlowError):
         status = "busy"
     if found.blame is None:
-        found.blame = Blame(VIOLATIONS.get(problem.code, ""), problem.code)
+        found.blame = Blame(violation_of(problem), problem.code)
     return _verdict(status, problem.code, problem.detail, found)
 
 

@@ -227,12 +227,15 @@ def _count(judged: Sequence[Judged], facts: BatchFacts, now: datetime) -> None:
         record_violations(violations, now)
         facts.view.forget_inputs({agent for agent, *_ in violations})
     signatures = [
-        (j.frame.agent, j.verdict.code not in BAD_SIGNATURES)
-        for j in judged
-        if isinstance(j, Decided) or j.verdict.code in BAD_SIGNATURES
+        (j.frame.agent, not _is_bad(j)) for j in judged if isinstance(j, Decided) or _is_bad(j)
     ]
     if moved := [(a, good) for a, good in signatures if not (good and _is_spotless(a, facts))]:
         note_signatures(moved)
+
+
+def _is_bad(judged: Judged) -> bool:
+    """Whether its agent has signed badly; an entry that another agent added may be at fault."""
+    return judged.verdict.code in BAD_SIGNATURES and bool(judged.verdict.violation)
 
 
 def _count_up(counted: Mapping[tuple[str, str, int], int]) -> None:

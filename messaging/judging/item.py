@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from atp.errors import ATPError
-from atp.judging.judgement import VIOLATIONS, Verdict
+from atp.judging.judgement import Verdict, violation_of
 from atp.trust.envelope import Envelope, VerifiedEnvelope
 from messaging.models import Envelope as EnvelopeRow
 
@@ -125,7 +125,7 @@ Judged: TypeAlias = Unreadable | Refused | Decided
 
 def unusable(problem: ATPError) -> Verdict:
     """The verdict on a frame that can't be judged because of `problem`."""
-    severity = VIOLATIONS.get(problem.code, "")
+    severity = violation_of(problem)
     violated = problem.code if severity else ""
     return Verdict("invalid", problem.code, problem.detail, violation=severity, violated=violated)
 

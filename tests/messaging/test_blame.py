@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from atp.trust.provenance import sign_entry
+from atp.types import IProvenanceEntry
 from messaging.models import Delivery
 from messaging.tasks import sweep
-from registry.agents.actions import revoke_agent, suspend_agent
+from registry.agents.actions import revoke_agent, revoke_key, suspend_agent
 from registry.models import Violation
+from registry.scores.models import Conduct
 from registry.trail.models import Entry
 from tests.cast import (
     OFFICER,
@@ -19,6 +22,7 @@ from tests.cast import (
     broadcast,
     make_agent,
     make_organisation,
+    tampered,
     write,
 )
 from tests.messaging.conftest import LogIn
@@ -219,3 +223,24 @@ def test_it_names_the_rule_that_the_sender_itself_broke(log_in: LogIn) -> None:
     assert Entry.objects.get(index=receipt["entry"]).rule.startswith("Restricted data")
     (violation,) = Violation.objects.filter(agent_id=sender.id)
     assert violation.rule.startswith("Sandboxed agents talk only to")
+
+
+def test_it_blames_nobody_for_the_key_of_another_who_added_to_the_provenance(
+    log_in: LogIn,
+) -> None:
+    """A helper signs an entry, and its key is revoked before the sender sends."""
+    sender, helper = make_agent(), make_agent()
+    letter = write(sender, make_agent())
+    entry = IProvenanceEntry("tool", "t-1", "2027-01-15T08:00:00Z", "looked up")
+    now = int(time.time())
+    token = sign_entry(
+        entry, helper.key, agent=helper.id, digest=letter.digest, entries=[], now=now
+    )
+    revoke_key(helper.key.kid, actor=OFFICER, reason=WHY)
+
+    receipt = log_in(sender).submit(tampered(letter, lambda d: d.update(provenance=[token])))
+
+    assert (receipt["status"], receipt["code"]) == ("invalid", "signature.provenance")
+    assert violations(sender) == 0
+    conduct = Conduct.objects.filter(agent_id=sender.id).first()
+    assert conduct is None or "0" not in conduct.signatures
