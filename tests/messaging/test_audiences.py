@@ -9,7 +9,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from messaging.judging import pipeline
+from messaging.judging import broadcasts, pipeline
 from messaging.models import Envelope
 from registry.models import Violation
 from registry.trail.models import Entry, EntryBody
@@ -161,3 +161,19 @@ def test_it_asks_the_database_no_more_for_a_larger_audience(
         assert senders.submit(broadcast(sender))["recipients"] == len(wires)
         lengths.append(len(seen[0]))
     assert lengths[0] == lengths[1] > 5, seen
+
+
+def test_it_throttles_who_broadcasts_what_nobody_may_hear(
+    log_in: LogIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is judged for all who are there: of one batch, no more than others may cost."""
+    organisation = make_organisation()
+    sender = make_agent("unverified", organisation=organisation)
+    picky = make_agent(organisation=organisation, minimum_level="certified")
+    senders, _ = log_in(sender), log_in(picky)
+    monkeypatch.setattr(broadcasts, "BROADCAST_LIMITS", ((3_600.0, 82),))
+    flood = [broadcast(sender, data={"n": n}) for n in range(4)]
+    senders.send_together(*flood)
+
+    receipts = [senders.receipt(letter) for letter in flood]
+    assert [r["status"] for r in receipts] == ["denied"] * 2 + ["throttled"] * 2
