@@ -82,6 +82,8 @@ ATP_INBOX_LIMIT = 10_000  # deliveries waiting for one recipient; then flow.reci
 ATP_HANDSHAKE_SECONDS = 10  # from connecting to a valid proof; docs/protocol.md#connecting
 ATP_MAX_HANDSHAKES = 1_000  # sockets of a node that have not authenticated yet
 ATP_MAX_SOCKETS = 10_000  # sockets of a node
+ATP_DENIALS_PER_MINUTE = 60  # of one sender, with row and entry; more are counted
+ATP_DENIALS_PER_HOUR = 600
 ATP_LOGINS_PER_MINUTE = 30  # of one agent; each leaves entries in the trail
 
 ATP_BATCH_ENVELOPES = 256  # in one task and transaction; docs/design/architecture.md#why-lanes, 2

@@ -125,6 +125,13 @@ class Envelope(models.Model):
     chain_depth = models.PositiveSmallIntegerField(
         default=1, help_text="How many envelopes led to this one, itself included."
     )
+    chain_sensitivity = models.CharField(
+        max_length=12,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The highest in the chain, itself included; empty where it is `sensitivity`.",
+    )
     recipients = models.PositiveIntegerField(default=0)
     judged_at = models.DateTimeField()
     expires_at = models.DateTimeField()
@@ -161,7 +168,11 @@ class Envelope(models.Model):
 
 
 class Delivery(models.Model):
-    """One entry of a recipient's stream. `seq` is gapless; acks are on the mailbox."""
+    """One entry of a recipient's stream. `seq` is gapless; acks are on the mailbox.
+
+    That there is a row is the fact that the envelope was given to the recipient. `state` says what
+    became of it, and takes nothing of that back.
+    """
 
     class State(models.TextChoices):
         WAITING = "waiting", "waiting or acknowledged"

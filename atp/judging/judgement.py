@@ -7,8 +7,8 @@ the facts win.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,6 @@ from atp.errors import (
     AttestationMissing,
     ClockExpired,
     FlowError,
-    FlowRecipientFull,
     IdentityMismatch,
     IdentityNotActive,
     IdentityRevoked,
@@ -30,14 +29,31 @@ from atp.errors import (
     RecipientNoRequest,
     RecipientSelf,
     RecipientUnavailable,
+    SignatureProvenance,
     TrustCauseInvalid,
     TrustLevelTooLow,
-    TrustScoreTooLow,
     from_code,
 )
 from atp.judging import policy as policies
 from atp.judging import scoring
-from atp.judging.facts import AgentFacts, AttestationFacts, Chain, Facts, KeyFacts
+from atp.judging.blame import Blame, blame
+from atp.judging.facts import (
+    AgentFacts,
+    AttestationFacts,
+    Chain,
+    Facts,
+    KeyFacts,
+    RecipientFacts,
+)
+from atp.judging.hearing import Hearing, hear
+from atp.judging.policy.document import ParsedRule
+from atp.judging.recipients import (
+    chain_context,
+    check_takes,
+    demanded_level,
+    is_below,
+    recipient_context,
+)
 from atp.trust.envelope import Envelope, VerifiedEnvelope, verify_envelope
 from atp.trust.keys import PublicKey
 from atp.trust.provenance import verify_entries
@@ -48,6 +64,7 @@ __all__ = [
     "best_attestation",
     "judge",
     "verify",
+    "violation_of",
 ]
 
 DEEPEST_CHAIN = 32  # causes behind an envelope; docs/protocol.md#json bounds depth alike
@@ -67,7 +84,12 @@ VIOLATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of an envelope, and everything the record needs to show why."""
+    """What became of an envelope, and everything the record needs to show why.
+
+    `violation` is the severity where a denial is the sender's own doing, `violated` the rule or
+    code that it broke. Of a broadcast, `hearers` get it, `left_out` counts the others by code, and
+    `decisions` are those that hearers get it by, the first of which is `decision`.
+    """
 
     status: str
     code: str
@@ -80,12 +102,27 @@ class Verdict:
     decision: policies.Decision | None = None
     inputs: scoring.ScoreInputs | None = None
     violation: str = ""
+    violated: str = ""
     rule: str = ""
     retry_after: float | None = None  # seconds, where it is known when trying again can help
+    hearers: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    decisions: tuple[policies.Decision, ...] = ()
 
     @property
     def accepted(self) -> bool:
         return self.status == "accepted"
+
+    @property
+    def counted_by(self) -> tuple[ParsedRule, ...]:
+        """The throttle rules that count this envelope, each once."""
+        counted = {rule.key: rule for one in self.decisions for rule in one.counted_by}
+        return tuple(counted.values())
+
+    @property
+    def matched(self) -> tuple[policies.Match, ...]:
+        """All enforced rules that matched, each once; of a broadcast, for anybody who hears it."""
+        return tuple(dict.fromkeys(match for one in self.decisions for match in one.matched))
 
 
 @dataclass(slots=True)
@@ -98,7 +135,11 @@ class _Findings:
     total: int = 0
     inputs: scoring.ScoreInputs | None = None
     chain: Chain | None = None
+    own_sensitivity: str = ""  # what the sender alone brought
+    own_chain: Chain | None = None
     decision: policies.Decision | None = None
+    hearing: Hearing | None = None
+    blame: Blame | None = None  # `None`: the code tells (`VIOLATIONS`)
 
 
 def verify(
@@ -136,14 +177,19 @@ def judge(verified: VerifiedEnvelope, facts: Facts) -> Verdict:
     be reached and takes such mail, (5) a response answers a request made to its sender, (6) what
     was demanded of the other side holds, (7) the cause was received, (8) policy.
 
+    Of a broadcast (4), (6) and (8) are asked for each hearer: whoever does not fit is left out,
+    and it is refused only where nobody of those who are there may hear it.
+
     It is pure: it reads nothing but its arguments and changes nothing. The caller counts the
-    envelope for the throttle rules in `verdict.decision.counted_by`.
+    envelope for the throttle rules in `verdict.counted_by`.
     """
     found = _Findings()
     try:
         _judge(verified, facts, found)
     except ATPError as problem:
         return _refusal(problem, found)
+    if found.hearing is not None and not found.hearing.hearers:
+        return _unheard(found.hearing, found)
     decision = found.decision
     assert decision is not None
     if decision.action == "allow":
@@ -176,11 +222,23 @@ def best_attestation(
     return max(covering, key=lambda a: (TrustLevel(a.level).rank, a.expires_at))
 
 
+def violation_of(problem: ATPError) -> str:
+    """How heavily a refusal weighs that is the sender's doing; empty where it is none.
+
+    That the key of somebody else, who added to the provenance, was revoked since is not.
+    """
+    if isinstance(problem, SignatureProvenance) and isinstance(problem.__cause__, KeyRevoked):
+        return ""
+    return VIOLATIONS.get(problem.code, "")
+
+
 def _entry_signer(find_key: Callable[[str], KeyFacts | None], kid: str) -> tuple[str, PublicKey]:
     """Whose key signed an entry; one that has been rotated since may well be older."""
     key = find_key(kid)
-    if key is None or key.status not in {"active", "retired"}:
-        raise KeyUnknown("no agent has the key that it names, or that key was revoked")
+    if key is None:
+        raise KeyUnknown("no agent has the key that it names")
+    if key.status not in {"active", "retired"}:
+        raise KeyRevoked("the key that it names was revoked")
     return key.agent, key.public
 
 
@@ -192,22 +250,66 @@ def _judge(verified: VerifiedEnvelope, facts: Facts, found: _Findings) -> None:
     found.level, found.issuer = attestation.level, attestation.issuer
     found.inputs = _inputs_for(facts.inputs, attestation)
     found.total = facts.score(found.inputs, facts.now, facts.profile).total  # (3)
-    found.chain = Chain(found.level, found.total, 1)
+    _weigh(envelope, facts, found)
+    recipient = _check_target(envelope, facts, found)  # (4)
+    _check_response(verified, facts, found)  # (5)
+    level = demanded_level(envelope, recipient, now=facts.now) if recipient else ""  # (6)
+    _extend_chain(verified, facts, found)  # (7)
+    context = _context(verified, facts, found)
+    if facts.audience:
+        _judge_audience(envelope, facts, context, found)  # (4) (6) (8)
+        return
+    if recipient is not None:
+        context |= recipient_context(recipient, level, facts, facts.policy_set.uses)
+    found.decision = policies.evaluate(  # (8)
+        facts.policy_set, context, payload=envelope.payload, throttled=facts.is_over
+    )
+    _find_blame(found.decision, context, envelope, found)
+
+
+def _weigh(envelope: Envelope, facts: Facts, found: _Findings) -> None:
+    """How sensitive it is: by its sender alone, and with what came before and who gets it."""
+    assert facts.sender is not None
+    found.own_sensitivity = policies.effective_sensitivity(
+        envelope.sensitivity, facts.sender.sensitivity_floor
+    )
+    cause = facts.cause if facts.cause is not None and facts.cause.received else None
     found.sensitivity = policies.effective_sensitivity(
-        envelope.sensitivity,
-        facts.sender.sensitivity_floor,
+        found.own_sensitivity,
         facts.recipient.sensitivity_floor if facts.recipient else None,
         facts.request.sensitivity if facts.request else None,
+        cause.chain.highest_sensitivity if cause else None,
     )
-    _check_recipient(envelope, facts, found)  # (4)
-    _check_response(verified, facts, found)  # (5)
-    other_level = _check_demands(envelope, facts)  # (6)
-    _extend_chain(verified, facts, found)  # (7)
-    found.decision = policies.evaluate(  # (8)
-        facts.policy_set,
-        _context(verified, facts, found, other_level),
-        payload=envelope.payload,
-        throttled=facts.is_over,
+    found.chain = Chain(found.level, found.total, 1, found.sensitivity)
+    found.own_chain = found.chain
+
+
+def _judge_audience(
+    envelope: Envelope, facts: Facts, context: Mapping[str, Any], found: _Findings
+) -> None:
+    """Judge a broadcast for each of those who are there."""
+    hearing = hear(envelope, facts, context, level=found.level, total=found.total)
+    found.hearing = hearing
+    if hearing.hearers:
+        found.decision, found.sensitivity = hearing.decisions[0], hearing.sensitivity
+        return
+    why = hearing.main_refusal
+    found.decision = why.decision
+    if why.decision is not None:
+        found.sensitivity = why.context["data.sensitivity"]
+        _find_blame(why.decision, why.context, envelope, found)
+
+
+def _find_blame(
+    decision: policies.Decision, context: Mapping[str, Any], envelope: Envelope, found: _Findings
+) -> None:
+    assert found.own_chain is not None
+    found.blame = blame(
+        decision,
+        context,
+        envelope.payload,
+        own_sensitivity=found.own_sensitivity,
+        own_chain=found.own_chain,
     )
 
 
@@ -233,25 +335,20 @@ def _inputs_for(inputs: scoring.ScoreInputs, attestation: AttestationFacts) -> s
     )
 
 
-def _check_recipient(envelope: Envelope, facts: Facts, found: _Findings) -> None:
+def _check_target(envelope: Envelope, facts: Facts, found: _Findings) -> RecipientFacts | None:
+    """Who the envelope is addressed to; `None` for a broadcast, which is judged by hearer."""
     broadcast = envelope.message_type == MessageType.BROADCAST
     if broadcast != (envelope.target == BROADCAST_TARGET):
         raise MalformedEnvelope("broadcasts, and nothing else, are addressed to *")
     if broadcast:
-        if facts.recipient_full:
-            raise FlowRecipientFull("nobody who would hear it has room for more from this sender")
-        return
+        return None
     if envelope.target == envelope.sender:
         raise RecipientSelf("an agent can't send to itself")
-    recipient = facts.recipient
-    if recipient is None or recipient.status != "active":
+    recipient = facts.addressee
+    if recipient is None or recipient.agent.status != "active":
         raise RecipientUnavailable(f"no agent {envelope.target} can be reached through this hub")
-    if facts.recipient_full:
-        raise FlowRecipientFull("the recipient's inbox has no room for more from this sender")
-    if recipient.minimum_level and _below(found.level, recipient.minimum_level):
-        raise TrustLevelTooLow(f"the recipient takes mail from {recipient.minimum_level} up")
-    if found.total < recipient.minimum_score:
-        raise TrustScoreTooLow(f"the recipient takes mail from score {recipient.minimum_score} up")
+    check_takes(recipient, level=found.level, total=found.total)
+    return recipient
 
 
 def _check_response(verified: VerifiedEnvelope, facts: Facts, found: _Findings) -> None:
@@ -268,34 +365,8 @@ def _check_response(verified: VerifiedEnvelope, facts: Facts, found: _Findings) 
         raise RecipientNoRequest("that request has been answered already")
     if request.expires_at <= facts.now:
         raise ClockExpired("the request expired before it was answered")
-    if request.requires_trust and _below(found.level, request.requires_trust):
+    if request.requires_trust and is_below(found.level, request.requires_trust):
         raise TrustLevelTooLow(f"the request may only be answered from {request.requires_trust} up")
-
-
-def _check_demands(envelope: Envelope, facts: Facts) -> str:
-    """The recipient's level for this request, having checked what the sender demands of it."""
-    inputs = facts.recipient_inputs
-    if facts.recipient is None or inputs is None:
-        return ""
-    required = envelope.required_capabilities
-    level = inputs.level or ""
-    if required:
-        level = max(
-            (
-                a.level
-                for a in facts.recipient_attestations
-                if not a.fault
-                and a.issued_at <= facts.now < a.expires_at
-                and a.capabilities.issuperset(required)
-            ),
-            key=lambda name: TrustLevel(name).rank,
-            default="",
-        )
-        if not level:
-            raise AttestationCapability("no attestation of the recipient covers what is required")
-    if envelope.requires_trust and _below(level, envelope.requires_trust):
-        raise TrustLevelTooLow(f"the recipient is not {envelope.requires_trust}")
-    return level
 
 
 def _extend_chain(verified: VerifiedEnvelope, facts: Facts, found: _Findings) -> None:
@@ -307,22 +378,18 @@ def _extend_chain(verified: VerifiedEnvelope, facts: Facts, found: _Findings) ->
             "this agent did not receive the envelope that it names as the cause"
         )
     if cause.chain.depth >= DEEPEST_CHAIN:
+        found.blame = Blame()  # others have made it so long
         raise TrustCauseInvalid(f"more than {DEEPEST_CHAIN} envelopes led to this one")
     found.chain = Chain(
         min(cause.chain.lowest_level, found.level, key=lambda name: TrustLevel(name).rank),
         min(cause.chain.lowest_score, found.total),
         cause.chain.depth + 1,
+        found.sensitivity,
     )
 
 
-def _below(level: str, demanded: str) -> bool:
-    return not level or TrustLevel(level).rank < TrustLevel(demanded).rank
-
-
-def _context(
-    verified: VerifiedEnvelope, facts: Facts, found: _Findings, recipient_level: str
-) -> dict[str, Any]:
-    """The field values that rules may ask for; what is not known is left out."""
+def _context(verified: VerifiedEnvelope, facts: Facts, found: _Findings) -> dict[str, Any]:
+    """The field values that rules may ask for, the recipient's aside; unknown ones are left out."""
     envelope, sender, chain = verified.envelope, facts.sender, found.chain
     assert sender is not None
     assert chain is not None
@@ -342,35 +409,13 @@ def _context(
         "message.age": max(0, int(facts.now) - verified.issued_at),
         "data.sensitivity": found.sensitivity,
         "time.now": facts.now,
-        "chain.lowest_level": chain.lowest_level,
-        "chain.lowest_score": chain.lowest_score,
-        "chain.depth": chain.depth,
+        **chain_context(chain),
         **facts.rates,
     }
     if envelope.max_lifespan_seconds is not None:
         context["message.lifespan_exceeded"] = (
             context["message.age"] > envelope.max_lifespan_seconds
         )
-    if facts.recipient is not None:
-        context.update(_recipient_context(facts, recipient_level))
-    return context
-
-
-def _recipient_context(facts: Facts, level: str) -> dict[str, Any]:
-    recipient, inputs = facts.recipient, facts.recipient_inputs
-    assert recipient is not None
-    context: dict[str, Any] = {
-        "recipient.id": recipient.id,
-        "recipient.organisation": recipient.organisation,
-        "recipient.tags": recipient.tags,
-    }
-    if inputs is not None:
-        context["recipient.capabilities"] = inputs.attested_capabilities
-        context["recipient.score"] = facts.score(inputs, facts.now, facts.profile).total
-        if inputs.key_algorithm:
-            context["recipient.key_algorithm"] = inputs.key_algorithm
-    if level:
-        context["recipient.level"] = level
     return context
 
 
@@ -380,12 +425,22 @@ def _refusal(problem: ATPError, found: _Findings) -> Verdict:
         status = "expired"
     elif isinstance(problem, FlowError):
         status = "busy"
-    verdict = _verdict(status, problem.code, problem.detail, found)
-    return replace(verdict, violation=VIOLATIONS.get(problem.code, ""))
+    if found.blame is None:
+        found.blame = Blame(violation_of(problem), problem.code)
+    return _verdict(status, problem.code, problem.detail, found)
+
+
+def _unheard(hearing: Hearing, found: _Findings) -> Verdict:
+    """The verdict on a broadcast that nobody who is there may hear."""
+    why, present = hearing.main_refusal, hearing.left_out.total()
+    return _verdict(
+        why.status, why.code, f"{why.detail}; nobody of the {present} who are there hears it", found
+    )
 
 
 def _verdict(status: str, code: str, detail: str, found: _Findings) -> Verdict:
-    decision = found.decision
+    decision, hearing, blamed = found.decision, found.hearing, found.blame or Blame()
+    decisions = (decision,) if decision else ()
     return Verdict(
         status=status,
         code=code,
@@ -397,6 +452,10 @@ def _verdict(status: str, code: str, detail: str, found: _Findings) -> Verdict:
         issuer=found.issuer,
         decision=decision,
         inputs=found.inputs,
-        violation=decision.severity if decision and decision.action == "deny" else "",
+        violation=blamed.severity,
+        violated=blamed.rule if blamed.severity else "",
         rule=decision.rule if decision else "",
+        hearers=tuple(hearing.hearers) if hearing else (),
+        left_out=dict(hearing.left_out) if hearing else {},
+        decisions=tuple(hearing.decisions) or decisions if hearing else decisions,
     )

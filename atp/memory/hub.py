@@ -72,7 +72,7 @@ class DemoHub:
         if only is not None and only not in self.members:
             return Ruling(_explained(_UNREACHABLE, only))
         audience = self._audience(sender, envelope, only)
-        full = bool(audience) and all(self.members[agent].is_full() for agent in audience)
+        full = {agent for agent in audience if self.members[agent].is_full()}
         ruling = self._judge.rule(sender, envelope, audience=audience, now=now, full=full)
         for recipient in ruling.recipients:
             self._pairs[sender, recipient] += 1

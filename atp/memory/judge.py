@@ -8,18 +8,26 @@ its `Registry` says, and in its policies: they allow everything.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final, Protocol, TypeVar
 
 from atp.errors import ATPError, ClockExpired, ReplayConflict
 from atp.judging import judgement, scoring
-from atp.judging.facts import AgentFacts, AttestationFacts, CauseFacts, Chain, Facts, RequestFacts
+from atp.judging.facts import (
+    AgentFacts,
+    AttestationFacts,
+    CauseFacts,
+    Chain,
+    Facts,
+    RecipientFacts,
+    RequestFacts,
+)
 from atp.judging.judgement import Verdict
 from atp.judging.policy import PolicySet, compile_policies
 from atp.trust.envelope import Envelope, VerifiedEnvelope
-from atp.types import MessageType
+from atp.types import BROADCAST_TARGET, MessageType
 from atp.wire.frames import Receipt
 
 __all__ = ["FINAL", "Judge", "Party", "Registry", "Ruling"]
@@ -102,21 +110,23 @@ class Judge:
         *,
         audience: Sequence[str],
         now: float,
-        full: bool = False,
+        full: Collection[str] = (),
     ) -> Ruling:
         """Judge what `session_agent` handed in at `now` (seconds since 1970), and remember it.
 
-        `audience` are the agents that get it once it is accepted; `full` is whether none of them
-        has room for it. Ask `find_repeat` first.
+        `audience` are the agents that get it once it is accepted, of a broadcast those of them
+        that fit; `full` are those that have no room for it. Ask `find_repeat` first.
         """
         try:
             verified = self._registry.verify(envelope, session_agent=session_agent, now=now)
         except ATPError as problem:
             return Ruling(_unusable(problem))
-        verdict = judgement.judge(verified, self._facts(verified, now=now, full=full))
+        facts = self._facts(verified, audience, now=now, full=full)
+        verdict = judgement.judge(verified, facts)
         if verdict.status == "busy":
             verdict = replace(verdict, retry_after=RETRY_AFTER_SECONDS)
-        recipients = tuple(audience) if verdict.accepted else ()
+        reached = verdict.hearers if facts.audience else tuple(audience)
+        recipients = reached if verdict.accepted else ()
         ruling = Ruling(verdict, recipients, envelope.digest, verified.req)
         if verdict.status in FINAL:
             _put(self._rulings, (session_agent, envelope.message_id), ruling)
@@ -136,7 +146,14 @@ class Judge:
         """The digest of the latest request that a response answers by its `requestId`."""
         return self._asked.get((response.target, response.sender, response.request_id or ""))
 
-    def _facts(self, verified: VerifiedEnvelope, *, now: float, full: bool) -> Facts:
+    def _facts(
+        self,
+        verified: VerifiedEnvelope,
+        audience: Sequence[str],
+        *,
+        now: float,
+        full: Collection[str],
+    ) -> Facts:
         sender = self._registry.sender(verified, now=now)
         recipient = self._registry.recipient(verified.envelope.target, now=now)
         return Facts(
@@ -149,10 +166,29 @@ class Judge:
             recipient=recipient.agent if recipient else None,
             recipient_attestations=recipient.attestations if recipient else (),
             recipient_inputs=recipient.inputs if recipient else None,
-            recipient_full=full,
+            recipient_full=verified.envelope.target in full,
+            audience=self._audience(verified, audience, now=now, full=full),
             request=self._requests.get(verified.req or ""),
             cause=self._cause(verified),
         )
+
+    def _audience(
+        self,
+        verified: VerifiedEnvelope,
+        audience: Sequence[str],
+        *,
+        now: float,
+        full: Collection[str],
+    ) -> list[RecipientFacts]:
+        """What is known of each agent that is there to hear a broadcast."""
+        if verified.envelope.target != BROADCAST_TARGET:
+            return []
+        known = ((agent, self._registry.recipient(agent, now=now)) for agent in audience)
+        return [
+            RecipientFacts(party.agent, party.attestations, party.inputs, agent in full)
+            for agent, party in known
+            if party is not None
+        ]
 
     def _cause(self, verified: VerifiedEnvelope) -> CauseFacts | None:
         known = self._chains.get(verified.cause or "")

@@ -96,7 +96,9 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
         count = f"{row.chain_depth} envelope{'s' if row.chain_depth > 1 else ''}"
         if not row.chain_lowest_level:
             return count
-        return f"{count}; lowest level {row.chain_lowest_level}, score {row.chain_lowest_score}"
+        weakest = f"lowest level {row.chain_lowest_level}, score {row.chain_lowest_score}"
+        sensitivity = row.chain_sensitivity or row.sensitivity
+        return f"{count}; {weakest}; highest sensitivity {sensitivity}"
 
     @admin.display(description="rule by rule")
     def decision(self, row: Envelope) -> str:

@@ -21,6 +21,7 @@ from atp.wire.words import stream_of
 from messaging import failpoints
 from messaging.judging.facts import BatchFacts
 from messaging.judging.item import Decided, Judged
+from messaging.judging.records import DENIED_KEPT_BYTES, record_parts
 from messaging.mail.deliveries import NewDelivery, insert_deliveries
 from messaging.models import Batch
 from messaging.models import Envelope as EnvelopeRow
@@ -30,15 +31,14 @@ from registry.storage.round_trips import one_trip
 from registry.trail.actions import EntryDraft, append, count_refusals
 from registry.trail.kinds import Kind
 
-DENIED_KEPT_BYTES = 16_384  # of what no agent gets; digest and size tell what a larger one was
 RETRY_AFTER_SECONDS = 1.0  # for what a sender may try again: throttled, busy
 BAD_SIGNATURES = {"signature.invalid", "signature.digest", "signature.provenance"}
 
 ENVELOPE_COLUMNS = (
     "message_id", "sender_id", "digest", "kid", "message_type", "target", "request_id", "answers",
     "sensitivity", "requires_trust", "status", "code", "detail", "score", "level",
-    "chain_lowest_level", "chain_lowest_score", "chain_depth", "recipients", "judged_at",
-    "expires_at", "batch_id", "fan_out", "notify", "size", "content",
+    "chain_lowest_level", "chain_lowest_score", "chain_depth", "chain_sensitivity", "recipients",
+    "judged_at", "expires_at", "batch_id", "fan_out", "notify", "size", "content",
 )  # fmt: skip
 _COUNT_UP = """
 INSERT INTO messaging_rulecounter (rule, sender, "window", count) VALUES {rows}
@@ -85,8 +85,8 @@ def store(batch_id: str, judged: Sequence[Judged], facts: BatchFacts) -> Stored:
     with transaction.atomic(), one_trip(when=is_few(len(final))):
         _claim(batch_id, stored.unstored, now)
         failpoints.hit("before_insert", judged)
-        audiences = {id(j): _audience(j, facts) for j in final}
-        row_ids = _insert_envelopes(batch_id, final, audiences, facts, now)
+        audiences = {id(j): _audience(j) for j in final}
+        row_ids = _insert_envelopes(batch_id, final, audiences, now)
         delivered = _insert_deliveries(final, row_ids)
         _count(judged, facts, now)
         first = append([_entry(j, facts) for j in final], expected_epoch=facts.view.epoch)
@@ -118,21 +118,20 @@ def _claim(batch_id: str, unstored: list[dict[str, Any]], now: datetime) -> None
         raise AlreadyJudged(batch_id)
 
 
-def _audience(one: Decided, facts: BatchFacts) -> list[str]:
+def _audience(one: Decided) -> list[str]:
     """The agents that get the envelope; none unless it was accepted."""
     envelope = one.envelope
     if not one.verdict.accepted:
         return []
     if envelope.target != BROADCAST_TARGET:
         return [envelope.target]
-    return facts.audiences[one.key]
+    return list(one.verdict.hearers)
 
 
 def _insert_envelopes(
     batch_id: str,
     final: Sequence[Decided],
     audiences: dict[int, list[str]],
-    facts: BatchFacts,
     now: datetime,
 ) -> dict[tuple[str, str], int]:
     """Row ids by (sender, messageId).
@@ -172,6 +171,7 @@ def _envelope_row(
         chain.lowest_level if chain else "",
         chain.lowest_score if chain else 0,
         chain.depth if chain else 1,
+        chain.highest_sensitivity if chain else "",
         len(audience),
         now,
         datetime.fromtimestamp(verified.expires_at, UTC),
@@ -220,7 +220,7 @@ def _count(judged: Sequence[Judged], facts: BatchFacts, now: datetime) -> None:
     if refused:
         count_refusals(refused, now)
     violations = [
-        (j.frame.agent, j.verdict.violation, j.verdict.rule or j.verdict.code, j.message_id or "")
+        (j.frame.agent, j.verdict.violation, j.verdict.violated, j.message_id or "")
         for j in judged
         if j.verdict.violation
     ]
@@ -228,12 +228,15 @@ def _count(judged: Sequence[Judged], facts: BatchFacts, now: datetime) -> None:
         record_violations(violations, now)
         facts.view.forget_inputs({agent for agent, *_ in violations})
     signatures = [
-        (j.frame.agent, j.verdict.code not in BAD_SIGNATURES)
-        for j in judged
-        if isinstance(j, Decided) or j.verdict.code in BAD_SIGNATURES
+        (j.frame.agent, not _is_bad(j)) for j in judged if isinstance(j, Decided) or _is_bad(j)
     ]
     if moved := [(a, good) for a, good in signatures if not (good and _is_spotless(a, facts))]:
         note_signatures(moved)
+
+
+def _is_bad(judged: Judged) -> bool:
+    """Whether its agent has signed badly; an entry that another agent added may be at fault."""
+    return judged.verdict.code in BAD_SIGNATURES and bool(judged.verdict.violation)
 
 
 def _count_up(counted: Mapping[tuple[str, str, int], int]) -> None:
@@ -265,17 +268,16 @@ def _entry(one: Decided, facts: BatchFacts) -> EntryDraft:
     }
     if verdict.code:
         body["code"], body["detail"] = verdict.code, verdict.detail
+    if envelope.target == BROADCAST_TARGET:
+        body["hearers"], body["leftOut"] = list(verdict.hearers), dict(verdict.left_out)
     if verdict.inputs is not None:
         body["scoreInputs"] = facts.record_of_inputs(verdict.inputs)
         body["profile"] = facts.view.profile.version
-    if decision is not None:
-        body["decision"] = facts.record_of_decision(decision)
     if verified.cause:
         body["cause"] = verified.cause
     if verified.req:
         body["req"] = verified.req
-    if envelope.provenance:
-        body["provenance"] = envelope.provenance
+    body |= record_parts(one, facts)
     return EntryDraft(
         kind=Kind.ENVELOPE_ACCEPTED if verdict.accepted else Kind.ENVELOPE_DENIED,
         actor=f"agent:{one.frame.agent}",

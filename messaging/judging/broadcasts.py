@@ -37,6 +37,11 @@ class BroadcastBudget:
         for seconds, _ in BROADCAST_LIMITS:
             self.costs[sender, seconds] += recipients + BROADCAST_COST
 
+    def note_refused(self, sender: str, audience: int) -> None:
+        """Count one that was judged for so many and may be heard by nobody, in this batch alone."""
+        for seconds, _ in BROADCAST_LIMITS:
+            self.costs[sender, seconds] += audience + BROADCAST_COST
+
     def excess(self, sender: str) -> FlowThrottled | None:
         """Why this sender may not broadcast now, and when to try again; `None` where it may."""
         if self.waiting[sender] >= MOST_BROADCASTS:

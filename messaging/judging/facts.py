@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.conf import settings
 
-from atp.judging.facts import CauseFacts, Facts, RequestFacts
+from atp.judging.facts import CauseFacts, Facts, RecipientFacts, RequestFacts
 from atp.judging.judgement import Verdict
 from atp.judging.policy import Decision
 from atp.judging.policy.document import ParsedRule
@@ -19,6 +19,7 @@ from atp.trust.envelope import VerifiedEnvelope
 from atp.types import BROADCAST_TARGET
 from atp.wire.words import stream_of
 from messaging.judging.broadcasts import BroadcastBudget
+from messaging.judging.denials import DenialBudget
 from messaging.judging.rates import RATE_FIELDS, window_of
 from messaging.judging.registry_view import RegistryView
 from messaging.layer.routes import Route
@@ -33,7 +34,9 @@ class BatchFacts:
     now: float
     view: RegistryView
     routes: dict[str, Route]
+    senders: frozenset[str]
     inputs: dict[str, ScoreInputs] = field(default_factory=dict)
+    audience_inputs: dict[str, ScoreInputs] = field(default_factory=dict)
     requests: dict[str, RequestFacts] = field(default_factory=dict)
     answered: set[str] = field(default_factory=set)
     causes: dict[tuple[str, str], CauseFacts] = field(default_factory=dict)
@@ -43,10 +46,13 @@ class BatchFacts:
     rule_counts: dict[str, dict[str, int]] = field(default_factory=dict)  # by sender, by rule key
     counted: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     members: dict[str, list[str]] = field(default_factory=dict)
+    denials: DenialBudget = field(init=False)
     broadcasts: BroadcastBudget = field(default_factory=BroadcastBudget)
-    audiences: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     _scores: dict[ScoreInputs, TrustScore] = field(default_factory=dict)
     _records: dict[Hashable, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.denials = DenialBudget(self.senders, self.now)
 
     def of(self, verified: VerifiedEnvelope) -> Facts:
         """The facts for one envelope of the batch."""
@@ -62,7 +68,8 @@ class BatchFacts:
             recipient=view.agent(target),
             recipient_attestations=view.attestations(target),
             recipient_inputs=self.inputs.get(target),
-            recipient_full=self._has_no_room(verified),
+            recipient_full=self._is_full(sender, target, stream_of(envelope.message_type)),
+            audience=self._audience(sender) if target == BROADCAST_TARGET else (),
             request=self._request(verified.req),
             cause=self.causes.get((verified.cause or "", sender)),
             rates=self.rates.get(sender, {}),
@@ -92,21 +99,18 @@ class BatchFacts:
         for name, (_, statuses) in RATE_FIELDS.items():
             if name in rates and verdict.status in statuses:
                 rates[name] += 1
-        if verdict.decision is not None:
-            for rule in verdict.decision.counted_by:
-                self._count_for(rule, sender)
+        for rule in verdict.counted_by:
+            self._count_for(rule, sender)
 
-    def note_accepted(self, verified: VerifiedEnvelope) -> None:
+    def note_accepted(self, verified: VerifiedEnvelope, verdict: Verdict) -> None:
         """What an acceptance changes for the envelopes behind it in the batch."""
         envelope = verified.envelope
         sender, stream = envelope.sender, stream_of(envelope.message_type)
         if verified.req is not None:
             self.answered.add(verified.req)
-        recipients = [envelope.target]
+        recipients: Sequence[str] = (envelope.target,)
         if envelope.target == BROADCAST_TARGET:
-            hearing = self.members_besides(sender)
-            recipients = [a for a in hearing if not self._is_full(sender, a, stream)]
-            self.audiences[sender, envelope.message_id] = recipients
+            recipients = verdict.hearers
             self.broadcasts.note(sender, len(recipients))
         for recipient in recipients:
             self.waiting[recipient, stream] += 1
@@ -118,14 +122,19 @@ class BatchFacts:
             return request
         return replace(request, answered=True)
 
-    def _has_no_room(self, verified: VerifiedEnvelope) -> bool:
-        """Whether the recipient is full; of a broadcast, whether all who would hear it are."""
-        envelope = verified.envelope
-        sender, stream = envelope.sender, stream_of(envelope.message_type)
-        if envelope.target != BROADCAST_TARGET:
-            return self._is_full(sender, envelope.target, stream)
-        hearing = self.members_besides(sender)
-        return bool(hearing) and all(self._is_full(sender, a, stream) for a in hearing)
+    def _audience(self, sender: str) -> list[RecipientFacts]:
+        """What is known of each agent that is there to hear a broadcast of this sender."""
+        view, inputs = self.view, self.audience_inputs
+        return [
+            RecipientFacts(
+                agent,
+                view.attestations(agent.id),
+                inputs.get(agent.id),
+                self._is_full(sender, agent.id, "mail"),
+            )
+            for name in self.members_besides(sender)
+            if (agent := view.agent(name)) is not None
+        ]
 
     def members_besides(self, sender: str) -> list[str]:
         """The connected agents of this sender's organisation, without itself."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from atp.errors import ATPError
-from atp.judging.judgement import VIOLATIONS, Verdict
+from atp.judging.judgement import Verdict, violation_of
 from atp.trust.envelope import Envelope, VerifiedEnvelope
 from messaging.models import Envelope as EnvelopeRow
 
@@ -109,11 +109,12 @@ class Decided(_Readable):
 
     verified: VerifiedEnvelope
     verdict: Verdict
+    counted: bool = False  # one of too many denials: a count is all that it leaves
 
     @property
     def final(self) -> bool:
         """Whether it leaves a row and an entry."""
-        return self.verdict.status in FINAL
+        return self.verdict.status in FINAL and not self.counted
 
 
 Stage: TypeAlias = (
@@ -124,8 +125,9 @@ Judged: TypeAlias = Unreadable | Refused | Decided
 
 def unusable(problem: ATPError) -> Verdict:
     """The verdict on a frame that can't be judged because of `problem`."""
-    severity = VIOLATIONS.get(problem.code, "")
-    return Verdict("invalid", problem.code, problem.detail, violation=severity)
+    severity = violation_of(problem)
+    violated = problem.code if severity else ""
+    return Verdict("invalid", problem.code, problem.detail, violation=severity, violated=violated)
 
 
 def judged(stages: Sequence[Stage]) -> Iterator[Judged]:

@@ -50,11 +50,16 @@ class _Named:
     lowest_level: str
     lowest_score: int
     depth: int
+    chain_sensitivity: str  # empty for an envelope that an older hub has judged
     answer: int | None  # the envelope that answers it, where one was accepted
 
     @property
     def is_accepted_request(self) -> bool:
         return (self.status, self.message_type) == (Envelope.Status.ACCEPTED, MessageType.REQUEST)
+
+    def as_chain(self) -> Chain:
+        sensitivity = self.chain_sensitivity or self.sensitivity
+        return Chain(self.lowest_level, self.lowest_score, self.depth, sensitivity)
 
     def as_request(self) -> RequestFacts:
         return RequestFacts(
@@ -81,7 +86,7 @@ NAMED = Compiled(
         .values_list(
             "id", "digest", "status", "message_type", "sender_id", "target", "request_id",
             "expires_at", "sensitivity", "requires_trust", "chain_lowest_level",
-            "chain_lowest_score", "chain_depth", "answer",
+            "chain_lowest_score", "chain_depth", "chain_sensitivity", "answer",
         )
     )
 )  # fmt: skip
@@ -95,10 +100,12 @@ def load_facts(
     targets = {v.envelope.target for v in verified}
     view.load(senders | targets, {v.kid for v in verified})
     known = {agent for agent in senders | targets if view.agent(agent) is not None}
-    facts = BatchFacts(now=now, view=view, routes=routes)
-    facts.inputs = view.score_inputs(known, now)
+    facts = BatchFacts(now=now, view=view, routes=routes, senders=frozenset(senders))
     _load_members(facts, verified)
     hearing = {agent for members in facts.members.values() for agent in members}
+    view.load(hearing, ())
+    facts.inputs = view.score_inputs(known, now)
+    facts.audience_inputs = view.audience_inputs(hearing, now)
     digests = {digest for v in verified for digest in (v.req, v.cause) if digest}
     with one_trip():
         named = NAMED.ask(digests) if digests else None
@@ -125,7 +132,10 @@ def _load_named(facts: BatchFacts, verified: Iterable[VerifiedEnvelope], asked: 
 def _load_causes(
     facts: BatchFacts, wanted: set[tuple[str, str]], named: Mapping[int, _Named]
 ) -> None:
-    """The chain of a cause counts for an agent that got it."""
+    """The chain of a cause counts for an agent that was given it, whatever became of it since.
+
+    It may have expired, or its sender been revoked, while the agent was still at work on it.
+    """
     digests = {digest for digest, _ in wanted}
     causes = {row: one for row, one in named.items() if one.digest in digests}
     if not causes:
@@ -133,11 +143,9 @@ def _load_causes(
     received = Delivery.objects.filter(
         envelope_id__in=causes.keys(),
         recipient_id__in={agent for _, agent in wanted},
-        state__in=(Delivery.State.WAITING, Delivery.State.REFUSED),  # the others never came
     ).order_by()
     for row, agent in received.values_list("envelope_id", "recipient_id"):
-        chain = Chain(causes[row].lowest_level, causes[row].lowest_score, causes[row].depth)
-        facts.causes[causes[row].digest, agent] = CauseFacts(True, chain)
+        facts.causes[causes[row].digest, agent] = CauseFacts(True, causes[row].as_chain())
 
 
 def _load_waiting(facts: BatchFacts, boxes: Asked, senders: set[str], *, coming: int) -> None:

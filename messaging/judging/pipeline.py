@@ -223,8 +223,11 @@ def _judge_one(one: Verified, facts: BatchFacts) -> Decided:
     verdict = judgement.judge(one.verified, facts.of(one.verified))
     facts.note_judged(one.frame.agent, verdict)
     if verdict.accepted:
-        facts.note_accepted(one.verified)
-    return Decided(one.frame, one.envelope, one.verified, verdict)
+        facts.note_accepted(one.verified, verdict)
+    elif verdict.status == "denied" and verdict.left_out:
+        facts.broadcasts.note_refused(one.frame.agent, sum(verdict.left_out.values()))
+    counted = verdict.status == "denied" and not facts.denials.enter(one.frame.agent)
+    return Decided(one.frame, one.envelope, one.verified, verdict, counted)
 
 
 def _excess(verified: VerifiedEnvelope, facts: BatchFacts) -> FlowThrottled | None:

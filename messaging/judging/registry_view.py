@@ -18,7 +18,7 @@ from atp.types import BROADCAST_TARGET
 from registry.issuers.standing import issuer_standing
 from registry.models import Agent, AgentKey, Attestation, Hub
 from registry.policies.querysets import current_policy_set
-from registry.scores.inputs import Registered, inputs_of
+from registry.scores.inputs import Registered, attested_inputs, inputs_of
 from registry.scores.querysets import current_profile
 from registry.storage.compiled import Compiled
 from registry.storage.round_trips import Asked
@@ -41,6 +41,7 @@ class RegistryView:
         self._attestations: dict[str, list[AttestationFacts]] = {}
         self._keys: dict[str, KeyFacts] = {}
         self._inputs: dict[str, tuple[float, ScoreInputs]] = {}
+        self._attested: dict[str, tuple[float, float, ScoreInputs]] = {}  # from, until, what
         self._registered = Registered()
 
     def stands(self, hub_id: str, epoch: int, now: float) -> bool:
@@ -83,6 +84,18 @@ class RegistryView:
         ).items():
             self._inputs[agent] = (now, inputs)
         return {agent: self._inputs[agent][1] for agent in agents if agent in self._inputs}
+
+    def audience_inputs(self, agents: Collection[str], now: float) -> dict[str, ScoreInputs]:
+        """What an audience is judged by; conduct and violations only where rules ask for scores."""
+        if "recipient.score" in self.policy_set.uses:
+            return self.score_inputs(agents, now)
+        known = self._attested
+        old = [a for a in agents if a not in known or not known[a][0] <= now < known[a][1]]
+        for agent, (until, inputs) in attested_inputs(
+            old, now, standing=self.standing, registered=self._registered
+        ).items():
+            known[agent] = (now, until, inputs)
+        return {agent: known[agent][2] for agent in agents if agent in known}
 
     def forget_inputs(self, agents: Collection[str]) -> None:
         """Read the inputs of these agents again: they have just violated something."""

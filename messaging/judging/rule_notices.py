@@ -38,9 +38,7 @@ def tell(judged: Iterable[tuple[Envelope, Verdict]], now: float) -> None:
 
 def _told(judged: Iterable[tuple[Envelope, Verdict]]) -> Iterator[tuple[str, Matched]]:
     for envelope, verdict in judged:
-        if verdict.decision is None:
-            continue
-        for rule in verdict.decision.matched:
+        for rule in verdict.matched:
             if rule.action in TOLD:
                 yield (
                     rule.action,

@@ -16,7 +16,12 @@ __all__ = ["stored_delivery"]
 
 def stored_delivery(envelope: Envelope, *, stream: str, seq: int, entry: int | None) -> bytes:
     """The delivery frame of a row."""
-    chain = Chain(envelope.chain_lowest_level, envelope.chain_lowest_score, envelope.chain_depth)
+    chain = Chain(
+        envelope.chain_lowest_level,
+        envelope.chain_lowest_score,
+        envelope.chain_depth,
+        envelope.chain_sensitivity or envelope.sensitivity,
+    )
     return splice_delivery(
         bytes(envelope.content),
         stream=stream,

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
 
 from django.db import connection, transaction
-from django.db.models import F
+from django.db.models import F, Q
 
 from messaging import failpoints
 from messaging.layer.routes import load_routes
+from messaging.mail.withhold import entry_of
 from messaging.models import Delivery, Mailbox
 from registry.scores.actions import add_good_traffic
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
+
+ACKS_A_TIME = 128  # each makes two entries at most, and 256 go into one hold of the log lock
+CODE_MAX_CHARS = 40  # of the column
 
 _ASSIGN = """
 INSERT INTO messaging_mailbox
@@ -70,28 +76,35 @@ def acknowledge(acks: Iterable[Ack]) -> list[Ack]:
     """Take a batch of acknowledgements; gives back those that were taken.
 
     An ack of a session that is not the agent's current one is left out. An ack beyond the last
-    sequence number of the stream is cut to it, so that nothing unseen is ever acknowledged.
+    sequence number of the stream is cut to it, so that nothing unseen is ever acknowledged. What
+    was acknowledged before stays so: a refusal of it that comes later changes nothing.
     """
     acks = list(acks)
     failpoints.hit("before_ack", acks)
     routes = load_routes({a.agent for a in acks})
     ours = [a for a in acks if (r := routes.get(a.agent)) and r.live and r.session == a.session]
-    highest: dict[tuple[str, str], Ack] = {}
-    for ack in ours:
-        key = (ack.agent, ack.stream)
-        if key not in highest or ack.seq > highest[key].seq:
-            highest[key] = ack
-    if not highest:
-        return []
+    ours.sort(key=lambda ack: (ack.agent, ack.stream, ack.seq))
+    for start in range(0, len(ours), ACKS_A_TIME):
+        _take(ours[start : start + ACKS_A_TIME])
+    return ours
+
+
+def _take(acks: Sequence[Ack]) -> None:
+    """Take acks, the highest of a stream last: in one transaction, with their entries."""
+    highest = {(ack.agent, ack.stream): ack for ack in acks}
     with transaction.atomic():
         taken = _advance(highest)
-        for ack in ours:
-            if ack.refused:
-                _refuse(ack)
+        refused = _refuse([ack for ack in acks if ack.refused and _is_in(taken, ack)])
         if taken:
-            append([_entry(key, first, last) for key, (first, last) in taken.items()])
+            ranges = [_entry(key, first, last) for key, (first, last) in taken.items()]
+            append([*ranges, *map(_refusal, refused)])
         failpoints.hit("inside_ack", taken)
-    return ours
+
+
+def _is_in(taken: Mapping[tuple[str, str], tuple[int, int]], ack: Ack) -> bool:
+    """Whether the ack is about a place that was acknowledged just now, and not before."""
+    first, last = taken.get((ack.agent, ack.stream), (1, 0))
+    return first <= ack.seq <= last
 
 
 def _advance(highest: Mapping[tuple[str, str], Ack]) -> dict[tuple[str, str], tuple[int, int]]:
@@ -112,14 +125,28 @@ def _advance(highest: Mapping[tuple[str, str], Ack]) -> dict[tuple[str, str], tu
     return taken
 
 
-def _refuse(ack: Ack) -> None:
-    """Put one delivery to the dead letters; only a waiting one of the agent's own."""
-    Delivery.objects.filter(
-        recipient_id=ack.agent,
-        stream=ack.stream,
-        seq=ack.seq,
-        state=Delivery.State.WAITING,
-    ).update(state=Delivery.State.REFUSED, code=ack.refused[:40])
+def _refuse(acks: Sequence[Ack]) -> list[Delivery]:
+    """Put deliveries to the dead letters: those that still wait, each of the agent's own."""
+    if not acks:
+        return []
+    codes = {(ack.agent, ack.stream, ack.seq): ack.refused[:CODE_MAX_CHARS] for ack in acks}
+    places = (Q(recipient_id=a, stream=stream, seq=seq) for a, stream, seq in codes)
+    waiting = Delivery.objects.filter(reduce(or_, places), state=Delivery.State.WAITING)
+    rows = list(
+        waiting.select_for_update(of=("self",))
+        .select_related("envelope")
+        .defer("envelope__content")
+        .order_by("recipient_id", "stream", "seq")
+    )
+    for row in rows:
+        row.state = Delivery.State.REFUSED
+        row.code = codes[row.recipient_id, row.stream, row.seq]
+    Delivery.objects.bulk_update(rows, ["state", "code"])
+    return rows
+
+
+def _refusal(row: Delivery) -> EntryDraft:
+    return replace(entry_of(Kind.DELIVERY_REFUSED, row), actor=f"agent:{row.recipient_id}")
 
 
 def _entry(stream_key: tuple[str, str], first: int, last: int) -> EntryDraft:

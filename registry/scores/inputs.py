@@ -8,9 +8,10 @@ severity milder for those registered before.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from atp.errors import AttestationError, AttestationIssuer
@@ -24,7 +25,7 @@ from registry.scores.offences import VIOLATIONS_MAX, Offence, load_offences
 from registry.scores.querysets import current_profile
 from registry.scores.registered import Member, Registered
 
-__all__ = ["Registered", "inputs_of"]
+__all__ = ["Registered", "attested_inputs", "inputs_of"]
 
 MILDER = {"critical": "high", "high": "medium", "medium": "low"}
 
@@ -82,6 +83,43 @@ def inputs_of(
     return {agent_id: found[agent_id] for agent_id in agent_ids if agent_id in found}
 
 
+def attested_inputs(
+    agent_ids: Collection[str],
+    now: float,
+    *,
+    standing: Mapping[int, str],
+    registered: Registered,
+) -> dict[str, tuple[float, ScoreInputs]]:
+    """What keys and attestations alone say of these agents, without conduct and violations.
+
+    Each with the time, in Unix seconds, up to which it stays so while the registry does. It is not
+    enough for a score; nothing is read that `registered` has.
+    """
+    found = {}
+    for member in registered.family(agent_ids).values():
+        best, algorithm = _vouched_for(member.id, registered, standing, now)
+        dates = (
+            date
+            for _, facts in registered.attestations(member.id)
+            for date in (facts.issued_at, facts.expires_at)
+            if date > now
+        )
+        found[member.id] = min(dates, default=math.inf), _inputs(member, best, algorithm)
+    return {agent_id: found[agent_id] for agent_id in agent_ids if agent_id in found}
+
+
+def _inputs(member: Member, best: AttestationFacts | None, algorithm: str | None) -> ScoreInputs:
+    return ScoreInputs(
+        level=best.level if best else None,
+        issued_at=best.issued_at if best else None,
+        expires_at=best.expires_at if best else None,
+        declared_capabilities=member.declared,
+        attested_capabilities=tuple(sorted(best.capabilities)) if best else (),
+        key_algorithm=algorithm,
+        status=member.status,
+    )
+
+
 def _load_conduct(members: Mapping[str, Member]) -> dict[str, tuple[str, int]]:
     rows = Conduct.objects.filter(agent_id__in=list(members))
     return {
@@ -107,20 +145,14 @@ def _compute(
     `below` are the agents whose computation needs this one; it finds cycles of parents.
     """
     if member.id not in found:
-        best, algorithm = _vouched_for(member.id, known)
+        vouched = _vouched_for(member.id, known.registered, known.standing, known.now)
         signatures, good_envelopes = known.conduct.get(member.id, ("", 0))
-        found[member.id] = ScoreInputs(
-            level=best.level if best else None,
-            issued_at=best.issued_at if best else None,
-            expires_at=best.expires_at if best else None,
-            declared_capabilities=member.declared,
-            attested_capabilities=tuple(sorted(best.capabilities)) if best else (),
-            key_algorithm=algorithm,
+        found[member.id] = replace(
+            _inputs(member, *vouched),
             signatures_good=signatures.count("1"),
             signatures_total=len(signatures),
             good_envelopes=good_envelopes,
             violations=_violations_of(member, known),
-            status=member.status,
             parent_total=_parent_total(member, known, found, below),
         )
     return found[member.id]
@@ -139,19 +171,21 @@ def _parent_total(
     return score(inputs, known.now, known.profile).total
 
 
-def _vouched_for(agent_id: str, known: _Known) -> tuple[AttestationFacts | None, str | None]:
+def _vouched_for(
+    agent_id: str, registered: Registered, issuers: Mapping[int, str], now: float
+) -> tuple[AttestationFacts | None, str | None]:
     """Return the best valid attestation of the agent's active keys, and that key's algorithm."""
-    keys = known.registered.keys(agent_id)
-    # An issuer that `known.standing` does not hold counts as unknown, so it can't vouch.
+    keys = registered.keys(agent_id)
+    # An issuer that `issuers` does not hold counts as unknown, so it can't vouch.
     standing = [
         facts
-        for issuer, facts in known.registered.attestations(agent_id)
-        if known.standing.get(issuer, AttestationIssuer.code) == ""
+        for issuer, facts in registered.attestations(agent_id)
+        if issuers.get(issuer, AttestationIssuer.code) == ""
     ]
     best: tuple[AttestationFacts, str] | None = None
     for kid, algorithm in keys:
         try:
-            one = best_attestation(standing, kid=kid, now=known.now)
+            one = best_attestation(standing, kid=kid, now=now)
         except AttestationError:
             continue
         if best is None or TrustLevel(one.level).rank > TrustLevel(best[0].level).rank:

@@ -22,6 +22,7 @@ class Kind(StrEnum):
     ENVELOPE_EXPIRED = "envelope.expired"
     ENVELOPE_POISONED = "envelope.poisoned"
     DELIVERY_ACKNOWLEDGED = "delivery.acknowledged"
+    DELIVERY_REFUSED = "delivery.refused"
     REFUSALS_COUNTED = "refusals.counted"
 
     SESSION_OPENED = "session.opened"

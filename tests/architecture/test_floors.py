@@ -24,7 +24,9 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("trust",),
         ("wire",),
         ("types",),
+        ("wire.json_values",),
         ("errors",),
+        ("error_base",),
     ),
     "registry": (
         ("templatetags", "apps"),

@@ -6,9 +6,11 @@ import hashlib
 import json
 from collections import Counter
 
+import pytest
 from django.db.models import Count, Max, Min
 
-from messaging.models import Batch, Delivery, Envelope, Mailbox, Session
+from messaging.mail import mailboxes
+from messaging.models import Batch, Delivery, Envelope, Mailbox, Presence, Session
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, RefusalCount
 from tests.cast import Player, answer, ask, broadcast, forged, make_agent, write
@@ -72,6 +74,74 @@ def test_it_enters_acknowledgements_as_ranges(log_in: LogIn, alice: Player, bob:
 
     entries = Entry.objects.filter(kind=Kind.DELIVERY_ACKNOWLEDGED, recipient=bob.id)
     assert list(entries.values_list("subject", flat=True)) == ["mail 1-2", "mail 3-5"]
+
+
+def test_it_enters_which_mail_an_agent_refused(log_in: LogIn, alice: Player, bob: Player) -> None:
+    alices, bobs = log_in(alice), log_in(bob)
+    letters = [write(alice, bob) for _ in range(3)]
+    for letter in letters:
+        alices.submit(letter)
+        bobs.mail()
+    bobs.ack(2, refused="handler.failed")
+    entries = Entry.objects.filter(kind=Kind.DELIVERY_REFUSED, recipient=bob.id)
+    until(entries.exists, "the entry")
+
+    (entry,) = entries
+    assert (entry.actor, entry.sender) == (f"agent:{bob.id}", alice.id)
+    assert (entry.message_id, entry.verdict) == (letters[1].message_id, "refused")
+    body = json.loads(bytes(entry.body.content))
+    assert {k: body[k] for k in ("stream", "seq", "code")} == {
+        "stream": "mail",
+        "seq": 2,
+        "code": "handler.failed",
+    }
+    (acked,) = Entry.objects.filter(kind=Kind.DELIVERY_ACKNOWLEDGED, recipient=bob.id)
+    assert acked.subject == "mail 1-2"
+
+
+def test_it_turns_nothing_into_refused_that_was_acknowledged_before(
+    log_in: LogIn, alice: Player, bob: Player
+) -> None:
+    """That the agent had taken it is in the trail; a later word without evidence is none."""
+    alices, bobs = log_in(alice), log_in(bob)
+    for _ in range(2):
+        alices.submit(write(alice, bob))
+        bobs.mail()
+    bobs.ack(1)
+    box = Mailbox.objects.filter(agent_id=bob.id)
+    until(box.filter(acked_seq=1).exists, "the ack")
+    bobs.ack(1, refused="handler.failed")
+    bobs.ack(2)
+    until(box.filter(acked_seq=2).exists, "the second ack")
+
+    states = Delivery.objects.filter(recipient_id=bob.id).order_by("seq")
+    assert list(states.values_list("state", flat=True)) == ["waiting", "waiting"]
+    assert not Entry.objects.filter(kind=Kind.DELIVERY_REFUSED, recipient=bob.id).exists()
+
+
+def test_it_enters_more_refusals_than_one_append_takes(
+    log_in: LogIn, alice: Player, bob: Player, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In chunks, each with its range; whatever order they came in."""
+    monkeypatch.setattr(mailboxes, "ACKS_A_TIME", 2)
+    alices, bobs = log_in(alice), log_in(bob)
+    for _ in range(5):
+        alices.submit(write(alice, bob))
+        bobs.mail()
+    session = str(Presence.objects.get(agent_id=bob.id).session_id)
+    acks = [
+        mailboxes.Ack(bob.id, session, "mail", seq, "handler.failed") for seq in range(5, 0, -1)
+    ]
+    mailboxes.acknowledge(acks)
+
+    entries = Entry.objects.filter(recipient=bob.id, kind__startswith="delivery.")
+    kinds = [
+        kind.partition(".")[2] for kind in entries.order_by("index").values_list("kind", flat=True)
+    ]
+    one, two = ["acknowledged", "refused"], ["acknowledged", "refused", "refused"]
+    assert kinds == [*two, *two, *one]
+    ranges = entries.filter(kind=Kind.DELIVERY_ACKNOWLEDGED).order_by("index")
+    assert list(ranges.values_list("subject", flat=True)) == ["mail 1-2", "mail 3-4", "mail 5"]
 
 
 def test_it_counts_refusals_instead_of_entering_each(

@@ -32,6 +32,7 @@ def test_it_carries_a_request_and_its_answer(log_in: LogIn, alice: Player, bob: 
         "lowestLevel": "certified",
         "lowestScore": receipt["trustScore"],
         "depth": 1,
+        "highestSensitivity": "public",
     }
 
     response = answer(bob, request, data={"answer": 42})

@@ -220,12 +220,13 @@ def test_it_knows_the_weakest_link_behind_a_message(
     first = ask(newcomer, alice)
     own = newcomers.submit(first)["trustScore"]
     alices.submit(second := ask(alice, bob, cause=first.digest))
-    assert bobs.mail()["chain"] == {"lowestLevel": "unverified", "lowestScore": own, "depth": 2}
+    chain = {"lowestLevel": "unverified", "lowestScore": own, "highestSensitivity": "public"}
+    assert bobs.mail()["chain"] == {**chain, "depth": 2}
 
     bobs.submit(third := write(bob, alice, cause=second.digest))
     frames = [alices.mail(), alices.mail()]
     assert frames[1]["ATP"]["messageId"] == third.message_id
-    assert frames[1]["chain"] == {"lowestLevel": "unverified", "lowestScore": own, "depth": 3}
+    assert frames[1]["chain"] == {**chain, "depth": 3}
 
 
 def test_rejects_a_request_laundered_through_a_better_trusted_agent(

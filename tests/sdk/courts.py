@@ -131,7 +131,10 @@ class HubCourt(Court):
     """The project's own hub, through a WebSocket for each agent."""
 
     def __init__(self, hub: LiveHub) -> None:
+        from tests.cast import make_organisation
+
         self._hub = hub
+        self._organisation = make_organisation()  # one, as in a process, so that broadcasts arrive
         self._opened = ExitStack()
         self._wires: dict[str, Any] = {}
 
@@ -139,7 +142,9 @@ class HubCourt(Court):
         from tests.cast import make_agent
         from tests.wire import Wire
 
-        player = make_agent(level, name=name, minimum_level=minimum)
+        player = make_agent(
+            level, name=name, minimum_level=minimum, organisation=self._organisation
+        )
         self._wires[player.id] = self._opened.enter_context(Wire.log_in(self._hub, player))
         return player
 

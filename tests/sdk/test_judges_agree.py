@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -102,6 +103,11 @@ def a_demand_in_a_broadcast(court: Court) -> list[Told]:
     return [told(court.submit(alice, broadcast(alice, requires_trust="certified")))]
 
 
+def a_broadcast_to_nobody(court: Court) -> list[Told]:
+    alice = court.player("alice")
+    return [told(court.submit(alice, broadcast(alice, requires_trust="certified")))]
+
+
 def a_missing_recipient(court: Court) -> list[Told]:
     alice = court.player("alice")
     letter = write(alice, "nobody-here")
@@ -177,7 +183,8 @@ CASES: list[tuple[Case, list[Told]]] = [
     (an_answer_to_nothing, [NO_REQUEST]),
     (a_demand_for_more_trust, [ACCEPTED, ("denied", "trust.level")]),
     (a_demand_for_capabilities, [ACCEPTED, ("denied", "attestation.capability")]),
-    (a_demand_in_a_broadcast, [ACCEPTED]),
+    (a_demand_in_a_broadcast, [("denied", "trust.level")]),
+    (a_broadcast_to_nobody, [ACCEPTED]),
     (a_missing_recipient, [("denied", "recipient.unavailable")] * 2),
     (a_message_to_oneself, [("denied", "recipient.self")]),
     (a_repeat, [ACCEPTED] * 2),
@@ -202,6 +209,21 @@ CASES: list[tuple[Case, list[Told]]] = [
 @pytest.mark.parametrize(("case", "expected"), CASES, ids=lambda x: getattr(x, "__name__", ""))
 def test_it_judges_as_the_hub_does(court: Court, case: Case, expected: list[Told]) -> None:
     assert case(court) == expected
+
+
+def test_it_leaves_out_the_hearers_that_the_hub_does(court: Court) -> None:
+    alice = court.player("alice")
+    court.player("bob", level="sandboxed")
+    court.player("carol", level="certified")
+    wanted: tuple[dict[str, Any], ...] = (
+        {},
+        {"requires_trust": "certified"},
+        {"required_capabilities": ("finance.fly",)},
+    )
+    receipts = [court.submit(alice, broadcast(alice, **parts)) for parts in wanted]
+    assert [r.recipients for r in receipts] == [2, 1, 0]
+    denied = ("denied", "attestation.capability")
+    assert [told(r) for r in receipts] == [ACCEPTED, ACCEPTED, denied]
 
 
 def test_it_judges_a_minimum_as_the_hub_does(court: Court) -> None:

@@ -52,3 +52,13 @@ def test_it_confirms_an_export_and_catches_one_changed_value(
     lines[1]["body"]["code"] = "b"
     changed = b"\n".join(orjson.dumps(line) for line in lines)
     assert run(script, changed) == [f"{first} DOES NOT FIT", f"{first + 1} DOES NOT FIT"]
+
+
+def test_it_says_what_of_an_entry_cannot_be_checked_any_more(
+    auditor: httpx.Client, script: Path
+) -> None:
+    sender = fresh("alice")
+    cut = {"count": 256, "bytes": 200_000, "digest": "d", "head": "h"}
+    first = add(note(sender=sender, body={"notKept": {"provenance": cut}}))
+    export = auditor.get(f"{PROVENANCE}export", params={"format": "ndjson", "sender": sender})
+    assert run(script, export.content) == [f"{first} fits (provenance not kept)"]

@@ -152,7 +152,7 @@ def _message_fields() -> Iterable[Field]:
         "message.type",
         "Message: type",
         FieldKind.CHOICE,
-        "Request, response, notification or broadcast. A broadcast has no recipient.",
+        "Request, response, notification or broadcast. A broadcast is judged for each hearer.",
         choices=_MESSAGE_TYPES,
     )
     yield Field(
@@ -191,7 +191,7 @@ def _message_fields() -> Iterable[Field]:
         "data.sensitivity",
         "Data: sensitivity",
         FieldKind.SENSITIVITY,
-        "The highest of what is declared, both agents' floors, and the request being answered.",
+        "The highest of what is declared, both agents' floors, the request and the chain.",
         choices=SENSITIVITIES,
     )
 
