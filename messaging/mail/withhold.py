@@ -79,9 +79,8 @@ def _expire_some(now: datetime, *, behind: int) -> tuple[int, int] | None:
             .filter(expires_at__lte=now)
             .select_for_update(of=("self",))
             .select_related("envelope")
-            .order_by("expires_at", "pk")[
-                :MOST_A_TIME
-            ]  # ordered by seq, PostgreSQL would read every stream
+            # Not by seq: PostgreSQL would read every stream to sort it.
+            .order_by("expires_at", "pk")[:MOST_A_TIME]
         )
         Delivery.objects.filter(pk__in=[row.pk for row in due]).update(
             state=Delivery.State.EXPIRED, code=ClockExpired.code
