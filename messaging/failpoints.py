@@ -1,7 +1,8 @@
-"""Places where a test can make a process die or fail; off unless armed.
+"""Failpoints: named lines of the code where a test can end a process; off unless armed.
 
-`ATP_FAILPOINTS="after_commit,before_insert:3"` ends the process with `os._exit(9)` at the named
-place (at the third passing, here), and says so. Tests in the same process arm a callable instead.
+`ATP_FAILPOINTS="after_commit,before_insert:3"` ends the process with `os._exit(9)` at the first hit
+of `after_commit` or the third hit of `before_insert`, and prints its name. A test in the same
+process arms a callable instead.
 """
 
 from __future__ import annotations
@@ -15,31 +16,38 @@ _armed: dict[str, Callable[[object], None]] = {}
 
 
 def hit(name: str, subject: object = None) -> None:
-    """Pass the place `name`; does nothing unless it is armed."""
+    """Run the action of the failpoint `name` with `subject`; do nothing if it is not armed."""
     if _armed and (action := _armed.get(name)):
         action(subject)
 
 
 def arm(name: str, action: Callable[[object], None]) -> None:
-    """Call `action` with the place's subject at each passing."""
+    """Call `action` with the subject at each hit of the failpoint `name`."""
     _armed[name] = action
 
 
 def disarm(name: str) -> None:
+    """Remove the action of the failpoint `name`, if it has one."""
     _armed.pop(name, None)
 
 
 def arm_from_environment(text: str) -> None:
-    """Arm every place that `ATP_FAILPOINTS` names; raises `ValueError` on nonsense."""
+    """Arm every failpoint that `text` names, in the form of `ATP_FAILPOINTS`.
+
+    Raises `ValueError` if a part is not a name or `name:count`, with a count of 1 or more.
+    """
     for part in filter(None, text.split(",")):
-        name, _, passing = part.strip().partition(":")
-        if not name or (passing and not (passing.isdecimal() and int(passing))):
-            raise ValueError(f"ATP_FAILPOINTS: {part!r} is not a place or place:passing, from 1 up")
-        arm(name, _exit_at(name, int(passing or "1")))
+        name, _, count = part.strip().partition(":")
+        if not name or (count and not (count.isdecimal() and int(count))):
+            raise ValueError(
+                f"ATP_FAILPOINTS: {part!r} is neither a failpoint's name nor name:count. "
+                "Use a count of 1 or more."
+            )
+        arm(name, _exit_at(name, int(count or "1")))
 
 
-def _exit_at(name: str, passing: int) -> Callable[[object], None]:
-    left = passing
+def _exit_at(name: str, count: int) -> Callable[[object], None]:
+    left = count
 
     def action(_subject: object) -> None:
         nonlocal left

@@ -1,7 +1,7 @@
 """Probes: each asks one service whether it works, and answers or raises in bounded time.
 
-A probe that hangs keeps its one thread, and no second thread is started beside it. So neither a
-dead Redis nor many requests for the health of the hub cost more than one thread a service.
+A probe that hangs keeps its thread, and no second thread is started. So a dead Redis or many
+requests for the health of the hub cost at most one thread for each service.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Generic, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
 
-PROBE_SECONDS = 3.0  # until a service that has not answered counts as one that does not
-FRESH_SECONDS = 1.0  # an answer so old is given again
+PROBE_SECONDS = 3.0  # without an answer, then the service counts as down
+FRESH_SECONDS = 1.0  # an answer up to this age is used again
 
 
 class Probe(Generic[T_co]):
-    """One thing to be looked at, by any number of threads of this process."""
+    """A check of one service, shared by all threads of this process; `look` does the check."""
 
     def __init__(self, look: Callable[[], T_co]) -> None:
         self._look = look
@@ -28,7 +28,7 @@ class Probe(Generic[T_co]):
         self._began = 0.0
 
     def begin(self) -> Future[T_co]:
-        """Begin to look, unless somebody does or has just done."""
+        """Start the check, unless it runs or ended within `FRESH_SECONDS`; return its future."""
         with self._lock:
             if self._future is None or (self._future.done() and self._age() > FRESH_SECONDS):
                 self._future, self._began = Future(), time.monotonic()
@@ -37,7 +37,10 @@ class Probe(Generic[T_co]):
             return self._future
 
     def result(self) -> T_co:
-        """What was seen. Raises what the look raised, or `TimeoutError` after `PROBE_SECONDS`."""
+        """Return what the check found.
+
+        Raises what the check raised, or `TimeoutError` if it takes more than `PROBE_SECONDS`.
+        """
         future = self.begin()
         return future.result(max(0.0, PROBE_SECONDS - self._age()))
 
@@ -47,5 +50,5 @@ class Probe(Generic[T_co]):
     def _run(self, future: Future[T_co]) -> None:
         try:
             future.set_result(self._look())
-        except BaseException as problem:  # whoever asks gets it
+        except BaseException as problem:  # `result` raises it to each caller
             future.set_exception(problem)

@@ -1,4 +1,4 @@
-"""What a look at the database, the layer and the broker does, with this process's own eyes."""
+"""Check the database, the layer and the broker from this process."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ MISSED_FOR = timedelta(minutes=10)  # then a process that went silent was replac
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What the database says of the hub's processes and tasks; `now` is its clock.
+    """The hub's processes and tasks in the database; `now` is the database's clock.
 
-    Nodes are those with a lease, processes those that have not said that they end.
+    `nodes` are those with a lease. `processes` are the workers and beats that gave a sign of life
+    within `MISSED_FOR` and did not stop on request. `tasks` maps names to rows.
     """
 
     now: datetime
@@ -41,7 +42,7 @@ class Registered:
 
 
 def registered_now() -> Registered:
-    """What the database says now; a handful of short queries."""
+    """Read processes and tasks, in four short queries. Raises `DatabaseError` if it is away."""
     seen_lately = Q(stopped_at=None, seen_at__gt=Now() - MISSED_FOR)
     return Registered(
         now=Hub.objects.values_list(Now(), flat=True).get(pk=Hub.SINGLETON_ID),
@@ -52,7 +53,7 @@ def registered_now() -> Registered:
 
 
 def look_at_database() -> Registered:
-    """The same for a look, which has a thread of its own."""
+    """Read processes and tasks, and close the connection: the probe's thread ends after this."""
     try:
         return registered_now()
     finally:
@@ -60,7 +61,7 @@ def look_at_database() -> Registered:
 
 
 def look_at_layer() -> None:
-    """Write a word that nobody reads; raises `redis.RedisError` where that can't be done."""
+    """Write a short-lived key to the layer's Redis. Raises `redis.RedisError` if that fails."""
     for host in layer_hosts():
         with redis.Redis.from_url(
             host,
@@ -72,7 +73,10 @@ def look_at_layer() -> None:
 
 
 def look_at_broker() -> int:
-    """Open a channel; gives back how many tasks wait in the queue."""
+    """Open a channel to the broker; return how many tasks wait in the queue.
+
+    Raises the connection errors of kombu, or `OSError`, if that fails.
+    """
     options = {"socket_timeout": SOCKET_SECONDS, "socket_connect_timeout": SOCKET_SECONDS}
     transport = {**settings.CELERY_BROKER_TRANSPORT_OPTIONS, **options} if _is_redis() else {}
     with BrokerConnection(
@@ -87,7 +91,7 @@ def look_at_broker() -> int:
 
 
 def layer_hosts() -> list[str]:
-    """The layer's Redis; none where it is this process's memory."""
+    """Return the URLs of the layer's Redis; none if the layer is in this process's memory."""
     return [h["address"] for h in settings.CHANNEL_LAYERS["default"]["CONFIG"].get("hosts", [])]
 
 

@@ -1,6 +1,6 @@
-"""The processes of a production hub, started and watched by one process in the foreground.
+"""The supervisor: starts the processes of a production hub and restarts those that die.
 
-For trying it out on one machine; on servers systemd or containers do this (see deploy/).
+Use it to try a production hub on one machine. On servers systemd or containers do this (deploy/).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from messaging.process.boot import (
 )
 from messaging.process.serve import credentials
 
-STOP_SECONDS = 15  # until what did not end by itself is killed
-RESTART_SECONDS = 1.0  # before a process that died is started again
-LOOK_SECONDS = 0.2
+STOP_SECONDS = 15  # until a process that did not stop is killed
+RESTART_SECONDS = 1.0  # the pause before a dead process is started again
+LOOK_SECONDS = 0.2  # between two checks of all processes
 MISSING_DATABASE = "3D000"  # SQLSTATE, PostgreSQL's appendix A
 
 NO_ENGINES = """\
@@ -44,17 +44,21 @@ Two nodes need PostgreSQL, Redis and a broker, and {missing} not set. On this ma
 
 
 @dataclass(slots=True)
-class Member:
-    """One process of the hub, whatever number of times it was started."""
+class SupervisedProcess:
+    """One process of the hub, kept across restarts; `process` is `None` while it does not run."""
 
     name: str
     command: Sequence[str]
     process: subprocess.Popen[str] | None = None
-    rests_until: float = 0.0
+    restart_at: float = 0.0  # by the monotonic clock
 
 
-def run_troupe(*, first_port: int, nodes: int, workers: int, say: Callable[[str], Any]) -> None:
-    """Run all processes until SIGINT or SIGTERM. Raises `StartRefused`."""
+def supervise(*, first_port: int, nodes: int, workers: int, say: Callable[[str], Any]) -> None:
+    """Run nodes, workers and beat until SIGINT or SIGTERM; `say` prints a line.
+
+    Node n listens on port `first_port` + n, counted from 0. Raises `StartRefused` if an engine or a
+    port can't be used.
+    """
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
@@ -69,19 +73,19 @@ def run_troupe(*, first_port: int, nodes: int, workers: int, say: Callable[[str]
     connection.close()
     if officer is not None:
         say(credentials(officer))
-    members = _members(first_port, nodes, workers)
+    supervised = _processes(first_port, nodes, workers)
     say(_greeting(hub_id, first_port, nodes, workers))
     try:
         while not ended.wait(LOOK_SECONDS):
-            for member in members:
-                _see_to(member, say)
+            for process in supervised:
+                _keep_running(process, say)
     finally:
-        _end(members)
+        _end(supervised)
     say("All processes have stopped.")
 
 
 def _need_engines() -> None:
-    """All three engines, or what to type: who comes here wants to see it run."""
+    """Refuse to start unless all three engines are set; the message shows what to type."""
     engines = {
         "ATP_DATABASE_URL": connection.vendor == "postgresql",
         "ATP_REDIS_URL": "hosts" in settings.CHANNEL_LAYERS["default"]["CONFIG"],
@@ -93,7 +97,7 @@ def _need_engines() -> None:
 
 
 def _create_missing_database() -> bool:
-    """Make the database where the server has none of that name; true where it did."""
+    """Create the database if it is missing; return whether it was."""
     parameters = {
         name: value
         for name, value in connection.get_connection_params().items()
@@ -117,43 +121,45 @@ def _create_missing_database() -> bool:
     return True
 
 
-def _members(first_port: int, nodes: int, workers: int) -> list[Member]:
+def _processes(first_port: int, nodes: int, workers: int) -> list[SupervisedProcess]:
     manage = (sys.executable, sys.argv[0])
     return [
         *(
-            Member(f"node-{n + 1}", (*manage, "hub", "--port", str(first_port + n)))
+            SupervisedProcess(f"node-{n + 1}", (*manage, "hub", "--port", str(first_port + n)))
             for n in range(nodes)
         ),
         *(
-            Member(f"worker-{n}", (*manage, "worker", "--concurrency=1", f"--name=worker-{n}"))
+            SupervisedProcess(
+                f"worker-{n}", (*manage, "worker", "--concurrency=1", f"--name=worker-{n}")
+            )
             for n in range(1, workers + 1)
         ),
-        Member("beat", (*manage, "beat")),
+        SupervisedProcess("beat", (*manage, "beat")),
     ]
 
 
-def _see_to(member: Member, say: Callable[[str], Any]) -> None:
-    """Start a process that does not run, unless it has just died."""
-    if member.process is not None:
-        if (status := member.process.poll()) is None:
+def _keep_running(supervised: SupervisedProcess, say: Callable[[str], Any]) -> None:
+    """Start a process that does not run; wait `RESTART_SECONDS` if it has just died."""
+    if supervised.process is not None:
+        if (status := supervised.process.poll()) is None:
             return
-        member.process = None
-        member.rests_until = time.monotonic() + RESTART_SECONDS
-        say(f"{member.name:<9}| ended with {status}; starting it again")
-    if time.monotonic() < member.rests_until:
+        supervised.process = None
+        supervised.restart_at = time.monotonic() + RESTART_SECONDS
+        say(f"{supervised.name:<9}| ended with {status}; starting it again")
+    if time.monotonic() < supervised.restart_at:
         return
-    member.process = subprocess.Popen(  # noqa: S603  # commands of this file
-        member.command,
+    supervised.process = subprocess.Popen(  # noqa: S603  # commands of this file
+        supervised.command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        start_new_session=True,  # Ctrl-C comes to this process, which ends the others in order
+        start_new_session=True,  # Ctrl-C reaches this process only, which stops the others in order
     )
-    assert member.process.stdout is not None
-    arguments = (member.name, member.process.stdout, say)
+    assert supervised.process.stdout is not None
+    arguments = (supervised.name, supervised.process.stdout, say)
     threading.Thread(target=_relay, args=arguments, daemon=True).start()
 
 
@@ -163,32 +169,36 @@ def _relay(name: str, stream: IO[str], say: Callable[[str], Any]) -> None:
             say(f"{name:<9}| {line.rstrip()}")
 
 
-def _end(members: Sequence[Member]) -> None:
-    """Stop nodes first: workers still judge what they hold. Kill what outlives the deadline."""
+def _end(supervised: Sequence[SupervisedProcess]) -> None:
+    """Stop the nodes first, so that workers judge their last batches; then the others.
+
+    Kill what still runs after `STOP_SECONDS`.
+    """
     deadline = time.monotonic() + STOP_SECONDS
-    nodes = [member for member in members if "hub" in member.command]
+    nodes = [one for one in supervised if "hub" in one.command]
     _stop(nodes, deadline)
-    _stop([member for member in members if member not in nodes], deadline)
+    _stop([one for one in supervised if one not in nodes], deadline)
 
 
-def _stop(members: Iterable[Member], deadline: float) -> None:
-    running = [m.process for m in members if m.process is not None and m.process.poll() is None]
+def _stop(supervised: Iterable[SupervisedProcess], deadline: float) -> None:
+    started = [one.process for one in supervised if one.process is not None]
+    running = [process for process in started if process.poll() is None]
     for process in running:
         process.send_signal(signal.SIGTERM)
     for process in running:
         try:
             process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # with a worker's children
+            os.killpg(process.pid, signal.SIGKILL)  # together with the child processes of a worker
             process.wait()
 
 
 def _greeting(hub_id: str, first_port: int, nodes: int, workers: int) -> str:
-    places = [f"127.0.0.1:{port}" for port in range(first_port, first_port + nodes)]
+    addresses = [f"127.0.0.1:{port}" for port in range(first_port, first_port + nodes)]
     return "\n".join(
         (
             f"{hub_id}: {nodes} nodes, {workers} workers and beat are starting.",
-            *(f"  http://{place}/admin/  ws://{place}/ws/agents/" for place in places),
+            *(f"  http://{address}/admin/  ws://{address}/ws/agents/" for address in addresses),
             "Ctrl-C ends all of them.",
         )
     )

@@ -9,15 +9,17 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
 from messaging.process.boot import StartRefused
-from messaging.process.supervisor import run_troupe
+from messaging.process.supervisor import supervise
 
 
 class Command(BaseCommand):
-    requires_system_checks = []  # `run_troupe` runs them, and says in a sentence what is wrong
+    """The command `manage.py production`."""
+
+    requires_system_checks = []  # `supervise` runs them and prints one sentence
     help = (
         "Run nodes, Celery workers and beat together against PostgreSQL, Redis and a broker "
         "(ATP_DATABASE_URL, ATP_REDIS_URL, ATP_BROKER_URL). Whichever process dies is started "
-        "again, so kill what you like. Ctrl-C ends all of them."
+        "again, so you can kill any of them to try it. Ctrl-C ends all of them."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -26,7 +28,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            run_troupe(
+            supervise(
                 first_port=settings.ATP_PORT,
                 nodes=options["nodes"],
                 workers=options["workers"],

@@ -23,11 +23,11 @@ from tests.production.fleet import wait_until
 from tests.sources import ROOT
 
 START_SECONDS = 90  # seven processes, on a busy machine
-MEMBERS = ("node-1", "node-2", "worker-1", "worker-2", "beat")
+PROCESSES = ("node-1", "node-2", "worker-1", "worker-2", "beat")
 
 
 @dataclass(frozen=True, slots=True)
-class Troupe:
+class SupervisedHub:
     process: subprocess.Popen[bytes]
     log: Path
     port: int
@@ -50,7 +50,7 @@ class Troupe:
 
 
 def two_free_ports() -> int:
-    """The first of two neighbours, below those that the system gives to whoever asks."""
+    """Return the first of two neighbouring free ports, below the range of ephemeral ports."""
     for _ in range(100):
         port = 20_000 + secrets.randbelow(10_000)
         with suppress(OSError), closing(socket.create_server(("127.0.0.1", port))):
@@ -60,13 +60,13 @@ def two_free_ports() -> int:
 
 
 @pytest.fixture
-def troupe(engines: dict[str, str], tmp_path: Path) -> Iterator[Troupe]:
-    """Started with the three addresses and nothing else, on a database that is not there yet."""
+def supervised(engines: dict[str, str], tmp_path: Path) -> Iterator[SupervisedHub]:
+    """A hub that `manage.py production` runs: three URLs set, and no database made yet."""
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("ATP_", "DJANGO_"))}
-    name = f"atp_troupe_{os.getpid()}"
+    name = f"atp_supervised_{os.getpid()}"
     server = engines["ATP_DATABASE_URL"]
     port = two_free_ports()
-    log = tmp_path / "troupe.log"
+    log = tmp_path / "supervised.log"
     env = {
         **kept,
         **engines,
@@ -84,7 +84,7 @@ def troupe(engines: dict[str, str], tmp_path: Path) -> Iterator[Troupe]:
             start_new_session=True,
         )
     try:
-        yield Troupe(process, log, port)
+        yield SupervisedHub(process, log, port)
     finally:
         if process.poll() is None:
             process.terminate()
@@ -94,23 +94,23 @@ def troupe(engines: dict[str, str], tmp_path: Path) -> Iterator[Troupe]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="it looks into /proc")
-def test_it_runs_a_whole_hub_and_ends_all_of_it(troupe: Troupe) -> None:
-    wait_until(troupe.is_ready, seconds=START_SECONDS)
-    assert "Made the database" in troupe.output
-    assert re.search(r"^  password  \S+$", troupe.output, re.MULTILINE)
-    kept = [p.read_text().strip() for p in (troupe.log.parent / "data").glob("*key")]
-    assert len(kept) == 2, "its own, which its children were told of"
-    children = troupe.children()
-    assert len(children) == len(MEMBERS)
+def test_it_runs_a_whole_hub_and_ends_all_of_it(supervised: SupervisedHub) -> None:
+    wait_until(supervised.is_ready, seconds=START_SECONDS)
+    assert "Made the database" in supervised.output
+    assert re.search(r"^  password  \S+$", supervised.output, re.MULTILINE)
+    kept = [p.read_text().strip() for p in (supervised.log.parent / "data").glob("*key")]
+    assert len(kept) == 2, "the hub's own keys, which its processes share"
+    children = supervised.children()
+    assert len(children) == len(PROCESSES)
 
     victim = children[2]
     os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: len(set(troupe.children()) - {victim}) == len(MEMBERS))
-    assert "worker-1 | ended with -9; starting it again" in troupe.output
+    wait_until(lambda: len(set(supervised.children()) - {victim}) == len(PROCESSES))
+    assert "worker-1 | ended with -9; starting it again" in supervised.output
 
-    last = troupe.children()
-    troupe.process.send_signal(signal.SIGINT)
-    assert troupe.process.wait(30) == 0
-    assert troupe.output.rstrip().endswith("All processes have stopped.")
+    last = supervised.children()
+    supervised.process.send_signal(signal.SIGINT)
+    assert supervised.process.wait(30) == 0
+    assert supervised.output.rstrip().endswith("All processes have stopped.")
     assert not [pid for pid in last if Path(f"/proc/{pid}").exists()]
-    assert not [secret for secret in kept if secret in troupe.output]
+    assert not [secret for secret in kept if secret in supervised.output]
