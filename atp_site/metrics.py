@@ -1,4 +1,4 @@
-"""`/metrics`: this node's figures for Prometheus; not for the world (docs/monitoring.md)."""
+"""`/metrics`: the metrics of this node for Prometheus, not public (docs/monitoring.md)."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ from messaging.node import node
 from messaging.telemetry import instruments, telemetry
 from registry.trail.models import RefusalCount
 
-ANSWER_SECONDS = 1.0  # for broker and database; a scrape must not hang on what it tells of
+ANSWER_SECONDS = 1.0  # for broker and database, so that a scrape never hangs
 FORWARDED = ("Forwarded", "Via", "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto")
-AMQP_NOT_FOUND = "404"  # of a queue that is empty (Redis), or not declared yet
+AMQP_NOT_FOUND = "404"  # the queue is empty (Redis) or not declared yet
 
 
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """With `ATP_METRICS_TOKEN` set, for its bearer; without, for this machine and as if absent."""
+    """Answer requests with the `ATP_METRICS_TOKEN`, if one is set.
+
+    Without a token, answer requests of this machine only, and others with 404.
+    """
     if settings.ATP_METRICS_TOKEN:
         if not _bears_token(request):
             headers = {"WWW-Authenticate": 'Bearer realm="metrics"'}
@@ -50,7 +53,7 @@ def _bears_token(request: HttpRequest) -> bool:
 
 
 def _comes_from_here(request: HttpRequest) -> bool:
-    """Whether the peer is on this machine, and not a proxy that speaks for another machine."""
+    """Return whether the peer is on this machine, and is not a proxy for another machine."""
     if any(name in request.headers for name in FORWARDED):
         return False
     try:
@@ -60,7 +63,7 @@ def _comes_from_here(request: HttpRequest) -> bool:
 
 
 class _Question:
-    """Asked in a thread of its own, since there may be no answer; one at a time."""
+    """A figure read in its own thread, because the read can hang; at most one thread."""
 
     def __init__(self, ask: Callable[[], float]) -> None:
         self._ask = ask
@@ -74,7 +77,7 @@ class _Question:
             self._thread.start()
 
     def answer(self, deadline: float) -> float | None:
-        """The answer, or `None` where there is none by then."""
+        """Return the answer, or `None` if there is none at `deadline` (monotonic seconds)."""
         assert self._thread is not None
         self._thread.join(max(0.0, deadline - time.monotonic()))
         return None if self._thread.is_alive() else self._answer
@@ -82,14 +85,14 @@ class _Question:
     def _run(self) -> None:
         try:
             self._answer = self._ask()
-        except Exception:  # whatever a driver raises: the figure is missing, and says so
+        except Exception:  # drivers raise many types; the gauge then shows that the engine is down
             self._answer = None
         finally:
             connections.close_all()
 
 
 def _waiting_tasks() -> float:
-    """Tasks in the broker's queue that no worker has taken."""
+    """Return how many tasks wait in the broker's queue."""
     options = {"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS}
     if settings.CELERY_BROKER_URL.startswith("amqp"):
         options = {"read_timeout": ANSWER_SECONDS, "write_timeout": ANSWER_SECONDS}
@@ -107,20 +110,20 @@ def _waiting_tasks() -> float:
 
 
 def _trail_lag_seconds() -> float:
-    """The age of the oldest refusal that was counted and waits to be entered as a summary."""
+    """Return the age of the oldest counted refusal without an entry in the trail, in seconds."""
     oldest = RefusalCount.objects.aggregate(oldest=Min("minute"))["oldest"]
     return 0.0 if oldest is None else max(0.0, time.time() - oldest.timestamp())
 
 
 class _Gauges(Collector):
-    """What is so now, read when it is asked for."""
+    """The gauges, read at each scrape."""
 
     def __init__(self) -> None:
         self._lag = _Question(_trail_lag_seconds)
         self._queue = _Question(_waiting_tasks)
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Nothing is asked when this is registered."""
+        """Return nothing, so that registering reads no figure."""
         return iter(())
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
