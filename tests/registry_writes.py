@@ -1,4 +1,4 @@
-"""Finds writes to rows of the registry that are not inside a `registry_change`.
+"""Find writes to rows of the registry that are not inside a `registry_change`.
 
 The check reads the syntax tree. A write is a call of an ORM method that writes, or of a function
 that writes and is not itself inside a change. A function whose every use is inside a change counts
@@ -16,7 +16,7 @@ WRITES = {
     "save", "create", "bulk_create", "bulk_update", "get_or_create", "update_or_create",
     "create_superuser", "create_user", "execute", "executemany",
 }  # fmt: skip
-# Sets, dictionaries and hashes have these, too: only the result of a query counts.
+# Sets, dictionaries and hashes have these methods too, so only results of queries count.
 QUERY_WRITES = {"update", "delete", "set", "add", "remove", "clear"}
 QUERIES = {"objects", "filter", "exclude", "all", "tags", "open_at", "select_for_update"}
 FUNCTIONS = {"insert_rows"}
@@ -25,7 +25,7 @@ DEEPEST = 10  # calls from a change down to the write
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A call in a function: what is called, and whether it is inside a change."""
+    """A call in a function: the name called, and whether it is inside a change."""
 
     module: str
     function: str
@@ -35,12 +35,12 @@ class Use:
 
     @property
     def where(self) -> str:
-        """The function that the call is in."""
+        """The function that contains the call."""
         return f"{self.module}.{self.function}"
 
 
 def uses_of(module: str, tree: ast.Module) -> Iterator[Use]:
-    """Every call in the functions of a module."""
+    """Return every call in the functions of a module."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield from _calls(module, node.name, node.body, guarded=False)
@@ -49,7 +49,7 @@ def uses_of(module: str, tree: ast.Module) -> Iterator[Use]:
 def unguarded_writes(
     modules: Mapping[str, ast.Module], *, allowed: Iterable[str] = ()
 ) -> dict[str, int]:
-    """Functions that write rows while no change is open, as `module.function`, and a line of each.
+    """Return the functions that write rows outside a change, as `module.function` with a line each.
 
     A function of `allowed` may write, and what only such functions call may write, too.
     """
@@ -67,7 +67,7 @@ def unguarded_writes(
 def _is_inside(
     module: str, function: str, uses: list[Use], exempt: frozenset[str], *, depth: int = 0
 ) -> bool:
-    """Whether the function is exempt, or has uses and each of them is inside a change."""
+    """Return whether the function is exempt, or is used and all its uses are inside a change."""
     if f"{module}.{function}" in exempt:
         return True
     calls = [
@@ -104,7 +104,7 @@ def _opens_change(item: ast.withitem) -> bool:
 
 
 def _names(call: ast.Call) -> Iterator[str]:
-    """What is called; with `!` in front where that writes rows."""
+    """Return the name called, with `!` in front if the call writes rows."""
     name = _last_name(call.func)
     if isinstance(call.func, ast.Attribute):
         if name in WRITES or (name in QUERY_WRITES and _is_query(call.func.value)):
@@ -112,13 +112,13 @@ def _names(call: ast.Call) -> Iterator[str]:
     elif name in FUNCTIONS:
         yield f"!{name}"
     yield name
-    for argument in call.args:  # a function that is handed on is used as well
+    for argument in call.args:  # a function passed as an argument is used too
         if isinstance(argument, ast.Name):
             yield argument.id
 
 
 def _is_query(value: ast.expr) -> bool:
-    """Whether the value is the result of a query, as far as its own expression says."""
+    """Return whether the expression is the result of a query, by its own text."""
     names = {node.attr for node in ast.walk(value) if isinstance(node, ast.Attribute)}
     return bool(names & QUERIES)
 

@@ -1,4 +1,4 @@
-"""A hub in two hundred lines, on a real socket, for tests of the SDK alone.
+"""A small hub on a real socket, for tests of the SDK alone.
 
 It logs agents in, verifies and stores envelopes, delivers them by stream and position, and can be
 told to misbehave the way crashes and networks do. It has no registry, no policy and no trail: what
@@ -34,7 +34,7 @@ SCORE = 80
 
 @dataclass
 class Account:
-    """What the hub keeps of an agent: its key, its two streams, and where the acks are."""
+    """The state of an agent at the hub: its key, its two streams and their acks."""
 
     key: PublicKey
     level: str = "verified"
@@ -48,7 +48,7 @@ class Account:
 
 
 class FakeHub:
-    """`script` decides on an envelope before the hub does: a receipt to give instead, or None."""
+    """A hub that can misbehave. `script` may return a receipt for an envelope, or `None`."""
 
     def __init__(self) -> None:
         self.id = f"hub-{secrets.token_hex(8)}"
@@ -60,12 +60,12 @@ class FakeHub:
         self.received: Counter[str] = Counter()  # envelopes by message id, repeats included
         self.bytes_of: dict[str, bytes] = {}
         self.script: Callable[[Envelope], dict[str, Any] | None] = lambda envelope: None
-        self.lose_receipts = 0  # cut the socket after accepting so many, before the receipt
+        self.lose_receipts = 0  # how many sockets to cut after acceptance, before the receipt
         self.deliver_twice = False
         self.keep_deliveries = False
-        self.refusing: dict[str, ATPError] = {}  # why agents may not log in
+        self.refusing: dict[str, ATPError] = {}  # by agent: the error of its login
         self.refused_at: list[float] = []  # monotonic seconds
-        self.faults: list[str] = []  # what agents did that no agent may
+        self.faults: list[str] = []  # acts of agents that break the protocol
         self._server: Server | None = None
         self._port = 0
 
@@ -90,7 +90,7 @@ class FakeHub:
         self._port = next(iter(self._server.sockets)).getsockname()[1]
 
     async def kill(self) -> None:
-        """End as by kill -9: sockets break without a word, what was stored stays."""
+        """Stop as after SIGKILL: sockets break without a close frame, stored data stays."""
         assert self._server is not None
         for account in self.accounts.values():
             self.cut(account)
@@ -253,4 +253,4 @@ class FakeHub:
 
 
 class _CutError(Exception):
-    """The socket was cut on purpose."""
+    """A socket that was cut on purpose."""

@@ -82,7 +82,7 @@ def test_rejects_a_broker_that_does_not_answer(url: str, tmp_path: Path) -> None
 
 def test_rejects_a_broker_without_a_layer(tmp_path: Path) -> None:
     sentence = refusal("hub", tmp_path, closed("ATP_BROKER_URL"))
-    assert "ATP_BROKER_URL is set, ATP_REDIS_URL is not." in sentence
+    assert "ATP_BROKER_URL is set, but ATP_REDIS_URL is not." in sentence
 
 
 @pytest.mark.parametrize("command", ["worker", "beat"])
