@@ -32,7 +32,10 @@ class Surroundings:
         return cls(_environment(), _settings(), _celery(), _process())
 
     def changes(self, later: Surroundings) -> list[str]:
-        """Return a sentence for each name that differs `later`, without its value (maybe secret)."""
+        """Return a sentence for each name that differs `later`, without its value.
+
+        Values may be secret.
+        """
         return [
             f"{part.name}: {name} has changed"
             for part in fields(self)
