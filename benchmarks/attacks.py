@@ -109,9 +109,9 @@ async def broadcast_flood(plan: Plan) -> dict[str, int]:
 
     def hear(socket: LeanSocket, text: bytes) -> None:
         nonlocal heard
-        if places := SEQ.findall(text.decode()):
-            heard += len(places)
-            socket.send(Ack("mail", int(places[-1])).to_bytes())
+        if seqs := SEQ.findall(text.decode()):
+            heard += len(seqs)
+            socket.send(Ack("mail", int(seqs[-1])).to_bytes())
 
     _ready()
     listening = await log_in_all(audience, hear)
@@ -331,8 +331,8 @@ async def _send_politely(socket: Any, letters: list[str], *, pause: float = 0.0)
 async def _acknowledge(socket: Any) -> None:
     with contextlib.suppress(ConnectionClosed):
         async for message in socket:
-            if places := SEQ.findall(message):
-                await socket.send(Ack("mail", int(places[-1])).to_bytes().decode())
+            if seqs := SEQ.findall(message):
+                await socket.send(Ack("mail", int(seqs[-1])).to_bytes().decode())
 
 
 async def _discard(socket: Any) -> None:

@@ -49,14 +49,14 @@ class Audience:
 
     def hear(self, socket: LeanSocket, text: bytes) -> None:
         """Take a message that `socket` received: count and acknowledge its delivery."""
-        places = SEQ.findall(text)
-        if not places:
+        seqs = SEQ.findall(text)
+        if not seqs:
             return
         if self._message_id in text:
             self._left -= 1
             if not self._left:
                 self._complete.set()
-        socket.send(Ack("mail", int(places[-1])).to_bytes())
+        socket.send(Ack("mail", int(seqs[-1])).to_bytes())
 
 
 async def run(sender: Identity, others: list[Identity]) -> dict[str, list[float]]:

@@ -183,8 +183,8 @@ def engine_versions(profile: str) -> str:
 def _kind(process: psutil.Process) -> str:
     """Return the kind of a process by its manage.py command; "" for other processes."""
     words = process.cmdline()
-    place = next((n for n, word in enumerate(words) if word.endswith("manage.py")), len(words))
-    return KINDS.get("".join(words[place + 1 : place + 2]), "")
+    position = next((n for n, word in enumerate(words) if word.endswith("manage.py")), len(words))
+    return KINDS.get("".join(words[position + 1 : position + 2]), "")
 
 
 @contextmanager

@@ -58,8 +58,8 @@ def _revocations(
     if strike and hub.engines.redis is None:
         return []
     waits = []
-    for place in range(REVOCATIONS):
-        seen = _revoke(hub, f"{name.rpartition('.')[2].replace('_', '-')}-{place}", strike, whole)
+    for number in range(REVOCATIONS):
+        seen = _revoke(hub, f"{name.rpartition('.')[2].replace('_', '-')}-{number}", strike, whole)
         if seen["closed"] < seen["expected"] or seen["tooSoon"]:
             print(f"{name} is not valid: {seen}", flush=True)
             return []

@@ -1,7 +1,7 @@
 """The cast of the tests: agents with real keys and attestations, and the envelopes they write.
 
-Everybody is made through the registry's actions, under a random name, because the database of a
-run is shared and never rolled back. Alice and Bob are honest; Mallory is a valid agent too.
+The actions of the registry make each agent, under a random name, because the database of a run is
+shared and never rolled back. Alice and Bob are honest; Mallory is a valid agent too.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def forged(
 ) -> Letter:
     """Return an envelope with one fault that `write` never makes.
 
-    `before` changes the document and is signed, `after` changes it behind the signature's back;
+    `before` changes the document and is signed, `after` changes it after signing;
     `header` and `claims` replace members of the token (`None` drops one). `key` signs: another
     agent's, bytes for an HMAC, `None` for no signature at all.
     """

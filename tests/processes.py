@@ -120,7 +120,7 @@ def manage(
 def hub_environment(data_dir: Path, port: int, extra: Mapping[str, str]) -> dict[str, str]:
     """Return this process's environment, with no settings of the hub except the given ones.
 
-    On shared engines the secrets, which such a hub must be given, are those kept in `data_dir`.
+    A hub on shared engines must be given its secrets: those stored in `data_dir`.
     """
     kept = {
         name: value

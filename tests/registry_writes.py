@@ -51,7 +51,7 @@ def unguarded_writes(
 ) -> dict[str, int]:
     """Return the functions that write rows outside a change, as `module.function` with a line each.
 
-    A function of `allowed` may write, and what only such functions call may write, too.
+    A function in `allowed` may write; so may a function that only such functions call.
     """
     uses = [use for name, tree in modules.items() for use in uses_of(name, tree)]
     exempt = frozenset(allowed)

@@ -1,7 +1,7 @@
 """Start a PostgreSQL and a Redis for one test, on free ports, which the test may kill.
 
-Their data lie in a temporary folder and outlive `kill` and `stop`; `close` removes them.
-Where the programs are missing the test that asks for them skips, unless `CI` is set.
+Their data are in a temporary folder. They survive `kill` and `stop`; `close` removes them. If the
+programs are missing, the test is skipped, unless `CI` is set.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Wire:
     ) -> None:
         """Connect without a login; read up to `read_ahead` messages in advance.
 
-        `buffer_bytes` is how much the system reads beside that, which is megabytes otherwise.
+        `buffer_bytes` limits what the system reads besides, which is megabytes by default.
         """
         self.url = hub.ws_url
         self.player = player
@@ -161,9 +161,9 @@ class Wire:
         deadline = time.monotonic() + PATIENCE_SECONDS
         looked_at = 0
         while True:
-            for place in range(looked_at, len(self._frames)):
-                if wanted(self._frames[place]):
-                    return self._frames.pop(place)
+            for index in range(looked_at, len(self._frames)):
+                if wanted(self._frames[index]):
+                    return self._frames.pop(index)
             looked_at = len(self._frames)
             self._read(deadline, what)
             if self.close_code is not None and looked_at == len(self._frames):

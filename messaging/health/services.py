@@ -57,7 +57,7 @@ def look_at_database() -> Registered:
     try:
         return registered_now()
     finally:
-        connection.close()  # the thread ends, and nobody else has its connection
+        connection.close()  # the thread ends, and its connection is its own
 
 
 def look_at_layer() -> None:
@@ -84,7 +84,9 @@ def look_at_broker() -> int:
     ) as broker:
         broker.ensure_connection(max_retries=0, timeout=SOCKET_SECONDS)
         channel: Any = broker.channel()
-        with contextlib.suppress(*broker.channel_errors):  # nobody has sent or taken a task yet
+        with contextlib.suppress(
+            *broker.channel_errors
+        ):  # the queue exists only after the first task
             queue = channel.queue_declare(settings.CELERY_TASK_DEFAULT_QUEUE, passive=True)
             return int(queue.message_count)
     return 0

@@ -110,20 +110,20 @@ def _lost(seen: Seen, stored: Mapping[Key, StoredEnvelope]) -> Iterator[Violatio
 
 def _undelivered(seen: Seen, ledger: Ledger) -> Iterator[Violation]:
     """Each accepted envelope has its deliveries, and each delivery reached its recipient."""
-    places = Counter((d.sender, d.message) for d in ledger.deliveries)
+    deliveries = Counter((d.sender, d.message) for d in ledger.deliveries)
     for envelope in ledger.envelopes:
         wanted = envelope.recipients if envelope.status == "accepted" else 0
-        found = places[envelope.sender, envelope.message]
+        found = deliveries[envelope.sender, envelope.message]
         if found != wanted or envelope.waiting:
             detail = f"{wanted} recipients, {found} deliveries"
             yield Violation("delivered", envelope.sender, envelope.message, detail)
     for delivery in ledger.deliveries:
-        place = (delivery.recipient, delivery.stream, delivery.seq)
-        brought = seen.delivered.get(place, [])
+        position = (delivery.recipient, delivery.stream, delivery.seq)
+        brought = seen.delivered.get(position, [])
         if any(event.message != delivery.message for event in brought):
-            yield _of_place("delivered", delivery, "another message came in its place")
-        elif not brought and place not in seen.gone:
-            yield _of_place("delivered", delivery, "it never came")
+            yield _of_delivery("delivered", delivery, "another message was delivered instead")
+        elif not brought and position not in seen.gone:
+            yield _of_delivery("delivered", delivery, "it never came")
 
 
 def _invented(seen: Seen) -> Iterator[Violation]:
@@ -140,7 +140,7 @@ def _invented(seen: Seen) -> Iterator[Violation]:
             elif sent.peer not in ("*", recipient):
                 yield Violation("sent", recipient, event.message, f"it was for {sent.peer}")
             if placed.setdefault((recipient, event.peer, event.message), seq) != seq:
-                yield Violation("sent", recipient, event.message, "it has two places")
+                yield Violation("sent", recipient, event.message, "it has two sequence numbers")
 
 
 def _expired_too_early(seen: Seen, ledger: Ledger) -> Iterator[Violation]:
@@ -151,7 +151,7 @@ def _expired_too_early(seen: Seen, ledger: Ledger) -> Iterator[Violation]:
         if told is None or sent is None:
             continue
         if told.code != "clock.expired" or told.at < sent.expires:
-            yield _of_place("delivered", delivery, f"told as gone ({told.code}) before its time")
+            yield _of_delivery("delivered", delivery, f"told as gone ({told.code}) before its time")
 
 
 def _handled_twice(logs: Iterable[AgentLog]) -> Iterator[Violation]:
@@ -179,8 +179,8 @@ def _gaps(logs: Iterable[AgentLog], seen: Seen, ledger: Ledger) -> Iterator[Viol
         if sorted(rows[box.agent, box.stream]) != list(range(1, box.last + 1)):
             yield Violation("gapless", box.agent, "", f"the rows of {box.stream}")
         for seq in range(1, box.last + 1):
-            place = (box.agent, box.stream, seq)
-            if place not in seen.delivered and place not in seen.gone:
+            position = (box.agent, box.stream, seq)
+            if position not in seen.delivered and position not in seen.gone:
                 yield Violation("gapless", box.agent, "", f"{box.stream} {seq} was never told")
     for log in logs:
         yield from _gaps_of_connections(log)
@@ -216,14 +216,14 @@ def _out_of_order(seen: Seen, deliveries: Iterable[StoredDelivery]) -> Iterator[
         statuses = {receipt.status for receipt in seen.receipts.get(key, ())}
         if key in order and "accepted" in statuses and not statuses & TOLD_TO_WAIT:
             broadcast = seen.sent[key].peer == "*"
-            place = (delivery.sender, delivery.recipient, delivery.stream, broadcast)
-            streams[place].append(delivery)
-    for placed in streams.values():
-        placed.sort(key=lambda delivery: delivery.seq)
-        for earlier, later in pairwise(placed):
+            of_sender = (delivery.sender, delivery.recipient, delivery.stream, broadcast)
+            streams[of_sender].append(delivery)
+    for ordered in streams.values():
+        ordered.sort(key=lambda delivery: delivery.seq)
+        for earlier, later in pairwise(ordered):
             if order[earlier.sender, earlier.message] > order[later.sender, later.message]:
                 detail = f"it was sent before {earlier.message}, which came first"
-                yield _of_place("order", later, detail)
+                yield _of_delivery("order", later, detail)
 
 
 def _told_otherwise(seen: Seen, stored: Mapping[Key, StoredEnvelope]) -> Iterator[Violation]:
@@ -281,25 +281,28 @@ def _acknowledgements(logs: Iterable[AgentLog], ledger: Ledger) -> Iterator[Viol
     said: dict[tuple[str, str], int] = defaultdict(int)
     for log in logs:
         for event in log.of(Kind.ACK):
-            place = (log.agent, event.stream)
-            said[place] = max(said[place], event.seq)
+            stream_key = (log.agent, event.stream)
+            said[stream_key] = max(said[stream_key], event.seq)
     entered: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
     for entry in ledger.entries:
         if entry.acknowledged is not None:
             stream, first, last = entry.acknowledged
             entered[entry.recipient, stream].append((first, last))
     for box in ledger.boxes:
-        place = (box.agent, box.stream)
-        if box.acknowledged > said[place]:
-            detail = f"{box.stream} stands at {box.acknowledged}, it said {said[place]}"
+        stream_key = (box.agent, box.stream)
+        if box.acknowledged > said[stream_key]:
+            detail = (
+                f"{box.stream} is acknowledged up to {box.acknowledged},"
+                f" the agent acknowledged up to {said[stream_key]}"
+            )
             yield Violation("acknowledged", box.agent, "", detail)
-        ranges = sorted(entered[place])
+        ranges = sorted(entered[stream_key])
         ends = [0, *(last for _, last in ranges)]
         starts = [*(first for first, _ in ranges), box.acknowledged + 1]
         if [end + 1 for end in ends] != starts:
             yield Violation("acknowledged", box.agent, "", f"the entries of {box.stream}")
 
 
-def _of_place(rule: str, delivery: StoredDelivery, detail: str) -> Violation:
-    place = f"{delivery.stream} {delivery.seq} of {delivery.recipient}"
-    return Violation(rule, delivery.sender, delivery.message, f"{place}: {detail}")
+def _of_delivery(rule: str, delivery: StoredDelivery, detail: str) -> Violation:
+    name = f"{delivery.stream} {delivery.seq} of {delivery.recipient}"
+    return Violation(rule, delivery.sender, delivery.message, f"{name}: {detail}")

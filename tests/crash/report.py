@@ -95,8 +95,8 @@ def recovery_seconds(logs: Sequence[AgentLog], blows: Iterable[Blow]) -> dict[st
     soonest = list(accumulate((at for _, at in reversed(accepted)), min))[::-1]
     longest: dict[str, float] = defaultdict(float)
     for blow in blows:
-        place = bisect_left(moments, blow.at)
-        took = soonest[place] - blow.at if place < len(soonest) else math.inf
+        index = bisect_left(moments, blow.at)
+        took = soonest[index] - blow.at if index < len(soonest) else math.inf
         longest[blow.fault] = max(longest[blow.fault], took)
     return dict(longest)
 

@@ -1,7 +1,7 @@
 """Alice and Bob, honest and of one organisation; Mallory, a valid agent of another; their sockets.
 
-What a victim saw is told by an honest message sent afterwards: streams have no gaps, so when that
-one is the next to arrive, nothing else did.
+To check that a victim got nothing, a test sends it a valid message afterwards. Streams have no
+gaps. So if that message is the next to arrive, nothing else arrived.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Fleet:
     def stop_worker(self, name: str) -> None:
         """Stop a worker as a supervisor does: SIGTERM, and SIGKILL if it takes too long.
 
-        Where it takes long, its log says what it was at (SIGUSR1 makes Celery write down stacks).
+        If it takes too long, its log shows its stacks (SIGUSR1 makes Celery write them).
         """
         process = self.workers.pop(name)
         process.terminate()

@@ -18,8 +18,8 @@ PATIENCE_SECONDS = 30.0  # after the node has continued
 async def freeze_and_wake(fleet: Fleet, agents: list[Path], *, seconds: float) -> None:
     """Freeze node 1 for `seconds`, longer than a lease, while agents exchange messages.
 
-    What is sent to its agent meanwhile waits; what its agent sent before it could be read is sent
-    again by the SDK in another session. Both arrive once.
+    Envelopes to its agent wait meanwhile. Envelopes that its agent sent and the node had not read
+    are sent again by the SDK, in another session. Both arrive once.
     """
     there: list[Any] = []
     here: list[Any] = []

@@ -20,8 +20,8 @@ async def requests_survive(
 ) -> None:
     """Send requests from node 0 to node 1, and run `nemesis` in a thread meanwhile.
 
-    It goes on sending until the nemesis is through. Each request must be answered, each handled
-    once, and the streams and the trail must have no gap.
+    It sends until the nemesis has finished. Each request must be answered and handled once. The
+    streams and the trail must have no gap.
     """
     handled: Counter[int] = Counter()
     outcomes: Counter[str] = Counter()

@@ -1,6 +1,6 @@
 """One interface to the two judges: the in-process hub and the project's own hub.
 
-The in-process hub and the project's own hub are given the same envelopes.
+Tests give both the same envelopes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A small hub on a real socket, for tests of the SDK alone.
 
-It logs agents in, verifies and stores envelopes, delivers them by stream and position, and can be
-told to misbehave the way crashes and networks do. It has no registry, no policy and no trail: what
-the real hub decides is tested with the real hub.
+It logs agents in, verifies and stores envelopes, and delivers them by stream and sequence number.
+A test can make it misbehave as after crashes and network faults. It has no registry, no policy and
+no trail: tests of the real hub's decisions use the real hub.
 """
 
 from __future__ import annotations
