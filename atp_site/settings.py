@@ -112,9 +112,7 @@ ATP_BATCHES_UNDER_WAY = 4 if _broker_url else 2
 CELERY_TASK_DEFAULT_QUEUE = "atp"
 CELERY_TASK_SERIALIZER = "msgpack"  # envelopes are sent as bytes
 CELERY_ACCEPT_CONTENT = ["msgpack", "json"]
-CELERY_TASK_IGNORE_RESULT = (
-    True  # outcomes are sent over the channel layer and stored in the database
-)
+CELERY_TASK_IGNORE_RESULT = True  # outcomes go over the channel layer and into the database
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True  # acks_late alone still acks when the child is killed
 CELERY_TASK_TIME_LIMIT = 120  # seconds; a task that takes longer hangs
