@@ -25,7 +25,7 @@ POLICY = "; ".join(
 
 @sync_and_async_middleware
 def content_security_policy(get_response: Callable[[HttpRequest], Any]) -> Callable[..., Any]:
-    """Set the policy where the view has not set one of its own."""
+    """Set the policy on every response, unless the view has set one."""
     if iscoroutinefunction(get_response):
 
         async def answer_async(request: HttpRequest) -> HttpResponseBase:
