@@ -1,4 +1,4 @@
-"""The composition root as a Django app: system checks, and every task known by name."""
+"""The Django app of the composition root: it registers system checks and all tasks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from django.apps import AppConfig
 
 
 class SiteConfig(AppConfig):
+    """The Django app `atp_site`."""
+
     name = "atp_site"
     verbose_name = "Agent Trust Protocol"
 
@@ -14,6 +16,6 @@ class SiteConfig(AppConfig):
         from atp_site.celery import TASK_PACKAGES
         from atp_site.celery import app as celery_app
 
-        # A worker does this by itself. In the hub's own process beat would send a task that it
-        # does not know to the broker, where no worker takes it.
+        # A worker imports the tasks by itself. In the hub's process they must be imported here, or
+        # embedded beat would send a task that it does not know to the broker, where no worker is.
         celery_app.autodiscover_tasks(TASK_PACKAGES, force=True)

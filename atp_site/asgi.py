@@ -1,4 +1,4 @@
-"""The ASGI application: HTTP by Django, WebSockets by Channels, and the node's life around both."""
+"""The ASGI application: HTTP by Django, WebSockets by Channels, start and stop of the node."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from django.urls import re_path
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "atp_site.settings")
 django.setup()
 
-from atp_site import tracing  # noqa: E402  # models need the apps to be ready
+from atp_site import tracing  # noqa: E402  # models need django.setup() first
 from messaging.node.process_node import process_node  # noqa: E402
 from messaging.wire.routing import websocket_urlpatterns  # noqa: E402
 
@@ -26,16 +26,16 @@ logger = logging.getLogger(__name__)
 
 
 async def refuse_socket(scope: Any, receive: Any, send: Any) -> None:
-    """Answer a WebSocket on any other path with HTTP 403, instead of a traceback."""
+    """Refuse a WebSocket with HTTP 403, for example one on an unknown path."""
     await receive()
     await send({"type": "websocket.close"})
 
 
 async def over_tls(scope: Any, receive: Any, send: Any) -> None:
-    """Route a WebSocket, unless it came from another machine in plain text past the proxy.
+    """Route a WebSocket; refuse one with a wrong host, or without TLS from another machine.
 
-    Pages are led to https by Django; a socket can only be refused. So is one whose host is not this
-    hub's: it is what a proof is held against, so a relay of a login must not choose it.
+    Django redirects pages to https. A socket can't be redirected. A login proof names the host, and
+    the hub compares it with the Host header. So an attacker who relays a login must not choose it.
     """
     if not _is_known_host(scope):
         await refuse_socket(scope, receive, send)
@@ -48,7 +48,7 @@ async def over_tls(scope: Any, receive: Any, send: Any) -> None:
 
 
 def _is_known_host(scope: Any) -> bool:
-    """Whether the socket was asked for under one of this hub's names."""
+    """Return whether the Host header is one of this hub's names."""
     named = [value for name, value in scope["headers"] if name == b"host"]
     if len(named) != 1:
         return False
@@ -57,7 +57,7 @@ def _is_known_host(scope: Any) -> bool:
 
 
 def _is_local(client: Any) -> bool:
-    """Whether the peer is this machine; a Unix socket has no peer."""
+    """Return whether the peer is on this machine; a peer on a Unix socket has no address."""
     try:
         return not client or ipaddress.ip_address(client[0]).is_loopback
     except ValueError:
@@ -70,7 +70,7 @@ async def run_lifespan(scope: Any, receive: Any, send: Any) -> None:
     try:
         tracing.traces.begin()
         await process_node.start()
-    except Exception as exc:  # whatever it is, the server must hear that nothing was started
+    except Exception as exc:  # uvicorn must learn that the start failed
         logger.exception("the node did not start")
         await send({"type": "lifespan.startup.failed", "message": type(exc).__name__})
         return
@@ -84,7 +84,7 @@ async def run_lifespan(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-# Channels routes ASGI applications with Django's paths, whose types know of views only.
+# Channels routes ASGI applications by Django's paths; their types allow views only, hence the cast.
 anything_else = re_path(r"", cast(Any, refuse_socket))
 
 sockets = URLRouter([*websocket_urlpatterns, anything_else])

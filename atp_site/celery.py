@@ -1,4 +1,4 @@
-"""The Celery application: workers in production, eager in the process of the embedded hub."""
+"""The Celery application: workers in production, tasks in the hub's process when embedded."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ app.autodiscover_tasks(TASK_PACKAGES)
 
 @setup_logging.connect
 def keep_logging(**_: Any) -> None:
-    """Leave logs as the settings have them: Celery would put a level of its own over theirs."""
+    """Keep the log settings of the hub: Celery leaves them alone if this signal has a receiver."""
 
 
 @worker_process_init.connect
 def keep_connections(**_: Any) -> None:
-    """Keep a worker process's database connection from task to task; see engines.py for nodes."""
-    from django.db import connections  # settings are loaded by now, not when this module is
+    """Keep the database connection of a worker from task to task (nodes: atp_site/engines.py)."""
+    from django.db import connections  # not at the top: settings are not loaded there
 
     for connection in connections.all():
         connection.settings_dict["CONN_MAX_AGE"] = None
@@ -38,14 +38,15 @@ def keep_connections(**_: Any) -> None:
 
 @worker_process_init.connect
 def begin_traces(**_: Any) -> None:
-    """In each child: what sends them is a thread, which a fork does not copy."""
+    """Begin traces in each child process: a fork does not copy the thread that sends them."""
     from atp_site import tracing
 
     tracing.traces.begin()
 
 
 @worker_process_init.connect
-def settle_heap(**_: Any) -> None:
+def set_up_gc(**_: Any) -> None:
+    """Set up the garbage collector in each child process (messaging/process/gc_settings.py)."""
     from messaging.process import gc_settings
 
     gc_settings.settle()
@@ -53,6 +54,7 @@ def settle_heap(**_: Any) -> None:
 
 @worker_process_shutdown.connect
 def end_traces(**_: Any) -> None:
+    """Send the remaining spans of a child process before it ends."""
     from atp_site import tracing
 
     tracing.traces.end()
@@ -60,7 +62,7 @@ def end_traces(**_: Any) -> None:
 
 @task_postrun.connect
 def mend_connections(**_: Any) -> None:
-    """Get over a database that was away, also in the thread of an embedded beat."""
-    from registry.storage.threads import mend_connections as mend  # its settings are loaded by now
+    """Replace broken database connections after each task, also in the thread of embedded beat."""
+    from registry.storage.threads import mend_connections as mend  # needs loaded settings
 
     mend()

@@ -1,4 +1,4 @@
-"""System checks that look across settings: `manage.py check`, and `check --deploy`."""
+"""System checks that compare settings: `manage.py check`, and `check --deploy`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from atp_site import engine_tls
 
 @checks.register(checks.Tags.compatibility)
 def engines_fit(app_configs: Sequence[Any] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Workers are other processes: the engines they share with the nodes must be shareable."""
+    """Return an error or a warning if workers can't share an engine with the nodes."""
     if settings.CELERY_TASK_ALWAYS_EAGER:
         return []
     found: list[checks.CheckMessage] = []
     if "InMemory" in settings.CHANNEL_LAYERS["default"]["BACKEND"]:
         found.append(
             checks.Error(
-                "ATP_BROKER_URL is set, ATP_REDIS_URL is not.",
-                hint="Workers tell the nodes what they did over Redis: set ATP_REDIS_URL too.",
+                "ATP_BROKER_URL is set, but ATP_REDIS_URL is not.",
+                hint="Workers send their results to the nodes over Redis: set ATP_REDIS_URL too.",
                 id="atp.E001",
             )
         )

@@ -1,4 +1,4 @@
-"""From the URLs of a database, a Redis and a broker to what Django, Channels and Celery want."""
+"""Turn the URLs of database, Redis and broker into settings of Django, Channels and Celery."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from django.core.exceptions import ImproperlyConfigured
 
 from atp_site import engine_tls
 
-SQLITE_WAIT_SECONDS = 30  # for the writer lock and for SQLite's own
+SQLITE_WAIT_SECONDS = 30  # for our writer lock and for the lock of SQLite
 CONNECT_SECONDS = 5
 SQLITE_START = (
     "PRAGMA journal_mode=WAL;"
-    "PRAGMA synchronous=FULL;"  # a commit survives a power cut, not just a crash
+    "PRAGMA synchronous=FULL;"  # a commit survives a power cut
     "PRAGMA cache_size=-16384;"  # KiB, of each connection
-    # Pages of the log that a commit leaves for the node's own thread to carry over (messaging/
-    # node.py): a commit that does it itself takes ten times as long. Only where that thread can't
-    # keep up does a commit help, from 64 MiB on.
+    # In pages, 64 MiB. A thread of the node copies the write-ahead log into the database
+    # (messaging/node/node.py), because a commit that copies takes ten times as long. A commit
+    # copies only if the thread can't keep up, and the log reaches this size.
     "PRAGMA wal_autocheckpoint=16384;"
     "PRAGMA temp_store=MEMORY;"
-    "PRAGMA journal_size_limit=67108864"  # bytes that stay of a log that once grew
+    "PRAGMA journal_size_limit=67108864"  # bytes; a larger log is cut to this
 )
 POSTGRES_PARAMETERS = frozenset(
     {"sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "application_name", "host"}
 )
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 POSTGRES_SESSION = (
-    "-c synchronous_commit=on"  # whatever the server's default is: a receipt is a promise
+    "-c synchronous_commit=on"  # not the server's default: a receipt promises that it is stored
     " -c idle_in_transaction_session_timeout=60000"  # ms; a stuck process must not hold the log
-    # A batch asks for a few hundred rows by key: what it asks for is in memory, or on a fast disk.
-    # With the default of 4, tables of up to some 20,000 rows were read from end to end for it.
+    # A batch reads a few hundred rows by key, from memory or a fast disk. With the default of 4,
+    # PostgreSQL read tables of up to about 20,000 rows from end to end instead.
     " -c random_page_cost=1.1"
 )
 BROKER_SCHEMES = frozenset({"redis", "rediss", "amqp", "amqps"})
@@ -39,9 +39,10 @@ REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
 
 
 def database(url: str, folder: Path, *, tls: str = "verify", ca_file: str = "") -> dict[str, Any]:
-    """Return the `DATABASES` entry for `url`; without one, SQLite in `folder`.
+    """Return the `DATABASES` entry for `url`; for an SQLite file in `folder` if `url` is empty.
 
-    `tls` and `ca_file` are ATP_ENGINE_TLS and ATP_ENGINE_CA_FILE. Raises `ImproperlyConfigured`.
+    `tls` and `ca_file` are ATP_ENGINE_TLS and ATP_ENGINE_CA_FILE.
+    Raises `ImproperlyConfigured` if the URL is wrong; so do all functions of this module.
     """
     if not url:
         return _sqlite(folder / "hub.sqlite3")
@@ -61,17 +62,17 @@ def database(url: str, folder: Path, *, tls: str = "verify", ca_file: str = "") 
 
 
 def are_shared(database_url: str, broker_url: str) -> bool:
-    """Whether a hub on these engines can be several processes, on several machines."""
+    """Return whether a hub on these engines can run as several processes."""
     return bool(broker_url) or _split(database_url, "ATP_DATABASE_URL").scheme.startswith(
         "postgres"
     )
 
 
 def channel_layer(url: str, *, tls: str = "verify", ca_file: str = "") -> dict[str, Any]:
-    """Return the `CHANNEL_LAYERS` entry: Redis with a URL, else the memory of this process.
+    """Return the `CHANNEL_LAYERS` entry: Redis at `url`; the process's memory if `url` is empty.
 
-    Redis passes messages on and keeps none (pub/sub): that is one round trip for each, where the
-    layer that queues takes eight, and what is lost is found by the poll either way.
+    The layer uses pub/sub, which stores no messages and takes one round trip for each. The layer
+    with queues takes eight. A lost message does no harm: nodes find the rows by their poll.
     """
     if not url:
         limits = {"capacity": 10_000, "expiry": 30}
@@ -95,7 +96,7 @@ def channel_layer(url: str, *, tls: str = "verify", ca_file: str = "") -> dict[s
 
 
 def broker(url: str) -> str:
-    """The broker URL for Celery; `memory://` where none is given and tasks run eagerly."""
+    """Return the broker URL for Celery; `memory://` if `url` is empty and tasks run eagerly."""
     if not url:
         return "memory://localhost/"
     parts = _split(url, "ATP_BROKER_URL")
@@ -106,13 +107,14 @@ def broker(url: str) -> str:
 
 
 def broker_options(url: str) -> dict[str, Any]:
-    """Celery's transport options; Redis has no acknowledgements of its own."""
-    dialling = {"max_retries": 1, "interval_start": 0}  # or each send to a broker away takes 6 s
+    """Return Celery's transport options for the broker at `url`."""
+    # With the defaults, each send takes 6 s while the broker is away.
+    retries = {"max_retries": 1, "interval_start": 0}
     if not url.startswith(("redis", "rediss")):
-        return dialling
+        return retries
     return {
-        **dialling,
-        "visibility_timeout": 300,  # seconds until an unacknowledged task comes back
+        **retries,
+        "visibility_timeout": 300,  # seconds; then Redis gives an unacknowledged task out again
         "socket_connect_timeout": CONNECT_SECONDS,
         "socket_timeout": CONNECT_SECONDS,  # kombu blocks for a second in one read
         "socket_keepalive": True,
@@ -128,9 +130,9 @@ def _need_number(parts: SplitResult, name: str) -> None:
 def _split(url: str, name: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018  # a property that raises where the port is none
+        parts.port  # noqa: B018  # this property raises if the port is wrong
     except ValueError:
-        # The URL may hold a password, so it is not repeated; nor is the cause, which quotes it.
+        # The message has neither the URL nor the cause, which can contain a password.
         raise ImproperlyConfigured(f"{name} is not a valid URL.") from None
     return parts
 
@@ -165,7 +167,7 @@ def _postgres(parts: SplitResult, tls: str, ca_file: str) -> dict[str, Any]:
     name = unquote(parts.path.strip("/"))
     if not name or "/" in name:
         raise ImproperlyConfigured("ATP_DATABASE_URL must end in the name of one database.")
-    # A folder with a socket does not fit before the path.
+    # The folder of a socket can't stand in the host part of a URL.
     host = options.pop("host", "") or parts.hostname or ""
     return {
         "ENGINE": "django.db.backends.postgresql",
@@ -174,8 +176,8 @@ def _postgres(parts: SplitResult, tls: str, ca_file: str) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": host,
         "PORT": str(parts.port or ""),
-        # Under ASGI each request has a thread of its own, so a kept connection would be kept for
-        # nobody. Threads that live on (lanes, workers) hold theirs: nothing ends a request there.
+        # Under ASGI each request has its own thread, so a connection that is kept is never used
+        # again. Long-lived threads (lanes, workers) keep theirs: there, no request ends.
         "CONN_MAX_AGE": 0,
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {

@@ -1,4 +1,8 @@
-"""Readers of environment variables that refuse nonsense in one clear sentence."""
+"""Read environment variables.
+
+A wrong value raises `ImproperlyConfigured` with one sentence: which variable, what it must be.
+No message contains a secret.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS = frozenset({"0", "false", "no", "off"})
 KEY_BYTES = 32  # AES-256, and as much entropy as SHA-256 signing can use
 TOKEN_LEAST_CHARS = 16
-SECRETS = {  # file in the data folder of a hub that made it for itself, random bytes
+SECRETS = {  # the file in the data folder of a hub that makes its own secrets, and random bytes
     "ATP_SECRET_KEY": ("secret-key", 48),  # 64 characters; Django's check W009 wants 50
     "ATP_KEY_ENCRYPTION_KEY": ("key-encryption-key", KEY_BYTES),
 }
@@ -26,11 +30,12 @@ _OWNER_ONLY = 0o600
 
 
 def env_text(name: str, default: str) -> str:
-    """The text of `name`, without surrounding space; empty counts as absent."""
+    """Return the text of `name` without surrounding space; `default` if it is missing or empty."""
     return os.environ.get(name, "").strip() or default
 
 
 def env_bool(name: str, *, default: bool) -> bool:
+    """Return `name` as a boolean: one of `TRUE_WORDS` or `FALSE_WORDS`, in any case."""
     text = env_text(name, "").lower()
     if not text:
         return default
@@ -40,7 +45,7 @@ def env_bool(name: str, *, default: bool) -> bool:
 
 
 def env_choice(name: str, default: str, *choices: str) -> str:
-    """One of `choices`, in whatever case it was written."""
+    """Return the one of `choices` that `name` holds, in any case."""
     text = env_text(name, default)
     for choice in choices:
         if choice.lower() == text.lower():
@@ -50,6 +55,7 @@ def env_choice(name: str, default: str, *choices: str) -> str:
 
 
 def env_int(name: str, default: int, *, least: int, most: int) -> int:
+    """Return `name` as a whole number from `least` to `most`."""
     text = env_text(name, str(default))
     if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
         raise ImproperlyConfigured(
@@ -59,16 +65,13 @@ def env_int(name: str, default: int, *, least: int, most: int) -> int:
 
 
 def env_list(name: str, default: list[str]) -> list[str]:
-    """A comma-separated list."""
+    """Return the parts of a comma-separated list."""
     text = env_text(name, "")
     return [part.strip() for part in text.split(",") if part.strip()] if text else default
 
 
 def env_secret(name: str) -> str:
-    """A secret from `name` or from the file that `name`_FILE names; empty where there is none.
-
-    The value never appears in a message.
-    """
+    """Return the secret in `name` or in the file that `name`_FILE names; "" if neither is set."""
     given, path = env_text(name, ""), env_text(f"{name}_FILE", "")
     if given and path:
         raise ImproperlyConfigured(f"Set {name} or {name}_FILE, not both.")
@@ -78,7 +81,10 @@ def env_secret(name: str) -> str:
 
 
 def token(name: str) -> str:
-    """A bearer token from `name` or `name`_FILE, long enough not to be guessed; or nothing."""
+    """Return the bearer token in `name` or `name`_FILE, "" if neither is set.
+
+    A token needs `TOKEN_LEAST_CHARS` characters, so that it can't be guessed.
+    """
     text = env_secret(name)
     if text and not (len(text) >= TOKEN_LEAST_CHARS and text.isascii() and text.isprintable()):
         raise ImproperlyConfigured(f"{name} must be at least {TOKEN_LEAST_CHARS} ASCII characters.")
@@ -86,9 +92,9 @@ def token(name: str) -> str:
 
 
 def secret_of_hub(name: str, folder: Path, *, shared: bool) -> str:
-    """The secret of `name`. Only a hub on engines of its own makes one in `folder`.
+    """Return the secret of `name`; make one in `folder` if the hub is a single process.
 
-    Where engines are `shared` between processes, what one of them made up is wrong in the others.
+    With `shared` engines the variable must be set, because all processes need the same secret.
     """
     file, size = SECRETS[name]
     if shared and not env_secret(name):
@@ -102,9 +108,10 @@ def secret_of_hub(name: str, folder: Path, *, shared: bool) -> str:
 
 
 def keep_secrets(folder: Path) -> None:
-    """Give this process and its children the secrets kept in `folder`, where none are given.
+    """Set the secrets in `folder` in the environment of this process and its children.
 
-    For a hub of several processes on one machine, before its settings are read.
+    Secrets that are set already stay. Missing files are made. Call it before settings are loaded,
+    for a hub of several processes on one machine.
     """
     for name, (file, size) in SECRETS.items():
         if not env_secret(name):
@@ -113,19 +120,22 @@ def keep_secrets(folder: Path) -> None:
 
 
 def secret_or_made(name: str, path: Path, *, size: int = KEY_BYTES) -> str:
-    """The secret of `name`; where none is given, the one kept in `path`, made on first use."""
+    """Return the secret of `name`; if it is not set, the one in `path`, made if missing."""
     return env_secret(name) or kept_secret(path, size=size)
 
 
 def kept_secret(path: Path, *, size: int) -> str:
-    """The secret in the file `path`, made of `size` random bytes where there is none."""
+    """Return the secret in the file `path`; make one of `size` random bytes if it is missing."""
     if not path.exists():
         _make_secret(path, size)
     return _read_secret(path, name=str(path))
 
 
 def decode_key(text: str, *, name: str) -> bytes:
-    """Base64url text, with or without padding, to a key of 32 bytes."""
+    """Return the 32 bytes of a key in base64url, with or without padding.
+
+    `name` is the variable that the error message names.
+    """
     try:
         key = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
@@ -136,13 +146,13 @@ def decode_key(text: str, *, name: str) -> bytes:
 
 
 def key_or_none(name: str) -> bytes | None:
-    """A key of 32 bytes from `name` or `name`_FILE, or `None` where there is none."""
+    """Return the key of 32 bytes in `name` or `name`_FILE; `None` if neither is set."""
     text = env_secret(name)
     return decode_key(text, name=name) if text else None
 
 
 def data_dir(name: str, default: Path) -> Path:
-    """The folder named by `name`, made when absent, for its owner's eyes only."""
+    """Return the folder that `name` names; make it, readable for its owner only, if missing."""
     path = Path(env_text(name, str(default))).expanduser().resolve()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -171,7 +181,7 @@ def existing_file(name: str) -> str:
 
 
 def networks(name: str) -> list[str]:
-    """A comma-separated list of addresses and networks; the whole internet is none."""
+    """Return a list of IP addresses and networks; refuse a network of all addresses."""
     found = env_list(name, [])
     for text in found:
         try:
@@ -187,7 +197,7 @@ def networks(name: str) -> list[str]:
 
 
 def address(name: str, default: str) -> str:
-    """An address of this machine to listen on; 0.0.0.0 and :: are all of them."""
+    """Return an IP address to listen on; 0.0.0.0 and :: mean all addresses of this machine."""
     text = env_text(name, default)
     try:
         return str(ipaddress.ip_address(text))
@@ -198,7 +208,7 @@ def address(name: str, default: str) -> str:
 
 
 def public_url(name: str, default: str) -> str:
-    """An http or https URL of a whole host, without a closing slash."""
+    """Return an http or https URL without a path and without a closing slash."""
     url = env_text(name, default).rstrip("/")
     try:
         parts = urlsplit(url)
@@ -211,11 +221,11 @@ def public_url(name: str, default: str) -> str:
 
 
 def _make_secret(path: Path, size: int) -> None:
-    """Write a random secret in one step, so that two processes starting at once agree on one."""
+    """Write a random secret in one step, so that two processes that start together share one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
-    except OSError as exc:  # to root every folder seems writable
+    except OSError as exc:  # for root, os.access says that every folder is writable
         raise ImproperlyConfigured(
             f"The data folder {path.parent} can't be written: {exc.strerror}."
             " Set ATP_DATA_DIR to another one."
@@ -225,7 +235,7 @@ def _make_secret(path: Path, size: int) -> None:
             file.write(secrets.token_urlsafe(size) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, path)  # unlike a rename, it fails where another process was first
+        os.link(draft, path)  # unlike a rename, it fails if another process was first
     except FileExistsError:
         return
     finally:

@@ -37,7 +37,7 @@ PERMISSIONS = ", ".join(
 
 @sync_and_async_middleware
 def security_headers(get_response: Callable[[HttpRequest], Any]) -> Callable[..., Any]:
-    """Set the headers where the view has not set its own."""
+    """Set the headers on every response, unless the view has set its own."""
     if iscoroutinefunction(get_response):
 
         async def answer_async(request: HttpRequest) -> HttpResponseBase:

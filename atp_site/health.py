@@ -43,10 +43,12 @@ _migrations = Migrations()
 
 
 def healthz(request: HttpRequest) -> JsonResponse:
+    """Answer 200: this process serves requests."""
     return JsonResponse({"status": "ok"})
 
 
 def readyz(request: HttpRequest) -> JsonResponse:
+    """Answer 200 if this node can serve, else 503 with the names of the failed checks."""
     checks: dict[str, Callable[[], bool]] = {
         "database": _database_answers,
         "migrations": _migrations.are_applied,
@@ -60,6 +62,8 @@ def readyz(request: HttpRequest) -> JsonResponse:
 
 
 class PartSerializer(serializers.Serializer[dict[str, object]]):
+    """The JSON form of one part of the hub."""
+
     status = serializers.ChoiceField([str(status) for status in Status])
     needed = serializers.BooleanField(help_text="Whether nothing is accepted while it is down.")
     since = serializers.DateTimeField(
@@ -71,6 +75,8 @@ class PartSerializer(serializers.Serializer[dict[str, object]]):
 
 
 class ProcessSerializer(serializers.Serializer[dict[str, object]]):
+    """The JSON form of a worker or beat."""
+
     kind = serializers.CharField()
     name = serializers.CharField()
     status = serializers.ChoiceField(["ok", "silent"])
@@ -78,6 +84,8 @@ class ProcessSerializer(serializers.Serializer[dict[str, object]]):
 
 
 class HealthSerializer(serializers.Serializer[dict[str, object]]):
+    """The JSON form of the state of the hub."""
+
     status = serializers.ChoiceField(["ok", "degraded", "down"])
     parts = serializers.DictField(child=PartSerializer())
     processes = ProcessSerializer(many=True, required=False)

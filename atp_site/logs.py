@@ -1,4 +1,4 @@
-"""Log records as single lines: a line break in a name can not forge a second record."""
+"""Format log records as single lines, so that a line break in a name can't forge a record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from atp.wire.timestamps import format_milliseconds
 from messaging.telemetry import correlation
 
 FORMATS = {"line": "atp_site.logs.LineFormatter", "json": "atp_site.logs.JsonFormatter"}
-IDS = ("session", "batch", "messageId", "entry", "envelopes")  # that a record may bring itself
+IDS = (
+    "session",
+    "batch",
+    "messageId",
+    "entry",
+    "envelopes",
+)  # extra fields of a record that are logged
 
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
     0x2028: "\\u2028",
@@ -23,9 +29,10 @@ _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)
 
 
 class LineFormatter(logging.Formatter):
-    """`time LEVEL logger: message`; a traceback follows indented, line by line."""
+    """A formatter for people: `time LEVEL logger: message`, tracebacks indented below."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text."""
         message = record.getMessage().translate(_CONTROL)
         line = f"{_time(record)} {record.levelname} {record.name}: {message}"
         if record.exc_info:
@@ -35,9 +42,13 @@ class LineFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """A JSON object a line, in ASCII, with the ids of what was at work (docs/monitoring.md)."""
+    """A formatter for collectors: one JSON object a line, in ASCII (docs/monitoring.md).
+
+    It adds the ids bound by messaging/telemetry/correlation.py.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line of JSON."""
         fields: dict[str, Any] = {
             "time": _time(record),
             "level": record.levelname,
@@ -53,5 +64,5 @@ class JsonFormatter(logging.Formatter):
 
 
 def _time(record: logging.LogRecord) -> str:
-    """RFC 3339 in UTC, to the millisecond."""
+    """Return the time of a record: RFC 3339 in UTC, to the millisecond."""
     return format_milliseconds(datetime.fromtimestamp(record.created, UTC))

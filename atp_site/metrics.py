@@ -1,4 +1,4 @@
-"""`/metrics`: this node's figures for Prometheus; not for the world (docs/monitoring.md)."""
+"""`/metrics`: the metrics of this node for Prometheus, not public (docs/monitoring.md)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ from messaging.node.process_node import process_node
 from messaging.telemetry import instruments, telemetry
 from registry.trail.models import RefusalCount
 
-ANSWER_SECONDS = 1.0  # for broker and database; a scrape must not hang on what it tells of
+ANSWER_SECONDS = 1.0  # for broker and database, so that a scrape never hangs
 FORWARDED = ("Forwarded", "Via", "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto")
 
 
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """With `ATP_METRICS_TOKEN` set, for its bearer; without, for this machine and as if absent."""
+    """Answer requests with the `ATP_METRICS_TOKEN`, if one is set.
+
+    Without a token, answer requests of this machine only, and others with 404.
+    """
     if settings.ATP_METRICS_TOKEN:
         if not _bears_token(request):
             headers = {"WWW-Authenticate": 'Bearer realm="metrics"'}
@@ -47,7 +50,7 @@ def _bears_token(request: HttpRequest) -> bool:
 
 
 def _comes_from_here(request: HttpRequest) -> bool:
-    """Whether the peer is on this machine, and not a proxy that speaks for another machine."""
+    """Return whether the peer is on this machine, and is not a proxy for another machine."""
     if any(name in request.headers for name in FORWARDED):
         return False
     try:
@@ -57,21 +60,21 @@ def _comes_from_here(request: HttpRequest) -> bool:
 
 
 def _answer(probe: Probe[float]) -> float | None:
-    """The probe's answer, or `None` where there is none within a second."""
+    """Return the probe's answer, or `None` if there is none within `ANSWER_SECONDS`."""
     try:
         return probe.result(seconds=ANSWER_SECONDS)
-    except Exception:  # whatever a driver raises: the figure is missing, and says so
+    except Exception:  # drivers raise many types; the gauge then shows that the engine is down
         return None
 
 
 def _trail_lag_seconds() -> float:
-    """The age of the oldest refusal that was counted and waits to be entered as a summary."""
+    """Return the age of the oldest counted refusal without an entry in the trail, in seconds."""
     oldest = RefusalCount.objects.aggregate(oldest=Min("minute"))["oldest"]
     return 0.0 if oldest is None else max(0.0, time.time() - oldest.timestamp())
 
 
 class _Gauges(Collector):
-    """What is so now, read when it is asked for."""
+    """The gauges, read at each scrape."""
 
     def __init__(self) -> None:
         self._lag: Probe[float] = Probe(_trail_lag_seconds, fresh_seconds=0)
@@ -80,7 +83,7 @@ class _Gauges(Collector):
         )
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Nothing is asked when this is registered."""
+        """Return nothing, so that registering reads no figure."""
         return iter(())
 
     def collect(self) -> Iterator[GaugeMetricFamily]:

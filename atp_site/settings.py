@@ -1,4 +1,4 @@
-"""Settings of the hub: one file, nothing required for the embedded default.
+"""Settings of the hub. The embedded hub needs none of these variables.
 
 ATP_DATA_DIR            folder of the database, the secrets and the lock file; var
 ATP_HOST                address to listen on; 127.0.0.1
@@ -6,8 +6,8 @@ ATP_PORT                port to listen on; 8000
 ATP_PUBLIC_URL          how others reach the hub; http://127.0.0.1:ATP_PORT. With https, cookies
                         are secure and HSTS is on
 ATP_ALLOWED_HOSTS       further host names of it, comma-separated
-ATP_TRUSTED_PROXIES     addresses or networks of the proxies whose word on the client's address and
-                        on TLS is taken, comma-separated; 127.0.0.1
+ATP_TRUSTED_PROXIES     addresses or networks of proxies that the hub believes about the client's
+                        address and TLS, comma-separated; 127.0.0.1
 ATP_DATABASE_URL        postgres://user:password@host/name; an SQLite file in ATP_DATA_DIR
 ATP_REDIS_URL           redis://host/0, the layer between nodes; memory of this process
 ATP_BROKER_URL          redis:// or amqp://, the queue of Celery's workers; tasks run in the hub
@@ -15,18 +15,18 @@ ATP_ENGINE_TLS          verify or unverified: certificates of the three engines 
 ATP_ENGINE_CA_FILE      file with the root certificates that vouch for them; those of the system
 ATP_SECRET_KEY          signs sessions and forms; made in ATP_DATA_DIR, on PostgreSQL or with a
                         broker none
-ATP_SECRET_KEY_OLD      the one before, while what it signed is still about
+ATP_SECRET_KEY_OLD      the secret key before it, while sessions and forms that it signed are in use
 ATP_KEY_ENCRYPTION_KEY  32 bytes in base64url, encrypt the keys the hub holds; made in ATP_DATA_DIR,
                         on PostgreSQL or with a broker none
-ATP_KEY_ENCRYPTION_KEY_OLD  the one before, until `manage.py reseal_keys` has run
+ATP_KEY_ENCRYPTION_KEY_OLD  the key before it, until `manage.py reseal_keys` has run
 ATP_STATIC_DIR          where collectstatic puts files for a proxy to serve; ATP_DATA_DIR/static
 ATP_DEBUG               tracebacks in the browser, for development only; false
 ATP_LOG_LEVEL           DEBUG, INFO, WARNING or ERROR; INFO
 ATP_LOG_FORMAT          line for people or json for a collector; line
 ATP_METRICS_TOKEN       bearer token that /metrics asks for; without one it answers this machine
 
-What follows the semicolon is the default. Secrets and engine URLs can also be given as files, by
-the same names with _FILE.
+The default follows the semicolon. Secrets and engine URLs can also be given as files, by the same
+names with _FILE.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ django_stubs_ext.monkeypatch()  # lets the admin's base classes take type argume
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-# --- Where and who -----------------------------------------------------------------------------
+# --- Names and addresses -------------------------------------------------------------------------
 
 ATP_DATA_DIR = env.data_dir("ATP_DATA_DIR", BASE_DIR / "var")
 ATP_HOST = env.address("ATP_HOST", "127.0.0.1")
@@ -69,15 +69,15 @@ ATP_KEY_ENCRYPTION_KEY = env.decode_key(
 ATP_KEY_ENCRYPTION_KEY_OLD = env.key_or_none("ATP_KEY_ENCRYPTION_KEY_OLD")
 
 # --- Limits of the hub -------------------------------------------------------------------------
-# Everything that grows has a bound here, in frames and in bytes
+# Everything that can grow has a limit here, in frames and in bytes
 # (docs/design/reliability.md#bounds).
 
 ATP_MAX_ENVELOPE_BYTES = 524_288  # canonical form; docs/protocol.md#the-envelope
 ATP_MAX_FRAME_BYTES = 1_048_576  # of a WebSocket message, both ways; docs/protocol.md#frames
 ATP_MAX_FRAMES = 256  # in one message, both ways; docs/protocol.md#frames
-ATP_WINDOW = 256  # envelopes of a socket without a receipt; then it is not read for a while
-ATP_DELIVERY_WINDOW = 256  # deliveries of a stream without an ack; then it waits
-ATP_INBOX_LIMIT = 10_000  # deliveries waiting for one recipient; then flow.recipient_full
+ATP_WINDOW = 256  # envelopes of a socket without a receipt; beyond it, the socket is not read
+ATP_DELIVERY_WINDOW = 256  # deliveries of a stream without an ack; beyond it, they wait
+ATP_INBOX_LIMIT = 10_000  # waiting deliveries of one recipient; beyond it, flow.recipient_full
 
 ATP_HANDSHAKE_SECONDS = 10  # from connecting to a valid proof; docs/protocol.md#connecting
 ATP_MAX_HANDSHAKES = 1_000  # sockets of a node that have not authenticated yet
@@ -88,20 +88,20 @@ ATP_LOGINS_PER_MINUTE = 30  # of one agent; each leaves entries in the trail
 
 ATP_BATCH_ENVELOPES = 256  # in one task and transaction; docs/design/architecture.md#why-lanes, 2
 ATP_BATCH_BYTES = 1_048_576
-# Until a lane sends a batch again; docs/design/architecture.md#when-a-batch-goes-wrong
+# The time until a lane sends a batch again; docs/design/architecture.md#when-a-batch-goes-wrong
 ATP_OUTCOME_SECONDS = 5
-# A larger layer message is only a doorbell; docs/design/architecture.md#why-lanes
+# Above it, a layer message has no deliveries; docs/design/architecture.md#why-lanes, 6
 ATP_LUGGAGE_BYTES = 1_048_576
-ATP_BUSY_AFTER_SECONDS = 10  # without database or workers until senders hear flow.busy
-ATP_EXECUTOR_THREADS = 8  # for database work and eager tasks, beside the event loop
+ATP_BUSY_AFTER_SECONDS = 10  # without database or workers, then senders get flow.busy
+ATP_EXECUTOR_THREADS = 8  # for database work and embedded tasks, besides the event loop
 
-ATP_POLL_SECONDS = 2.0  # a node looks for deliveries whose push was lost
-# A node looks whether the registry changed; docs/design/trust.md#revocation
+ATP_POLL_SECONDS = 2.0  # between two reads of rows whose push was lost
+# Between two reads of the epoch by a node; docs/design/trust.md#revocation
 ATP_EPOCH_POLL_SECONDS = 0.25
-ATP_EPOCH_BLIND_SECONDS = 0.75  # not able to look for so long, a node stops delivering
-ATP_LEASE_SECONDS = 10.0  # a node that doesn't renew its lease for so long is dead
+ATP_EPOCH_BLIND_SECONDS = 0.75  # without a read of the epoch, then a node stops delivering
+ATP_LEASE_SECONDS = 10.0  # without a renewal, then the node counts as dead
 ATP_LEASE_RENEW_SECONDS = 2.0
-ATP_TRAIL_LOCK_SECONDS = 5  # waiting for the log's lock; then nothing is accepted
+ATP_TRAIL_LOCK_SECONDS = 5  # the longest wait for the log lock; then the batch is not accepted
 
 # --- Engines -----------------------------------------------------------------------------------
 
@@ -118,25 +118,25 @@ CHANNEL_LAYERS = {
 CELERY_BROKER_URL = engines.broker(_broker_url)
 CELERY_BROKER_USE_SSL = engine_tls.broker(CELERY_BROKER_URL, ATP_ENGINE_TLS, _ca_file)
 CELERY_TASK_ALWAYS_EAGER = not _broker_url
-# Of a node; half of them for small ones (messaging/node/lanes.py). Verifying and writing let the
-# interpreter's lock go, so two carry 1.7 times what one does within one process of two cores.
+# Of one node; half are for small batches (messaging/node/lanes.py). Verifying and writing release
+# the interpreter's lock, so two batches at once give 1.7 times the rate on two cores.
 ATP_BATCHES_UNDER_WAY = 4 if _broker_url else 2
 CELERY_TASK_DEFAULT_QUEUE = "atp"
-CELERY_TASK_SERIALIZER = "msgpack"  # envelopes travel as bytes
+CELERY_TASK_SERIALIZER = "msgpack"  # envelopes are sent as bytes
 CELERY_ACCEPT_CONTENT = ["msgpack", "json"]
-CELERY_TASK_IGNORE_RESULT = True  # outcomes go over the channel layer and stand in the database
+CELERY_TASK_IGNORE_RESULT = True  # outcomes go over the channel layer and into the database
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True  # acks_late alone still acks when the child is killed
-CELERY_TASK_TIME_LIMIT = 120  # seconds; every task is short, this one hangs
-CELERY_TASK_PUBLISH_RETRY = False  # lanes send again by themselves, and must not block until then
+CELERY_TASK_TIME_LIMIT = 120  # seconds; a task that takes longer hangs
+CELERY_TASK_PUBLISH_RETRY = False  # lanes send again themselves, and must not block
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_MAX_TASKS_PER_CHILD = 10_000
-CELERY_DB_REUSE_MAX = CELERY_WORKER_MAX_TASKS_PER_CHILD  # or each task has a new connection
+CELERY_DB_REUSE_MAX = CELERY_WORKER_MAX_TASKS_PER_CHILD  # otherwise each task opens a connection
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
 CELERY_BROKER_CONNECTION_TIMEOUT = engines.CONNECT_SECONDS
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a broker may be away for longer than a hundred tries
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # no limit: a broker can be away for long
 CELERY_BROKER_TRANSPORT_OPTIONS = engines.broker_options(CELERY_BROKER_URL)
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULER = "messaging.periodic.beat:LastingScheduler"
@@ -148,7 +148,7 @@ _beat_seconds = {
     "registry.verify_attestations": 3600,
 }
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
-    # One that waited for a worker until the next is due is not run at all.
+    # A task that still waits when its next run is due expires.
     name: {"task": name, "schedule": seconds, "options": {"expires": seconds}}
     for name, seconds in _beat_seconds.items()
 }
@@ -211,12 +211,12 @@ LOGIN_REDIRECT_URL = "admin:index"  # where `next` leads to another host
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
-FORMAT_MODULE_PATH = ["atp_site.formats"]  # dates with their zone
+FORMAT_MODULE_PATH = ["atp_site.formats"]  # dates with their time zone
 STATIC_URL = "static/"
 STATIC_ROOT = Path(env.env_text("ATP_STATIC_DIR", str(ATP_DATA_DIR / "static")))
 if STATIC_ROOT.is_relative_to(ATP_DATA_DIR):
-    STATIC_ROOT.mkdir(exist_ok=True)  # WhiteNoise warns where it is not
-WHITENOISE_USE_FINDERS = True  # nothing to collect before the first start
+    STATIC_ROOT.mkdir(exist_ok=True)  # WhiteNoise warns if it is missing
+WHITENOISE_USE_FINDERS = True  # no collectstatic before the first start
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * ATP_MAX_FRAME_BYTES
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 10_000  # a policy of a few hundred rules is one form
@@ -231,7 +231,7 @@ ALLOWED_HOSTS = sorted(
     | set(env.env_list("ATP_ALLOWED_HOSTS", []))
 )
 CSRF_TRUSTED_ORIGINS = [f"{_public.scheme}://{_public.netloc}"]
-# Named by port, because a browser shares cookies between all ports of a host.
+# The names contain the port, because a browser shares cookies between the ports of a host.
 SESSION_COOKIE_NAME = f"atp_session_{_public.port or ATP_PORT}"
 CSRF_COOKIE_NAME = f"atp_csrf_{_public.port or ATP_PORT}"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
@@ -241,7 +241,7 @@ CSRF_COOKIE_HTTPONLY = True
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_SSL_REDIRECT = _https
-# Asked from inside, without TLS.
+# Requested by probes and Prometheus without TLS.
 SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$", r"^api/v1/health$"]
 SECURE_HSTS_SECONDS = 31_536_000 if _https else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = _https
@@ -249,7 +249,8 @@ SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = _https
 # --- API ---------------------------------------------------------------------------------------
 
 REST_FRAMEWORK = {
-    # registry.api.auth has the tokens; named here, it and rest_framework.views import each other.
+    # Views use registry.api.auth for tokens. Named here, it would make an import cycle with
+    # rest_framework.views.
     "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
@@ -257,7 +258,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.CursorPagination",
     "DEFAULT_SCHEMA_CLASS": "registry.api.schema.ProblemSchema",
     "PAGE_SIZE": 100,
-    # Throttles go by the peer's address, which uvicorn takes from ATP_TRUSTED_PROXIES only.
+    # Throttles use the client's address, which uvicorn takes from ATP_TRUSTED_PROXIES only.
     "NUM_PROXIES": 0,
 }
 SPECTACULAR_SETTINGS = {
@@ -266,7 +267,7 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1.0.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
-    # The page's scripts come with the hub: an auditor's network may reach nothing else.
+    # The hub serves the page's scripts: an auditor's network may reach no other server.
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
@@ -290,11 +291,11 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": _log_level},
     "loggers": {
         "django": {"handlers": [], "propagate": True, "level": "INFO"},
-        "django.request": {"level": "ERROR"},  # a refused request is counted, not a log line
+        "django.request": {"level": "ERROR"},  # a refused request is counted, not logged
         "django.server": {"handlers": [], "propagate": True},
         "uvicorn": {"level": "WARNING"},
-        "celery": {"level": "INFO"},  # DEBUG writes down what tasks carry
-        "celery.app.trace": {"level": "WARNING"},  # one line a task would be one a batch
+        "celery": {"level": "INFO"},  # DEBUG logs the arguments of tasks
+        "celery.app.trace": {"level": "WARNING"},  # otherwise one line for every batch
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.beat": {"level": "WARNING"},
         "asyncio": {"level": "WARNING"},
@@ -302,6 +303,6 @@ LOGGING = {
         "amqp": {"level": "INFO"},
         "kombu": {"level": "INFO"},
         "redis": {"level": "INFO"},
-        "urllib3": {"level": "INFO"},  # it sends traces
+        "urllib3": {"level": "INFO"},  # the client that sends traces
     },
 }

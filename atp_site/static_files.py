@@ -1,4 +1,4 @@
-"""Static files by WhiteNoise, without its streaming: Django warns of that under ASGI."""
+"""Serve static files by WhiteNoise without streaming, because Django warns of it under ASGI."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from whitenoise.middleware import WhiteNoiseMiddleware  # type: ignore[import-un
 
 
 class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # it has no types
-    """Reads a file whole; the largest, the API page's script, is 1.5 MB."""
+    """The middleware that sends a whole file at once; the largest has 1.5 MB."""
 
     @staticmethod
     def serve(static_file: Any, request: HttpRequest) -> HttpResponse:
+        """Return the response for a static file, with the file in memory."""
         found = static_file.get_response(request.method, request.META)
         response = HttpResponse(status=int(found.status))
         if found.file is not None:

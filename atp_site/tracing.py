@@ -1,7 +1,7 @@
-"""OpenTelemetry traces, where OTEL_EXPORTER_OTLP_ENDPOINT says where to (docs/monitoring.md).
+"""Send OpenTelemetry traces to OTEL_EXPORTER_OTLP_ENDPOINT, if it is set (docs/monitoring.md).
 
-A batch is a trace: its span on the node, the worker's below it, each stage below that. Where that
-variable is not set, OpenTelemetry is not imported here, nor needs to be installed.
+Each batch is one trace: a span of the node, below it a span of the worker, below that a span for
+each stage. If the variable is not set, OpenTelemetry is not imported and need not be installed.
 """
 
 from __future__ import annotations
@@ -23,23 +23,26 @@ if TYPE_CHECKING:
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 HTTP = "http/protobuf"
-SERVICE = "atp-hub"  # unless OTEL_SERVICE_NAME says otherwise
-FLUSH_SECONDS = 2.0  # at the end, for spans that were not sent yet
+SERVICE = "atp-hub"  # if OTEL_SERVICE_NAME is not set
+FLUSH_SECONDS = 2.0  # at the stop, for spans that were not sent yet
 
 
 def wanted() -> bool:
-    """Whether the environment names a place for traces."""
+    """Return whether the environment names an endpoint for traces."""
     return any(os.environ.get(name, "").strip() for name in ENDPOINTS)
 
 
 class Traces:
-    """Owns the maker of spans of this process, from `begin` to `end`."""
+    """The tracer provider of this process, from `begin` to `end`."""
 
     def __init__(self) -> None:
         self._provider: TracerProvider | None = None
 
     def begin(self) -> None:
-        """Make spans in this process from now on, where they are wanted. Not before a fork."""
+        """Make spans in this process from now on, if an endpoint is set.
+
+        Call it after a fork: the thread that sends spans is not copied to child processes.
+        """
         if not wanted() or self._provider is not None:
             return
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -50,7 +53,7 @@ class Traces:
         telemetry.tracing.use(Spans(self._provider))
 
     def end(self) -> None:
-        """Send what is left, in bounded time: a collector that is away must not hold up a stop."""
+        """Send the remaining spans, for at most `FLUSH_SECONDS`, so that a stop does not hang."""
         telemetry.tracing.use(None)
         if self._provider is not None:
             flushing = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
@@ -63,7 +66,7 @@ traces = Traces()
 
 
 def provider() -> TracerProvider:
-    """A maker of spans for this service; sampling is as OTEL_TRACES_SAMPLER says."""
+    """Return a tracer provider for this service; OTEL_TRACES_SAMPLER sets the sampling."""
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
@@ -72,7 +75,7 @@ def provider() -> TracerProvider:
 
 
 class Spans:
-    """`telemetry.Tracing` by OpenTelemetry. Spans carry ids and counts, nothing of a message."""
+    """`telemetry.Tracing` by OpenTelemetry. Spans have ids and counts, no content of messages."""
 
     def __init__(self, provider: TracerProvider) -> None:
         from opentelemetry import trace
@@ -83,6 +86,7 @@ class Spans:
         self._propagator = tracecontext.TraceContextTextMapPropagator()
 
     def begin_batch(self, batch: str, envelopes: int) -> tuple[str, Callable[[str], None]]:
+        """Begin the span of a batch; return its `traceparent` and a function that ends it."""
         span = self._tracer.start_span(
             "batch",
             kind=self._trace.SpanKind.PRODUCER,
@@ -100,6 +104,7 @@ class Spans:
         return carrier["traceparent"], finish
 
     def record_work(self, work: telemetry.Work, problem: str) -> None:
+        """Record the spans of finished work; `problem` is "" if it succeeded."""
         parent = self._propagator.extract({"traceparent": work.traceparent})
         span = self._tracer.start_span(
             "check",
@@ -125,7 +130,7 @@ def _nanoseconds(seconds: float) -> int:
 
 @checks.register(checks.Tags.compatibility)
 def traces_can_be_sent(app_configs: Sequence[Any] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Say at the start that there will be no traces although they are asked for."""
+    """Return an error if traces are set up but can't be sent."""
     if not wanted():
         return []
     asked = next((text for name in PROTOCOLS if (text := os.environ.get(name, "").strip())), HTTP)
@@ -138,8 +143,8 @@ def traces_can_be_sent(app_configs: Sequence[Any] | None, **_: Any) -> list[chec
         return []
     return [
         checks.Error(
-            f"{ENDPOINTS[0]} is set, and OpenTelemetry is not installed.",
-            hint="Install what requirements-otel.txt names, or unset it.",
+            f"{ENDPOINTS[0]} is set, but OpenTelemetry is not installed.",
+            hint="Install the packages of requirements-otel.txt, or unset the variable.",
             id="atp.E002",
         )
     ]
@@ -148,5 +153,5 @@ def traces_can_be_sent(app_configs: Sequence[Any] | None, **_: Any) -> list[chec
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # a package above it is not there
+    except ModuleNotFoundError:  # its parent package is missing
         return False

@@ -1,1 +1,1 @@
-"""Benchmarks: each figure beside a yardstick measured in the same run (`make bench`)."""
+"""Benchmarks: each figure is compared with a yardstick from the same run (`make bench`)."""

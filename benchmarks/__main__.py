@@ -1,10 +1,10 @@
-"""`make bench`: a table for people, and `var/bench.jsonl` for programs.
+"""`make bench`: prints a table and writes `var/bench.jsonl` for programs.
 
-ONLY=hub.oneway,hub.request measures what begins so, ALL=1 what takes many minutes too, and
-ONLY=help lists the figures. PROFILE=production measures on a database made for the run
-(ATP_BENCH_DATABASE_URL says on which PostgreSQL) and on a Redis of its own. CPU times
-(*.cpu.node, ...) are of all processes of that kind, for a thousand envelopes or logins; cpu.load
-is the load generator's, which cpu.hub does not contain.
+ONLY=hub.oneway,hub.request measures the figures whose names begin with these words. ALL=1 measures
+also those that take many minutes. ONLY=help lists the figures. PROFILE=production makes a database
+for the run, on the PostgreSQL of ATP_BENCH_DATABASE_URL, and starts a Redis. CPU times
+(*.cpu.node, ...) are the sum of all processes of a kind, for a thousand envelopes or logins.
+cpu.load is the load generator; cpu.hub does not include it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ SDK = ("sdk.sign", "sdk.parse", "sdk.verify")
 
 
 def main() -> None:
+    """Run the benchmarks that the environment variables select."""
     argparse.ArgumentParser(
         prog="make bench",
         usage="make bench [ONLY=figure,...] [ALL=1] [PROFILE=embedded|production]",

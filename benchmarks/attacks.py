@@ -1,10 +1,10 @@
-"""Hostile agents and strangers, as processes of their own: what one of them can do to a hub.
+"""Attacks on a hub by agents and strangers, each attack in its own process.
 
     python -m benchmarks.attacks flood identities/ --seconds 10
 
-The first identity in the folder is the attacker's, the second its accomplice's; the rest are an
-audience, or senders. What costs the attacker most, signing, is done before it says `ready` and the
-time begins, so that the hub is what is measured and not the attacker.
+The first identity in the folder is the attacker, the second its accomplice. The others are an
+audience or senders. The attacker signs its envelopes before it prints `ready` and the time begins,
+so that the run measures the hub and not the attacker.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from benchmarks.lean import LeanSocket, log_in_all, upgrade_request
 from benchmarks.load import SEQ, Identity, connect, load_identities
 
 LIFETIME_SECONDS = 3_600
-FLOOD_PER_SECOND = 1_500  # envelopes signed in advance; where they don't do, they go once more
-WAITING = 10_000  # for one recipient, which is as much as may wait
-WALK_PER_SECOND = 5  # envelopes of each honest sender, where the attack is the recipient's
+FLOOD_PER_SECOND = 1_500  # envelopes signed in advance; if they do not suffice, they are sent again
+WAITING = 10_000  # deliveries for one recipient, the hub's limit
+WALK_PER_SECOND = 5  # envelopes of each honest sender, if the recipient attacks
 BROADCASTS_PER_SECOND = 200
 HALF_OPEN = 1_000
-PAUSE_SECONDS = 0.1  # of a stranger that was thrown out
-WAVE_SECONDS = 2.0  # the same, where it costs the attacker more
-RELOGIN_SECONDS = 0.5  # after the hub has thrown it out
+PAUSE_SECONDS = 0.1  # before a stranger whose socket was closed connects again
+WAVE_SECONDS = 2.0  # the same, if connecting costs the attacker more
+RELOGIN_SECONDS = 0.5  # after the hub has closed its socket
 LARGE_BYTES = 1_048_000  # a frame just below the hub's limit
 LARGE_ENVELOPE_BYTES = 500_000  # an envelope just below it
 LARGE_AT_ONCE = 50  # unauthenticated sockets that send large frames
-WINDOW = 200  # of an attacker that plays by the window
+WINDOW = 200  # envelopes of an attacker that respects the window
 TCP_TEXT, TCP_CONTINUATION, TCP_PING = 0x1, 0x0, 0x9  # RFC 6455, 5.2
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Who attacks, for how long, and how much waits for a recipient that neglects its inbox."""
+    """The identities and the duration of an attack, and the size of a neglected inbox."""
 
     identities: list[Identity]
     seconds: float
@@ -58,6 +58,7 @@ class Plan:
 
     @property
     def url(self) -> str:
+        """The WebSocket URL of the hub."""
         return self.identities[0].ws_url
 
 
@@ -65,7 +66,7 @@ Attack = Callable[[Plan], Coroutine[Any, Any, dict[str, int]]]
 
 
 async def flood(plan: Plan) -> dict[str, int]:
-    """Send as fast as the socket takes, whatever the receipts say; the accomplice takes it all."""
+    """Send as fast as possible and ignore receipts; the accomplice acknowledges everything."""
     attacker, accomplice, *_ = plan.identities
     letters = _letters(attacker, accomplice.agent, int(FLOOD_PER_SECOND * plan.seconds))
     _ready()
@@ -78,7 +79,7 @@ async def flood(plan: Plan) -> dict[str, int]:
 
 
 async def deaf_flood(plan: Plan) -> dict[str, int]:
-    """The same, from a socket whose receipts are never read."""
+    """Send as fast as possible, and never read the receipts."""
     attacker, accomplice, *_ = plan.identities
     letters = _letters(attacker, accomplice.agent, int(FLOOD_PER_SECOND * plan.seconds))
     _ready()
@@ -90,17 +91,17 @@ async def deaf_flood(plan: Plan) -> dict[str, int]:
 
 
 async def slow_reader(plan: Plan) -> dict[str, int]:
-    """A recipient that never reads its socket, with a full inbox and more to come."""
+    """Never read the socket of a recipient with a full inbox that gets more mail."""
     return await _neglect(plan, reads=False)
 
 
 async def unread_inbox(plan: Plan) -> dict[str, int]:
-    """A recipient that reads and never acknowledges, with a full inbox and more to come."""
+    """Read but never acknowledge, as a recipient with a full inbox that gets more mail."""
     return await _neglect(plan, reads=True)
 
 
 async def broadcast_flood(plan: Plan) -> dict[str, int]:
-    """Broadcast as fast as the socket takes, to an audience that acknowledges."""
+    """Broadcast as fast as possible to an audience that acknowledges."""
     attacker, *audience = plan.identities
     count = int(BROADCASTS_PER_SECOND * plan.seconds)
     letters = _letters(attacker, "*", count, kind=MessageType.BROADCAST)
@@ -108,9 +109,9 @@ async def broadcast_flood(plan: Plan) -> dict[str, int]:
 
     def hear(socket: LeanSocket, text: bytes) -> None:
         nonlocal heard
-        if places := SEQ.findall(text.decode()):
-            heard += len(places)
-            socket.send(Ack("mail", int(places[-1])).to_bytes())
+        if seqs := SEQ.findall(text.decode()):
+            heard += len(seqs)
+            socket.send(Ack("mail", int(seqs[-1])).to_bytes())
 
     _ready()
     listening = await log_in_all(audience, hear)
@@ -124,32 +125,32 @@ async def broadcast_flood(plan: Plan) -> dict[str, int]:
 
 
 async def half_open(plan: Plan) -> dict[str, int]:
-    """A thousand sockets that never answer the challenge, made anew as the hub closes them."""
+    """Open a thousand sockets that never answer the challenge; replace those that are closed."""
     return await _crowd(plan, lambda _: Stranger(upgrade_request(plan.url)))
 
 
 async def silent_connections(plan: Plan) -> dict[str, int]:
-    """A thousand connections that send half a request, or nothing."""
+    """Open a thousand connections that send half a request, or nothing."""
     texts = (b"", b"GET /ws/agents/ HTTP/1.1\r\nHost: x\r\n")
     return await _crowd(plan, lambda n: Stranger(texts[n % 2]))
 
 
 async def large_frames(plan: Plan) -> dict[str, int]:
-    """Strangers that send 1 MiB where a proof is due."""
+    """Send 1 MiB instead of a proof, from many strangers."""
     frame = _header(TCP_TEXT, LARGE_BYTES, final=True) + b"x" * LARGE_BYTES
     stranger = partial(Stranger, upgrade_request(plan.url), frame)
     return await _crowd(plan, lambda _: stranger(), size=LARGE_AT_ONCE)
 
 
 async def half_sent_frames(plan: Plan) -> dict[str, int]:
-    """A thousand strangers that send the first MiB of a frame, but for its last byte."""
+    """Send a frame of a MiB without its last byte, from a thousand strangers."""
     frame = _header(TCP_TEXT, LARGE_BYTES, final=True) + b"x" * (LARGE_BYTES - 1)
     stranger = partial(Stranger, upgrade_request(plan.url), frame)
     return await _crowd(plan, lambda _: stranger(), pause=WAVE_SECONDS)
 
 
 async def large_envelopes(plan: Plan) -> dict[str, int]:
-    """A valid agent whose envelopes are all as large as may be; the accomplice takes them."""
+    """Send only envelopes of the largest allowed size; the accomplice acknowledges them."""
     attacker, accomplice, *_ = plan.identities
     letters = _letters(attacker, accomplice.agent, 100, filler=LARGE_ENVELOPE_BYTES)
     _ready()
@@ -162,13 +163,13 @@ async def large_envelopes(plan: Plan) -> dict[str, int]:
 
 
 async def fragments(plan: Plan) -> dict[str, int]:
-    """A message that never ends, in empty fragments, none of which counts against its size."""
+    """Send a message that never ends, in empty fragments, which add nothing to its size."""
     some = _header(TCP_CONTINUATION, 0, final=False) * 1_000
     return await _raw_flood(plan, _header(TCP_TEXT, 0, final=False), some)
 
 
 async def pings(plan: Plan) -> dict[str, int]:
-    """Pings, whose pongs are never read."""
+    """Send pings, and never read the pongs."""
     some = (_header(TCP_PING, 125, final=True) + b"x" * 125) * 100
     return await _raw_flood(plan, b"", some)
 
@@ -182,11 +183,11 @@ ATTACKS: dict[str, Attack] = {
 }  # fmt: skip
 
 
-# --- Parts of them ---------------------------------------------------------------------------
+# --- Parts of attacks ------------------------------------------------------------------------
 
 
 class Stranger(asyncio.Protocol):
-    """A connection that says `first`, `then` when it is answered, and nothing more."""
+    """A connection that sends `first`, then `then` after the first answer, then nothing."""
 
     def __init__(self, first: bytes, then: bytes = b"") -> None:
         self.closed = asyncio.get_running_loop().create_future()
@@ -212,7 +213,7 @@ async def _crowd(
     size: int = HALF_OPEN,
     pause: float = PAUSE_SECONDS,
 ) -> dict[str, int]:
-    """So many strangers at once, each made anew a pause after the hub has closed it."""
+    """Keep many strangers connected; replace each after a pause when the hub closes it."""
     parts = urlsplit(plan.url)
     assert parts.hostname is not None
     assert parts.port is not None
@@ -239,7 +240,7 @@ async def _crowd(
 
 
 def _ready() -> None:
-    """Tell who waits that the time begins."""
+    """Print that the time begins, for the process that waits."""
     print("ready", flush=True)
 
 
@@ -286,7 +287,7 @@ async def _send_all(socket: Any, letters: list[str], seconds: float) -> int:
 
 
 async def _neglect(plan: Plan, *, reads: bool) -> dict[str, int]:
-    """Ten senders fill an inbox before the time begins, and go on at a walk."""
+    """Fill an inbox from ten senders before the time begins; then go on sending slowly."""
     target, *senders = plan.identities[:11]
     full = [_letters(sender, target.agent, plan.waiting // len(senders)) for sender in senders]
     async with contextlib.AsyncExitStack() as opened:
@@ -304,7 +305,7 @@ async def _neglect(plan: Plan, *, reads: bool) -> dict[str, int]:
 
 
 async def _send_politely(socket: Any, letters: list[str], *, pause: float = 0.0) -> dict[str, int]:
-    """Send within the window, once each, and count the receipts by their code or status."""
+    """Send each envelope once, within the window; count the receipts by code or status."""
     room = asyncio.Semaphore(WINDOW)
     tally = {"sent": len(letters)}
 
@@ -330,8 +331,8 @@ async def _send_politely(socket: Any, letters: list[str], *, pause: float = 0.0)
 async def _acknowledge(socket: Any) -> None:
     with contextlib.suppress(ConnectionClosed):
         async for message in socket:
-            if places := SEQ.findall(message):
-                await socket.send(Ack("mail", int(places[-1])).to_bytes().decode())
+            if seqs := SEQ.findall(message):
+                await socket.send(Ack("mail", int(seqs[-1])).to_bytes().decode())
 
 
 async def _discard(socket: Any) -> None:
@@ -342,7 +343,7 @@ async def _discard(socket: Any) -> None:
 
 @contextlib.asynccontextmanager
 async def _connected(identity: Identity, *, deaf: bool = False) -> AsyncIterator[Any]:
-    """An authenticated socket; a deaf one is not read any more, not even by its library."""
+    """Yield an authenticated socket; with `deaf`, even the library does not read it any more."""
     socket = await connect(identity)
     if deaf:
         socket.transport.pause_reading()
@@ -350,11 +351,11 @@ async def _connected(identity: Identity, *, deaf: bool = False) -> AsyncIterator
     try:
         yield socket
     finally:
-        socket.transport.abort()  # an end by the rules might take long, as things stand
+        socket.transport.abort()  # a closing handshake could take long
 
 
 async def _raw_flood(plan: Plan, first: bytes, some: bytes) -> dict[str, int]:
-    """Write raw frames to a logged-in socket for as long as it takes them; then to the next."""
+    """Write raw frames to an authenticated socket until it is closed; then open the next."""
     _ready()
     until = time.perf_counter() + plan.seconds
     written = 0
@@ -378,12 +379,12 @@ async def _write_raw(socket: Any, first: bytes, some: bytes, until: float) -> in
 
 
 def _descriptor(socket: Any) -> Any:
-    """Another handle of the same connection, to write to without its library."""
+    """Return a second handle of the connection, to write without the library."""
     return socket.transport.get_extra_info("socket").dup()
 
 
 def _header(opcode: int, length: int, *, final: bool) -> bytes:
-    """Of a frame masked with zeroes, which leave it as it is (RFC 6455, 5.3)."""
+    """Return the header of a frame; a mask of zeroes changes nothing (RFC 6455, 5.3)."""
     first = bytes([(0x80 if final else 0) | opcode])
     if length < 126:
         size = bytes([0x80 | length])
@@ -413,6 +414,7 @@ def _sum(tallies: list[dict[str, int]]) -> dict[str, int]:
 
 
 def main() -> None:
+    """Run one attack; print `ready` when it begins, and its result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("attack", choices=ATTACKS)
     parser.add_argument("identities", type=Path)

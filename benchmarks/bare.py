@@ -1,8 +1,8 @@
-"""A server that lets every client in and does nothing: what a load generator can do at most.
+"""A server that admits every client and does nothing: it shows the limit of a load generator.
 
     python -m benchmarks.bare PORT HUB_ID
 
-The same WebSocket server as the hub's, and frames of the same size; no key is looked at.
+It uses the WebSocket server of the hub and frames of the same size. It checks no key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WELCOME = {"type": "welcome", "session": "x" * 36, "agent": "bare", "proof": "x"
 
 
 class Bare:
-    """Challenge, welcome, then silence."""
+    """An ASGI application that sends a challenge and a welcome, and then nothing."""
 
     def __init__(self, hub: str) -> None:
         challenge = {
@@ -47,6 +47,7 @@ class Bare:
 
 
 def main() -> None:
+    """Serve until the process is ended."""
     take_all_descriptors()
     uvicorn.run(
         Bare(sys.argv[2]),

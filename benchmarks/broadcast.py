@@ -2,7 +2,7 @@
 
     python -m benchmarks.broadcast identities/ --ports 8000,8001
 
-The first identity sends; the others listen, each on one of the nodes in turn, and acknowledge.
+The first identity sends. The others are spread over the nodes, listen and acknowledge.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from benchmarks.load import LIFETIME_SECONDS, Identity, load_identities
 
 ROUNDS = 5
 PATIENCE_SECONDS = 30.0
-REST_SECONDS = 1.0  # between two rounds, for the acks
+PAUSE_SECONDS = 1.0  # between two broadcasts, so that acks are done
 SEQ = re.compile(rb'"seq":(\d+),"stream":"mail","type":"delivery"')
 
 
 class Audience:
-    """Counts who has the broadcast under way, and acknowledges for them."""
+    """The receiving agents: counts those that have the current broadcast, and acknowledges it."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -39,22 +39,24 @@ class Audience:
         self._complete = asyncio.Event()
 
     def expect(self, message_id: str) -> None:
+        """Begin to count the agents that get this broadcast."""
         self._message_id, self._left = message_id.encode(), self._size
         self._complete.clear()
 
     async def complete(self) -> None:
-        """Wait until every agent has it; raises `TimeoutError`."""
+        """Wait until every agent has the broadcast. Raises `TimeoutError`."""
         await asyncio.wait_for(self._complete.wait(), PATIENCE_SECONDS)
 
     def hear(self, socket: LeanSocket, text: bytes) -> None:
-        places = SEQ.findall(text)
-        if not places:
+        """Take a message that `socket` received: count and acknowledge its delivery."""
+        seqs = SEQ.findall(text)
+        if not seqs:
             return
         if self._message_id in text:
             self._left -= 1
             if not self._left:
                 self._complete.set()
-        socket.send(Ack("mail", int(places[-1])).to_bytes())
+        socket.send(Ack("mail", int(seqs[-1])).to_bytes())
 
 
 async def run(sender: Identity, others: list[Identity]) -> dict[str, list[float]]:
@@ -69,7 +71,7 @@ async def run(sender: Identity, others: list[Identity]) -> dict[str, list[float]
         sending.send(letter)
         await audience.complete()
         took.append((time.perf_counter() - started) * 1000)
-        await asyncio.sleep(REST_SECONDS)
+        await asyncio.sleep(PAUSE_SECONDS)
     for socket in (sending, *listening):
         socket.abort()
     return {"milliseconds": took}
@@ -93,6 +95,7 @@ def _letter(sender: Identity) -> tuple[str, bytes]:
 
 
 def main() -> None:
+    """Send the broadcasts and print the milliseconds as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("identities", type=Path, help="the folder that benchmarks.provision wrote")
     parser.add_argument("--ports", required=True, help="of the nodes, comma-separated")

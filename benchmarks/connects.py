@@ -1,8 +1,9 @@
-"""Agents that all come at once: how many are let in a second, and what opening a socket costs here.
+"""Many logins at once: how many a second the hub admits, and the cost on the client's side.
 
     python -m benchmarks.connects identities/ [--port 8001]
 
-Each logs in once and stays; a hundred before the time begins, so that caches are warm.
+Each agent logs in once and stays connected. A hundred log in before the time begins,
+to warm caches.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ async def run(identities: list[Identity]) -> dict[str, float]:
 
 
 def main() -> None:
+    """Log in all agents and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("identities", type=Path, help="the folder that benchmarks.provision wrote")
     parser.add_argument("--port", type=int, help="of another server than the agents' own hub")

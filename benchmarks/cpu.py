@@ -1,7 +1,7 @@
-"""CPU time by kind of process: what a change saves, also on a machine that others use.
+"""Measure CPU time by kind of process, to compare versions also on a busy machine.
 
-A rate falls when other programs take the cores; the CPU time that a thousand envelopes cost hardly
-moves. User and system time together, from the kernel's accounts, to 10 ms.
+Other programs lower a rate, but they hardly change the CPU time of a thousand envelopes. CPU time
+is user and system time, as the kernel counts it, to 10 ms.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from contextlib import suppress
 
 import psutil
 
-LOOK_SECONDS = 1.0  # between looks; what a process does after the last look before its end is lost
+LOOK_SECONDS = 1.0  # between two reads; the time of a process after its last read is lost
 
 Processes = Callable[[], list[tuple[str, psutil.Process]]]
-_Account = tuple[int, float]  # process id, and when it began: ids are used again
+_Account = tuple[int, float]  # process id and start time, because ids are used again
 
 
 class CpuMeter:
-    """Adds up CPU seconds by kind between the marks "begin" and "end"."""
+    """A meter that adds CPU seconds by kind between the marks "begin" and "end"."""
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
@@ -30,7 +30,7 @@ class CpuMeter:
         self._watching = threading.Thread(target=self._watch, daemon=True)
 
     def mark(self, name: str) -> None:
-        """What `fleet.run_python` calls at a mark."""
+        """Begin or end to measure; `fleet.run_python` calls this at each mark."""
         if name == "begin":
             self._look()
             self._first = {account: seconds for account, (_, seconds) in self._last.items()}
@@ -42,7 +42,7 @@ class CpuMeter:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """CPU seconds by kind; of a process that came after the beginning, all that it had."""
+        """Return CPU seconds by kind; processes that began in between count in full."""
         spent: dict[str, float] = defaultdict(float)
         for account, (kind, seconds) in self._last.items():
             spent[kind] += seconds - self._first.get(account, 0.0)
@@ -53,7 +53,7 @@ class CpuMeter:
             self._look()
 
     def _look(self) -> None:
-        with suppress(psutil.NoSuchProcess):  # one that ended between two steps of the look
+        with suppress(psutil.NoSuchProcess):  # a process can end at any step
             for kind, process in self._processes():
                 with suppress(psutil.NoSuchProcess):
                     times = process.cpu_times()

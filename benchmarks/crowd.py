@@ -1,4 +1,4 @@
-"""Many agents at once, as copies of one that was enrolled; for `benchmarks.provision`."""
+"""Make many agents quickly, as copies of an enrolled one; for `benchmarks.provision`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Row = TypeVar("Row", bound=models.Model)
 
 @dataclass(frozen=True, slots=True)
 class _Original:
-    """The rows of the agent that is copied, and what signs its copies' attestations."""
+    """The rows of the agent that is copied, and the key that signs the attestations."""
 
     agent: Agent
     key: AgentKey
@@ -36,10 +36,13 @@ class _Original:
 
 
 def copy_agents(like: str, agent_ids: Sequence[str]) -> list[tuple[str, PrivateKey]]:
-    """Make agents like an enrolled one, each with a key and an attestation of its own."""
+    """Make agents like the enrolled agent `like`, each with its own key and attestation.
+
+    Return the id and the private key of each.
+    """
     original = _original(like)
     pairs = [(agent, PrivateKey.generate()) for agent in agent_ids]
-    places = _free_places(original.attestation.issuer, len(pairs))
+    indexes = _free_indexes(original.attestation.issuer, len(pairs))
     with transaction.atomic():
         bump_epoch()
         _create(Agent, (_like(original.agent, pk=agent) for agent in agent_ids))
@@ -53,8 +56,8 @@ def copy_agents(like: str, agent_ids: Sequence[str]) -> list[tuple[str, PrivateK
         _create(
             Attestation,
             (
-                _attestation(original, agent, key.kid, place)
-                for (agent, key), place in zip(pairs, places, strict=True)
+                _attestation(original, agent, key.kid, index)
+                for (agent, key), index in zip(pairs, indexes, strict=True)
             ),
         )
         _create(Score, (_like(original.score, pk=None, agent_id=agent) for agent in agent_ids))
@@ -74,34 +77,34 @@ def _original(agent_id: str) -> _Original:
     )
 
 
-def _free_places(issuer: Issuer, count: int) -> list[int]:
-    """Places in the issuer's status list that no attestation has."""
+def _free_indexes(issuer: Issuer, count: int) -> list[int]:
+    """Return indexes in the issuer's status list that no attestation uses."""
     taken = set(issuer.attestations.values_list("status_index", flat=True))
     drawn = secrets.SystemRandom().sample(range(STATUS_INDICES), count + len(taken))
-    return [place for place in drawn if place not in taken][:count]
+    return [index for index in drawn if index not in taken][:count]
 
 
-def _attestation(original: _Original, agent_id: str, jkt: str, place: int) -> Attestation:
-    says = original.attestation
+def _attestation(original: _Original, agent_id: str, jkt: str, status_index: int) -> Attestation:
+    copied = original.attestation
     jti = secrets.token_urlsafe(16)
     token = issue_attestation(
-        issuer=issuer_url(says.issuer.slug),
+        issuer=issuer_url(copied.issuer.slug),
         subject=agent_url(agent_id),
-        mark_type=trust_mark_type(settings.ATP_PUBLIC_URL, TrustLevel(says.level)),
-        level=TrustLevel(says.level),
-        capabilities=says.capabilities,
+        mark_type=trust_mark_type(settings.ATP_PUBLIC_URL, TrustLevel(copied.level)),
+        level=TrustLevel(copied.level),
+        capabilities=copied.capabilities,
         jkt=jkt,
         jti=jti,
-        status=StatusReference(uri=status_list_url(says.issuer.slug), index=place),
-        expires_at=int(says.expires_at.timestamp()),
+        status=StatusReference(uri=status_list_url(copied.issuer.slug), index=status_index),
+        expires_at=int(copied.expires_at.timestamp()),
         issuer_key=original.issuer_key,
-        now=int(says.issued_at.timestamp()),
+        now=int(copied.issued_at.timestamp()),
     )
-    return _like(says, pk=jti, agent_id=agent_id, jkt=jkt, status_index=place, token=token)
+    return _like(copied, pk=jti, agent_id=agent_id, jkt=jkt, status_index=status_index, token=token)
 
 
 def _like(row: Row, **changes: Any) -> Row:
-    """A copy of a row that is not stored yet."""
+    """Return a copy of a row with these changes, not stored yet."""
     made = copy.copy(row)
     made._state = copy.copy(row._state)
     made._state.adding = True

@@ -1,8 +1,8 @@
-"""Give a hub a past: `python -m benchmarks.fill identities/ 1000000` on its database.
+"""Fill a hub's database with old envelopes: `python -m benchmarks.fill identities/ 1000000`.
 
-Each envelope that is stored has a delivery, acknowledged, and an entry in the trail. They are like
-the newest one that the hub has judged, with ids, digests, places and hashes of their own, spread
-over the last 30 days; half of them between the agents of `identities`, half between others.
+Each stored envelope has an acknowledged delivery and an entry in the trail. They are copies of the
+newest envelope that the hub judged, with their own ids, digests, sequence numbers and hashes, over
+the last 30 days. Half are between the agents of `identities`, half between other agents.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from benchmarks.load import load_identities
 if TYPE_CHECKING:
     from registry.trail.actions import EntryDraft
 
-CHUNK = 8_192  # envelopes a transaction
-BREATH_SECONDS = 0.01  # between two, for the hub to write
-OTHERS = 200  # agents beside those of the benchmark
+CHUNK = 8_192  # envelopes in a transaction
+PAUSE_SECONDS = 0.01  # between two transactions, so that the hub can write
+OTHERS = 200  # agents besides those of the benchmark
 PAST = timedelta(days=30)
 LIFETIME = timedelta(minutes=10)
 TABLES = (
@@ -39,7 +39,7 @@ TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class _Original:
-    """The envelope that the others are like."""
+    """The envelope that is copied, with its entry."""
 
     columns: dict[str, Any]
     draft: EntryDraft
@@ -47,7 +47,7 @@ class _Original:
 
 @dataclass(frozen=True, slots=True)
 class _Letter:
-    """One envelope of the past."""
+    """One old envelope."""
 
     message_id: str
     sender: str
@@ -57,8 +57,8 @@ class _Letter:
 
 
 def fill(folder: Path, count: int) -> None:
-    """Store `count` more of each, then let the database look at what it has."""
-    _hurry()
+    """Store `count` envelopes, deliveries and entries; then update the database's statistics."""
+    _speed_up()
     original = _original()
     pairs = cycle(_pairs([identity.agent for identity in load_identities(folder)]))
     began = datetime.now(UTC) - PAST
@@ -66,12 +66,12 @@ def fill(folder: Path, count: int) -> None:
         size = min(CHUNK, count - start)
         letters = [_letter(original, *pair) for pair in islice(pairs, size)]
         _store(original, letters, began + PAST * (start / count))
-        time.sleep(BREATH_SECONDS)
-    _look_at_tables()
+        time.sleep(PAUSE_SECONDS)
+    _update_statistics()
 
 
-def _hurry() -> None:
-    """Let this connection have room; what a power cut takes of the past is no loss."""
+def _speed_up() -> None:
+    """Make this connection fast; a power cut may lose the rows, which does no harm here."""
     from django.db import connection
 
     statements = {
@@ -112,7 +112,7 @@ def _original() -> _Original:
 
 
 def _pairs(agents: Sequence[str]) -> list[tuple[str, str]]:
-    """Who writes to whom: the benchmark's own pairs, and as often other agents to each other."""
+    """Return senders and recipients: the pairs of the benchmark, and as many other pairs."""
     from benchmarks.crowd import copy_agents
 
     others = [f"past-{uuid.uuid4().hex[:12]}" for _ in range(OTHERS)]
@@ -135,7 +135,7 @@ def _letter(original: _Original, sender: str, recipient: str) -> _Letter:
 
 
 def _store(original: _Original, letters: Sequence[_Letter], judged_at: datetime) -> None:
-    """One transaction, rows in the order of `messaging.judging.accept`, the trail last."""
+    """Store rows in one transaction, in the order of messaging/judging/accept.py."""
     from django.db import transaction
 
     from messaging.judging.accept import ENVELOPE_COLUMNS
@@ -181,7 +181,7 @@ def _draft(original: EntryDraft, letter: _Letter) -> EntryDraft:
 
 
 def _acknowledge(agents: Collection[str]) -> None:
-    """All that these streams have given out, and counted for the scores too."""
+    """Acknowledge all deliveries of these agents, and mark them as counted for scores."""
     from django.db.models import F
 
     from messaging.models import Mailbox
@@ -192,8 +192,8 @@ def _acknowledge(agents: Collection[str]) -> None:
     )
 
 
-def _look_at_tables() -> None:
-    """What autovacuum and a checkpoint would do some time later, in the midst of measuring."""
+def _update_statistics() -> None:
+    """Run now what autovacuum and a checkpoint would do later, during the measurement."""
     from django.db import connection
 
     with connection.cursor() as cursor:
@@ -212,6 +212,7 @@ def _statements(vendor: str) -> Iterator[str]:
 
 
 def main() -> None:
+    """Fill the database of the environment."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("identities", type=Path, help="the folder that benchmarks.provision wrote")
     parser.add_argument("count", type=int, help="of envelopes, deliveries and entries")

@@ -1,4 +1,4 @@
-"""A hub started for the run on data of its own: its processes, its engines, its agents."""
+"""Start a hub for a run, with new data: its processes, its engines, its agents."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from atp_site import env as site_env
 from tests.services import PrivateRedis
 
 ROOT = Path(__file__).resolve().parent.parent
-START_SECONDS = 120  # of a hub on a busy machine; its first start migrates
+START_SECONDS = 120  # for a first start with migrations, on a busy machine
 STOP_SECONDS = 30
 PROFILES = ("embedded", "production")
 POSTGRES = os.environ.get("ATP_BENCH_DATABASE_URL", "postgres://127.0.0.1:5432/postgres")
-KINDS = {"hub": "node", "worker": "worker", "beat": "beat"}  # command of manage.py: what it runs
-MARKS = {"begin\n", "end\n"}  # lines of a load generator around what is to be measured
+KINDS = {"hub": "node", "worker": "worker", "beat": "beat"}  # command of manage.py: kind of process
+MARKS = {"begin\n", "end\n"}  # lines that a load generator prints around the measured time
 
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """What the hub runs on; in the embedded profile nothing but its own folder."""
+    """The engines of a hub; none in the embedded profile."""
 
     variables: dict[str, str] = field(default_factory=dict)
     redis: PrivateRedis | None = None
@@ -57,10 +57,11 @@ class RunningHub:
 
     @property
     def node_pids(self) -> list[int]:
+        """The process ids of the nodes."""
         return [process.pid for kind, process in self.processes() if kind == "node"]
 
     def processes(self) -> list[tuple[str, psutil.Process]]:
-        """Every process that works for the hub, by kind: node, worker, beat, postgres, redis."""
+        """Return every process of the hub with its kind: node, worker, beat, postgres, redis."""
         started = psutil.Process(self.process.pid)
         members = [started, *started.children()]
         found = [
@@ -74,7 +75,7 @@ class RunningHub:
         return [*found, *(("redis", psutil.Process(pid)) for pid in pids)]
 
     def _backends(self) -> list[psutil.Process]:
-        """PostgreSQL's processes for the hub's database; what other databases share is none."""
+        """Return PostgreSQL's processes for the hub's database alone."""
         url = self.environment.get("ATP_DATABASE_URL", "")
         if urlsplit(url).hostname not in {"127.0.0.1", "localhost"}:
             return []
@@ -87,7 +88,7 @@ class RunningHub:
 
 @contextmanager
 def running_hub(profile: str, agents: int, *, nodes: int = 1) -> Iterator[RunningHub]:
-    """A hub of its own in a temporary folder with `agents` enrolled; in production two workers."""
+    """Run a hub in a temporary folder with `agents` enrolled agents; production has two workers."""
     with tempfile.TemporaryDirectory(prefix="atp-bench-") as folder, _engines(profile) as engines:
         ports = free_ports(nodes)
         environment = {**_environment(Path(folder), ports[0]), **engines.variables}
@@ -97,7 +98,7 @@ def running_hub(profile: str, agents: int, *, nodes: int = 1) -> Iterator[Runnin
         identities = Path(folder) / "identities"
         try:
             run_python("benchmarks.provision", str(agents), str(identities), env=environment)
-            os.sync()  # or commits wait, half a second at times, for what the start has written
+            os.sync()  # otherwise commits can wait half a second for writes of the start
             yield RunningHub(process, environment, identities, ports, engines)
         finally:
             process.send_signal(signal.SIGTERM)
@@ -110,9 +111,9 @@ def run_python(
     env: dict[str, str],
     at_mark: Callable[[str], None] = lambda _: None,
 ) -> Any:
-    """Run a module to its end; what it prints, read as JSON where it is.
+    """Run a module to its end; return what it prints, parsed if it is JSON.
 
-    `at_mark` is called with "begin" and "end" when it prints a line of just that.
+    Call `at_mark` with "begin" or "end" when the module prints such a line.
     """
     printed = []
     with subprocess.Popen(
@@ -135,7 +136,7 @@ def run_python(
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], ports: tuple[int, ...]) -> None:
-    """Until every node says that it is; raises `SystemExit` where one does not in time."""
+    """Wait until every node is ready. Raises `SystemExit` after `START_SECONDS`."""
     deadline = time.monotonic() + START_SECONDS
     while not all(_is_ready(port) for port in ports):
         if process.poll() is not None or time.monotonic() > deadline:
@@ -144,7 +145,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], ports: tuple[int, ...]) -
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """Ports in a row that were free a moment ago."""
+    """Return `count` consecutive ports that were free a moment ago."""
     while True:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             first = int(probe.getsockname()[1])
@@ -157,7 +158,7 @@ def free_ports(count: int) -> tuple[int, ...]:
 
 
 def answers(port: int) -> bool:
-    """Whether anything on this machine listens there."""
+    """Return whether a server on this machine listens on the port."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
@@ -166,7 +167,7 @@ def answers(port: int) -> bool:
 
 
 def engine_versions(profile: str) -> str:
-    """The versions of what the hub runs on."""
+    """Return the versions of the engines in one line."""
     if profile == "embedded":
         return f"SQLite {sqlite3.sqlite_version}"
     with psycopg.connect(POSTGRES) as connection:
@@ -180,15 +181,15 @@ def engine_versions(profile: str) -> str:
 
 
 def _kind(process: psutil.Process) -> str:
-    """What a process runs, by the command of manage.py; empty where it runs none of these."""
+    """Return the kind of a process by its manage.py command; "" for other processes."""
     words = process.cmdline()
-    place = next((n for n, word in enumerate(words) if word.endswith("manage.py")), len(words))
-    return KINDS.get("".join(words[place + 1 : place + 2]), "")
+    position = next((n for n, word in enumerate(words) if word.endswith("manage.py")), len(words))
+    return KINDS.get("".join(words[position + 1 : position + 2]), "")
 
 
 @contextmanager
 def _engines(profile: str) -> Iterator[Engines]:
-    """In production a database made for the run, and a Redis of its own."""
+    """Yield the engines: in production a new database and a new Redis."""
     if profile == "embedded":
         yield Engines()
         return
@@ -213,7 +214,7 @@ def _environment(folder: Path, port: int) -> dict[str, str]:
 
 
 def _secrets(folder: Path) -> dict[str, str]:
-    """What a hub on shared engines must be given, kept in `folder`."""
+    """Return the secrets that a hub on shared engines needs, stored in `folder`."""
     for file, size in site_env.SECRETS.values():
         site_env.kept_secret(folder / file, size=size)
     return {f"{name}_FILE": str(folder / file) for name, (file, _) in site_env.SECRETS.items()}

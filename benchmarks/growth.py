@@ -1,4 +1,4 @@
-"""Whether a hub with a past is slower than one without: before and after it has one."""
+"""Compare a hub before and after its database is filled."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MEASURE_SECONDS = 8.0
 
 
 def growth(hub: RunningHub, run: Run) -> list[Figure]:
-    """What a hub with so many envelopes, deliveries and entries does, in percent of one with none.
+    """Return figures of a full database, in percent of an empty one.
 
-    The rate of hub.oneway, which wants a machine of one's own; and the CPU time of an envelope in
-    full batches, without sockets, which does not; and the median wait for an answer, whose batches
-    look for what they answer.
+    The figures are: the rate of hub.oneway, which needs a machine without other load; the CPU time
+    of an envelope in full batches without sockets, which does not; and the median time from request
+    to answer, whose batches search for the request.
     """
     empty, lean, soon = _measure(hub)
     told = run_python("benchmarks.fill", str(hub.identities), str(ROWS), env=hub.environment)

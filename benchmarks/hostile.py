@@ -1,7 +1,8 @@
-"""What a bystander pair of agents feels while another agent, or a stranger, attacks the hub.
+"""Measure how an attack slows down a pair of other agents, the bystanders.
 
-Each attack is held against the calm just before it, on the same hub: at most twice the p99.
-The attacker shares the machine only here, so it has the lowest priority; what it did is printed.
+Each attack is compared with the calm time just before it, on the same hub. The goal is at most
+twice the p99. The attacker runs on the same machine only in this benchmark, so it has the lowest
+priority. Its result is printed.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from benchmarks.fleet import ROOT, RunningHub, run_python
 from benchmarks.report import Figure
 from benchmarks.run import Bench, Run
 
-AGENTS = 16  # a pair of bystanders; the others attack, or are sent to
-BYSTANDERS_SECONDS = 20.0  # four hundred requests: p99 is the fourth worst
-ATTACK_SECONDS = 28.0  # which the bystanders' measuring does not take
-SETTLE_SECONDS = 1.0  # from the beginning of the attack until it is measured
+AGENTS = 16  # a pair of bystanders; the others attack or are recipients
+BYSTANDERS_SECONDS = 20.0  # 400 requests, so p99 is the fourth slowest
+ATTACK_SECONDS = 28.0  # longer than the measurement of the bystanders
+SETTLE_SECONDS = 1.0  # from the beginning of the attack to the measurement
 LOOK_SECONDS = 0.05
 LOWEST_PRIORITY = 19
 
 
 @dataclass(slots=True)
 class Memory:
-    """The resident memory of a process, before and at its highest while it is watched."""
+    """The resident memory of a process in bytes: at the begin, and the highest."""
 
     pid: int
     before: int = 0
@@ -44,11 +45,12 @@ class Memory:
 
     @property
     def grown(self) -> int:
-        """Bytes."""
+        """How many bytes the memory grew at most."""
         return self.most - self.before
 
     @contextmanager
     def watched(self) -> Iterator[None]:
+        """Measure while the context lasts."""
         self.before = self.most = self._now()
         watching = threading.Thread(target=self._watch, daemon=True)
         watching.start()
@@ -70,7 +72,7 @@ class Memory:
 def attacking(
     name: str, identities: Path, *, seconds: float, waiting: int | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """The attack as a process that has begun; it prints what it has done when it ends."""
+    """Run an attack as a process while the context lasts; it prints its result at the end."""
     options = ["--seconds", str(seconds)]
     if waiting is not None:
         options += ["--waiting", str(waiting)]
@@ -92,7 +94,7 @@ def attacking(
 
 
 def under_attack(name: str, hub: RunningHub, run: Run) -> list[Figure]:
-    """The bystanders' p50 and p99, beside those of the calm before, and the node's memory."""
+    """Return the bystanders' p50 and p99, compared with the calm before, and the node's memory."""
     calm = _bystanders(hub)
     memory = Memory(hub.node_pids[0])
     attackers = _attackers(hub)
@@ -137,7 +139,7 @@ def _bystanders(hub: RunningHub) -> dict[str, float]:
 
 
 def _attackers(hub: RunningHub) -> Path:
-    """A folder with the identities of all but the bystanders."""
+    """Return a folder with the identities of all agents except the bystanders."""
     folder = hub.identities.with_name("attackers")
     if not folder.exists():
         shutil.copytree(hub.identities, folder)

@@ -1,4 +1,4 @@
-"""Figures of a whole hub, started for the run on data of its own, measured from outside."""
+"""Figures of a whole hub that is started for the run and measured from outside."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BENCHES = (
           traffic.request, PAIR_AGENTS),
     Bench("pipeline.batch", "envelopes a second that one process judges and stores",
           traffic.pipeline, PAIR_AGENTS),
-    Bench("hub.connects", "logins a second; CPU of a thousand; the generator's own ceiling",
+    Bench("hub.connects", "logins a second; CPU of a thousand; the generator's own limit",
           standing.connects, standing.CONNECTING_AGENTS),
     Bench("hub.broadcast", "a broadcast, until the last of 1,000 sockets on two nodes has it",
           reach.broadcast, reach.AGENTS, nodes=2),
@@ -40,7 +40,7 @@ BENCHES = (
 
 
 def figures(benches: Sequence[Bench], run: Run) -> Iterator[Figure]:
-    """Measure `benches`; those in a row that want the same hub share one."""
+    """Measure `benches`; neighbours that need the same hub share one."""
     for (agents, nodes, _), some in groupby(benches, key=_hub_of):
         nodes = nodes if run.profile == "production" else 1
         with running_hub(run.profile, agents, nodes=nodes) as hub:

@@ -1,4 +1,4 @@
-"""Many authenticated agents that say nothing: what each costs the server in memory.
+"""Measure the memory that an idle authenticated agent costs the server.
 
 python -m benchmarks.idle identities/ PID [--port 8001]
 """
@@ -22,7 +22,7 @@ SETTLE_SECONDS = 3.0
 
 
 async def run(identities: list[Identity], server: psutil.Process) -> dict[str, float]:
-    """Bytes an agent: resident, and without what is shared with other processes (PSS)."""
+    """Return bytes for each agent: resident (RSS), and with shared pages divided (PSS)."""
     warm = await log_in_all(identities[:WARM_UP])
     await asyncio.sleep(SETTLE_SECONDS)
     before = server.memory_full_info()
@@ -41,11 +41,12 @@ async def run(identities: list[Identity], server: psutil.Process) -> dict[str, f
 
 
 def resident_bytes(pid: int) -> int:
-    """The resident set of a process."""
+    """Return the resident memory of a process, in bytes."""
     return int(psutil.Process(pid).memory_info().rss)
 
 
 def main() -> None:
+    """Connect the agents and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("identities", type=Path, help="the folder that benchmarks.provision wrote")
     parser.add_argument("pid", type=int, help="of the process that serves them")

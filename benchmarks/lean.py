@@ -1,7 +1,7 @@
-"""An agent's WebSocket with as little around it as possible (RFC 6455), for many in one process.
+"""A minimal WebSocket of an agent (RFC 6455), so that one process can hold very many.
 
-A client library costs as much CPU as the hub does; what holds thousands of sockets, or opens
-hundreds a second, must cost a small part of it. The handshake is the SDK's own.
+A client library costs as much CPU as the hub does. A process that holds thousands of sockets, or
+opens hundreds a second, must cost a small part of that. The handshake is the SDK's own.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from atp.wire.frames import SUBPROTOCOL
 from benchmarks.load import Identity
 
 LOGIN_SECONDS = 60.0
-AT_ONCE = 128  # logins under way, as when a node has gone and its agents come back
+AT_ONCE = 128  # logins in progress, as after the failure of a node
 TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
 FINAL, MASKED = 0x80, 0x80
-NO_MASK = bytes(4)  # a mask that changes nothing: it protects proxies, and here are none
+NO_MASK = bytes(4)  # a mask of zeroes; masks protect proxies, and there are none here
 
 OnText = Callable[["LeanSocket", bytes], None]
 
 
 class LoginFailed(Exception):
-    """The hub did not let an agent in."""
+    """A login that the hub refused."""
 
 
 class LeanSocket(asyncio.Protocol):
-    """One agent's socket; after the login each text goes to `on_text`."""
+    """The socket of one agent; after the login it passes each message to `on_text`."""
 
     __slots__ = (
         "_buffer", "_handshake", "_on_text", "_take", "_transport", "admitted", "close_code",
@@ -63,10 +63,11 @@ class LeanSocket(asyncio.Protocol):
         )
 
     def send(self, text: bytes) -> None:
+        """Send a text message."""
         self._write(TEXT, text)
 
     def abort(self) -> None:
-        """Hang up without a word."""
+        """Close the connection without a close frame."""
         self._transport.abort()
 
     # --- What asyncio calls --------------------------------------------------------------------
@@ -129,7 +130,7 @@ class LeanSocket(asyncio.Protocol):
             self._on_text(self, content)
 
     def _log_in(self, content: bytes) -> None:
-        """Answer the challenge; what comes then is the welcome, or says why not."""
+        """Answer the challenge; then take the welcome, or the error of a refusal."""
         assert self._handshake is not None
         if b'"challenge"' in content:
             self.send(self._handshake.answer(content, now=time.time()))
@@ -153,7 +154,7 @@ class LeanSocket(asyncio.Protocol):
 
 
 def upgrade_request(url: str) -> bytes:
-    """What asks for a WebSocket (RFC 6455, 4.1)."""
+    """Return the request that opens a WebSocket (RFC 6455, 4.1)."""
     parts = urlsplit(url)
     return (
         f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
@@ -164,7 +165,7 @@ def upgrade_request(url: str) -> bytes:
 
 
 async def log_in(identity: Identity, on_text: OnText | None = None) -> LeanSocket:
-    """A socket of an authenticated agent; raises `LoginFailed`, `OSError` or `TimeoutError`."""
+    """Log in and return the socket. Raises `LoginFailed`, `OSError` or `TimeoutError`."""
     parts = urlsplit(identity.ws_url)
     assert parts.hostname is not None
     assert parts.port is not None
@@ -180,19 +181,19 @@ async def log_in(identity: Identity, on_text: OnText | None = None) -> LeanSocke
 async def log_in_all(
     identities: Sequence[Identity], on_text: OnText | None = None, *, at_once: int = AT_ONCE
 ) -> list[LeanSocket]:
-    """A socket of each, in their order, so many logins under way at a time."""
+    """Log in all agents, at most `at_once` at a time; return their sockets in order."""
     take_all_descriptors()
-    room = asyncio.Semaphore(at_once)
+    slots = asyncio.Semaphore(at_once)
 
     async def one(identity: Identity) -> LeanSocket:
-        async with room:
+        async with slots:
             return await log_in(identity, on_text)
 
     return await asyncio.gather(*(one(identity) for identity in identities))
 
 
 def spread(identities: Sequence[Identity], ports: Sequence[int]) -> list[Identity]:
-    """The same agents, each to dial one of the nodes in turn."""
+    """Return the same agents with their URLs spread over the ports of the nodes."""
     return [
         replace(one, ws_url=_at_port(one.ws_url, ports[n % len(ports)]))
         for n, one in enumerate(identities)
@@ -200,7 +201,7 @@ def spread(identities: Sequence[Identity], ports: Sequence[int]) -> list[Identit
 
 
 def take_all_descriptors() -> None:
-    """Sockets are descriptors: as many as the system allows, not the usual 1,024."""
+    """Raise the limit of file descriptors from the usual 1,024 to what the system allows."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

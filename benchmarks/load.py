@@ -1,8 +1,8 @@
-"""The load generator, a process of its own: senders that sign and receivers that acknowledge.
+"""The load generator, in its own process: senders that sign and receivers that acknowledge.
 
-It speaks the wire protocol directly, over the SDK's own handshake, envelope and frame code, so
-that what is measured is the hub: every envelope is signed for this run, every receipt is waited
-for, every delivery is counted and acknowledged.
+It uses the SDK's code for handshake, envelopes and frames, but not its client, so that the run
+measures the hub. It signs every envelope, waits for every receipt, and counts and acknowledges
+every delivery.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from atp.wire.frames import SUBPROTOCOL, Ack, Welcome, serialize_messages
 
 ENVELOPE_BYTES = 800
 WINDOW = 128  # envelopes of one sender without a receipt
-TOGETHER = 8  # envelopes that a sender makes before it looks at its socket again
+TOGETHER = 8  # envelopes that a sender makes before it reads its socket again
 LIFETIME_SECONDS = 600
 MOST_FRAME_BYTES = 2_097_152
-PATIENCE_SECONDS = 30.0  # for the last deliveries
+LAST_DELIVERIES_SECONDS = 30.0  # the longest wait for deliveries at the end
 SEQ = re.compile(r'"seq":(\d+),"stream":"mail","type":"delivery"')
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """An enrolled agent, as `benchmarks.provision` writes it."""
+    """An enrolled agent, as `benchmarks.provision` writes it to a file."""
 
     agent: str
     hub: str
@@ -49,7 +49,7 @@ class Identity:
 
 @dataclass(slots=True)
 class Tally:
-    """What one run saw."""
+    """The counts of one run."""
 
     accepted: int = 0
     refused: int = 0
@@ -60,13 +60,13 @@ class Tally:
 
 
 async def connect(identity: Identity) -> Any:
-    """A socket of an authenticated agent."""
+    """Log in and return the socket."""
     socket, _ = await log_in(identity)
     return socket
 
 
 async def log_in(identity: Identity) -> tuple[Any, Welcome]:
-    """The same, with the frame that welcomes it."""
+    """Log in and return the socket and the welcome frame."""
     socket = await websockets.connect(
         identity.ws_url,
         subprotocols=[websockets.Subprotocol(SUBPROTOCOL)],
@@ -88,7 +88,7 @@ async def log_in(identity: Identity) -> tuple[Any, Welcome]:
 
 
 class Sender:
-    """Keeps `WINDOW` envelopes under way until the time is up, then waits for the last receipt."""
+    """A sender with `WINDOW` envelopes in flight; at the end it waits for the last receipt."""
 
     def __init__(self, identity: Identity, target: str, tally: Tally) -> None:
         self._identity = identity
@@ -96,7 +96,7 @@ class Sender:
         self._tally = tally
         self._key = identity.key
         self._under_way = 0
-        self._room = asyncio.Event()
+        self._window_open = asyncio.Event()
         self._filler = ""
         self._filler = "x" * max(0, ENVELOPE_BYTES - len(self._envelope()))
 
@@ -104,18 +104,18 @@ class Sender:
         reading = asyncio.create_task(self._read(socket))
         while time.perf_counter() < until:
             if self._under_way >= WINDOW:
-                self._room.clear()
-                await self._room.wait()
+                self._window_open.clear()
+                await self._window_open.wait()
             await self._send_some(socket)
             await asyncio.sleep(0)
         while self._under_way:
-            self._room.clear()
-            await self._room.wait()
+            self._window_open.clear()
+            await self._window_open.wait()
         reading.cancel()
         await socket.close()
 
     async def _send_some(self, socket: Any) -> None:
-        """As the SDK does: what is to go at the same time goes in one message."""
+        """Send some envelopes in one message, as the SDK does."""
         count = min(TOGETHER, WINDOW - self._under_way)
         self._under_way += count
         for message in serialize_messages(self._envelope() for _ in range(count)):
@@ -149,11 +149,11 @@ class Sender:
                     self._tally.refused += 1
                     code = frame.get("code", frame["status"])
                     self._tally.codes[code] = self._tally.codes.get(code, 0) + 1
-            self._room.set()
+            self._window_open.set()
 
 
 class Receiver:
-    """Reads deliveries and acknowledges each burst cumulatively."""
+    """A receiver that acknowledges the last delivery of each message."""
 
     def __init__(self, identity: Identity, tally: Tally) -> None:
         self._identity = identity
@@ -164,22 +164,22 @@ class Receiver:
         async for message in socket:
             if not isinstance(message, str) or '"delivery"' not in message:
                 continue
-            # The frames of a message are in order: only the places are read, not the envelopes.
-            places = [int(place) for place in SEQ.findall(message)]
-            fresh = sum(place > self._highest for place in places)
-            self._highest = max(self._highest, *places)
+            # The frames of a message are in order, so the sequence numbers alone suffice.
+            seqs = [int(seq) for seq in SEQ.findall(message)]
+            fresh = sum(seq > self._highest for seq in seqs)
+            self._highest = max(self._highest, *seqs)
             self._tally.delivered += fresh
-            self._tally.repeated += len(places) - fresh
+            self._tally.repeated += len(seqs) - fresh
             self._tally.last_delivery = time.perf_counter()
-            await socket.send(Ack("mail", places[-1]).to_bytes().decode())
+            await socket.send(Ack("mail", seqs[-1]).to_bytes().decode())
 
 
 async def run_load(
     senders: Sequence[Identity], receivers: Sequence[Identity], seconds: float
 ) -> dict[str, Any]:
-    """Send for `seconds`; the answer counts what was accepted and delivered, and how long.
+    """Send for `seconds`; return counts of envelopes and deliveries, and the time they took.
 
-    All agents are connected before the time begins; `cpu` is what was spent here since.
+    All agents are connected before the time begins. `cpu` is the CPU seconds of this process.
     """
     tally = Tally()
     sockets, welcomes = zip(*[await log_in(r) for r in receivers], strict=True)
@@ -199,9 +199,9 @@ async def run_load(
             for n, (sender, socket) in enumerate(zip(senders, sending, strict=True))
         )
     )
-    patience = time.perf_counter() + PATIENCE_SECONDS
-    while tally.delivered < tally.accepted and time.perf_counter() < patience:
-        await asyncio.sleep(0.05)  # an event a delivery would cost the generator
+    deadline = time.perf_counter() + LAST_DELIVERIES_SECONDS
+    while tally.delivered < tally.accepted and time.perf_counter() < deadline:
+        await asyncio.sleep(0.05)  # polling costs less than an event for each delivery
     elapsed = max(tally.last_delivery, started) - started
     spent = time.process_time() - spent
     print("end", flush=True)
@@ -221,9 +221,9 @@ async def run_load(
 
 
 async def _drain(tally: Tally, pending: int) -> int:
-    """Take what an earlier run has left in the inboxes, and don't count it; how much that was."""
-    patience = time.perf_counter() + PATIENCE_SECONDS
-    while tally.delivered < pending and time.perf_counter() < patience:
+    """Acknowledge deliveries of an earlier run without counting them; return how many."""
+    deadline = time.perf_counter() + LAST_DELIVERIES_SECONDS
+    while tally.delivered < pending and time.perf_counter() < deadline:
         await asyncio.sleep(0.05)
     if tally.delivered != pending:
         raise SystemExit(f"{tally.delivered} deliveries came of {pending} that were waiting")
@@ -232,7 +232,7 @@ async def _drain(tally: Tally, pending: int) -> int:
 
 
 def load_identities(folder: Path) -> list[Identity]:
-    """The agents whose identity files are in `folder`."""
+    """Return the agents whose identity files are in `folder`."""
     return [_identity(path) for path in sorted(folder.glob("*.json"))]
 
 
@@ -247,6 +247,7 @@ def _bytes(message: str | bytes) -> bytes:
 
 
 def main() -> None:
+    """Run the load and print its counts as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("identities", type=Path, help="the folder that benchmarks.provision wrote")
     parser.add_argument("--pairs", type=int, default=20, help="senders, and receivers")

@@ -1,7 +1,7 @@
-"""An officer about to revoke: `python -m benchmarks.officer issuer SLUG` (or `agent ID`).
+"""An officer that revokes on request: `python -m benchmarks.officer issuer SLUG` (or `agent ID`).
 
-Says `ready` when it could, revokes when it is told to by a line, and says when that was committed,
-by the clock that all processes of a machine share (`time.monotonic`).
+It prints `ready`, waits for a line, revokes, and prints the time of the commit by `time.monotonic`,
+which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ REASON = "benchmark of revocation"
 
 
 def main() -> None:
+    """Wait for a line on standard input, then revoke."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "atp_site.settings")
     django.setup()
     from django.db import connection, transaction
@@ -27,13 +28,14 @@ def main() -> None:
     revoke = _revocation(kind, name)
     connection.ensure_connection()
     print("ready", flush=True)
-    logging.disable()  # a broker that is down on purpose is no news
+    logging.disable()  # the broker can be down on purpose
     sys.stdin.readline()
     try:
         with transaction.atomic():
-            transaction.on_commit(lambda: print(time.monotonic(), flush=True))  # before all others
+            # Registered before the actions register theirs, so it runs first.
+            transaction.on_commit(lambda: print(time.monotonic(), flush=True))
             revoke()
-    except Exception as problem:  # of what follows a commit; the hub is measured, not the officer
+    except Exception as problem:  # after the commit; only the hub is measured
         print(f"the officer was told: {type(problem).__name__}: {problem}", file=sys.stderr)
 
 

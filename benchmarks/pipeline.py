@@ -1,6 +1,6 @@
-"""Judging and storing batches without sockets: `python -m benchmarks.pipeline` on a migrated hub.
+"""Judge and store batches without sockets: `python -m benchmarks.pipeline` on a migrated hub.
 
-Runs in a process of its own because it needs Django on the hub's database; prints one JSON object.
+It needs Django on the hub's database, so it runs in its own process. It prints one JSON object.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ LIFETIME_SECONDS = 3600
 
 
 def main() -> None:
+    """Judge batches for a while and print the figures."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "atp_site.settings")
     django.setup()
     from messaging.judging import pipeline
@@ -29,7 +30,7 @@ def main() -> None:
     identities = load_identities(Path(sys.argv[1]))
     sessions = _open_sessions([i.agent for i in identities])
     batches = [_batch(identities, sessions) for _ in range(BATCHES + 1)]
-    pipeline.check(batches.pop())  # caches and prepared statements
+    pipeline.check(batches.pop())  # fills caches and prepares statements
     print("begin", flush=True)
     started, spent = time.perf_counter(), time.process_time()
     for batch in batches:
@@ -40,7 +41,7 @@ def main() -> None:
 
 
 def _open_sessions(agents: list[str]) -> dict[str, str]:
-    """Sessions on a node of our own, so that nothing is fenced off."""
+    """Open sessions on a node made for this run, so that no envelope is fenced."""
     from django.utils import timezone
 
     from messaging.models import Presence, Session

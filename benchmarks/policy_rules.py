@@ -1,10 +1,10 @@
-"""How many messages a second one core judges by 100 rules: `python -m benchmarks.policy_rules`.
+"""Measure how many messages a second one core judges by 100 rules.
 
-The rules are the baseline and made-up ones over 16 fields, among them a time zone, a pattern and
-two payload values. Contexts are ready-made; senders, sizes, scores, rates and amounts vary. `first`
-is a new set that has seen nothing, `then` the same messages again, `recorded` includes the fields
-consulted, with the hashes of the payload values. CPU time, so that other work on the machine
-counts little.
+Run it with `python -m benchmarks.policy_rules`. The rules are the baseline and others over 16
+fields, among them a time zone, a pattern and two payload values. Contexts are made in advance, with
+varying senders, sizes, scores, rates and amounts. `first` is a new policy set with empty caches,
+`then` the same messages again. `recorded` also records the fields that were read, with hashes of
+payload values. The unit is CPU time, so that other programs matter little.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from atp.judging.policy import BASELINE, Decision, PolicySet, compile_policies, 
 
 MESSAGES = 20_000
 RULES = 100
-BATCH = 256  # messages that share one reading of the clock
+BATCH = 256  # messages between two readings of the clock
 
 _SHAPES: tuple[tuple[str, Callable[[int], list[tuple[str, str, Any]]]], ...] = (
     ("deny", lambda n: [("sender.organisation", "equals", f"org-{n}"),
@@ -42,7 +42,7 @@ _SHAPES: tuple[tuple[str, Callable[[int], list[tuple[str, str, Any]]]], ...] = (
 
 
 def policy_set(rules: int) -> PolicySet:
-    """The baseline, filled up to `rules` rules."""
+    """Return the baseline policy with further rules, `rules` in all."""
     made: list[Mapping[str, Any]] = [rule for policy in BASELINE for rule in policy["rules"]]
     for number in range(len(made), rules):
         action, shape = _SHAPES[number % len(_SHAPES)]
@@ -52,7 +52,7 @@ def policy_set(rules: int) -> PolicySet:
 
 
 def message(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A context and a payload; most of them are allowed."""
+    """Return the context and payload of message `number`; policies allow most of them."""
     context = {
         "sender.id": f"agent-{1_000 + number % 1_000}",
         "sender.level": "certified",
@@ -74,7 +74,7 @@ def message(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def rate(policies: PolicySet, *, recorded: bool = False) -> float:
-    """Messages a second of CPU time."""
+    """Return messages for each second of CPU time."""
     messages = [message(number) for number in range(MESSAGES)]
     started = time.process_time()
     for context, payload in messages:
@@ -89,6 +89,7 @@ def _never(key: str, limit: int, seconds: int) -> bool:
 
 
 def main() -> None:
+    """Print the rates."""
     policies = policy_set(int(sys.argv[1]) if len(sys.argv) > 1 else RULES)
     print(f"{len(policies.rules)} rules over {len(policies.uses)} fields")
     for name, recorded in (("first", False), ("then", False), ("recorded", True)):

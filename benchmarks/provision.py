@@ -1,11 +1,11 @@
-"""Enrol agents for a load: what an officer does in the admin, for many at once.
+"""Enrol many agents at once for a load, as an officer does in the admin.
 
     python -m benchmarks.provision 40 identities/
 
-Works on the database of the environment (`ATP_DATA_DIR`, `ATP_DATABASE_URL`), through the same
-actions as the admin, and writes for each agent the two files that `atp enroll` writes. A crowd
-would take these actions minutes: beyond the first `ENROLLED`, agents are rows copied from an
-enrolled one, with a key and a signed attestation of their own, and without a history in the trail.
+It works on the database of the environment (`ATP_DATA_DIR`, `ATP_DATABASE_URL`), by the actions of
+the admin. For each agent it writes the two files that `atp enroll` writes. Thousands of agents
+would take minutes. So after the first `ENROLLED`, agents are copied rows of an enrolled one, with
+their own keys and signed attestations, but without entries in the trail.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import django
 
 LEVEL = "certified"
 VALID_DAYS = 30
-ENROLLED = 40  # by the actions themselves
-CHUNK = 500  # copies a transaction
-LOCAL = "local"  # the issuer that every hub begins with
+ENROLLED = 40  # agents that the actions enrol
+CHUNK = 500  # copied agents in a transaction
+LOCAL = "local"  # the issuer of a new hub
 
 
 def provision(
@@ -36,10 +36,10 @@ def provision(
     issuer: str = LOCAL,
     enrolled: int = ENROLLED,
 ) -> list[Path]:
-    """Give the hub `count` more agents that `issuer` vouches for; their identity files.
+    """Add `count` agents that `issuer` attests; return their identity files.
 
-    The first `enrolled` go through the actions, the others are copies. An issuer that is not there
-    yet is made.
+    The actions enrol the first `enrolled` of them; the others are copies. The issuer is made if it
+    does not exist.
     """
     from benchmarks.crowd import copy_agents
     from registry.models import Organisation
@@ -131,6 +131,7 @@ def _write(agent_id: str, key: object, folder: Path) -> Path:
 
 
 def main() -> None:
+    """Enrol the agents that the command line asks for."""
     parser = argparse.ArgumentParser(description="Enrol agents for a load.")
     parser.add_argument("count", type=int)
     parser.add_argument("folder", type=Path)

@@ -1,7 +1,7 @@
-"""Figures of what has to reach all agents: a broadcast, and a revocation.
+"""Figures of broadcasts and revocations, which must reach all agents.
 
-The officer is a process of its own, beside the nodes. So an embedded hub, whose layer is its own
-memory, hears of a revocation by its look at the epoch alone.
+The officer runs in its own process. So an embedded hub, whose layer is in its memory, learns of a
+revocation only when it reads the epoch.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from benchmarks.report import Figure
 from benchmarks.run import Run
 
 AUDIENCE = 1_000
-AGENTS = AUDIENCE + 1  # with the sender of the broadcasts
-REVOCATIONS = 3  # each of agents and an issuer of its own
+AGENTS = AUDIENCE + 1  # the audience and the sender
+REVOCATIONS = 3  # each with its own agents and issuer
 
 
 def broadcast(hub: RunningHub, run: Run) -> list[Figure]:
-    """Milliseconds from a send to the last of 1,000 sockets; the median of five."""
+    """Return the milliseconds from a send to the last of 1,000 sockets; the median of five."""
     seen = run_python(
         "benchmarks.broadcast", str(hub.identities), "--ports", _ports(hub), env=hub.environment
     )
@@ -28,37 +28,38 @@ def broadcast(hub: RunningHub, run: Run) -> list[Figure]:
 
 
 def revocation(hub: RunningHub, run: Run) -> list[Figure]:
-    """Milliseconds from an officer's commit to the last socket closed; the median of three.
+    """Return the milliseconds from an officer's commit to the last closed socket.
 
-    Of an issuer that alone vouches for 1,000 connected agents.
+    The officer revokes an issuer, the only one that attests 1,000 connected agents. The figure is
+    the median of three.
     """
     return _revocations("hub.revocation.last", hub, run)
 
 
 def revocation_of_one(hub: RunningHub, run: Run) -> list[Figure]:
-    """The same of one agent among them."""
+    """Return the milliseconds from the revocation of one agent until its socket is closed."""
     return _revocations("hub.revocation.one", hub, run, whole=False)
 
 
 def revocation_without_redis(hub: RunningHub, run: Run) -> list[Figure]:
-    """Of an issuer, with Redis killed just before; none in the embedded hub."""
+    """Revoke an issuer just after Redis was killed; no figure in the embedded profile."""
     return _revocations("hub.revocation.last_without_redis", hub, run, strike="--cut")
 
 
 def revocation_with_redis_frozen(hub: RunningHub, run: Run) -> list[Figure]:
-    """Of an issuer, with a Redis that holds its connections and answers nothing."""
+    """Revoke an issuer while Redis keeps its connections but does not answer."""
     return _revocations("hub.revocation.last_redis_frozen", hub, run, strike="--freeze")
 
 
 def _revocations(
     name: str, hub: RunningHub, run: Run, *, strike: str = "", whole: bool = True
 ) -> list[Figure]:
-    """The figure, or none where sockets were left open: then that is said."""
+    """Return the figure; print a line and return none if sockets stayed open."""
     if strike and hub.engines.redis is None:
         return []
     waits = []
-    for place in range(REVOCATIONS):
-        seen = _revoke(hub, f"{name.rpartition('.')[2].replace('_', '-')}-{place}", strike, whole)
+    for number in range(REVOCATIONS):
+        seen = _revoke(hub, f"{name.rpartition('.')[2].replace('_', '-')}-{number}", strike, whole)
         if seen["closed"] < seen["expected"] or seen["tooSoon"]:
             print(f"{name} is not valid: {seen}", flush=True)
             return []
@@ -67,7 +68,7 @@ def _revocations(
 
 
 def _revoke(hub: RunningHub, issuer: str, strike: str, whole: bool) -> dict[str, Any]:
-    """Connect agents that only `issuer` vouches for, and revoke it, or the first of them."""
+    """Connect agents that only `issuer` attests; revoke the issuer, or the first agent."""
     folder = hub.identities.with_name(issuer)
     run_python(
         "benchmarks.provision", str(AUDIENCE), str(folder), "--issuer", issuer,

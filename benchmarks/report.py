@@ -1,4 +1,4 @@
-"""What a benchmark prints: a table for people, one JSON object a figure for programs."""
+"""Print figures as a table, and write one JSON object for each."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 BENCH_FILE = Path("var/bench.jsonl")
-BUSY_LOAD = 0.7  # average over a minute, above which other programs take much of the machine
+BUSY_LOAD = 0.7  # load average of a minute; above it, other programs disturb the figures
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measured value beside its yardstick, which is another figure of the same run."""
+    """A measured value and its ratio to a yardstick, which is another figure of the same run."""
 
     bench: str
     profile: str
@@ -28,7 +28,7 @@ class Figure:
 
 
 def conditions(engines: str = "") -> str:
-    """The machine and the moment, in one line."""
+    """Return the time, the machine and its load in one line."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parts = (
         f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z",
@@ -42,11 +42,13 @@ def conditions(engines: str = "") -> str:
 
 
 def warn_if_busy() -> None:
+    """Print a warning if other programs load the machine."""
     if os.getloadavg()[0] > BUSY_LOAD:
         print("the machine is busy: compare ratios only", flush=True)
 
 
 def print_table(figures: Iterable[Figure]) -> None:
+    """Print the figures as a table, one row each."""
     rows = list(figures)
     width = max(len(f.bench) for f in rows) + 2
     print(f"\n{'figure':<{width}}{'profile':<12}{'value':>12}  {'unit':<14}{'ratio':>8}  yardstick")
@@ -59,6 +61,7 @@ def print_table(figures: Iterable[Figure]) -> None:
 
 
 def append_jsonl(figures: Iterable[Figure], conditions: str, path: Path = BENCH_FILE) -> None:
+    """Append one JSON object for each figure to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         for figure in figures:

@@ -1,4 +1,4 @@
-"""Request to answer through the hub, by the SDK on both sides, at a steady rate."""
+"""Measure the time from request to answer through the hub, with the SDK on both sides."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WARM_UP = 20
 
 
 async def run(asking: Path, answering: Path, seconds: float) -> dict[str, float]:
-    """Milliseconds, median and 99th percentile; the envelopes, and the CPU seconds spent here."""
+    """Return p50 and p99 in milliseconds, the envelopes, and the CPU seconds of this process."""
     responder = ATPClient.from_identity_file(answering)
 
     async def answer(envelope: Any, respond: Any) -> None:
@@ -56,6 +56,7 @@ async def run(asking: Path, answering: Path, seconds: float) -> dict[str, float]
 
 
 def main() -> None:
+    """Send the requests and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("asking", type=Path, help="identity file of who asks")
     parser.add_argument("answering", type=Path)

@@ -1,9 +1,9 @@
-"""Connected agents that an officer revokes: milliseconds from the commit to the last socket closed.
+"""Measure the milliseconds from the commit of a revocation to the last closed socket.
 
     python -m benchmarks.revocation identities/ --ports 8000,8001 --issuer local
 
-With `--agent` one agent is revoked, the first of them. `--cut PID` kills, and `--freeze PID` stops,
-a process of the hub's engines just before.
+With `--agent`, only the first agent is revoked. `--cut PID` kills a process of the hub's engines
+just before; `--freeze PID` stops it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks.lean import LeanSocket, log_in_all, spread
 from benchmarks.load import Identity, load_identities
 
 PATIENCE_SECONDS = 15.0
-SETTLE_SECONDS = 2.0  # for the hub to have seen every session, and what was cut
+SETTLE_SECONDS = 2.0  # until the hub has seen every session, and the engine that was cut
 
 
 async def run(
@@ -64,7 +64,7 @@ def _result(doomed: Sequence[LeanSocket], committed: float, too_soon: int) -> di
 
 @contextmanager
 def _officer(who: tuple[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A process that is about to revoke, as one that serves the admin would be."""
+    """Run a process that is ready to revoke, as a process that serves the admin is."""
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.officer", *who],
         stdin=subprocess.PIPE,
@@ -81,7 +81,7 @@ def _officer(who: tuple[str, str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def _revoke(officer: subprocess.Popen[str]) -> float:
-    """Tell the officer to, and when that was committed."""
+    """Tell the officer to revoke; return the time of the commit."""
     assert officer.stdin is not None
     assert officer.stdout is not None
     officer.stdin.write("now\n")
@@ -90,6 +90,7 @@ def _revoke(officer: subprocess.Popen[str]) -> float:
 
 
 def main() -> None:
+    """Connect the agents, revoke, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("identities", type=Path, help="the folder that benchmarks.provision wrote")
     parser.add_argument("--ports", required=True, help="of the nodes, comma-separated")

@@ -1,4 +1,4 @@
-"""One run of the benchmarks: which figures, on which engines, beside which yardsticks."""
+"""One run of the benchmarks: its figures, its engines, its yardsticks."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from benchmarks.yardsticks import Yardsticks
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Where a figure is measured, and what it is held against."""
+    """The profile of a run, and the yardsticks that its figures are compared with."""
 
     profile: str
     yardsticks: Yardsticks
 
     def rate(self, name: str, value: float, unit: str) -> Figure:
-        """Something a second, beside what one core verifies in one."""
+        """Return a rate per second, compared with the signatures that one core verifies."""
         ratio = value / self.yardsticks.ed25519
         return Figure(name, self.profile, value, unit, "ed25519.verify", ratio)
 
     def wait(self, name: str, milliseconds: float, *, messages: int = 1) -> Figure:
-        """A wait for so many messages, beside what a bare server takes to echo them."""
+        """Return a duration for so many messages, compared with a bare server that echoes them."""
         echoes = messages * 1000 / self.yardsticks.echo
         return Figure(name, self.profile, milliseconds, "ms", "asgi.echo", milliseconds / echoes)
 
     def cpu(self, name: str, milliseconds: float) -> Figure:
-        """CPU time of a thousand of something, beside that of verifying a thousand signatures."""
+        """Return CPU time for a thousand operations, compared with verifying 1,000 signatures."""
         ratio = milliseconds / (1e6 / self.yardsticks.ed25519_cpu)
         return Figure(name, self.profile, milliseconds, "ms/1000", "ed25519.cpu", ratio)
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Figures whose names begin with `name`, measured together on a hub with so many agents."""
+    """A group of figures whose names begin with `name`, measured on a hub with `agents` agents."""
 
     name: str
     says: str
@@ -43,10 +43,10 @@ class Bench:
     agents: int
     nodes: int = 1  # in production; the embedded hub has one
     by_default: bool = True
-    alone: bool = False  # on a hub that nothing else was measured on
+    alone: bool = False  # on a hub that no other benchmark has used
 
     def wanted(self, only: tuple[str, ...], *, everything: bool) -> bool:
-        """Whether its name begins with one of those asked for, or one of those with its name."""
+        """Return whether to run it: a word of `only` begins its name, or begins with its name."""
         if not only:
             return everything or self.by_default
         return any(self.name.startswith(o) or o.startswith(f"{self.name}.") for o in only)

@@ -1,4 +1,4 @@
-"""What the protocol itself costs: signing, parsing and verifying an envelope of 800 bytes."""
+"""Measure the cost of the protocol: sign, parse and verify an envelope of 800 bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIFETIME_SECONDS = 3600
 
 
 def figures(run: Run) -> list[Figure]:
-    """Rates on one core, a second."""
+    """Return the rates per second on one core."""
     key = PrivateKey.generate()
     document = _document(key)
     signed = _sign(document, key)

@@ -1,4 +1,4 @@
-"""Where a batch spends its time: the nodes' histograms at `/metrics`, from mark to mark."""
+"""Measure the stages of a batch, by the histograms at `/metrics` of the nodes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _Key = tuple[str, str, str]  # name of the sample, stage, upper bound of the buc
 
 @dataclass(slots=True)
 class StageMeter:
-    """What the histograms of all nodes counted between the marks "begin" and "end"."""
+    """The histograms of all nodes, between the marks "begin" and "end"."""
 
     ports: tuple[int, ...]
     _counted: dict[_Key, float] = field(default_factory=lambda: defaultdict(float))
 
     def mark(self, name: str) -> None:
-        """What `fleet.run_python` calls at a mark."""
+        """Begin or end to measure; `fleet.run_python` calls this at each mark."""
         for port in self.ports:
             for key, value in _samples(port):
                 self._counted[key] += value if name == "end" else -value
 
     def table(self) -> str:
-        """A row a stage: milliseconds of a batch, at the median and at the 99th percentile."""
+        """Return a row for each stage: p50 and p99 of a batch, in milliseconds."""
         counted = self._counted
         batches, envelopes = counted[f"{SIZES}_count", "", ""], counted[f"{SIZES}_sum", "", ""]
         if not batches:
@@ -45,7 +45,7 @@ class StageMeter:
         return "\n".join(rows)
 
     def _stages(self) -> list[str]:
-        """In the order in which the hub goes through them."""
+        """Return the stages in the order of their work."""
         return [
             stage
             for (name, stage, _), value in self._counted.items()
@@ -53,7 +53,7 @@ class StageMeter:
         ]
 
     def _bound(self, stage: str, share: float) -> float:
-        """The upper bound, in seconds, of the bucket in which the quantile lies."""
+        """Return the upper bound, in seconds, of the bucket with the quantile."""
         wanted = share * self._counted[f"{STAGES}_count", stage, ""]
         buckets = {
             float(bound): value

@@ -1,4 +1,4 @@
-"""Figures of agents that are connected: what it takes to let them in, and to keep them."""
+"""Figures of connected agents: the cost of a login, and of an idle agent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ START_SECONDS = 60
 
 
 def connects(hub: RunningHub, run: Run) -> list[Figure]:
-    """Logins a second, the CPU of a thousand, and what the generator can do at most."""
+    """Return logins a second, the CPU time of a thousand, and the limit of the generator."""
     meter = CpuMeter(hub.processes)
     folder = str(hub.identities)
     seen = run_python("benchmarks.connects", folder, env=hub.environment, at_mark=meter.mark)
@@ -37,7 +37,7 @@ def connects(hub: RunningHub, run: Run) -> list[Figure]:
 
 
 def idle(hub: RunningHub, run: Run) -> list[Figure]:
-    """KiB of the node for each agent that says nothing, beside those of a bare server."""
+    """Return the node's KiB for each idle agent, compared with those of a bare server."""
     folder = str(hub.identities)
     pid = str(hub.node_pids[0])
     seen = run_python("benchmarks.idle", folder, pid, env=hub.environment)
@@ -60,7 +60,7 @@ def _memory(name: str, run: Run, bytes_each: float, bare: float) -> Figure:
 
 @contextmanager
 def _bare_server(hub: RunningHub) -> Iterator[tuple[int, int]]:
-    """The port and the process id of a server that lets these agents in unseen."""
+    """Run a bare server for these agents; yield its port and process id."""
     (port,) = free_ports(1)
     hub_id = load_identities(hub.identities)[0].hub
     with subprocess.Popen(

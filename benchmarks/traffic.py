@@ -1,4 +1,4 @@
-"""Figures of envelopes under way: how many a second, how long a request takes, at what cost."""
+"""Figures of traffic: envelopes a second, the time of a request, and the CPU time of both."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LOAD_SECONDS = 10
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What a load of one-way envelopes came to."""
+    """The result of a load of one-way envelopes."""
 
-    rate: float  # accepted, delivered and acknowledged, a second
-    cpu: dict[str, float]  # milliseconds of a thousand envelopes, by kind of process
+    rate: float  # envelopes a second that were accepted, delivered and acknowledged
+    cpu: dict[str, float]  # milliseconds for a thousand envelopes, by kind of process
 
 
 def oneway(hub: RunningHub, run: Run) -> list[Figure]:
-    """Accepted, delivered and acknowledged envelopes a second, and the CPU of a thousand."""
+    """Return acknowledged envelopes a second, and the CPU time of a thousand."""
     stages = StageMeter(hub.ports)
     seen = measure_oneway(hub, LOAD_SECONDS, at_mark=stages.mark)
     print(f"hub.oneway: {stages.table()}", flush=True)
@@ -35,7 +35,7 @@ def oneway(hub: RunningHub, run: Run) -> list[Figure]:
 def measure_oneway(
     hub: RunningHub, seconds: float, *, at_mark: Callable[[str], None] = lambda _: None
 ) -> Traffic:
-    """Send for so long, between all pairs."""
+    """Send between all pairs for so many seconds."""
     meter = CpuMeter(hub.processes)
 
     def mark(name: str) -> None:
@@ -48,14 +48,15 @@ def measure_oneway(
     )  # fmt: skip
     if seen["refused"] or seen["delivered"] != seen["accepted"]:
         raise SystemExit(f"hub.oneway is not valid: {seen}")
-    if seen["repeated"] or seen["backlog"]:  # allowed, at least once, and not counted; but why?
+    # Delivery at least once allows repeats, and they are not counted. They are unexpected here.
+    if seen["repeated"] or seen["backlog"]:
         print(f"hub.oneway: delivered again: {seen}", flush=True)
     cpu = of_thousand({**meter.seconds, "load": seen["cpu"]}, seen["delivered"])
     return Traffic(seen["delivered"] / seen["seconds"], cpu)
 
 
 def request(hub: RunningHub, run: Run) -> list[Figure]:
-    """Milliseconds from a request to its answer, 20 a second, and the CPU of 1,000 envelopes."""
+    """Return milliseconds from request to answer, 20 a second, and the CPU of 1,000 envelopes."""
     meter, stages = CpuMeter(hub.processes), StageMeter(hub.ports)
 
     def mark(name: str) -> None:
@@ -72,7 +73,7 @@ def request(hub: RunningHub, run: Run) -> list[Figure]:
 def measure_requests(
     hub: RunningHub, *, at_mark: Callable[[str], None] = lambda _: None
 ) -> dict[str, float]:
-    """What `benchmarks.requests` tells of one agent that asks another."""
+    """Return the figures of `benchmarks.requests`: one agent sends requests to another."""
     asking, answering, *_ = sorted(hub.identities.glob("*.json"))
     seen: dict[str, float] = run_python(
         "benchmarks.requests", str(asking), str(answering), env=hub.environment, at_mark=at_mark
@@ -81,14 +82,14 @@ def measure_requests(
 
 
 def pipeline(hub: RunningHub, run: Run) -> list[Figure]:
-    """Envelopes a second that one process judges and stores in full batches, without sockets."""
+    """Return envelopes a second that one process judges and stores, in full batches."""
     seen = measure_pipeline(hub)
     rate = run.rate("pipeline.batch", seen.rate, "envelopes/s")
     return [rate, *cpu_figures("pipeline.batch", run, seen.cpu)]
 
 
 def measure_pipeline(hub: RunningHub) -> Traffic:
-    """The CPU is that of the process that judges, and of PostgreSQL; the hub itself is idle."""
+    """Return rate and CPU time; the CPU is that of the judging process and of PostgreSQL."""
     meter = CpuMeter(hub.processes)
     seen = run_python(
         "benchmarks.pipeline", str(hub.identities), env=hub.environment, at_mark=meter.mark
@@ -101,10 +102,11 @@ def measure_pipeline(hub: RunningHub) -> Traffic:
 
 
 def of_thousand(seconds: dict[str, float], count: float) -> dict[str, float]:
-    """CPU milliseconds of each kind of process for a thousand of `count`; `hub` is their sum."""
+    """Return CPU milliseconds by kind of process, for a thousand of `count`; `hub` is the sum."""
     spent = {kind: value * 1e6 / count for kind, value in sorted(seconds.items())}
     return {**spent, "hub": sum(value for kind, value in spent.items() if kind != "load")}
 
 
 def cpu_figures(name: str, run: Run, cpu: dict[str, float]) -> list[Figure]:
+    """Return one figure for each kind of process in `cpu`."""
     return [run.cpu(f"{name}.cpu.{kind}", value) for kind, value in cpu.items()]

@@ -1,4 +1,4 @@
-"""What every other figure is held against: one core's Ed25519, and a bare echo server."""
+"""The yardsticks: Ed25519 on one core, and a bare echo server."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ ECHO_IN_FLIGHT = 32
 
 @dataclass(frozen=True, slots=True)
 class Yardsticks:
-    """What this machine does in a second, measured at the begin of the run."""
+    """The rates of this machine per second, measured at the start of the run."""
 
-    ed25519: float  # signatures verified on one core, by the clock on the wall
-    ed25519_cpu: float  # the same, a second of CPU time: what others do counts less
+    ed25519: float  # signatures verified on one core, for a second of real time
+    ed25519_cpu: float  # the same for a second of CPU time, which other programs disturb less
     echo: float  # messages through a bare ASGI server
 
 
 def measure_yardsticks() -> Yardsticks:
+    """Measure all yardsticks; takes some seconds."""
     return Yardsticks(*ed25519_verify(), asgi_echo())
 
 
 def rate(work: Callable[[], object], *, seconds: float = MEASURE_SECONDS, chunk: int = 50) -> float:
-    """How often `work` can be done in a second, on this one thread."""
+    """Return how often this thread can do `work` in a second."""
     done = 0
     started = time.perf_counter()
     while (elapsed := time.perf_counter() - started) < seconds:
@@ -46,7 +47,7 @@ def rate(work: Callable[[], object], *, seconds: float = MEASURE_SECONDS, chunk:
 
 
 def ed25519_verify() -> tuple[float, float]:
-    """Signatures over 800 bytes that `cryptography` verifies, a second and a CPU second."""
+    """Return how many signatures `cryptography` verifies, per second and per CPU second."""
     key = Ed25519PrivateKey.generate()
     message = b"x" * 800
     signature = key.sign(message)
@@ -59,7 +60,7 @@ def ed25519_verify() -> tuple[float, float]:
 
 
 def asgi_echo() -> float:
-    """Messages of 800 bytes that a bare ASGI application on uvicorn echoes in a second."""
+    """Return messages of 800 bytes that a bare ASGI application on uvicorn echoes in a second."""
     listener = socket.create_server(("127.0.0.1", 0))
     with closing(listener):
         config = uvicorn.Config(

@@ -1,1 +1,1 @@
-"""Programs that show the hub at work; not part of the installed package."""
+"""Programs that show how to use a hub; not part of the installed package."""

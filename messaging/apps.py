@@ -1,4 +1,4 @@
-"""The messaging app: envelopes in flight, and whatever needs both registry and traffic."""
+"""The messaging app: sockets, envelopes and deliveries, on top of the registry."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from django.apps import AppConfig
 
 
 class MessagingConfig(AppConfig):
+    """The Django app `messaging`."""
+
     name = "messaging"
     verbose_name = "Messages"
     default_auto_field = "django.db.models.BigAutoField"

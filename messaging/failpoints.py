@@ -1,7 +1,8 @@
-"""Places where a test can make a process die or fail; off unless armed.
+"""Failpoints: named lines of the code where a test can end a process; off unless armed.
 
-`ATP_FAILPOINTS="after_commit,before_insert:3"` ends the process with `os._exit(9)` at the named
-place (at the third passing, here), and says so. Tests in the same process arm a callable instead.
+`ATP_FAILPOINTS="after_commit,before_insert:3"` ends the process with `os._exit(9)` at the first hit
+of `after_commit` or the third hit of `before_insert`, and prints its name. A test in the same
+process arms a callable instead.
 """
 
 from __future__ import annotations
@@ -19,30 +20,36 @@ class Failpoints:
         self._armed: dict[str, Callable[[object], None]] = {}
 
     def hit(self, name: str, subject: object = None) -> None:
-        """Pass the failpoint `name`; do nothing unless it is armed."""
+        """Run the action of the failpoint `name` with `subject`; do nothing if it is not armed."""
         if self._armed and (action := self._armed.get(name)):
             action(subject)
 
     def arm(self, name: str, action: Callable[[object], None]) -> None:
-        """Call `action` with the failpoint's subject at each passing."""
+        """Call `action` with the subject at each hit of the failpoint `name`."""
         self._armed[name] = action
 
     def disarm(self, name: str) -> None:
-        """Let `name` be passed again without effect; do nothing if it is not armed."""
+        """Remove the action of the failpoint `name`, if it has one."""
         self._armed.pop(name, None)
 
     def arm_from_environment(self, text: str) -> None:
-        """Arm every failpoint that `ATP_FAILPOINTS` names. Raises `ValueError` on nonsense."""
+        """Arm every failpoint that `text` names, in the form of `ATP_FAILPOINTS`.
+
+        Raises `ValueError` if a part is not a name or `name:count`, with a count of 1 or more.
+        """
         for part in filter(None, text.split(",")):
-            name, _, passing = part.strip().partition(":")
-            if not name or (passing and not (passing.isdecimal() and int(passing))):
-                message = f"ATP_FAILPOINTS: {part!r} is not a place or place:passing, from 1 up"
+            name, _, count = part.strip().partition(":")
+            if not name or (count and not (count.isdecimal() and int(count))):
+                message = (
+                    f"ATP_FAILPOINTS: {part!r} is neither a failpoint's name nor name:count. "
+                    "Use a count of 1 or more."
+                )
                 raise ValueError(message)
-            self.arm(name, _exit_at(name, int(passing or "1")))
+            self.arm(name, _exit_at(name, int(count or "1")))
 
 
-def _exit_at(name: str, passing: int) -> Callable[[object], None]:
-    left = passing
+def _exit_at(name: str, count: int) -> Callable[[object], None]:
+    left = count
 
     def action(_subject: object) -> None:
         nonlocal left

@@ -1,4 +1,4 @@
-"""Envelopes, deliveries and sessions. Written by `messaging.actions` only."""
+"""The rows of messaging: nodes, sessions, batches, envelopes, deliveries, mailboxes, counters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Node(models.Model):
 
 
 class Session(models.Model):
-    """One authenticated connection of an agent; rows stay for the officers."""
+    """One authenticated connection of an agent. Rows stay after the end, for officers."""
 
     id = models.UUIDField(primary_key=True)
     agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="sessions")
@@ -54,9 +54,9 @@ class Session(models.Model):
 
 
 class Presence(models.Model):
-    """Where an agent is connected now. A batch or ack whose session is not this one is fenced off.
+    """The current session of an agent, and its node. A batch or ack of another session is fenced.
 
-    A login replaces the row's session in one statement, so the session id is the generation.
+    A login replaces the session in one statement. So comparing session ids is enough to fence.
     """
 
     agent = models.OneToOneField(Agent, primary_key=True, on_delete=models.PROTECT)
@@ -74,7 +74,7 @@ class Presence(models.Model):
 
 
 class Batch(models.Model):
-    """A batch that was judged: when the same batch comes back, its receipts are told again."""
+    """A judged batch. If a node sends it again, the hub sends its receipts again."""
 
     id = models.CharField(max_length=36, primary_key=True)
     unstored = models.JSONField(
@@ -94,6 +94,8 @@ class Envelope(models.Model):
     """A judged envelope, as the canonical bytes that its sender signed."""
 
     class Status(models.TextChoices):
+        """The verdicts that are stored."""
+
         ACCEPTED = "accepted", "accepted"
         DENIED = "denied", "denied"
 
@@ -102,7 +104,7 @@ class Envelope(models.Model):
         on_delete=models.PROTECT,
         related_name="sent_envelopes",
         db_constraint=False,
-        db_index=False,  # it is the first column of another
+        db_index=False,  # other indexes begin with it
     )
     message_id = models.CharField(max_length=36)
     digest = models.CharField(max_length=43)
@@ -141,13 +143,13 @@ class Envelope(models.Model):
     )
     notify = models.BooleanField(default=False)
     size = models.PositiveIntegerField(help_text="Bytes of the canonical form.")
-    content = models.BinaryField()  # empty where it was denied and large
+    content = models.BinaryField()  # empty if it was denied and large
 
     class Meta:
         ordering = ["-id"]
         constraints = [
             models.UniqueConstraint("message_id", "sender", name="envelope_of_sender"),
-            # Lanes of two nodes may judge two answers at once: the second is judged again.
+            # Two nodes may have two answers judged at once: then the second is judged again.
             models.UniqueConstraint(
                 fields=["answers"],
                 name="one_answer",
@@ -168,13 +170,15 @@ class Envelope(models.Model):
 
 
 class Delivery(models.Model):
-    """One entry of a recipient's stream. `seq` is gapless; acks are on the mailbox.
+    """One envelope at one sequence number of a recipient's stream.
 
-    That there is a row is the fact that the envelope was given to the recipient. `state` says what
-    became of it, and takes nothing of that back.
+    `seq` has no gaps. Acknowledgements are stored in the mailbox. That the row exists is the fact
+    that the envelope was given to the recipient. `state` says what became of it later.
     """
 
     class State(models.TextChoices):
+        """What became of a delivery. An acknowledged one stays `WAITING`."""
+
         WAITING = "waiting", "waiting or acknowledged"
         REFUSED = "refused", "refused by the recipient"
         WITHHELD = "withheld", "withheld: it never comes at this place"
@@ -189,7 +193,7 @@ class Delivery(models.Model):
         on_delete=models.PROTECT,
         related_name="deliveries",
         db_constraint=False,
-        db_index=False,  # it is the first column of the others
+        db_index=False,  # other indexes begin with it
     )
     stream = models.CharField(max_length=8)
     seq = models.BigIntegerField()
@@ -205,7 +209,7 @@ class Delivery(models.Model):
             models.UniqueConstraint("recipient", "stream", "seq", name="delivery_place"),
         ]
         indexes = [
-            # What has ended is in nobody's way, however much of it an absent agent leaves lying.
+            # Keeps reads fast when an absent agent has very many deliveries that ended.
             models.Index(
                 fields=["recipient", "stream", "seq"],
                 name="delivery_waiting",
@@ -219,9 +223,11 @@ class Delivery(models.Model):
 
 
 class Mailbox(models.Model):
-    """The counters of a recipient's stream: given out, and acknowledged."""
+    """The counters of a recipient's stream: the last sequence number, and the acknowledged one."""
 
     class Stream(models.TextChoices):
+        """The two streams of an agent (docs/protocol.md#frames)."""
+
         MAIL = "mail", "mail"
         ANSWERS = "answers", "answers"
 
@@ -251,18 +257,18 @@ class Mailbox(models.Model):
 
     @property
     def done_seq(self) -> int:
-        """Up to here nothing waits."""
+        """The sequence number up to which no delivery waits."""
         return max(self.acked_seq, self.swept_seq)
 
     @property
     def waiting(self) -> int:
-        """Places that may still be delivered; what expired since the last sweep is among them."""
+        """How many deliveries wait; includes those that expired since the last sweep."""
         ended = self.ended if self.swept_seq >= self.acked_seq else 0
         return self.last_seq - self.done_seq - ended
 
 
 class RuleCounter(models.Model):
-    """How many envelopes of a sender a throttling rule let through in a window."""
+    """How many envelopes of a sender passed a throttling rule in one window of time."""
 
     rule = models.CharField(max_length=300)
     sender = models.CharField(max_length=128)

@@ -1,4 +1,4 @@
-"""Celery tasks: thin, idempotent, short."""
+"""Celery tasks. Each one is short and may run more than once."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from registry.trail.actions import EpochMoved
 
 logger = logging.getLogger(__name__)
 
-FAN_OUT_SECONDS = 0.05  # of a worker at a time
+FAN_OUT_SECONDS = 0.05  # of one run; a new task continues, so that batches come in between
 
 
 @shared_task(ignore_result=True)
 def check_envelopes(batch: dict[str, Any]) -> None:
-    """Judge and store a batch and tell its node; a batch that fails is told as failed."""
+    """Judge and store a batch, and send its node the outcome, also if the batch fails."""
     with correlation.binding(batch=batch["batch"]):
         if batch["announce"]:
             events.publish({batch["channel"]: News(batch=batch["batch"], status="begun")})
@@ -40,17 +40,19 @@ def check_envelopes(batch: dict[str, Any]) -> None:
 
 
 def _judge(batch: dict[str, Any]) -> str:
-    """Why the batch was not judged; empty where it was, and told."""
+    """Judge a batch; return why it was not judged, or "" if it was and its node was told."""
     try:
         with telemetry.working_on(batch):
             pipeline.check(batch)
     except (OperationalError, InterfaceError):
         logger.exception("the database is away; batch %s was not judged", batch["batch"])
         return "unavailable"
-    except EpochMoved:  # none of the batch's doing: nobody is to be poisoned for it
-        logger.warning("the registry does not hold still; batch %s was not judged", batch["batch"])
+    except EpochMoved:  # not the fault of an envelope, so none may count as poison
+        logger.warning(
+            "the registry changed again and again; batch %s was not judged", batch["batch"]
+        )
         return "unavailable"
-    except Exception as problem:  # whatever a batch does to us, its node must hear of it
+    except Exception as problem:  # the node must learn of any failure
         logger.exception("batch %s failed", batch["batch"])
         recording.note_failure(events.CHECK_ENVELOPES, problem)
         return "failed"
@@ -59,7 +61,7 @@ def _judge(batch: dict[str, Any]) -> str:
 
 @shared_task(ignore_result=True)
 def fan_out() -> None:
-    """Give waiting broadcasts to their audiences; what takes long lets batches in between."""
+    """Deliver waiting broadcasts to their audiences, for about `FAN_OUT_SECONDS` in one task."""
     until = time.monotonic() + FAN_OUT_SECONDS
     while (news := fan_out_next()) is not None:
         events.publish(news)
@@ -70,7 +72,7 @@ def fan_out() -> None:
 
 @shared_task(ignore_result=True)
 def sweep() -> None:
-    """Expire, decide about held mail, close dead nodes' sessions, carry on, forget what is old."""
+    """Expire mail, settle held mail, close dead nodes' sessions, fan out, delete old rows."""
     now = datetime.now(UTC)
     expire(now)
     settle_held(now)

@@ -1,7 +1,7 @@
-"""The people of the play: agents with real keys and attestations, and what they write.
+"""The cast of the tests: agents with real keys and attestations, and the envelopes they write.
 
-Everybody is made through the registry's actions, under a random name, because the database of a
-run is shared and never rolled back. Alice and Bob are honest; Mallory is a valid agent too.
+The actions of the registry make each agent, under a random name, because the database of a run is
+shared and never rolled back. Alice and Bob are honest; Mallory is a valid agent too.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ OFFICER = Actor(name="officer:000000000000")
 CAPABILITIES = ("finance.read", "finance.write")
 LIFETIME_SECONDS = 60
 VALID_DAYS = 300
-OWN = "the sender's own"  # instead of a key
+OWN = "the sender's own"  # stands for the key of the sender
 
 Change = Callable[[dict[str, Any]], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Player:
-    """An agent of the play, with everything that it knows itself."""
+    """An agent of the cast, with its key and its hub."""
 
     id: str
     key: PrivateKey
@@ -61,7 +61,7 @@ class Player:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A signed envelope on its way: the text, and what its parts are called in answers."""
+    """A signed envelope as text, with the values that receipts and deliveries name."""
 
     text: str
     message_id: str
@@ -72,11 +72,11 @@ class Letter:
         return parse_envelope(self.text)
 
 
-# --- Making them ---------------------------------------------------------------------------------
+# --- Make agents ---------------------------------------------------------------------------------
 
 
 def make_organisation() -> Organisation:
-    """An organisation that nobody else of this run belongs to."""
+    """Return a new organisation without other members."""
     return create_organisation(f"Organisation {secrets.token_hex(6)}", actor=OFFICER)
 
 
@@ -90,7 +90,7 @@ def make_agent(
     algorithm: str = "EdDSA",
     **registration: Any,
 ) -> Player:
-    """An enrolled agent, attested at `level` (`None`: by nobody) unless it is not approved yet.
+    """Return an enrolled agent, attested at `level` if its key is approved; `None`: not attested.
 
     `registration` goes to `register_agent`: tags, floors, minimum level and score, parent.
     """
@@ -113,7 +113,7 @@ def make_agent(
 
 
 def enrol(agent_id: str, key: PrivateKey) -> PrivateKey:
-    """Enrol `key` with a one-time token, as the agent itself does; it waits for approval then."""
+    """Enrol `key` with a one-time token, as the agent does. The key then waits for approval."""
     now = int(time.time())
     token = issue_enrolment_token(agent_id, actor=OFFICER).text
     claims = {
@@ -136,7 +136,7 @@ def attest(
     issuer: Issuer | None = None,
     days: int = VALID_DAYS,
 ) -> Attestation:
-    """Have the hub's own anchor, or another issuer, vouch for an agent's active key."""
+    """Attest an agent's active key, by the hub's own trust anchor or by another issuer."""
     return issue_attestation(
         agent_id,
         issuer or Issuer.objects.get(slug="local"),
@@ -151,7 +151,7 @@ def row_of(player: Player) -> Agent:
     return Agent.objects.get(pk=player.id)
 
 
-# --- What they write -----------------------------------------------------------------------------
+# --- Write envelopes -----------------------------------------------------------------------------
 
 
 def write(
@@ -166,7 +166,7 @@ def write(
     hub: str | None = None,
     **parts: Any,
 ) -> Letter:
-    """An honest envelope; `parts` goes to `new_document`."""
+    """Return a valid envelope; `parts` goes to `new_document`."""
     parts.setdefault("data", {"text": "hello"})
     if sensitivity is not None:
         parts["policy_context"] = IPolicyContext(data_sensitivity=DataSensitivity(sensitivity))
@@ -186,12 +186,12 @@ def write(
 
 
 def ask(sender: Player, target: Player | str, **parts: Any) -> Letter:
-    """A request."""
+    """Return a request."""
     return write(sender, target, kind=MessageType.REQUEST, **parts)
 
 
 def answer(sender: Player, request: Letter, **parts: Any) -> Letter:
-    """The response to a request, as its recipient writes it; anything can be given otherwise."""
+    """Return the response to a request, as its recipient writes it; arguments change its parts."""
     envelope = request.envelope
     parts.setdefault("request_id", envelope.request_id)
     parts.setdefault("req", request.digest)
@@ -215,9 +215,9 @@ def forged(
     key: PrivateKey | bytes | str | None = OWN,
     **signing: Any,
 ) -> Letter:
-    """An envelope with one thing about it that `write` would never do.
+    """Return an envelope with one fault that `write` never makes.
 
-    `before` changes the document and is signed, `after` changes it behind the signature's back;
+    `before` changes the document and is signed, `after` changes it after signing;
     `header` and `claims` replace members of the token (`None` drops one). `key` signs: another
     agent's, bytes for an HMAC, `None` for no signature at all.
     """
@@ -241,14 +241,14 @@ def forged(
 
 
 def tampered(letter: Letter, change: Change) -> Letter:
-    """An honest envelope after somebody has changed it on its way."""
+    """Return a valid envelope that was changed after signing."""
     document = copy.deepcopy(json.loads(letter.text)["ATP"])
     change(document)
     return Letter(json.dumps({"ATP": document}), letter.message_id, letter.digest)
 
 
 def changed(members: Mapping[str, Any], changes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """`members` with `changes`; a change to `None` drops the member."""
+    """Return `members` with `changes`; a change to `None` removes the member."""
     merged = {**members, **(changes or {})}
     return {name: value for name, value in merged.items() if value is not None}
 
@@ -262,7 +262,7 @@ def prove(
     key: PrivateKey | bytes | str | None = OWN,
     **claims: Any,
 ) -> str:
-    """The proof of a login, with whatever of it is to be wrong."""
+    """Return the proof of a login, with the given faults."""
     now = int(time.time())
     honest = {
         "iss": player.id,

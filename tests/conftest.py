@@ -34,7 +34,7 @@ STOP_SECONDS = 10
 
 @dataclass(frozen=True, slots=True)
 class LiveHub:
-    """Where the hub of this run listens."""
+    """The address of the hub of this run."""
 
     url: str
 
@@ -44,12 +44,12 @@ class LiveHub:
 
     @property
     def ws_url(self) -> str:
-        """What an agent dials."""
+        """The WebSocket URL for agents."""
         return self.url.replace("http://", "ws://", 1) + "/ws/agents/"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the test database: CI runs just that a second time, on PostgreSQL."""
+    """Mark the tests that use the database: CI runs these a second time, on PostgreSQL."""
     for item in items:
         if "database" in getattr(item, "fixturenames", ()):
             item.add_marker("database")
@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No test changes what another sees; fixtures of more than one test come before this one."""
+    """Fail a test that changes shared state; fixtures of a wider scope run before this one."""
     before = Surroundings.now()
     yield
     monkeypatch.undo()  # a plugin may have asked for it first: then pytest undoes it only later
@@ -68,7 +68,7 @@ def leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def django_db_modify_db_settings(
     django_db_modify_db_settings_parallel_suffix: None, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Give this run a database of its own, whoever else tests on this machine or server."""
+    """Give this run its own database, so that runs on the same server do not collide."""
     database = settings.DATABASES["default"]
     if database["ENGINE"] == "atp_site.sqlite":
         database["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "hub.sqlite3")
@@ -78,7 +78,7 @@ def django_db_modify_db_settings(
 
 @pytest.fixture(scope="session")
 def open_connections() -> Iterator[list[Any]]:
-    """Every connection made in this run, by any thread, to be closed before the database goes."""
+    """Collect the connections of all threads, to close them before the database is dropped."""
     made: list[Any] = []
 
     def remember(connection: Any, **_: Any) -> None:
@@ -96,7 +96,7 @@ def django_db_setup(
     django_db_blocker: Any,
     open_connections: list[Any],
 ) -> Iterator[None]:
-    """Make the database whether or not a test asks for it by pytest-django's marker."""
+    """Make the database, also for tests without pytest-django's marker."""
     with django_db_blocker.unblock():
         replaced = setup_databases(verbosity=0, interactive=False, serialized_aliases=[])
         yield
@@ -108,7 +108,7 @@ def django_db_setup(
 
 @pytest.fixture(scope="session")
 def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """The test database, migrated, with the hub's own row and keys."""
+    """Migrate the test database, and make the hub's row and keys."""
     from registry.bootstrap import ensure_hub
 
     with django_db_blocker.unblock():
@@ -118,7 +118,7 @@ def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def hub(database: None) -> Iterator[LiveHub]:
-    """The project's ASGI application on a real uvicorn, on a free port of the loopback."""
+    """Run the project's ASGI application on uvicorn, on a free port."""
     from messaging.process.serve import server_config
 
     listener = socket.create_server(("127.0.0.1", 0))
@@ -137,7 +137,7 @@ def hub(database: None) -> Iterator[LiveHub]:
 
 @pytest.fixture(scope="session")
 def vectors() -> Path:
-    """The folder of the published test vectors; its absence is a failure in CI only."""
+    """Return the folder of the published test vectors. If it is missing, skip; in CI, fail."""
     folder = Path(os.environ.get("ATP_VECTORS") or ROOT.parent / "shared" / "vectors")
     if not folder.is_dir():
         missing(f"no test vectors in {folder}; set ATP_VECTORS")

@@ -1,4 +1,4 @@
-"""Agents that were enrolled at a hub in another process, as the tests' cast has them."""
+"""Agents enrolled at a hub in another process, as players of the tests' cast."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.sources import ROOT
 def enrol(
     hub: HubProcess, count: int, folder: Path, env: Mapping[str, str] | None = None
 ) -> list[Path]:
-    """Identity files of new agents of an embedded hub."""
+    """Enrol new agents at an embedded hub; return their identity files."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.provision", str(count), str(folder)],
         cwd=ROOT,
@@ -31,7 +31,7 @@ def enrol(
 
 
 def player(identity: Path) -> Player:
-    """The agent of an identity file; of the rows that its hub has on it, it knows nothing."""
+    """Return the agent of an identity file, without the rows of its hub."""
     row = json.loads(identity.read_text())
     key = PrivateKey.from_pem((identity.parent / row["key"]).read_bytes())
     hub_key = PublicKey.from_jwk(row["hub_key"])

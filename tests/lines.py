@@ -1,4 +1,4 @@
-"""What a running program prints, line by line: each wait for a line has an end."""
+"""Read the output of a running program line by line; each wait has a limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LONGEST_SECONDS = 60.0
 
 
 class Lines:
-    """The lines of a pipe, read by a thread of their own."""
+    """The lines of a pipe, which a thread reads."""
 
     def __init__(self, pipe: IO[str] | None) -> None:
         assert pipe is not None, "the program was started without this pipe"
@@ -19,7 +19,7 @@ class Lines:
         threading.Thread(target=self._read, args=(pipe,), name="lines", daemon=True).start()
 
     def next(self, what: str, *, seconds: float = LONGEST_SECONDS) -> str:
-        """The next line, without its end. Fails, with what was heard, where none comes."""
+        """Return the next line without its end. Fails with the earlier lines if none comes."""
         try:
             line = self._waiting.get(timeout=seconds)
         except queue.Empty:
@@ -34,13 +34,13 @@ class Lines:
         return line
 
     def until(self, part: str, *, seconds: float = LONGEST_SECONDS) -> str:
-        """The next line that has `part` in it."""
+        """Return the next line that contains `part`."""
         while part not in (line := self.next(f"a line with {part!r}", seconds=seconds)):
             pass
         return line
 
     def rest(self, *, seconds: float = LONGEST_SECONDS) -> list[str]:
-        """The lines up to the end, for a program that ends now."""
+        """Return the lines up to the end, of a program that ends now."""
         left: list[str] = []
         while (line := self._line_or_end(seconds)) is not None:
             left.append(line)

@@ -1,4 +1,4 @@
-"""What a test needs and this machine may lack: a skip with a reason here, a failure in CI."""
+"""Skip a test whose needs this machine does not meet; in CI, fail."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 
 
 def missing(what: str) -> NoReturn:
-    """End this test: nothing is skipped in silence where `CI` is set."""
+    """Skip this test with a reason; fail if the variable `CI` is set."""
     if os.environ.get("CI"):
         pytest.fail(what)
     pytest.skip(what)
 
 
 def need_program(name: str) -> str:
-    """The path of a program."""
+    """Return the path of a program. If it is missing, skip the test; in CI, fail."""
     return shutil.which(name) or missing(f"there is no program {name} on this machine")

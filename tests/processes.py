@@ -1,4 +1,4 @@
-"""Hubs as processes of their own, for tests that kill them or read what they print."""
+"""Start hubs as processes, for tests that kill them or read their output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import httpx
 from atp_site import env as site_env
 from tests.sources import ROOT
 
-START_SECONDS = 40  # a first start migrates, on a busy machine
+START_SECONDS = 40  # for a first start with migrations, on a busy machine
 STOP_SECONDS = 15
 SHARED_ENGINES = {"ATP_DATABASE_URL", "ATP_BROKER_URL"}
 
@@ -45,7 +45,7 @@ class HubProcess:
 
     @property
     def output(self) -> str:
-        """What it has printed so far, both streams together."""
+        """The output so far, of both streams."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     @property
@@ -56,12 +56,12 @@ class HubProcess:
         return found.group(1)
 
     def kill(self) -> None:
-        """`kill -9`."""
+        """Kill the hub with SIGKILL."""
         self.process.kill()
         self.process.wait(STOP_SECONDS)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Ask it to end; returns the exit code."""
+        """Stop the hub; return its exit code."""
         self.process.send_signal(number)
         return self.process.wait(STOP_SECONDS)
 
@@ -72,7 +72,7 @@ class HubProcess:
 def start_hub(
     data_dir: Path, port: int | None = None, env: Mapping[str, str] | None = None
 ) -> HubProcess:
-    """Start a hub on `data_dir` and wait until it is ready; embedded unless `env` says so."""
+    """Start a hub on `data_dir` and wait until it is ready; embedded unless `env` sets engines."""
     started = launch_hub(data_dir, port, env)
     deadline = time.monotonic() + START_SECONDS
     while not _is_ready(started.url):
@@ -86,7 +86,7 @@ def start_hub(
 def launch_hub(
     data_dir: Path, port: int | None = None, env: Mapping[str, str] | None = None
 ) -> HubProcess:
-    """Start a hub and return at once, for tests of what happens on the way."""
+    """Start a hub and return at once, for tests of the start."""
     port = port or free_port()
     data_dir.mkdir(parents=True, exist_ok=True)
     variables = hub_environment(data_dir, port, env or {})
@@ -97,7 +97,7 @@ def launch_hub(
             env=variables,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a Ctrl-C for the tests is none for the hub
+            start_new_session=True,  # a Ctrl-C must stop the tests only
         )
     return HubProcess(process, data_dir, port, Path(output.name))
 
@@ -118,9 +118,9 @@ def manage(
 
 
 def hub_environment(data_dir: Path, port: int, extra: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment, but with no setting of the hub other than the given ones.
+    """Return this process's environment, with no settings of the hub except the given ones.
 
-    On shared engines the secrets, which such a hub must be given, are those kept in `data_dir`.
+    A hub on shared engines must be given its secrets: those stored in `data_dir`.
     """
     kept = {
         name: value
@@ -137,13 +137,13 @@ def hub_environment(data_dir: Path, port: int, extra: Mapping[str, str]) -> dict
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
+    """Return a port that was free a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
 
 def _kept_secrets(data_dir: Path, given: Mapping[str, str]) -> dict[str, str]:
-    """The variables that name the secrets of `data_dir`, of those that are not `given`."""
+    """Return the variables for the secrets in `data_dir` that are not in `given`."""
     named = {}
     for name, (file, size) in site_env.SECRETS.items():
         if not SHARED_ENGINES & given.keys() or {name, f"{name}_FILE"} & given.keys():

@@ -1,7 +1,7 @@
-"""A PostgreSQL and a Redis of a test's own, on free ports of the loopback, to be killed at will.
+"""Start a PostgreSQL and a Redis for one test, on free ports, which the test may kill.
 
-Their data lie in a temporary folder and outlive `kill` and `stop`; `close` removes them.
-Where the programs are missing the test that asks for them skips, unless `CI` is set.
+Their data are in a temporary folder. They survive `kill` and `stop`; `close` removes them. If the
+programs are missing, the test is skipped, unless `CI` is set.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ import redis
 from tests.needs import need_program
 from tests.processes import free_port
 
-START_SECONDS = 40  # a PostgreSQL that was killed replays its log first, on a busy machine
+START_SECONDS = 40  # a killed PostgreSQL replays its log first, on a busy machine
 STOP_SECONDS = 15
 LOOK_SECONDS = 0.05
-MOST_CONNECTIONS = 200  # of a fleet with its threads, and those that died a moment ago
+MOST_CONNECTIONS = 200  # for a fleet with its threads, and connections of dead processes
 UNPRIVILEGED = ("postgres", "nobody")  # PostgreSQL refuses to run as root
 
 
 class PrivateService(ABC):
-    """One server process with its children, and the folder it keeps its data in."""
+    """One server process with its children and its data folder."""
 
     def __init__(self, *, port: int | None = None) -> None:
         self.port = port or free_port()
@@ -61,7 +61,7 @@ class PrivateService(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where clients reach it; the same after a restart."""
+        """The URL for clients; it stays the same after a restart."""
 
     @property
     def is_running(self) -> bool:
@@ -69,39 +69,39 @@ class PrivateService(ABC):
 
     @property
     def pids(self) -> list[int]:
-        """The server's process and its children's, the server first."""
+        """Return the process of the server and its children, the server first."""
         return [process.pid for process in self._family()]
 
     def start(self) -> None:
-        """Start it on the data it has, and wait until it answers."""
+        """Start the server on its data, and wait until it answers."""
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
-            if not self.is_running:  # what was killed may hold its port or lock for a moment
+            if not self.is_running:  # a killed process may hold its port or lock for a moment
                 self.launch()
             assert time.monotonic() < deadline, self.log.read_text(errors="replace")[-2000:]
             time.sleep(LOOK_SECONDS)
 
     def launch(self) -> None:
-        """Start it on the data it has, and wait for nothing."""
+        """Start the server on its data, without waiting."""
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 self._command(),
                 cwd=self.folder,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C for the tests is none for it
+                start_new_session=True,  # a Ctrl-C must stop the tests only
                 **_unprivileged(),
             )
 
     def stop(self) -> None:
-        """Ask it to end in order."""
+        """Stop the server in order."""
         if self._process is not None:
             self.resume()
             self._process.send_signal(self._stop_signal)
             self._process.wait(STOP_SECONDS)
 
     def kill(self) -> None:
-        """`kill -9` of the server and its children; whatever it had not written is lost."""
+        """Kill the server and its children with SIGKILL; unwritten data is lost."""
         family = self._family()
         for process in family:
             _signal(process, signal.SIGKILL)
@@ -112,17 +112,17 @@ class PrivateService(ABC):
             time.sleep(LOOK_SECONDS / 10)
 
     def pause(self) -> None:
-        """SIGSTOP: it holds its connections and answers nothing."""
+        """Stop the server with SIGSTOP: it keeps its connections but does not answer."""
         for process in self._family():
             _signal(process, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """SIGCONT."""
+        """Continue the server with SIGCONT."""
         for process in self._family():
             _signal(process, signal.SIGCONT)
 
     def close(self) -> None:
-        """Kill it and remove its data."""
+        """Kill the server and remove its data."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -145,7 +145,7 @@ class PrivateService(ABC):
 
 
 class PrivateRedis(PrivateService):
-    """A Redis that keeps nothing on its disk: killed or stopped, it comes back empty."""
+    """A Redis without data on disk: after a kill or stop it is empty."""
 
     def __init__(self, *, port: int | None = None) -> None:
         self._program = _program("redis-server", folders=())
@@ -154,11 +154,11 @@ class PrivateRedis(PrivateService):
 
     @property
     def url(self) -> str:
-        """Its database 0; append another number for another."""
+        """The URL of its database 0."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def database(self, number: int) -> str:
-        """The URL of one of its sixteen databases."""
+        """Return the URL of one of its sixteen databases."""
         return f"redis://127.0.0.1:{self.port}/{number}"
 
     def flush(self) -> None:
@@ -179,9 +179,9 @@ class PrivateRedis(PrivateService):
 
 
 class PrivatePostgres(PrivateService):
-    """A PostgreSQL that writes through to the disk at every commit, as in production."""
+    """A PostgreSQL that writes to the disk at every commit, as in production."""
 
-    _stop_signal = signal.SIGINT  # "fast": it ends sessions and checkpoints
+    _stop_signal = signal.SIGINT  # "fast" shutdown: ends sessions and writes a checkpoint
 
     def __init__(self, *, port: int | None = None) -> None:
         folders = (_bin_folder(), *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
@@ -201,7 +201,7 @@ class PrivatePostgres(PrivateService):
 
     @property
     def url(self) -> str:
-        """Its own database `postgres`, as a superuser."""
+        """The URL of its database `postgres`, as a superuser."""
         return f"postgres://postgres@127.0.0.1:{self.port}/postgres"
 
     def _command(self) -> list[str]:
@@ -225,7 +225,7 @@ class PrivatePostgres(PrivateService):
 
 
 def _program(name: str, *, folders: tuple[Path, ...]) -> str:
-    """The path of a server's program; its absence is a failure in CI only."""
+    """Return the path of a server program. If it is missing, skip the test; in CI, fail."""
     for folder in folders:
         if (folder / name).is_file():
             return str(folder / name)
@@ -233,7 +233,7 @@ def _program(name: str, *, folders: tuple[Path, ...]) -> str:
 
 
 def _bin_folder() -> Path:
-    """Where PostgreSQL says that its programs are; a folder without them where it is silent."""
+    """Return the folder of PostgreSQL's programs; a folder without them if pg_config is missing."""
     asked = shutil.which("pg_config")
     if asked is None:
         return Path("/nonexistent")
@@ -244,7 +244,7 @@ def _bin_folder() -> Path:
 
 
 def _account() -> pwd.struct_passwd | None:
-    """The account that servers run under where the tests run as root."""
+    """Return the account for servers if the tests run as root."""
     if sys.platform == "win32" or os.geteuid() != 0:
         return None
     for name in UNPRIVILEGED:

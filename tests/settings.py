@@ -1,4 +1,4 @@
-"""The hub's settings for a run of the tests, which on shared engines brings its own secrets."""
+"""The hub's settings for the tests, with secrets made for shared engines."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ for _name, (_, _size) in env.SECRETS.items():
 
 from atp_site.settings import *  # noqa: E402, F403  # all of them, as Django reads a module
 
-ATP_LOGINS_PER_MINUTE = 10_000  # the agents of a cast log in for each test; one test lowers it
+ATP_LOGINS_PER_MINUTE = 10_000  # agents of the cast log in for each test; one test lowers the limit

@@ -1,4 +1,4 @@
-"""The project's own Python files, for the tests that read them."""
+"""The project's own Python files, for tests that read source code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PACKAGES = ("atp", "registry", "messaging", "atp_site", "examples", "benchmarks"
 
 
 def python_files(*packages: str) -> list[Path]:
-    """Every module of `packages` (all of them where none is named), but no migrations."""
+    """Return every module of `packages` (of all packages if none is named), without migrations."""
     return sorted(
         path
         for package in packages or PACKAGES
@@ -32,12 +32,12 @@ def parsed(path: Path) -> ast.Module:
 
 
 def imports(path: Path) -> list[tuple[str, int]]:
-    """What a file imports anywhere in it: full names and lines."""
+    """Return the imports anywhere in a file: full names and lines."""
     return list(imports_of(parsed(path), package=path.relative_to(ROOT).parent.parts))
 
 
 def imports_of(tree: ast.Module, *, package: tuple[str, ...]) -> Iterator[tuple[str, int]]:
-    """What `tree`, a module in `package`, imports.
+    """Return the imports of `tree`, a module in `package`.
 
     `from a.b import c` counts as both `a.b` and `a.b.c`, because `c` may be a module.
     """

@@ -1,4 +1,4 @@
-"""What all tests of a run share, and what one of them must therefore leave as it found it."""
+"""The state that all tests of a run share, so that no test may change it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOT_COMPARED = {"PYTEST_CURRENT_TEST", "PYTEST_VERSION"}  # pytest's own
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """The state of this process as it is now."""
+    """The shared state of this process at one time."""
 
     environment: Mapping[str, Any]
     settings: Mapping[str, Any]
@@ -32,7 +32,10 @@ class Surroundings:
         return cls(_environment(), _settings(), _celery(), _process())
 
     def changes(self, later: Surroundings) -> list[str]:
-        """What is different `later`, one sentence for each name; no values, which may be secret."""
+        """Return a sentence for each name that differs `later`, without its value.
+
+        Values may be secret.
+        """
         return [
             f"{part.name}: {name} has changed"
             for part in fields(self)
@@ -50,12 +53,12 @@ def _environment() -> dict[str, str]:
 
 
 def _settings() -> dict[str, Any]:
-    """Copies one level deep: lists and mappings that a test writes into are noticed as well."""
+    """Copy one level deep, so that changes inside lists and mappings are noticed."""
     return {name: copy(getattr(settings, name)) for name in dir(settings) if name.isupper()}
 
 
 def _celery() -> dict[str, Any]:
-    """The application that tasks are sent through in this thread, and where it sends them."""
+    """Return the Celery application of this thread, and its broker."""
     conf = current_app.conf
     names = ("broker_url", "task_always_eager", "task_serializer", "result_backend")
     return {

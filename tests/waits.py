@@ -1,4 +1,4 @@
-"""Waits that end, and say what they waited for."""
+"""Waits with a limit, whose failures say what they waited for."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-LONGEST_SECONDS = 20.0  # a failing test ends then; a passing one never waits for it
+LONGEST_SECONDS = 20.0  # the limit of a failing test; a passing one ends earlier
 
 
 def result(future: Future[T], what: str, *, seconds: float = LONGEST_SECONDS) -> T:
-    """What a thread returns, or raises."""
+    """Run a function in a thread; return its result or raise its exception."""
     try:
         return future.result(seconds)
     except TimeoutError:
@@ -22,7 +22,7 @@ def result(future: Future[T], what: str, *, seconds: float = LONGEST_SECONDS) ->
 
 
 async def happens(event: asyncio.Event, what: str, *, seconds: float = LONGEST_SECONDS) -> None:
-    """Wait for an event of this loop."""
+    """Wait for an event of this loop. Fails after `LONGEST_SECONDS`."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

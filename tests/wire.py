@@ -1,4 +1,4 @@
-"""A raw socket to the hub: what an agent writes there, letter by letter, and what it hears."""
+"""A raw WebSocket to the hub, on which tests send any text and read each frame."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.cast import Letter, Player, prove
 from tests.conftest import LiveHub
 
 SUBPROTOCOL = Subprotocol(frames.SUBPROTOCOL)
-PATIENCE_SECONDS = 10.0  # on a loaded machine; nothing waits so long when all is well
+PATIENCE_SECONDS = 10.0  # for a loaded machine; a passing test waits less
 MOST_BYTES = 2_097_152
 
 Frame = dict[str, Any]
 
 
 class Wire:
-    """One socket. Frames are kept until somebody asks for them; arrays come apart."""
+    """One socket. It stores frames until a test asks for them, and splits arrays."""
 
     def __init__(
         self,
@@ -38,9 +38,9 @@ class Wire:
         subprotocols: tuple[Subprotocol, ...] = (SUBPROTOCOL,),
         buffer_bytes: int | None = None,
     ) -> None:
-        """Connect only; `read_ahead` is how many messages are read before anybody asks.
+        """Connect without a login; read up to `read_ahead` messages in advance.
 
-        `buffer_bytes` is how much the system reads beside that, which is megabytes otherwise.
+        `buffer_bytes` limits what the system reads besides, which is megabytes by default.
         """
         self.url = hub.ws_url
         self.player = player
@@ -64,7 +64,7 @@ class Wire:
 
     @classmethod
     def log_in(cls, hub: LiveHub, player: Player, **options: Any) -> Wire:
-        """The socket of an authenticated agent."""
+        """Connect and log in; return the socket."""
         wire = cls(hub, player, **options)
         wire.authenticate(wire.prove(wire.challenge()["nonce"]))
         wire.welcome = wire.next("welcome")
@@ -85,7 +85,7 @@ class Wire:
         self._opened.close()
 
     def cut(self) -> None:
-        """Break the connection without a word, as a dying network does."""
+        """Break the connection without a close frame, as a broken network does."""
         self.socket.socket.shutdown(SHUT_RDWR)
 
     # --- The login, step by step -----------------------------------------------------------------
@@ -106,51 +106,51 @@ class Wire:
         self.socket.send(text)
 
     def send_raw_text(self, data: bytes) -> None:
-        """A text message of these bytes, which may be no text at all."""
+        """Send these bytes as a text message, even if they are not valid text."""
         self.socket.send(data, text=True)
 
     def send_frame(self, frame: object) -> None:
         self.send_text(json.dumps(frame))
 
     def send(self, *letters: Letter) -> None:
-        """Each in a message of its own."""
+        """Send each envelope in its own message."""
         for letter in letters:
             self.send_text(letter.text)
 
     def send_together(self, *letters: Letter) -> None:
-        """All in one message, so that they are judged in one batch."""
+        """Send all envelopes in one message, so that one batch has them all."""
         self.send_text(f"[{','.join(letter.text for letter in letters)}]")
 
     def submit(self, letter: Letter) -> Frame:
-        """Send it; its receipt."""
+        """Send an envelope; return its receipt."""
         self.send(letter)
         return self.receipt(letter)
 
     def ack(self, seq: int, *, stream: str = "mail", **members: Any) -> None:
         self.send_frame({"type": "ack", "stream": stream, "seq": seq, **members})
 
-    # --- Hearing ---------------------------------------------------------------------------------
+    # --- Reading ---------------------------------------------------------------------------------
 
     def receipt(self, letter: Letter) -> Frame:
-        """The receipt of this envelope."""
+        """Return the receipt of this envelope."""
         return self.take(
             lambda f: f["type"] == "receipt" and f["messageId"] == letter.message_id,
             f"a receipt of {letter.message_id}",
         )
 
     def next(self, kind: str) -> Frame:
-        """The next frame of a type."""
+        """Return the next frame of a type."""
         return self.take(lambda f: f["type"] == kind, f"a frame of type {kind}")
 
     def mail(self) -> Frame:
-        """What comes next in the stream `mail`: a delivery, a withheld one, or `gone`."""
+        """Return the next frame of the stream `mail`: a delivery, `withheld` or `gone`."""
         return self.take(lambda f: f.get("stream") == "mail", "mail")
 
     def answers(self) -> Frame:
         return self.take(lambda f: f.get("stream") == "answers", "an answer")
 
     def ended(self) -> tuple[str, int]:
-        """The code of the error frame, or of the closing, and the close code of a closed socket."""
+        """Return the code of the error frame or close reason, and the WebSocket close code."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while self.close_code is None:
             self._read(deadline, "the end of the connection")
@@ -158,13 +158,13 @@ class Wire:
         return (errors[0] if errors else self.close_reason), self.close_code
 
     def take(self, wanted: Callable[[Frame], bool], what: str) -> Frame:
-        """The first frame that is wanted; the others stay for those who ask for them."""
+        """Return the first wanted frame; keep the others."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         looked_at = 0
         while True:
-            for place in range(looked_at, len(self._frames)):
-                if wanted(self._frames[place]):
-                    return self._frames.pop(place)
+            for index in range(looked_at, len(self._frames)):
+                if wanted(self._frames[index]):
+                    return self._frames.pop(index)
             looked_at = len(self._frames)
             self._read(deadline, what)
             if self.close_code is not None and looked_at == len(self._frames):
@@ -174,7 +174,7 @@ class Wire:
                 )
 
     def unasked(self) -> list[Frame]:
-        """The frames that came so far and nobody asked for."""
+        """Return the frames that came and were not asked for."""
         return list(self._frames)
 
     def _read(self, deadline: float, what: str) -> None:
@@ -192,7 +192,7 @@ class Wire:
 
 
 def dial(url: str, buffer_bytes: int | None = None) -> socket:
-    """A bare connection to where `url` is served."""
+    """Open a TCP connection to the server of `url`."""
     parts = urlsplit(url)
     dialling = socket()
     if buffer_bytes is not None:

@@ -1,1 +1,1 @@
-"""How dates are written for people, in place of Django's own formats: with their zone."""
+"""The formats of dates for people, with their time zone, instead of Django's."""

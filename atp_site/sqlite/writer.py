@@ -1,8 +1,7 @@
-"""One fair writer at a time for an SQLite file within this process.
+"""A lock that lets one connection at a time write to an SQLite file, in order of arrival.
 
-SQLite lets one connection write and makes the others poll, which starves some of them for seconds
-(docs/design/architecture.md#the-same-code-small-and-large). Threads queue here first, in order of
-arrival.
+SQLite lets one connection write and makes the others poll, so some of them wait for seconds. This
+lock queues the threads of the process first (docs/design/decisions/0001-one-writer-on-sqlite.md).
 """
 
 from __future__ import annotations
@@ -15,91 +14,91 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 
-_CHECK_SECONDS = 1.0  # how often a waiting thread looks whether the writer is still alive
+_CHECK_SECONDS = 1.0  # between two checks of a waiting thread that the holder is alive
 
 
 @dataclass(slots=True, eq=False)
-class _Turn:
+class _Claim:
     thread: threading.Thread
     connection: sqlite3.Connection
-    mine: threading.Event = field(default_factory=threading.Event)
+    granted: threading.Event = field(default_factory=threading.Event)
 
 
 class WriterLock:
-    """A first-come, first-served lock whose holder is a connection, not a thread.
+    """A lock held by a connection, not by a thread; the first to wait is the first to get it.
 
-    A thread that ended inside a transaction doesn't keep the others out: its connection is rolled
-    back and the next one goes on.
+    If a thread ends inside a transaction, the lock rolls its connection back and passes on.
     """
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._holder: _Turn | None = None
-        self._queue: deque[_Turn] = deque()
+        self._holder: _Claim | None = None
+        self._queue: deque[_Claim] = deque()
 
     def acquire(self, connection: sqlite3.Connection, *, timeout: float) -> bool:
-        """Wait for the turn of `connection`; False after `timeout` seconds.
+        """Wait until `connection` holds the lock; return False after `timeout` seconds.
 
-        False at once where this very thread writes through another connection: it would wait for
+        Return False at once if this thread holds the lock by another connection: it would wait for
         itself.
         """
-        turn = _Turn(threading.current_thread(), connection)
+        claim = _Claim(threading.current_thread(), connection)
         with self._guard:
             if self._holder is None:
-                self._holder = turn
+                self._holder = claim
                 return True
-            if self._holder.thread is turn.thread:
+            if self._holder.thread is claim.thread:
                 return False
-            self._queue.append(turn)
+            self._queue.append(claim)
         try:
-            return self._wait(turn, monotonic() + timeout)
-        except BaseException:  # an interrupt must not leave a turn without a taker
-            if self._leave(turn):
+            return self._wait(claim, monotonic() + timeout)
+        except BaseException:  # after an interrupt, the lock must not stay with this connection
+            if self._leave(claim):
                 self.release(connection)
             raise
 
     def release(self, connection: sqlite3.Connection) -> None:
-        """Hand over to the next in the queue; nothing happens where `connection` has no turn."""
+        """Pass the lock to the next in the queue; do nothing if `connection` does not hold it."""
         with self._guard:
             if self._holder is not None and self._holder.connection is connection:
                 self._pass_on()
 
     def held_by(self, connection: sqlite3.Connection) -> bool:
+        """Return whether `connection` holds the lock."""
         holder = self._holder
         return holder is not None and holder.connection is connection
 
     @property
     def waiting(self) -> int:
-        """How many are queueing."""
+        """How many connections wait for the lock."""
         return len(self._queue)
 
-    def _wait(self, turn: _Turn, deadline: float) -> bool:
-        while not turn.mine.wait(min(_CHECK_SECONDS, max(0.0, deadline - monotonic()))):
-            self._bury_the_dead()
+    def _wait(self, claim: _Claim, deadline: float) -> bool:
+        while not claim.granted.wait(min(_CHECK_SECONDS, max(0.0, deadline - monotonic()))):
+            self._release_dead_holder()
             if monotonic() >= deadline:
-                return self._leave(turn)
+                return self._leave(claim)
         return True
 
-    def _leave(self, turn: _Turn) -> bool:
-        """Give up waiting. True where the turn came at the last moment and is kept."""
+    def _leave(self, claim: _Claim) -> bool:
+        """Stop waiting; return True if the lock was granted at the last moment and is kept."""
         with self._guard:
-            if turn in self._queue:
-                self._queue.remove(turn)
+            if claim in self._queue:
+                self._queue.remove(claim)
                 return False
         return True
 
-    def _bury_the_dead(self) -> None:
+    def _release_dead_holder(self) -> None:
         with self._guard:
             if self._holder is None or self._holder.thread.is_alive():
                 return
-            with suppress(sqlite3.ProgrammingError):  # closed already, and rolled back with that
+            with suppress(sqlite3.ProgrammingError):  # it is closed, which rolled it back
                 self._holder.connection.rollback()
             self._pass_on()
 
     def _pass_on(self) -> None:
         self._holder = self._queue.popleft() if self._queue else None
         if self._holder is not None:
-            self._holder.mine.set()
+            self._holder.granted.set()
 
 
 class WriterLocks:
@@ -109,11 +108,14 @@ class WriterLocks:
         self._by_path: dict[str, WriterLock] = {}
 
     def of(self, path: str) -> WriterLock:
-        """The lock of the database file at `path`; made at the first call."""
+        """Return the lock of the database file at `path`, one for each process."""
         return self._by_path.get(path) or self._by_path.setdefault(path, WriterLock())
 
     def forget(self) -> None:
-        """Begin anew: a child inherits no threads, so a lock that one held stays held in it."""
+        """Drop all locks. A forked child needs this.
+
+        It has no copy of the threads, so a lock that one of them holds would stay locked.
+        """
         self._by_path.clear()
 
 

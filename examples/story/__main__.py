@@ -1,9 +1,9 @@
-"""A story of trust on a running hub, told by its agents: `make demo`.
+"""`make demo`: a story of trust with four agents on a real hub.
 
-Each agent is a process of its own; the officer works in the admin; nothing is called from inside
-the hub. The hub on ATP_PORT is used, with ATP_OFFICER and ATP_OFFICER_PASSWORD; where none runs,
-one is started on a temporary folder and stopped afterwards. The exit code is 0 only if everything
-really happened as it was told.
+Each agent is its own process, and the officer uses the admin. The story calls no code of the hub.
+It uses the hub on ATP_PORT, with ATP_OFFICER and ATP_OFFICER_PASSWORD. If no hub runs there, it
+starts one in a temporary folder and stops it afterwards. The exit code is 0 only if every event
+happened as printed.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from examples.story.voice import StoryError, Voice
 __all__ = ["main"]
 
 EXIT_UNTRUE: Final = 1
-EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells return it
 
 
 def main() -> int:
-    """Tell the story; the exit code."""
+    """Play the story; return the exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter still gets on
+        sys.stdout.reconfigure(errors="replace")  # for terminals that lack a character
     voice = Voice()
     try:
         with open_stage(voice) as stage, Officer(stage.url) as officer:
@@ -49,7 +49,7 @@ def main() -> int:
 
 async def _tell(telling: Telling) -> None:
     began = time.monotonic()
-    telling.voice.say("Each agent is a process. + is what happened, x is what the hub refused.")
+    telling.voice.say("Each agent is a process. + marks what happened, x what the hub refused.")
     try:
         for title, happen in CHAPTERS:
             telling.voice.chapter(title)
@@ -59,7 +59,7 @@ async def _tell(telling: Telling) -> None:
     telling.voice.chapter("What was shown")
     telling.voice.table(("what", "where in the trail"), telling.shown)
     seconds = time.monotonic() - began
-    telling.voice.say(f"All of it happened, on a real hub, in {seconds:.0f} seconds.")
+    telling.voice.say(f"All of this happened on a real hub, in {seconds:.0f} seconds.")
 
 
 if __name__ == "__main__":

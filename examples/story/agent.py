@@ -1,7 +1,7 @@
-"""One agent of the story, a process of its own: `python -m examples.story.agent FILE`.
+"""One agent of the story, in its own process: `python -m examples.story.agent FILE`.
 
-The narrator tells it what to do in JSON, a line each on standard input, and hears a line back on
-standard output. What it does, it does as any agent would: through `ATPClient`, over a WebSocket.
+The narrator writes orders to its standard input, one line of JSON each, and reads one line of JSON
+with each result. The agent uses `ATPClient` over a WebSocket, as any agent does.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from examples.story.wire import Forger, TappedTransport
 
 __all__ = ["StoryAgent", "main"]
 
-WAIT_SECONDS: Final = 15.0  # for what another agent, or an officer, does
+WAIT_SECONDS: Final = 15.0  # for an act of another agent or an officer
 POLL_SECONDS: Final = 0.02
 
 
 class StoryAgent:
-    """An agent that does as it is told, and remembers what it was told by others."""
+    """An agent that carries out orders, and stores the messages that it gets."""
 
     def __init__(self, identity: str) -> None:
         file = read_identity_file(identity)
@@ -43,7 +43,7 @@ class StoryAgent:
         self._working = self._busiest = 0
 
     async def do(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        """Carry out an order; what came of it, with the receipts of all that was sent."""
+        """Carry out an order; return its result with the receipts of all sent envelopes."""
         arguments = {name: value for name, value in order.items() if name not in {"id", "do"}}
         deed: Callable[..., Awaitable[dict[str, Any]]] = _DEEDS[order["do"]]
         before = set(self._wire.traffic.sent)
@@ -54,9 +54,10 @@ class StoryAgent:
         return {"id": order["id"], **outcome, "receipts": await self._receipts(before)}
 
     async def close(self) -> None:
+        """Disconnect from the hub."""
         await self._client.disconnect()
 
-    # --- What it is told to do -----------------------------------------------------------------
+    # --- Orders --------------------------------------------------------------------------------
 
     async def _connect(self) -> dict[str, Any]:
         await self._client.connect()
@@ -67,7 +68,7 @@ class StoryAgent:
         return {"data": response.data, "score": response.trust_score}
 
     async def _requests(self, to: str, count: int, takes: float) -> dict[str, Any]:
-        """Ask for several things at once, each of which takes so many seconds."""
+        """Send `count` requests at once, each of which takes the recipient `takes` seconds."""
         began = time.perf_counter()
         cases = ({"case": n, "takes": takes} for n in range(count))
         responses = await asyncio.gather(*(self._client.send_request(to, case) for case in cases))
@@ -83,7 +84,7 @@ class StoryAgent:
         return {}
 
     async def _listen(self, count: int) -> dict[str, Any]:
-        """Wait until it has heard so many notifications and broadcasts."""
+        """Wait until it has got `count` notifications and broadcasts."""
         await _until(lambda: len(self._heard) >= count)
         return {"heard": self._heard}
 
@@ -91,12 +92,12 @@ class StoryAgent:
         return {"busiest": self._busiest, "heard": self._heard, **self._client.get_trust_status()}
 
     async def _wait_for_the_end(self) -> dict[str, Any]:
-        """Wait until the connection is over for good."""
+        """Wait until the client does not connect again."""
         await _until(lambda: self._client.get_trust_status()["ended"] is not None)
         return {"ended": self._client.get_trust_status()["ended"], "at": time.time()}
 
     async def _forge(self, how: str, to: str, name: str = "") -> dict[str, Any]:
-        """Send an envelope that is not what it says it is."""
+        """Send a forged envelope."""
         match how:
             case "key":
                 envelope = self._forger.with_another_key(to)
@@ -108,7 +109,7 @@ class StoryAgent:
         return {}
 
     async def _replay(self, message_id: str, times: int) -> dict[str, Any]:
-        """Send an envelope of its own again, byte for byte."""
+        """Send the same bytes of its own envelope again, `times` times."""
         traffic = self._wire.traffic
         so_far = len(traffic.receipts[message_id])
         for _ in range(times):
@@ -117,7 +118,7 @@ class StoryAgent:
         return {"answers": [_told(answer) for answer in answers[so_far:]]}
 
     async def _replay_stolen(self, sender: str) -> dict[str, Any]:
-        """Send what another agent once wrote, as it was delivered here."""
+        """Send the last envelope that `sender` sent to this agent, unchanged."""
         stolen = next(
             value
             for value in reversed(self._wire.traffic.delivered)
@@ -127,20 +128,20 @@ class StoryAgent:
         return {}
 
     async def _reuse(self, message_id: str) -> dict[str, Any]:
-        """Send other content under a messageId that it used before."""
+        """Send other content with a messageId that was used before."""
         traffic = self._wire.traffic
         so_far = len(traffic.receipts[message_id])
         await self._wire.say(self._forger.with_other_content(traffic.sent[message_id]))
         answers = await traffic.receipts_of(message_id, count=so_far + 1)
         return {"answers": [_told(answers[-1])]}
 
-    # --- What others want of it ----------------------------------------------------------------
+    # --- Messages from others -----------------------------------------------------------------
 
     async def _on_request(self, envelope: ATPEnvelope, respond: Any) -> None:
         self._working += 1
         self._busiest = max(self._busiest, self._working)
         data = envelope.payload["data"]
-        await asyncio.sleep(data.get("takes", 0.05))  # as if it thought about it
+        await asyncio.sleep(data.get("takes", 0.05))  # stands for some work
         self._working -= 1
         await respond({**data, "done_by": self._client.identity.id})
 
@@ -155,15 +156,15 @@ class StoryAgent:
         )
 
     async def _receipts(self, before: set[str]) -> list[dict[str, Any]]:
-        """The receipts of what was sent since, answers to others left out."""
+        """Return the receipts of envelopes sent since, without responses."""
         traffic = self._wire.traffic
         ours = [m for m in traffic.sent if m not in before and traffic.types[m] != "response"]
         return [_told((await traffic.receipts_of(message_id))[-1]) for message_id in ours]
 
 
 def main() -> int:
-    """Do what standard input says, until it ends."""
-    logging.basicConfig(level=logging.CRITICAL)  # being refused is part of the story
+    """Carry out the orders on standard input until it ends."""
+    logging.basicConfig(level=logging.CRITICAL)  # refusals are part of the story
     return asyncio.run(_serve(StoryAgent(sys.argv[1])))
 
 
@@ -178,7 +179,7 @@ async def _serve(agent: StoryAgent) -> int:
 
 
 async def _until(condition: Callable[[], object]) -> None:
-    """Wait for a condition; it is the narrator's to say that it did not come."""
+    """Wait for a condition, at most `WAIT_SECONDS`; the narrator checks whether it is true."""
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         if condition():

@@ -1,4 +1,4 @@
-"""The agents of the story, as the narrator sees them: processes that are told what to do."""
+"""The agents of the story: each one is a process that gets orders from the narrator."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LINE_MAX_BYTES: Final = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """Who an agent is, and what the officer will vouch for."""
+    """The role of an agent: its owner, and what the officer attests."""
 
     name: str
     character: str
@@ -31,24 +31,24 @@ class Role:
     level: str
     capabilities: Sequence[str]
     organisation: str
-    minimum_level: str = ""  # what it demands of senders
+    minimum_level: str = ""  # the lowest level of senders that it accepts
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of an order: the agent's answer, and the receipts of what it sent."""
+    """The result of an order: the agent's answer, and the receipts of its envelopes."""
 
     value: Mapping[str, Any]
     receipts: Sequence[Mapping[str, Any]]
 
     @property
     def error(self) -> str:
-        """The code of the error that it ended in; "" where it went well."""
+        """The code of the error that ended the order; "" if it succeeded."""
         return str(self.value.get("error", ""))
 
     @property
     def receipt(self) -> Mapping[str, Any]:
-        """The receipt of the one envelope that was sent."""
+        """The receipt of the only envelope. Raises `StoryError` if there is not exactly one."""
         if len(self.receipts) != 1:
             raise StoryError(f"{len(self.receipts)} receipts came instead of one: {self.value}")
         return self.receipts[0]
@@ -56,7 +56,7 @@ class Outcome:
 
 @dataclass
 class Player:
-    """One agent: its files, and its process while it runs."""
+    """One agent, with its files, and its process while it runs."""
 
     role: Role
     agent: str
@@ -67,10 +67,14 @@ class Player:
 
     @property
     def identity(self) -> Path:
+        """The path of the identity file."""
         return self.folder / self.agent / "identity.json"
 
     async def enrol(self, token: str) -> str:
-        """Run `atp enroll` on the agent's machine; the fingerprint that it shows."""
+        """Run `atp enroll`; return the fingerprint of the new key.
+
+        Raises `StoryError` if the command fails or shows no fingerprint.
+        """
         process = await _start("atp.cli", "enroll", "--hub", self.hub_url, "--agent", self.agent,
                                "--out", str(self.identity))  # fmt: skip
         async with asyncio.timeout(ENROL_SECONDS):
@@ -84,12 +88,15 @@ class Player:
         raise StoryError(f"atp enroll showed no fingerprint for {self.agent}")
 
     async def start(self) -> Outcome:
-        """Start the agent's process and connect."""
+        """Start the agent's process and let it connect."""
         self._process = await _start("examples.story.agent", str(self.identity))
         return await self.ask("connect")
 
     async def ask(self, deed: str, **arguments: Any) -> Outcome:
-        """Tell it to do something, and hear what came of it."""
+        """Send an order; return its result.
+
+        Raises `StoryError` if the process ends or does not answer in `ANSWER_SECONDS`.
+        """
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -100,9 +107,9 @@ class Player:
             async with asyncio.timeout(ANSWER_SECONDS):
                 line = await process.stdout.readline()
         except TimeoutError:
-            raise StoryError(f"{self.agent} did not get done: {deed}") from None
+            raise StoryError(f"{self.agent} did not finish: {deed}") from None
         if not line:
-            raise StoryError(f"the process of {self.agent} ended: {await self._last_words()}")
+            raise StoryError(f"the process of {self.agent} ended: {await self._error_output()}")
         answer = parse(line)
         return Outcome(answer, answer.pop("receipts"))
 
@@ -125,7 +132,7 @@ class Player:
             raise StoryError(f"the process of {self.agent} does not run")
         return self._process
 
-    async def _last_words(self) -> str:
+    async def _error_output(self) -> str:
         process = self._running()
         assert process.stderr is not None
         return (await process.stderr.read()).decode(errors="replace").strip()[-1000:]
@@ -141,5 +148,5 @@ async def _start(module: str, *arguments: str) -> asyncio.subprocess.Process:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         limit=LINE_MAX_BYTES,
-        start_new_session=True,  # Ctrl-C is for the narrator, who then ends them
+        start_new_session=True,  # Ctrl-C reaches the narrator only, which then ends the agents
     )

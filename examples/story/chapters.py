@@ -1,4 +1,4 @@
-"""What happens in the story, chapter by chapter; each checks that it did happen."""
+"""The chapters of the story. Each one checks that its events happened."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from examples.story.voice import StoryError
 __all__ = ["CHAPTERS"]
 
 AT_ONCE: Final = 12
-THINKING_SECONDS: Final = 0.2  # what the processor takes for each of them
+THINKING_SECONDS: Final = 0.2  # that the processor takes for each request
 REPLAYS: Final = 3
 LETTERS: Final = ("Monday's figures", "Tuesday's figures", "Wednesday's figures")
 
@@ -50,8 +50,8 @@ async def _enrolment(telling: Telling) -> None:
 async def _attestation(telling: Telling) -> None:
     voice = telling.voice
     voice.say(
-        "An issuer vouches for each agent and its key: a level, and what it is capable of."
-        " Then they connect, each a process of its own."
+        "An issuer attests each agent and its key: a level and capabilities."
+        " Then the agents connect. Each one is its own process."
     )
     scores: dict[str, int] = {}
     for player in telling.cast.values():
@@ -75,7 +75,7 @@ async def _attestation(telling: Telling) -> None:
 async def _request(telling: Telling) -> None:
     voice, health = telling.voice, telling.agent("health")
     question = {"task": "admissions by ward"}
-    voice.say("The analyst asks for confidential figures, and wants nobody below verified.")
+    voice.say("The analyst asks for confidential figures. It accepts only a verified recipient.")
     asked = await telling.cast["analyst"].ask(
         "request",
         to=health,
@@ -96,7 +96,7 @@ async def _request(telling: Telling) -> None:
 
 async def _at_once(telling: Telling) -> None:
     voice, health = telling.voice, telling.cast["health"]
-    voice.say(f"{AT_ONCE} requests at the same time, each with {THINKING_SECONDS} s of work in it.")
+    voice.say(f"{AT_ONCE} requests at the same time. Each takes {THINKING_SECONDS} s of work.")
     asked = await telling.cast["analyst"].ask(
         "requests", to=health.agent, count=AT_ONCE, takes=THINKING_SECONDS
     )
@@ -113,7 +113,9 @@ async def _at_once(telling: Telling) -> None:
 
 async def _mail(telling: Telling) -> None:
     voice, cast = telling.voice, telling.cast
-    voice.say("A notification is for one agent and wants no answer; a broadcast is for the house.")
+    voice.say(
+        "A notification goes to one agent and needs no answer. A broadcast goes to the house."
+    )
     told = await cast["analyst"].ask("notify", to=telling.agent("mallory"), data="invoice 17")
     heard = (await cast["mallory"].ask("listen", count=1)).value["heard"]
     voice.check(
@@ -137,7 +139,7 @@ async def _mail(telling: Telling) -> None:
 async def _denials(telling: Telling) -> None:
     voice, newcomer = telling.voice, telling.cast["newcomer"]
     health, analyst = telling.agent("health"), telling.agent("analyst")
-    voice.say("The newcomer tries what the analyst was allowed to do. It is told why it may not.")
+    voice.say("The newcomer tries what the analyst was allowed to do. The hub says why it may not.")
     by_trust = await newcomer.ask("request", to=health, data={"task": "admissions by ward"})
     voice.check(by_trust.error == "trust.level", "by trust", _refusal(by_trust), refused=True)
     by_policy = await newcomer.ask("notify", to=analyst, data="a", sensitivity="internal")
@@ -156,7 +158,7 @@ async def _denials(telling: Telling) -> None:
 async def _forgeries(telling: Telling) -> None:
     voice, mallory = telling.voice, telling.cast["mallory"]
     health, analyst = telling.agent("health"), telling.agent("analyst")
-    voice.say(f"{mallory.agent} is connected and verified, and starts to cheat.")
+    voice.say(f"{mallory.agent} is connected and verified. Now it cheats.")
     score_before = (await mallory.ask("tell")).value["score"]
     attempts = (
         ("another key", "signature.invalid", {"how": "key", "to": health}),
@@ -191,7 +193,7 @@ async def _forgeries(telling: Telling) -> None:
 
 async def _replays(telling: Telling) -> None:
     voice, mallory, health = telling.voice, telling.cast["mallory"], telling.cast["health"]
-    voice.say("It sends one honest message, and then tries to get more out of it.")
+    voice.say("It sends one honest message, and then tries to use it again.")
     heard_before = len((await health.ask("tell")).value["heard"])
     sent = await mallory.ask("notify", to=health.agent, data="pay 1")
     message_id, entry = sent.receipt["messageId"], sent.receipt["entry"]
@@ -228,7 +230,7 @@ async def _replays(telling: Telling) -> None:
 
 async def _away(telling: Telling) -> None:
     voice, analyst, newcomer = telling.voice, telling.cast["analyst"], telling.cast["newcomer"]
-    voice.say("The newcomer's process ends. Mail for it is accepted all the same, and waits.")
+    voice.say("The newcomer's process ends. The hub still accepts mail for it, and keeps it.")
     await newcomer.stop()
     sent = [await analyst.ask("notify", to=newcomer.agent, data=letter) for letter in LETTERS]
     kept = numbers_in_words([letter.receipt["entry"] for letter in sent])
@@ -249,7 +251,7 @@ async def _away(telling: Telling) -> None:
 
 async def _revocation(telling: Telling) -> None:
     voice, mallory = telling.voice, telling.cast["mallory"]
-    voice.say(f"The officer has seen enough of {mallory.agent}, whose socket is open.")
+    voice.say(f"The officer revokes {mallory.agent}, whose socket is open.")
     ending = asyncio.create_task(mallory.ask("wait_for_the_end"))
     pressed = time.time()
     await asyncio.to_thread(
@@ -273,7 +275,7 @@ async def _revocation(telling: Telling) -> None:
 async def _trail(telling: Telling) -> None:
     voice, record = telling.voice, telling.record
     voice.say(
-        "All of it stands in the trail, which nobody can change. This is what an auditor reads"
+        "All of this is in the trail, which no one can change. This is what an auditor reads"
         f" from GET /api/v1/provenance/, oldest first. All names end in -{telling.stage.suffix}."
     )
     agents = [player.agent for player in telling.cast.values()]
@@ -291,7 +293,7 @@ async def _trail(telling: Telling) -> None:
     ]
     voice.check(
         not late,
-        "held against it",
+        "compared with it",
         f"each of {len(record.receipts)} receipts names its own entry; nothing of {mallory} was"
         " accepted after it was revoked",
     )

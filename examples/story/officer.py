@@ -1,6 +1,6 @@
-"""The compliance officer: signs in to the admin, reads its pages, fills in its forms.
+"""The compliance officer: signs in to the admin, reads its pages and fills in its forms.
 
-Nothing but HTTP, as a person with a browser would: no access to the hub's code or database.
+It uses HTTP only, as a person with a browser does. It has no access to the hub's code or database.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ TOKEN: Final = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])
 
 
 class Officer:
-    """A person with an account; every method is a page or two of the admin."""
+    """A person with an account on the hub; each method uses one or two pages of the admin.
+
+    Every method raises `StoryError` if a page shows an error or is not as expected.
+    """
 
     def __init__(self, hub_url: str) -> None:
         self._http = httpx.Client(
@@ -45,14 +48,15 @@ class Officer:
         self._http.close()
 
     def sign_in(self, name: str, password: str) -> None:
-        """Raises `StoryError` where name and password don't fit."""
+        """Sign in. Raises `StoryError` if name or password is wrong."""
         self._press("/admin/login/?next=/admin/", "Log in", username=name, password=password)
 
     def add_organisation(self, name: str) -> None:
+        """Add an organisation."""
         self._press("/admin/registry/organisation/add/", "Add", name=name)
 
     def register(self, agent: str, *, organisation: str, owner: str, **more: Any) -> None:
-        """Register an agent; `more` are further fields of the form."""
+        """Register an agent; `more` has further fields of the form."""
         self._press(
             "/admin/registry/agent/add/",
             "Register",
@@ -63,16 +67,16 @@ class Officer:
         )
 
     def issue_token(self, agent: str) -> str:
-        """The one-time token, which the page shows once."""
-        page = self._press(f"{_place(agent)}invite/", "Issue the token")
+        """Issue a one-time token; return it from the page, which shows it once."""
+        page = self._press(f"{_agent_url(agent)}invite/", "Issue the token")
         found = TOKEN.search(page.text)
         if found is None:
             raise StoryError(f"the page shows no enrolment token for {agent}")
         return found.group()
 
     def approve(self, agent: str, *, read_out: str) -> None:
-        """Approve the key that waits, if its fingerprint is the one that was read out."""
-        address = self._look(f"{_place(agent)}change/").link_ending("/approve/")
+        """Approve the waiting key. Raises `StoryError` if its fingerprint is not `read_out`."""
+        address = self._look(f"{_agent_url(agent)}change/").link_ending("/approve/")
         if address is None:
             raise StoryError(f"no key of {agent} waits to be approved")
         if read_out not in self._look(address).text:
@@ -80,25 +84,33 @@ class Officer:
         self._press(address, "Approve this key", compared="on")
 
     def attest(self, agent: str, level: str, capabilities: Sequence[str]) -> None:
-        """Vouch for an agent by the first issuer that the form offers."""
+        """Attest an agent for 30 days, by the first issuer that the form offers."""
         names = "\n".join(capabilities)
-        self._press(f"{_place(agent)}attest/", "Attest", level=level, capabilities=names, days="30")
+        self._press(
+            f"{_agent_url(agent)}attest/", "Attest", level=level, capabilities=names, days="30"
+        )
 
     def attest_as_offered(self, agent: str) -> None:
-        """Vouch for an agent as the form suggests: its level, and what the agent declared."""
-        self._press(f"{_place(agent)}attest/", "Attest")
+        """Attest an agent with the values that the form suggests."""
+        self._press(f"{_agent_url(agent)}attest/", "Attest")
 
     def suspend(self, agent: str, *, reason: str) -> None:
-        self._press(f"{_place(agent)}suspend/", "Suspend", reason=reason)
+        """Suspend an agent."""
+        self._press(f"{_agent_url(agent)}suspend/", "Suspend", reason=reason)
 
     def resume(self, agent: str, *, reason: str) -> None:
-        self._press(f"{_place(agent)}resume/", "Resume", reason=reason)
+        """Resume a suspended agent."""
+        self._press(f"{_agent_url(agent)}resume/", "Resume", reason=reason)
 
     def revoke(self, agent: str, *, reason: str) -> None:
-        self._press(f"{_place(agent)}revoke/", "Revoke for good", reason=reason)
+        """Revoke an agent for good."""
+        self._press(f"{_agent_url(agent)}revoke/", "Revoke for good", reason=reason)
 
     def read_trail(self, parameters: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-        """All pages of `GET /api/v1/provenance/`; the login to the admin holds there as well."""
+        """Return the entries of all pages of `GET /api/v1/provenance/`.
+
+        The API takes the session of the admin.
+        """
         entries: list[dict[str, Any]] = []
         address: str | None = f"/api/v1/provenance/?{httpx.QueryParams(list(parameters))}"
         while address:
@@ -108,7 +120,7 @@ class Officer:
         return entries
 
     def trail_size(self) -> int:
-        """How many entries the trail has."""
+        """Return how many entries the trail has."""
         return int(self._json("/api/v1/provenance/?limit=1")["logSize"])
 
     def _json(self, address: str) -> dict[str, Any]:
@@ -126,7 +138,7 @@ class Officer:
         return page
 
     def _press(self, address: str, button: str, **values: str) -> Page:
-        """Open a page, fill in its form and press a button; raises where the page complains."""
+        """Open a page, fill in its form, press a button and return the next page."""
         page = self._look(address)
         form = page.form_with(button)
         if form is None:
@@ -140,14 +152,14 @@ class Officer:
         return after
 
 
-def _place(agent: str) -> str:
+def _agent_url(agent: str) -> str:
     return f"/admin/registry/agent/{agent}/"
 
 
 def _chosen(
     choices: Mapping[str, Mapping[str, str]], values: Mapping[str, str]
 ) -> Mapping[str, str]:
-    """The values to send: what a person picks from a list goes by its label."""
+    """Return the values to send, with the labels of choices replaced by their values."""
     return {name: choices.get(name, {}).get(value, value) for name, value in values.items()}
 
 

@@ -1,4 +1,4 @@
-"""The admin's pages as a person sees them: text, links, forms with what stands in them, errors."""
+"""Read the admin's pages as a person does: text, links, forms with their values, errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NEVER_CLOSED: Final = {"area", "base", "br", "col", "hr", "img", "input", "link
 
 @dataclass
 class Form:
-    """A form as it would be sent: what is filled in or chosen already, and its buttons."""
+    """A form with its current values, its choices and its buttons."""
 
     action: str = ""
     method: str = "get"
@@ -28,7 +28,7 @@ class Form:
 
 @dataclass
 class Page:
-    """What a page shows."""
+    """The content of a page."""
 
     url: str
     status: int
@@ -38,16 +38,16 @@ class Page:
     errors: list[str]
 
     def form_with(self, button: str) -> Form | None:
-        """The form that has a button of this label."""
+        """Return the form with a button of this label, or `None`."""
         return next((form for form in self.forms if button in form.buttons), None)
 
     def link_ending(self, end: str) -> str | None:
-        """The address of the first link that ends like this."""
+        """Return the address of the first link that ends with `end`, or `None`."""
         return next((address for _, address in self.links if address.endswith(end)), None)
 
 
 def read_page(url: str, status: int, html: str) -> Page:
-    """Read a page."""
+    """Return the content of the HTML page at `url`."""
     reader = _Reader()
     reader.feed(html)
     reader.close()

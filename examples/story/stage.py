@@ -1,4 +1,4 @@
-"""Where the story plays: the hub that runs already, or one that is started for it and stopped."""
+"""The hub of the story: one that runs already, or one that is started for it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from examples.story.voice import StoryError, Voice
 
 __all__ = ["Stage", "open_stage"]
 
-PORT_DEFAULT: Final = "8000"  # as the hub's own
+PORT_DEFAULT: Final = "8000"  # the default of the hub
 OFFICER_DEFAULT: Final = "officer"  # the name of the first officer of a new hub
-START_SECONDS: Final = 60.0  # a first start migrates
+START_SECONDS: Final = 60.0  # for a first start with migrations
 STOP_SECONDS: Final = 10.0
 POLL_SECONDS: Final = 0.1
 HTTP_SECONDS: Final = 5.0
@@ -42,15 +42,15 @@ class Stage:
     hub_id: str
     officer: str
     folder: Path
-    suffix: str  # of every name in the story, so that it can be told again on the same hub
+    suffix: str  # of every name, so that the story can run again on the same hub
     password: str = field(repr=False)
 
 
 @contextmanager
 def open_stage(voice: Voice) -> Iterator[Stage]:
-    """The hub on ATP_PORT, started on a temporary folder where none runs.
+    """Yield the hub on ATP_PORT; if none runs, start one in a temporary folder.
 
-    Raises `StoryError` where there is no hub, or no account to sign in with.
+    Raises `StoryError` if no hub can be used, or if there is no account to sign in with.
     """
     url = f"http://127.0.0.1:{os.environ.get('ATP_PORT', '').strip() or PORT_DEFAULT}"
     suffix = secrets.token_hex(3)
@@ -69,7 +69,7 @@ def open_stage(voice: Voice) -> Iterator[Stage]:
 
 
 def _find_hub(url: str) -> str:
-    """The id of the hub that answers there; "" where nothing listens."""
+    """Return the id of the hub at `url`; "" if no server listens there."""
     try:
         answer = httpx.get(f"{url}/api/v1/hub", timeout=HTTP_SECONDS, trust_env=False)
         hub_id = answer.json()["hub"]
@@ -81,7 +81,7 @@ def _find_hub(url: str) -> str:
 
 
 def _ask_account(url: str) -> tuple[str, str]:
-    """An officer of a hub that was not started here."""
+    """Return name and password of an officer, from the environment or the terminal."""
     name = os.environ.get("ATP_OFFICER", "").strip() or OFFICER_DEFAULT
     password = os.environ.get("ATP_OFFICER_PASSWORD", "")
     if password:
@@ -96,7 +96,7 @@ def _ask_account(url: str) -> tuple[str, str]:
 
 @contextmanager
 def _started_hub(url: str, data: Path) -> Iterator[str]:
-    """A hub on a new data folder; gives the first officer's password."""
+    """Run a hub on a new data folder; yield the first officer's password."""
     if not MANAGE.exists():
         raise StoryError(f"No hub runs at {url}, and only its own checkout can start one.")
     data.mkdir()
@@ -106,7 +106,7 @@ def _started_hub(url: str, data: Path) -> Iterator[str]:
         _await_ready(url, process, log)
         found = _PASSWORD.search(log.read_text(encoding="utf-8"))
         if found is None:
-            raise StoryError("the hub was started and told no officer's password")
+            raise StoryError("the hub started but printed no officer's password")
         yield found.group(1)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -128,7 +128,7 @@ def _launch(port: str, data: Path, log: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the story, which then stops the hub
+            start_new_session=True,  # Ctrl-C reaches the story only, which then stops the hub
         )
 
 
@@ -142,5 +142,5 @@ def _await_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         except httpx.TransportError:
             pass
         time.sleep(POLL_SECONDS)
-    last_words = log.read_text(encoding="utf-8", errors="replace").strip()[-2000:]
-    raise StoryError(f"the hub did not start: {last_words}")
+    log_end = log.read_text(encoding="utf-8", errors="replace").strip()[-2000:]
+    raise StoryError(f"the hub did not start: {log_end}")

@@ -1,4 +1,4 @@
-"""Who and what the chapters share: the roles, the hub, the officer, and what was seen so far."""
+"""The state that chapters share: the roles, the hub, the officer, and the record so far."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from examples.story.voice import Voice
 
 __all__ = ["ROLES", "Telling", "numbers_in_words", "open_telling"]
 
-HOUSE: Final = "Meridian"  # the organisation of three of them
+HOUSE: Final = "Meridian"  # the organisation of three roles
 ROLES: Final = (
     Role(
         "analyst",
@@ -47,7 +47,7 @@ ROLES: Final = (
 
 @dataclass
 class Telling:
-    """Everything that the chapters share."""
+    """The state that all chapters share."""
 
     voice: Voice
     stage: Stage
@@ -58,23 +58,23 @@ class Telling:
     shown: list[tuple[str, str]] = field(default_factory=list)
 
     def agent(self, name: str) -> str:
-        """The id of a role's agent."""
+        """Return the id of a role's agent."""
         return self.cast[name].agent
 
     def show(self, what: str, *outcomes: Outcome, told: str = "") -> None:
-        """Keep for the summary that something was shown, with its entries in the trail."""
+        """Add a row to the summary: what was shown, and `told` or the entries of the outcomes."""
         receipts = [receipt for outcome in outcomes for receipt in outcome.receipts]
         self.record.note(receipts)
         numbers = sorted({r["entry"] for r in receipts if r["entry"] is not None})
         self.shown.append((what, told or numbers_in_words(numbers)))
 
     def decide(self, kind: str, agent: str) -> None:
-        """Keep what an officer decided, to be found in the trail."""
+        """Note a decision of the officer, to look it up in the trail later."""
         self.record.decisions.append((kind, agent))
 
 
 def open_telling(voice: Voice, stage: Stage, officer: Officer) -> Telling:
-    """Sign the officer in, and note where the trail ends before anything happens."""
+    """Sign the officer in, note the size of the trail, and return the state of a new story."""
     officer.sign_in(stage.officer, stage.password)
     cast = {
         role.name: Player(role, f"{role.name}-{stage.suffix}", stage.folder, stage.url)
@@ -84,7 +84,7 @@ def open_telling(voice: Voice, stage: Stage, officer: Officer) -> Telling:
 
 
 def numbers_in_words(numbers: Sequence[int]) -> str:
-    """Entry numbers, in few words."""
+    """Return entry numbers as text: all of up to three, else the first and the last."""
     if len(numbers) <= 3:
         return ", ".join(map(str, numbers)) or "-"
     return f"{numbers[0]} ... {numbers[-1]}"

@@ -1,4 +1,4 @@
-"""The trail of the story: what the API has of it, held against what was seen, and told in lines."""
+"""Compare the trail with what the story saw, and print it as a timeline."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ FIELDS: Final = (
 
 @dataclass
 class Record:
-    """What the story saw: entry numbers of receipts, and agents that officers decided about."""
+    """The receipts by entry number, and the decisions of officers, that the story saw."""
 
     receipts: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     decisions: list[tuple[str, str]] = field(default_factory=list)  # kind and agent
 
     def note(self, receipts: Iterable[Mapping[str, Any]]) -> None:
-        """Receipts that name an entry."""
+        """Add the receipts that name an entry."""
         self.receipts.update({r["entry"]: r for r in receipts if r["entry"] is not None})
 
     def questions(self, agents: Sequence[str], *, first: int) -> list[tuple[str, str]]:
-        """What to ask the API for."""
+        """Return the query parameters for the entries about `agents` from number `first` on."""
         asked = [("agent", agent) for agent in agents]
         return [*asked, ("indexFrom", str(first)), ("order", "oldest"), ("fields", FIELDS)]
 
     def check(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Raise `StoryError` unless the trail has everything that was seen, under its number."""
+        """Raise `StoryError` if a receipt or a decision is missing in `entries`, or differs."""
         by_index = {entry["index"]: entry for entry in entries}
         for index, receipt in self.receipts.items():
             entry = by_index.get(index, {})
@@ -50,9 +50,9 @@ class Record:
 
 
 def timeline(entries: Sequence[Mapping[str, Any]], *, suffix: str) -> list[tuple[str, ...]]:
-    """A row for each entry; neighbours that say the same about the same agents share one.
+    """Return a row for each entry; consecutive equal entries share one row.
 
-    `suffix` ends every agent's name and is left out.
+    `suffix`, the end of every agent's name, is left out.
     """
     rows: list[tuple[str, ...]] = []
     last: tuple[Any, ...] = ()
@@ -78,7 +78,7 @@ def _with_whom(entry: Mapping[str, Any]) -> str:
     recipient, subject = entry.get("recipient") or "", entry.get("subject") or ""
     match str(entry["kind"]).partition("."):
         case ("envelope", _, _):
-            return "everybody" if recipient == "*" else str(recipient)
+            return "all agents" if recipient == "*" else str(recipient)
         case ("session" | "delivery", _, _):
             return ""
     return str(subject)

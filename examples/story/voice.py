@@ -1,4 +1,4 @@
-"""How the story is told: chapters, sentences and facts, in columns; colour only on a terminal."""
+"""Print the story: chapters, sentences and facts in columns; with colour on a terminal only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final, TextIO
 __all__ = ["StoryError", "Voice"]
 
 WIDTH_MAX_CHARS: Final = 110
-LABEL_CHARS: Final = 24  # of the column before the facts; names of agents fit
+LABEL_CHARS: Final = 24  # the width of the first column; names of agents fit
 INDENT: Final = "    "
 GAP_CHARS: Final = 2  # between columns
 _STYLES: Final[Mapping[str, str]] = {
@@ -25,11 +25,11 @@ _STYLES: Final[Mapping[str, str]] = {
 
 
 class StoryError(Exception):
-    """Something that the story tells did not happen; the message says what."""
+    """An event of the story that did not happen; the message says which."""
 
 
 class Voice:
-    """Writes to `out`, which is standard output unless a test wants it elsewhere."""
+    """The printer of the story; it writes to `out`, by default to standard output."""
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
@@ -39,49 +39,49 @@ class Voice:
         self._chapter = 0
 
     def title(self, text: str) -> None:
-        """The first line of all."""
+        """Print the first line of the story."""
         self._line(self._styled(text, "strong"))
 
     def chapter(self, text: str) -> None:
-        """A new part of the story, with its number."""
+        """Print the heading of the next chapter, with its number."""
         self._chapter += 1
         self._line("")
         self._line(self._styled(f"{self._chapter:2}  {text}", "title"))
 
     def say(self, text: str) -> None:
-        """A sentence or two of the story."""
+        """Print sentences, wrapped."""
         for line in textwrap.wrap(text, self.width - len(INDENT), break_on_hyphens=False):
             self._line(f"{INDENT}{line}")
 
     def fact(self, label: str, text: str, *, refused: bool = False) -> None:
-        """Something that was seen to happen; `refused` where the hub said no."""
+        """Print an event that happened; with `refused`, a refusal by the hub."""
         sign = self._styled("x", "bad") if refused else self._styled("+", "good")
-        room = self.width - len(INDENT) - LABEL_CHARS - 3
-        first, *rest = textwrap.wrap(text, room, break_on_hyphens=False) or [""]
+        free = self.width - len(INDENT) - LABEL_CHARS - 3
+        first, *rest = textwrap.wrap(text, free, break_on_hyphens=False) or [""]
         self._line(f"{INDENT}{sign} {label:<{LABEL_CHARS}} {first}")
         for line in rest:
             self._line(f"{INDENT}  {'':<{LABEL_CHARS}} {line}")
 
     def check(self, happened: object, label: str, text: str, *, refused: bool = False) -> None:
-        """Tell a fact, if it is one; raises `StoryError` otherwise."""
+        """Print an event if `happened` is true. Raises `StoryError` otherwise."""
         if not happened:
-            raise StoryError(f"{label}: not so: {text}")
+            raise StoryError(f"{label}: this did not happen: {text}")
         self.fact(label, text, refused=refused)
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Rows in columns as wide as they need; the last column has what is left of the line."""
+        """Print rows in columns; the last column gets the rest of the line."""
         widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head) - 1)]
         before = len(INDENT) + sum(widths) + GAP_CHARS * len(widths)
-        room = max(20, self.width - before)
+        free = max(20, self.width - before)
         self._line(self._styled(_cells(head, widths), "faint"))
         for row in rows:
-            first, *rest = textwrap.wrap(row[-1], room, break_on_hyphens=False) or [""]
+            first, *rest = textwrap.wrap(row[-1], free, break_on_hyphens=False) or [""]
             self._line(_cells((*row[:-1], first), widths).rstrip())
             for line in rest:
                 self._line(" " * before + line)
 
     def failure(self, text: str) -> None:
-        """The end of a story that did not come true."""
+        """Print why the story ended early."""
         self._line("")
         self._line(self._styled(text, "bad"))
 

@@ -1,7 +1,7 @@
-"""A WebSocket on which one sees what goes over it, and can say what no honest client would.
+"""A WebSocket transport that records its traffic and can send forged envelopes.
 
-The story's agents use it to tell the receipt of each envelope; the hostile one, to forge and to
-replay. What it forges is well-formed, so that it is refused for what it is.
+The agents of the story use it to read the receipt of each envelope. The hostile agent uses it to
+forge and to replay. Forged envelopes are well-formed, so the hub refuses them for the forgery.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LIFETIME_SECONDS: Final = 300
 
 @dataclass
 class Traffic:
-    """What went over the wire so far, in its order."""
+    """The frames sent and received so far, in order."""
 
     sent: dict[str, bytes] = field(default_factory=dict)  # envelopes by messageId
     types: dict[str, str] = field(default_factory=dict)
@@ -55,7 +55,10 @@ class Traffic:
         self.moved.set()
 
     async def receipts_of(self, message_id: str, *, count: int = 1) -> list[Receipt]:
-        """The first `count` receipts of an envelope; raises `FlowTimeout` where they don't come."""
+        """Return the first `count` receipts of an envelope.
+
+        Raises `FlowTimeout` if they do not come in `RECEIPT_SECONDS`.
+        """
         try:
             async with asyncio.timeout(RECEIPT_SECONDS):
                 while len(self.receipts.get(message_id, ())) < count:
@@ -67,7 +70,7 @@ class Traffic:
 
 
 class TappedTransport(WebSocketTransport):
-    """The usual transport; `traffic` has what went over it, and `say` sends any bytes."""
+    """The WebSocket transport with a record of its `traffic`; `say` sends any bytes."""
 
     def __init__(self, file: IdentityFile) -> None:
         super().__init__(file.ws_url, hub_id=file.hub_id, hub_key=file.hub_key)
@@ -75,12 +78,12 @@ class TappedTransport(WebSocketTransport):
         self._connection: Connection | None = None
 
     async def connect(self, login: Login) -> Connection:
-        """Connect and log in."""
+        """Connect and log in; record the traffic of the connection."""
         self._connection = _Tapped(await super().connect(login), self.traffic)
         return self._connection
 
     async def say(self, envelope: bytes) -> None:
-        """Send an envelope as it is, past the client that has this transport."""
+        """Send bytes without the client. Raises `SessionClosed` if not connected."""
         if self._connection is None:
             raise SessionClosed("not connected")
         await self._connection.send(envelope)
@@ -105,13 +108,13 @@ class _Tapped(Connection):
 
 
 class Forger:
-    """Writes envelopes that a hub must refuse; it has one enrolled key, and no other's."""
+    """A maker of envelopes that a hub must refuse; it has one enrolled key."""
 
     def __init__(self, file: IdentityFile, *, clock: Any) -> None:
         self._file, self._clock = file, clock
 
     def with_another_key(self, target: str) -> bytes:
-        """In its own name and under its enrolled key's id, signed with another key."""
+        """Return an envelope with its own name and key id, but signed with another key."""
         envelope = parse(self._signed(self._file.agent, target))
         header, claims, _ = envelope["ATP"]["signature"].split(".")
         forged = PrivateKey.generate().sign(f"{header}.{claims}".encode("ascii"))
@@ -119,17 +122,17 @@ class Forger:
         return serialize(envelope)
 
     def in_the_name_of(self, agent: str, target: str) -> bytes:
-        """In another agent's name, signed with its own key."""
+        """Return an envelope with another agent's name, signed with its own key."""
         return self._signed(agent, target)
 
     def changed_after_signing(self, target: str) -> bytes:
-        """Well signed, with other content put in afterwards."""
+        """Return an envelope whose content was changed after signing."""
         envelope = parse(self._signed(self._file.agent, target))
         envelope["ATP"]["payload"]["data"] = {"pay": "1000000"}
         return serialize(envelope)
 
     def with_other_content(self, sent: bytes) -> bytes:
-        """Another envelope, well signed, under the messageId of one that was sent."""
+        """Return another valid envelope with the messageId of the envelope `sent`."""
         used = parse(sent)["ATP"]
         target = used["payload"]["targetAgent"]
         return self._signed(self._file.agent, target, message_id=used["messageId"])

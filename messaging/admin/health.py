@@ -1,4 +1,4 @@
-"""The state of the hub as officers see it: each part in plain words, and what to do about it."""
+"""The admin page on the state of the hub: each part, and what to do about it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from registry.admin.pages import ReadOnlyAdmin
 
 @admin.register(Process)
 class ProcessAdmin(ReadOnlyAdmin[Process]):
-    """One page in the place of the list; a process has none of its own."""
+    """One page for all processes, where Django shows a list; a process has no page."""
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
+        """Show the state of the hub. Raises `PermissionDenied` without the right to view it."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         state = state_of_hub()
@@ -39,4 +40,5 @@ class ProcessAdmin(ReadOnlyAdmin[Process]):
         return TemplateResponse(request, "admin/messaging/process/state.html", context)
 
     def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Raise `Http404`: a process has no page of its own."""
         raise Http404

@@ -1,6 +1,6 @@
-"""Traffic as officers see it: envelopes with the reason of their verdict, sessions, nodes.
+"""The admin pages of traffic: envelopes with the reason of their verdict, sessions, nodes.
 
-All of it is read-only: what happened is not edited.
+All pages are read-only.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ LONGEST_CONTENT = 20_000  # characters of an envelope shown on its page
 
 @admin.register(Envelope)
 class EnvelopeAdmin(ReadOnlyAdmin[Any]):
+    """The pages of judged envelopes."""
+
     when_empty = (
         "Nothing was sent yet: agents send once their key is approved and they are attested."
     )
@@ -80,19 +82,23 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
 
     @admin.display(description="sender", ordering="sender_id")
     def sender_link(self, row: Envelope) -> SafeString:
+        """A link to the sender's page."""
         url = reverse("admin:registry_agent_change", args=[row.sender_id])
         return format_html('<a href="{}">{}</a>', url, row.sender_id)
 
     @admin.display(description="verdict", ordering="status")
     def status_badge(self, row: Envelope) -> SafeString:
+        """The verdict as a coloured badge."""
         return badge(row.status)
 
     @admin.display(description="why")
     def why(self, row: Envelope) -> str:
+        """The code and detail of a refusal; a dash if it was accepted."""
         return f"{row.code}: {row.detail}" if row.code else "-"
 
     @admin.display(description="weakest link")
     def chain(self, row: Envelope) -> str:
+        """The length of the chain, and the lowest level and score in it."""
         count = f"{row.chain_depth} envelope{'s' if row.chain_depth > 1 else ''}"
         if not row.chain_lowest_level:
             return count
@@ -102,6 +108,7 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
 
     @admin.display(description="rule by rule")
     def decision(self, row: Envelope) -> str:
+        """Each rule of the policies of that time, with what it saw."""
         record = _record(row).get("decision")
         if not record:
             return "It was refused before any policy was asked."
@@ -115,6 +122,7 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
 
     @admin.display(description="what the score was made of")
     def score_in_words(self, row: Envelope) -> str:
+        """The parts of the sender's score, computed from the recorded inputs."""
         record = _record(row)
         if "scoreInputs" not in record:
             return "It was refused before its sender's score was computed."
@@ -126,6 +134,7 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
 
     @admin.display(description="deliveries")
     def delivery_list(self, row: Envelope) -> SafeString | str:
+        """The first 50 deliveries, with their states."""
         deliveries = list(row.deliveries.order_by("recipient_id")[:50])
         if not deliveries:
             return "It was given to no recipient."
@@ -138,6 +147,7 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
 
     @admin.display(description="trail")
     def trail(self, row: Envelope) -> SafeString | str:
+        """Links to the first 50 entries of the trail about this envelope."""
         entries = Entry.objects.filter(message_id=row.message_id, sender=row.sender_id)
         links = (
             (reverse("admin:registry_entry_change", args=[e.index]), e.index, e.kind)
@@ -147,7 +157,7 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
 
     @admin.display(description="who signed it")
     def in_doubt(self, row: Envelope) -> SafeString | str:
-        """The mark of what was signed while others had the key (docs/design/trust.md#keys)."""
+        """The sender, or a warning if others may have had the key (docs/design/trust.md#keys)."""
         since = (
             AgentKey.objects.filter(pk=row.kid, compromised_since__lte=row.judged_at)
             .values_list("compromised_since", flat=True)
@@ -163,6 +173,7 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
 
     @admin.display(description="envelope")
     def readable_content(self, row: Envelope) -> SafeString | str:
+        """The envelope as indented JSON, at most `LONGEST_CONTENT` characters."""
         if not row.content:
             return "It was denied, and too large to be kept; its digest tells which one it was."
         text = json.dumps(json.loads(bytes(row.content)), indent=2, ensure_ascii=False)
@@ -173,6 +184,8 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
 
 @admin.register(Session)
 class SessionAdmin(ReadOnlyAdmin[Any]):
+    """The pages of sessions."""
+
     when_empty = "No agent has connected yet: an agent can once its key is approved."
     list_display = ("agent", "opened_at", "closed_at", "close_code", "remote_address", "node")
     list_filter = ("close_code", ("closed_at", admin.EmptyFieldListFilter))
@@ -183,16 +196,21 @@ class SessionAdmin(ReadOnlyAdmin[Any]):
 
 @admin.register(Node)
 class NodeAdmin(ReadOnlyAdmin[Any]):
+    """The pages of nodes."""
+
     list_display = ("name", "started_at", "lease_until", "stopped_at", "live_sessions")
     readonly_fields = ("live_sessions",)
 
     @admin.display(description="live sessions")
     def live_sessions(self, row: Node) -> int:
+        """How many agents are connected to the node."""
         return row.presences.count()
 
 
 @admin.register(Mailbox)
 class MailboxAdmin(ReadOnlyAdmin[Any]):
+    """The pages of mailboxes."""
+
     list_display = ("agent", "stream", "last_seq", "acked_seq", "waiting")
     list_filter = ("stream",)
     search_fields = ("=agent__id",)
@@ -200,11 +218,12 @@ class MailboxAdmin(ReadOnlyAdmin[Any]):
 
     @admin.display(description="waiting")
     def waiting(self, row: Mailbox) -> int:
+        """How many deliveries wait for the agent."""
         return row.waiting
 
 
 def _record(row: Envelope) -> dict[str, Any]:
-    """What the entry of the verdict recorded."""
+    """Return the body of the trail entry about the verdict; empty if there is none."""
     entry = (
         Entry.objects.filter(
             message_id=row.message_id,
@@ -226,5 +245,5 @@ def _acknowledged(deliveries: list[Delivery]) -> dict[tuple[str, str], int]:
 def _delivery_state(delivery: Delivery, acked: dict[tuple[str, str], int]) -> str:
     if delivery.state != Delivery.State.WAITING:
         return delivery.get_state_display()
-    place = (delivery.recipient_id, delivery.stream)
-    return "acknowledged" if delivery.seq <= acked.get(place, 0) else "waits for its recipient"
+    stream_key = (delivery.recipient_id, delivery.stream)
+    return "acknowledged" if delivery.seq <= acked.get(stream_key, 0) else "waits for its recipient"

@@ -1,4 +1,4 @@
-"""Background tasks as officers see them: what each is for, how it went, when it is due."""
+"""The admin pages of background tasks: what each one does, its last runs, when it is due."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from messaging.periodic.schedule import Scheduled, every_seconds, title_of
 from registry.admin.pages import OfficerAdmin, Question, acting, posted
 
 RUNS_SHOWN = 50
-DRIVERS = ("beat", "worker", "broker")  # without one of these nothing runs by itself
+DRIVERS = ("beat", "worker", "broker")  # scheduled tasks run only while all of these work
 
 
 @admin.register(BackgroundTask)
 class BackgroundTaskAdmin(OfficerAdmin[BackgroundTask]):
-    """A page for the schedule, and one for each task; nothing is edited."""
+    """A page for the schedule and one for each task; both are read-only."""
 
     def get_urls(self) -> list[URLPattern]:
         return [self.decision_url("<str:object_id>/run/", self.run_view), *super().get_urls()]
@@ -37,7 +37,7 @@ class BackgroundTaskAdmin(OfficerAdmin[BackgroundTask]):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """The schedule with the last run of each task, and what failed of the others."""
+        """Show the schedule with the last run of each task, and failures of tasks on demand."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         registered = registered_now()
@@ -53,31 +53,35 @@ class BackgroundTaskAdmin(OfficerAdmin[BackgroundTask]):
         )
 
     def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """One task of the schedule, with its last runs."""
+        """Show one task of the schedule, with its last runs."""
         task = self._task(request, object_id, to_run=False)
         runs = task.row.last_runs.order_by("-pk")[: 2 * RUNS_SHOWN] if task.row else []
         return self._show(request, "page.html", title=task.title, task=task, runs=runs)
 
     def run_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ask whether to run a task now, and have it run."""
+        """Ask whether to run a task now; run it after a yes."""
         task = self._task(request, object_id, to_run=True)
         embedded = settings.CELERY_TASK_ALWAYS_EAGER
         question = Question(
             title=f"Run “{task.title}” now",
             text=f"{task.purpose} Its schedule stays as it is ({task.every}); an extra run does no"
-            " harm. That you asked for it is entered in the trail.",
+            " harm. The trail records that you asked for it.",
             button="Run now",
             back=self.url("change", task.name),
             facts=(("Task", task.name), ("Last run", task.state_in_words)),
-            done="It has run: how it ended stands below."
+            done="It has run. The result is shown below."
             if embedded
-            else "It was handed to the workers: the run appears below once one has taken it.",
+            else "It was sent to the workers. The run is shown below when a worker has started it.",
         )
         form = forms.Form(posted(request))
         return self.decide(request, form, question, acting(run_now, task.name))
 
     def _task(self, request: HttpRequest, object_id: str, *, to_run: bool) -> Scheduled:
-        """The task, if this person may see it, or have it run; 404 or 403 otherwise."""
+        """Return the task of the schedule.
+
+        Raises `PermissionDenied` if this person may not see it or, with `to_run`, not run it.
+        Raises `Http404` if no such task is scheduled.
+        """
         allowed = self.has_change_permission if to_run else self.has_view_permission
         if not allowed(request):
             raise PermissionDenied

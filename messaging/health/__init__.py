@@ -1,1 +1,1 @@
-"""Which part of the hub works: node, workers, beat, database, layer and broker, each by itself."""
+"""The state of each part of the hub: node, workers, beat, database, layer and broker."""

@@ -1,18 +1,21 @@
-"""Signs of life of the processes that are no nodes. Written by `messaging.health.actions` only."""
+"""Signs of life of workers and beat. Written by messaging/telemetry/processes.py only."""
 
 from __future__ import annotations
 
 from django.db import models
 
 
+class ProcessKind(models.TextChoices):
+    """The kinds of processes that give signs of life; nodes have leases instead."""
+
+    WORKER = "worker", "worker"
+    BEAT = "beat", "beat"
+
+
 class Process(models.Model):
-    """A worker or a beat; nodes have leases. All times are by the database's clock."""
+    """A worker or a beat. All times are by the database's clock."""
 
-    class Kind(models.TextChoices):
-        WORKER = "worker", "worker"
-        BEAT = "beat", "beat"
-
-    kind = models.CharField(max_length=8, choices=Kind.choices)
+    kind = models.CharField(max_length=8, choices=ProcessKind.choices)
     name = models.CharField(max_length=160)
     started_at = models.DateTimeField()
     seen_at = models.DateTimeField()

@@ -1,11 +1,11 @@
 """Probes: each asks one service whether it works, and answers or raises in bounded time.
 
-The start of a process, `/readyz`, `/metrics` and the state of the hub ask by these functions, and
-tell the same trouble in the same words: those of `ServiceAway`.
+The start of a process, `/readyz`, `/metrics` and the state of the hub all use these functions. So
+they report the same trouble in the same words, those of `ServiceAway`.
 
-A `Probe` asks in a thread of its own. One that hangs keeps this one thread, and no second thread is
-started beside it. So neither a dead Redis nor many requests for the health of the hub cost more
-than one thread a service.
+A `Probe` asks in its own thread. A probe that hangs keeps its thread, and no second thread is
+started. So a dead Redis or many requests for the health of the hub cost at most one thread for
+each service.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from messaging.periodic.failures import first_line
 
 T_co = TypeVar("T_co", covariant=True)
 
-PROBE_SECONDS = 3.0  # until a service that has not answered counts as one that does not
-FRESH_SECONDS = 1.0  # an answer so old is given again
-AMQP_NOT_FOUND = "404"  # of a queue that is empty (Redis), or not declared yet
+PROBE_SECONDS = 3.0  # without an answer, then the service counts as down
+FRESH_SECONDS = 1.0  # an answer up to this age is used again
+AMQP_NOT_FOUND = "404"  # the queue is empty (Redis) or not declared yet
 
 
 class Service(StrEnum):
@@ -53,7 +53,7 @@ class ServiceAway(Exception):
 
 
 class Probe(Generic[T_co]):
-    """A function that asks a service, to be called by any number of threads of this process.
+    """A check of one service, shared by all threads of this process; `ask` does the check.
 
     `fresh_seconds` is the age up to which an answer is given again.
     """
@@ -66,7 +66,7 @@ class Probe(Generic[T_co]):
         self._began = 0.0
 
     def begin(self) -> Future[T_co]:
-        """Begin to ask, unless a thread asks now or has a fresh answer."""
+        """Start the check, unless it runs or ended lately; return its future."""
         with self._lock:
             if self._future is None or (self._future.done() and self._age() > self._fresh_seconds):
                 self._future, self._began = Future(), time.monotonic()
@@ -75,9 +75,10 @@ class Probe(Generic[T_co]):
             return self._future
 
     def result(self, *, seconds: float | None = None) -> T_co:
-        """The answer. Raises what the function raised, or `TimeoutError` where there is none.
+        """Return what the check found.
 
-        The wait ends `seconds` (by default `PROBE_SECONDS`) after the question was asked.
+        Raises what the check raised, or `TimeoutError` if it takes more than `seconds` (by default
+        `PROBE_SECONDS`) from its start.
         """
         future = self.begin()
         limit = PROBE_SECONDS if seconds is None else seconds
@@ -91,15 +92,15 @@ class Probe(Generic[T_co]):
             try:
                 answer = self._ask()
             finally:
-                connections.close_all()  # this thread ends, and no other uses its connections
-        except BaseException as problem:  # the caller of `result` gets it
+                connections.close_all()  # the thread ends, and its connections are its own
+        except BaseException as problem:  # `result` raises it to each caller
             future.set_exception(problem)
         else:
             future.set_result(answer)
 
 
 def reach_database() -> None:
-    """Let the database answer a query. Raises `ServiceAway`; the settings bound the wait."""
+    """Run a query. Raises `ServiceAway` if that fails; the settings limit the wait."""
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
@@ -108,17 +109,16 @@ def reach_database() -> None:
 
 
 def is_migrated() -> bool:
-    """Whether no migration is left to do. Raises `DatabaseError` where that can't be read."""
+    """Return whether all migrations are applied. Raises `DatabaseError` if it can't read that."""
     executor = MigrationExecutor(connection)
     return not executor.migration_plan(executor.loader.graph.leaf_nodes())
 
 
 def reach_layer(*, seconds: float) -> None:
-    """Publish a word that no process reads; each answer of Redis may take `seconds`.
+    """Publish a message that no process reads; Redis may take `seconds` for each answer.
 
-    To publish is all that the layer does, so a Redis without room for keys still counts as there.
-
-    Does nothing where the layer is the memory of this process. Raises `ServiceAway`.
+    The layer only publishes, so a Redis without room for keys still works for it. If the layer is
+    in this process's memory, do nothing. Raises `ServiceAway` if the publishing fails.
     """
     for host in layer_hosts():
         waits = {"socket_connect_timeout": seconds, "socket_timeout": seconds}
@@ -131,16 +131,16 @@ def reach_layer(*, seconds: float) -> None:
 
 
 def reach_broker(*, seconds: float) -> int:
-    """How many tasks wait in the broker's queue; each answer of it may take `seconds`.
+    """Return how many tasks wait in the broker's queue; it may take `seconds` for each answer.
 
-    Returns 0 where tasks run within this process. Raises `ServiceAway`.
+    The number is 0 if tasks run in this process. Raises `ServiceAway` if the broker fails.
     """
     if settings.CELERY_TASK_ALWAYS_EAGER:
         return 0
     broker = current_app.connection_for_read(
         connect_timeout=seconds, transport_options=_broker_time_limits(seconds)
     )
-    # A login or a virtual host that is refused is no OperationalError, which is about the network.
+    # A refused login or virtual host is not an OperationalError; that one is about the network.
     refusals: tuple[type[BaseException], ...] = (
         BrokerError,
         OSError,
@@ -155,9 +155,9 @@ def reach_broker(*, seconds: float) -> int:
 
 
 def layer_hosts() -> list[dict[str, Any]]:
-    """The layer's Redis: `address` and redis-py's arguments, those of TLS among them.
+    """Return the layer's Redis: `address`, and redis-py's arguments, such as those of TLS.
 
-    The list is empty where the layer is the memory of this process.
+    The list is empty if the layer is in this process's memory.
     """
     hosts: list[dict[str, Any]] = settings.CHANNEL_LAYERS["default"]["CONFIG"].get("hosts", [])
     return hosts

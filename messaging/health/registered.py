@@ -1,4 +1,4 @@
-"""What the database says of the hub's processes and tasks."""
+"""Read the hub's processes and tasks from the database."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ MISSED_FOR = timedelta(minutes=10)  # then a process that went silent was replac
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What the database says of the hub's processes and tasks; `now` is its clock.
+    """The hub's processes and tasks in the database; `now` is the database's clock.
 
-    Nodes are those with a lease, processes those that have not said that they end.
+    `nodes` are those with a lease. `processes` are the workers and beats that gave a sign of life
+    within `MISSED_FOR` and did not stop on request. `tasks` maps names to rows.
     """
 
     now: datetime
@@ -31,7 +32,7 @@ class Registered:
 
 
 def registered_now() -> Registered:
-    """What the database says now; a handful of short queries."""
+    """Read processes and tasks, in four short queries. Raises `DatabaseError` if it is away."""
     seen_lately = Q(stopped_at=None, seen_at__gt=Now() - MISSED_FOR)
     return Registered(
         now=Hub.objects.values_list(Now(), flat=True).get(pk=Hub.SINGLETON_ID),

@@ -1,12 +1,12 @@
-"""The state of the hub, part by part, as this process sees it now.
+"""The state of each part of the hub, as this process sees it now.
 
-What a failure of each part looks like, and why they are told apart:
-- hub: this node. Its sockets are here, and its lease says that the database takes its writes.
-- database: asked directly. What it would tell of workers and beat is unknown while it is away.
-- worker, beat: by their signs of life (messaging.health.signs).
-- layer, broker: asked directly.
-- tasks: by their last runs. Where worker, beat and broker are well and these are not, workers are
-  busy with something else, or fail.
+How each part is checked:
+- hub: this node. Its lease shows that the database takes its writes.
+- database: by a query. While it is away, the states of workers and beat are unknown.
+- worker, beat: by their signs of life (messaging/telemetry/signs.py).
+- layer, broker: by a connection.
+- tasks: by their last runs. If worker, beat and broker work and tasks are late, then workers are
+  busy or tasks fail.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from django.conf import settings
 from django.db import connection
 
-from messaging.health.models import Process
+from messaging.health.models import Process, ProcessKind
 from messaging.health.probes import (
     PROBE_SECONDS,
     Probe,
@@ -44,18 +44,21 @@ WITHIN = "Within this process."
 
 
 class Status(StrEnum):
+    """The status of a part, or of the hub."""
+
     OK = "ok"
     DEGRADED = "degraded"
     DOWN = "down"
-    UNKNOWN = "unknown"  # it can't be told while the database is away
+    UNKNOWN = "unknown"  # while the database is away
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of the hub. `needed` parts have to be up for envelopes to be accepted.
+    """The state of one part of the hub.
 
-    `says` is what was seen, `hint` what to do about it, `age` the seconds since its last sign of
-    life where it gives any; `since` is when this process first saw it in this status.
+    `says` is what was seen, `hint` what to do about it. `age` is the seconds since the last sign of
+    life, `None` for a part without any. The hub accepts envelopes only while all `needed` parts are
+    up. `since` is when this process first saw the part in this status.
     """
 
     name: str
@@ -70,7 +73,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class HubState:
-    """All parts at one time; `registered` is `None` while the database is away."""
+    """The states of all parts at one time; `registered` is `None` while the database is away."""
 
     at: datetime
     parts: Sequence[Part]
@@ -78,11 +81,12 @@ class HubState:
 
     @property
     def serves(self) -> bool:
-        """Whether all that is needed to accept envelopes is there, as far as it can be told."""
+        """Whether no needed part is known to be down, so that envelopes are accepted."""
         return not any(part.needed and part.status == Status.DOWN for part in self.parts)
 
     @property
     def status(self) -> Status:
+        """`DOWN` if the hub accepts no envelopes, `OK` if all parts are, else `DEGRADED`."""
         if not self.serves:
             return Status.DOWN
         well = all(part.status == Status.OK for part in self.parts)
@@ -90,6 +94,7 @@ class HubState:
 
     @property
     def troubles(self) -> list[Part]:
+        """The parts that are not `OK`."""
         return [part for part in self.parts if part.status != Status.OK]
 
 
@@ -106,7 +111,7 @@ class StatusHistory:
         self._lock = threading.Lock()
 
     def note(self, part: Part, at: datetime) -> Part:
-        """Note the part's status as seen `at`; give the part back with its `since`."""
+        """Note the part's status as seen `at`; return the part with its `since`."""
         with self._lock:
             status, since = self._seen.get(part.name, (None, at))
             if status != part.status:
@@ -119,7 +124,7 @@ _history = StatusHistory()
 
 
 def state_of_hub() -> HubState:
-    """Probe at every part, at all of them at the same time; takes `PROBE_SECONDS` at most."""
+    """Check all parts at the same time; return their states after `PROBE_SECONDS` at most."""
     for probe in (_database, *_services()):
         probe.begin()
     registered, database = _look_at_database()
@@ -138,7 +143,7 @@ def state_of_hub() -> HubState:
 
 
 def is_silent(process: Process, now: datetime) -> bool:
-    """Whether a process has missed several of its signs of life."""
+    """Return whether a process gave no sign of life for `SILENT_AFTER_SECONDS` before `now`."""
     return (now - process.seen_at).total_seconds() > SILENT_AFTER_SECONDS
 
 
@@ -166,7 +171,7 @@ def _hub(registered: Registered | None) -> Part:
     if registered is not None:
         others = len([row for row in registered.nodes if row.id != own.id])
         if len(registered.nodes) == others:
-            hint = "Can the database be written? Probe for a full disk, or a server in recovery."
+            hint = "Can the database be written? Look for a full disk, or a server in recovery."
             return part(Status.DOWN, "This node could not renew its lease.", hint)
     if not own.sees():
         hint = "It delivers nothing until it can; see the database."
@@ -181,7 +186,7 @@ def _worker(registered: Registered | None) -> Part:
     if settings.CELERY_TASK_ALWAYS_EAGER:
         return part(Status.OK, WITHIN)
     hint = "Start one: manage.py worker. Until then senders hear flow.busy."
-    return _by_signs(part, Process.Kind.WORKER, registered, hint)
+    return _by_signs(part, ProcessKind.WORKER, registered, hint)
 
 
 def _beat(registered: Registered | None) -> Part:
@@ -195,13 +200,13 @@ def _beat(registered: Registered | None) -> Part:
     hint = (
         "Start it: manage.py beat. Envelopes go on; nothing expires and no score fades meanwhile."
     )
-    return _by_signs(part, Process.Kind.BEAT, registered, hint)
+    return _by_signs(part, ProcessKind.BEAT, registered, hint)
 
 
 def _by_signs(
-    part: Callable[..., Part], kind: Process.Kind, registered: Registered | None, hint: str
+    part: Callable[..., Part], kind: ProcessKind, registered: Registered | None, hint: str
 ) -> Part:
-    """A part of several processes: up while one of them gives signs of life."""
+    """Return the state of all processes of a kind: up while one of them gives signs of life."""
     if registered is None:
         return part(Status.UNKNOWN, "The database would know.", "See to the database first.")
     rows = [row for row in registered.processes if row.kind == kind]
@@ -268,18 +273,21 @@ def _tasks_part(registered: Registered | None, tasks: Sequence[Scheduled]) -> Pa
 
 
 def tasks_of(registered: Registered) -> list[Scheduled]:
-    """The schedule with the last runs; a new hub's tasks are due once beat has run so long."""
+    """Return the schedule with the last runs.
+
+    A task that never ran is due one interval after beat began.
+    """
     if settings.CELERY_TASK_ALWAYS_EAGER:
         began = [row.started_at for row in registered.nodes]
     else:
-        began = [row.started_at for row in registered.processes if row.kind == Process.Kind.BEAT]
+        began = [row.started_at for row in registered.processes if row.kind == ProcessKind.BEAT]
     return scheduled_tasks(
         registered.tasks, now=registered.now, beat_began=max(began, default=None)
     )
 
 
 def _result(probe: Probe[T], service: Service) -> tuple[T | None, str]:
-    """The probe's answer, or `None` and a sentence that says why there is none."""
+    """Return what the probe found and ""; or `None` and a sentence about its failure."""
     try:
         return probe.result(), ""
     except TimeoutError:

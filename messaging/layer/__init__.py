@@ -1,1 +1,1 @@
-"""What processes tell each other: news over the channel layer, task dispatches."""
+"""Messages between processes: news over the channel layer, and task dispatches."""

@@ -1,4 +1,4 @@
-"""The only channel-layer sends and task dispatches."""
+"""Send over the channel layer and dispatch tasks. No other module does either."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ FAN_OUT = "messaging.tasks.fan_out"
 
 
 def dispatch_check(batch: Mapping[str, Any], *, expires_seconds: float) -> None:
-    """Hand a batch to Celery; in the embedded default this judges it before it returns."""
+    """Send a batch to Celery to be judged.
+
+    A worker drops the task if it starts after `expires_seconds`. In the embedded hub the batch is
+    judged before this returns. Raises kombu's `OperationalError` if the broker is away.
+    """
     task = current_app.tasks[CHECK_ENVELOPES]
     task.apply_async(  # type: ignore[call-arg]  # argsrepr: an option of Celery's that its stubs lack
         args=(batch,),
@@ -31,24 +35,34 @@ def dispatch_check(batch: Mapping[str, Any], *, expires_seconds: float) -> None:
 
 
 def dispatch_fan_out() -> None:
-    """Have the waiting broadcasts fanned out; called after the commit that accepted them."""
+    """Start the fan-out task. Call it after the commit that accepted the broadcasts.
+
+    Raises kombu's `OperationalError` if the broker is away.
+    """
     current_app.tasks[FAN_OUT].apply_async(ignore_result=True)
 
 
 def dispatch_scheduled(name: str, *, expires_seconds: float) -> None:
-    """Have a scheduled task run now; in the embedded default it has ended when this returns."""
+    """Start a scheduled task now.
+
+    In the embedded hub the task has ended when this returns. Raises kombu's `OperationalError` if
+    the broker is away.
+    """
     current_app.tasks[name].apply_async(expires=expires_seconds, ignore_result=True)
 
 
 def publish(news_of_channel: Mapping[str, News]) -> None:
-    """Tell each node its news: one layer message for each."""
+    """Send each node its news, in one layer message; the keys are the nodes' channels.
+
+    A send that fails is logged and counted, not raised (`messaging/layer/loops.py`).
+    """
     for channel, news in news_of_channel.items():
         failpoints.hit("before_publish", news)
         send_loop.run(_send(channel, news.pack()))
 
 
 def publish_close_on_commit(agents: Collection[str], code: str) -> None:
-    """Close the sockets of `agents` on every node, once the transaction has committed."""
+    """Close the sockets of `agents` on every node with `code`, after the transaction commits."""
     wanted = sorted(agents)
     transaction.on_commit(lambda: _publish_close(wanted, code))
 
@@ -67,5 +81,5 @@ async def _send(channel: str, packed: bytes) -> None:
 
 
 def publish_superseded(session: str, channel: str) -> None:
-    """Close an older session of an agent that has just logged in again."""
+    """Tell the node on `channel` to close a session that a newer login of its agent replaced."""
     publish({channel: News(close_sessions=[session], close_code="session.superseded")})

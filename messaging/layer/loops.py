@@ -1,7 +1,7 @@
-"""The event loop that this process does its channel-layer sends on, whatever thread asks.
+"""Run channel-layer sends on one event loop of the process, from any thread.
 
-A serving process uses its node's loop; a worker or a command keeps one loop of its own in a
-thread, because a new loop for each send costs several times the send
+A node uses the loop that serves its sockets. A worker or a command keeps one loop in a thread,
+because a new loop for each send costs several times the send
 (docs/design/architecture.md#why-lanes, 5).
 """
 
@@ -20,7 +20,7 @@ from messaging.telemetry import telemetry
 logger = logging.getLogger(__name__)
 
 SEND_TIMEOUT_SECONDS = 5.0
-CANCEL_SECONDS = 0.5  # until a task that goes on is cancelled again
+CANCEL_SECONDS = 0.5  # until a task that still runs is cancelled again
 CANCEL_TRIES = 5
 
 
@@ -34,14 +34,15 @@ class SendLoop:
         self._lock = threading.Lock()
 
     def use(self, node_loop: asyncio.AbstractEventLoop | None) -> None:
-        """Send on `node_loop`, which the node says when it starts; `None` when it stops."""
+        """Set the loop of this process's node; `None` when the node stops."""
         self.node_loop = node_loop
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run `coroutine` on this process's loop, from any other thread.
 
-        On a node's loop it is not waited for: the loop that serves the sockets must not hold up
-        the thread that judges the next batch. A failure is logged; a poll finds what it carried.
+        On a node's loop, do not wait for it: a busy loop must not delay the thread that judges the
+        next batch. Elsewhere, wait at most `SEND_TIMEOUT_SECONDS`. Log and count a failure, do not
+        raise it; the node finds the rows later by its poll.
         """
         if (loop := self.node_loop) is not None:
             asyncio.run_coroutine_threadsafe(coroutine, loop).add_done_callback(_log_failure)
@@ -49,7 +50,7 @@ class SendLoop:
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop_of_this_process())
         try:
             future.result(SEND_TIMEOUT_SECONDS)
-        except Exception:  # the layer is a short cut: losing a message must not fail the work
+        except Exception:  # the layer only saves time: a lost message must not fail the work
             telemetry.layer_failures.count()
             logger.exception("a channel-layer send failed")
 
@@ -66,10 +67,10 @@ send_loop = SendLoop()
 
 
 async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancel tasks and wait for their end, in bounded time.
+    """Cancel tasks and wait until they end, for at most `CANCEL_TRIES` times `CANCEL_SECONDS`.
 
-    Once may not be enough: `asyncio.wait_for` of Python 3.11 swallows a cancellation that comes
-    together with what it waits for, and libraries use it.
+    Cancel more than once: `asyncio.wait_for` of Python 3.11 drops a cancellation that arrives in
+    the same moment as its result, and libraries use it. Log tasks that do not end.
     """
     left = set(tasks)
     for _ in range(CANCEL_TRIES):

@@ -1,4 +1,4 @@
-"""What one batch has to tell one node, packed as the single layer message for it."""
+"""The news of one batch for one node, packed as one layer message."""
 
 from __future__ import annotations
 
@@ -18,15 +18,20 @@ class News:
     receipts: list[tuple[str, str]] = field(default_factory=list)  # session, frames
     deliveries: list[tuple[str, str, int, int, str]] = field(
         default_factory=list
-    )  # agent, stream, first seq, last seq, frames; no frames: a doorbell
+    )  # agent, stream, first seq, last seq, frames; without frames the node reads the rows
     close_agents: list[str] = field(default_factory=list)
     close_sessions: list[str] = field(default_factory=list)
     close_code: str = ""
     tally: dict[str, Any] = field(default_factory=dict)  # of that batch: `telemetry.tally`
 
     def pack(self) -> bytes:
-        luggage = sum(len(frames) for *_, frames in self.deliveries)
-        if luggage > settings.ATP_LUGGAGE_BYTES:  # a doorbell: the node reads the rows
+        """Return the news as msgpack bytes.
+
+        Drop the frames of all deliveries if they exceed `ATP_LUGGAGE_BYTES`. The node then reads
+        the rows (docs/design/architecture.md#why-lanes).
+        """
+        frame_bytes = sum(len(frames) for *_, frames in self.deliveries)
+        if frame_bytes > settings.ATP_LUGGAGE_BYTES:
             self.deliveries = [(a, s, first, last, "") for a, s, first, last, _ in self.deliveries]
         fields = {name: getattr(self, name) for name in self.__slots__}
         packed: bytes = msgpack.packb(fields)
@@ -34,6 +39,9 @@ class News:
 
     @classmethod
     def unpack(cls, packed: bytes) -> News:
-        """While a hub is upgraded, workers may say more, or less, than their node knows of."""
+        """Return the news of a layer message; ignore unknown fields, use defaults for missing ones.
+
+        While a hub is upgraded, workers and nodes can have different versions.
+        """
         fields = msgpack.unpackb(packed)
         return cls(**{name: fields[name] for name in cls.__slots__ if name in fields})

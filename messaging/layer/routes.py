@@ -1,4 +1,4 @@
-"""Where agents are connected: the way to each agent's current session."""
+"""Find the current session of an agent and the node that serves it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _ROUTES = Compiled(
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The session that counts for an agent, and the channel of its node.
+    """The current session of an agent, and the channel of its node.
 
-    `live` is whether that node has a lease.
+    `live` is true while that node has a lease.
     """
 
     session: str
@@ -34,17 +34,20 @@ class Route:
 
 
 def ask_routes(agents: Iterable[str]) -> Asked:
-    """Ask where these agents are connected, by the database's clock; `routes_of` reads it."""
+    """Return the query for the routes of these agents; read its rows with `routes_of`.
+
+    Leases are compared with the database's clock.
+    """
     return _ROUTES.ask(set(agents))
 
 
 def routes_of(asked: Asked) -> dict[str, Route]:
-    """The routes that `ask_routes` asked for, by agent; an agent without a session has none."""
+    """Return the routes that `ask_routes` found, by agent; leave out agents without a session."""
     return {
         agent: Route(str(session), channel, live) for agent, session, channel, live in asked.rows()
     }
 
 
 def load_routes(agents: Iterable[str]) -> dict[str, Route]:
-    """Read where these agents are connected."""
+    """Return the routes of these agents, in one query; agents without a session are left out."""
     return routes_of(ask_routes(agents))

@@ -1,4 +1,4 @@
-"""New deliveries: rows at the end of their recipients' streams."""
+"""Insert deliveries at the end of their recipients' streams."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DELIVERY_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class NewDelivery:
-    """An envelope, by the id of its row, for one stream of one recipient."""
+    """A delivery to insert: the row id of the envelope, the recipient and the stream."""
 
     envelope_id: int
     recipient: str
@@ -27,9 +27,9 @@ class NewDelivery:
 
 
 def insert_deliveries(deliveries: Sequence[NewDelivery]) -> list[int]:
-    """Append deliveries to their streams; gives the sequence number of each, in the same order.
+    """Append deliveries to their streams; return their sequence numbers, in the same order.
 
-    The caller has opened a transaction, which keeps the mailboxes locked.
+    The caller must have opened a transaction. The mailboxes stay locked until it ends.
     """
     if not deliveries:
         return []

@@ -1,4 +1,4 @@
-"""The delivery frames of stored envelopes."""
+"""Build delivery frames from stored envelopes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ __all__ = ["stored_delivery"]
 
 
 def stored_delivery(envelope: Envelope, *, stream: str, seq: int, entry: int | None) -> bytes:
-    """The delivery frame of a row."""
+    """Return the delivery frame (JSON bytes) of a stored envelope.
+
+    `entry` is the index of its entry in the trail, `None` where there is no entry.
+    Source: docs/protocol.md#frames.
+    """
     chain = Chain(
         envelope.chain_lowest_level,
         envelope.chain_lowest_score,

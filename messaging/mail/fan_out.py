@@ -1,4 +1,4 @@
-"""Giving broadcasts to their audiences, after their acceptance and in chunks."""
+"""Create the deliveries of accepted broadcasts, one chunk of recipients at a time."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ CHUNK = 256  # deliveries a transaction
 
 
 def fan_out_next() -> dict[str, News] | None:
-    """Give the next broadcasts of one sender to their recipients; `None` when none waits for us.
+    """Deliver the next broadcasts of one sender; return the news for each channel.
 
-    As many as make a chunk of deliveries go together. They begin with the first that their sender
-    has waiting, so that a sender's broadcasts keep their order however many workers are at it.
-    The row names the recipients that are left. Where a process dies half way, the next call
-    goes on from there, and no recipient gets it twice.
+    Return `None` when no broadcast waits, or when other workers hold all that wait.
+
+    One call takes as many broadcasts as make one chunk of deliveries. It begins with the oldest
+    broadcast that waits for this sender. So a sender's broadcasts keep their order, however many
+    workers run. The envelope row lists the recipients that are left. If a process dies in
+    between, the next call continues from that list, and no recipient gets a broadcast twice.
     """
     with transaction.atomic():
         first = _lock_next()
@@ -42,7 +44,7 @@ def fan_out_next() -> dict[str, News] | None:
 
 @dataclass(slots=True)
 class _Part:
-    """A broadcast, the recipients that get it now, and their sequence numbers."""
+    """A part of one broadcast: the recipients that get it now, and their sequence numbers."""
 
     envelope: Envelope
     chunk: list[str]
@@ -58,7 +60,10 @@ def _lock_next() -> Envelope | None:
 
 
 def _lock_behind(first: Envelope) -> list[Envelope]:
-    """The others that this sender has waiting, in order; who has the first has them all."""
+    """Lock the later broadcasts of the same sender; return them in order.
+
+    The lock on the first broadcast keeps other workers away from the later ones.
+    """
     if len(first.fan_out or []) >= CHUNK:
         return []
     waiting = Envelope.objects.filter(fan_out__isnull=False, sender_id=first.sender_id)
@@ -67,14 +72,14 @@ def _lock_behind(first: Envelope) -> list[Envelope]:
 
 
 def _cut(envelopes: Iterable[Envelope]) -> list[_Part]:
-    """As many as make a chunk; only the last of them may leave recipients for the next one."""
+    """Take broadcasts until the chunk is full; only the last may leave recipients for later."""
     parts: list[_Part] = []
-    room = CHUNK
+    free = CHUNK
     for envelope in envelopes:
         audience: list[str] = envelope.fan_out or []
-        parts.append(_Part(envelope, audience[:room], audience[room:]))
-        room -= len(parts[-1].chunk)
-        if room <= 0:
+        parts.append(_Part(envelope, audience[:free], audience[free:]))
+        free -= len(parts[-1].chunk)
+        if free <= 0:
             break
     return parts
 
@@ -99,7 +104,10 @@ def _first_of_each_sender(waiting: QuerySet[Envelope]) -> list[int]:
 
 
 def _in_order(envelopes: Iterable[Envelope]) -> list[Envelope]:
-    """By entry: of one batch, ids follow the message ids, and entries the order of the frames."""
+    """Sort by the index of the trail entry, which follows the order of the frames.
+
+    Row ids do not: within one batch they follow the message ids.
+    """
     found = list(envelopes)
     entries = entries_of_messages({envelope.message_id for envelope in found})
     return sorted(found, key=lambda e: entries[e.sender_id, e.message_id])
@@ -133,9 +141,11 @@ def _news(parts: Sequence[_Part]) -> dict[str, News]:
 
 
 def _carried(parts: Sequence[_Part]) -> set[int]:
-    """What may be pushed without another look, however long after its acceptance.
+    """Return the row ids of the envelopes that the news may carry.
 
-    Of the rest, nodes read the rows, and look themselves.
+    An envelope is carried only if its sender and key are still good and it has not expired: a
+    broadcast can be pushed long after its acceptance. Nodes read the other envelopes from the
+    database, and check them there.
     """
     if sum(part.envelope.size * len(part.chunk) for part in parts) > settings.ATP_LUGGAGE_BYTES:
         return set()

@@ -1,8 +1,8 @@
-"""Mail that was held back while its sender is suspended, and what becomes of it.
+"""Settle mail that is held because its sender is suspended.
 
-Its recipient was told that its sequence number is withheld, so that the stream goes on. When
-officers resume the sender, the mail gets a new sequence number. When they revoke the sender, or
-the mail expires meanwhile, it is never delivered.
+The recipient was told that the sequence number is withheld, so the stream continues. When officers
+resume the sender, the mail gets a new sequence number. When they revoke the sender, or the mail
+expires first, it is never delivered.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from registry.trail.kinds import Kind
 
 
 def settle_held(now: datetime) -> int:
-    """Decide about mail whose sender is not suspended any more, or that expired; how much it was.
+    """Settle held mail that expired, or whose sender is not suspended any more.
 
-    What is released is found by the recipients' nodes when they poll, and looked at once more.
+    Return how many deliveries were settled. The recipients' nodes find released mail at their
+    next poll. They check it once more before they send it.
     """
     settled = 0
     while n := _settle_some(now):
@@ -35,9 +36,9 @@ def settle_held(now: datetime) -> int:
 
 def _settle_some(now: datetime) -> int:
     with transaction.atomic():
-        ripe = _ripe(now).select_for_update(skip_locked=True, of=("self",))
+        due = _due(now).select_for_update(skip_locked=True, of=("self",))
         rows = list(
-            ripe.select_related("envelope").order_by("recipient_id", "stream", "seq")[:MOST_A_TIME]
+            due.select_related("envelope").order_by("recipient_id", "stream", "seq")[:MOST_A_TIME]
         )
         if not rows:
             return 0
@@ -53,14 +54,14 @@ def _settle_some(now: datetime) -> int:
     return len(rows)
 
 
-def _ripe(now: datetime) -> QuerySet[Delivery]:
+def _due(now: datetime) -> QuerySet[Delivery]:
     suspended = Agent.objects.filter(id=OuterRef("sender"), status=Agent.Status.SUSPENDED)
     held = Delivery.objects.filter(state=Delivery.State.HELD)
     return held.filter(Q(expires_at__lte=now) | ~Exists(suspended))
 
 
 def _final_codes(rows: Sequence[Delivery], now: datetime) -> dict[int, str]:
-    """Why each of these will never come; "" for what is released."""
+    """Return, by row id, the code why a delivery never comes; "" if it is released."""
     active = Agent.objects.filter(status=Agent.Status.ACTIVE)
     senders = set(active.filter(id__in={r.sender for r in rows}).values_list("id", flat=True))
     revoked = AgentKey.objects.filter(status=AgentKey.Status.REVOKED)
@@ -82,7 +83,7 @@ def _ended(row: Delivery) -> EntryDraft:
 
 
 def _append_again(rows: Sequence[Delivery]) -> list[EntryDraft]:
-    """Append these to the end of their recipients' streams; the entries that say so."""
+    """Append these to the end of their recipients' streams; return the entries to write."""
     seqs = insert_deliveries([_again(row) for row in rows])
     return [
         entry_of(

@@ -1,4 +1,7 @@
-"""Reading a stream from the database: what offline agents, gaps and full windows come back for."""
+"""Read the deliveries of a stream from the database.
+
+A node reads here what it could not push: mail of offline agents, gaps, and mail beyond the window.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ from messaging.models import Delivery, Mailbox
 from registry.models import Agent, AgentKey
 from registry.trail.querysets import entries_of_messages
 
-PAGE_BYTES = 1_048_576  # a message to an agent (docs/protocol.md#frames)
-FRAME_BYTES = 512  # around an envelope, at most
+PAGE_BYTES = 1_048_576  # of one message to an agent (docs/protocol.md#frames)
+FRAME_BYTES = 512  # the most that a delivery frame adds to its envelope
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Frames of one stream with the sequence numbers from `first` to `last`, without a gap."""
+    """The frames of one stream from sequence number `first` to `last`, without a gap."""
 
     first: int
     last: int
@@ -31,10 +34,10 @@ class Page:
 
 
 def read_page(agent: str, stream: str, *, after: int, most: int) -> Page | None:
-    """At most `most` deliveries behind the sequence number `after`; `None` where there are none.
+    """Return at most `most` deliveries after the sequence number `after`; `None` if there are none.
 
-    Dates and the senders' standing are looked at once more: what expired is told as gone, what a
-    revoked or suspended sender left is withheld, with an entry.
+    Check expiry and senders once more. An expired delivery becomes a `gone` frame. A delivery of
+    a revoked or suspended sender becomes a `withheld` frame. Both write an entry to the trail.
     """
     stream_of_agent = Delivery.objects.filter(recipient_id=agent, stream=stream, seq__gt=after)
     last = _end_of_page(stream_of_agent.filter(seq__lte=after + most))
@@ -48,14 +51,17 @@ def read_page(agent: str, stream: str, *, after: int, most: int) -> Page | None:
     return Page(rows[0].seq, rows[-1].seq, frames.join_frames(parts).decode())
 
 
-def last_seqs(agents: Collection[str]) -> dict[tuple[str, str], int]:
-    """The last sequence number of each stream of these agents."""
+def last_sequence_numbers(agents: Collection[str]) -> dict[tuple[str, str], int]:
+    """Return the last sequence number of each (agent, stream) of these agents."""
     rows = Mailbox.objects.filter(agent_id__in=agents)
     return {(a, s): last for a, s, last in rows.values_list("agent_id", "stream", "last_seq")}
 
 
 def _end_of_page(deliveries: QuerySet[Delivery]) -> int | None:
-    """The last sequence number that fits into a page; reads sizes only: contents may be large."""
+    """Return the last sequence number that fits into a page, from the sizes alone.
+
+    The contents are not read: they may be large.
+    """
     last, size = None, 0
     for seq, envelope in deliveries.order_by("seq").values_list("seq", "envelope__size"):
         size += envelope + FRAME_BYTES
@@ -66,9 +72,10 @@ def _end_of_page(deliveries: QuerySet[Delivery]) -> int | None:
 
 
 def _withhold(rows: Sequence[Delivery]) -> None:
-    """Withhold, in rows and in the trail, what waits from senders and keys without standing.
+    """Withhold waiting deliveries of inactive senders and revoked keys, in rows and trail.
 
-    For good where they are revoked; of who is suspended, until officers have decided.
+    Deliveries of revoked senders and keys are withheld for good. Deliveries of suspended senders
+    are held until officers decide.
     """
     waiting = [row for row in rows if row.state == Delivery.State.WAITING]
     inactive = dict(
@@ -93,7 +100,7 @@ def _withhold(rows: Sequence[Delivery]) -> None:
 
 
 def _expire_late(rows: Sequence[Delivery], now: datetime) -> None:
-    """Mark what ran out: told as gone and acknowledged as that, it is nothing that was received."""
+    """Mark expired deliveries: the agent acknowledges a `gone` frame, but received no mail."""
     late = [r for r in rows if r.state == Delivery.State.WAITING and r.expires_at <= now]
     if late:
         expire_waiting(late)

@@ -1,4 +1,4 @@
-"""The counters of the streams: assign sequence numbers, and take acknowledgements."""
+"""Assign sequence numbers and take acknowledgements: the counters of the streams."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ WHERE agent_id = ack.column1 AND stream = ack.column2
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """A cumulative acknowledgement; `refused` is the code where the recipient refuses `seq`."""
+    """An acknowledgement of everything up to `seq` in one stream.
+
+    `refused` is a code if the recipient refuses the delivery `seq` itself, else "".
+    """
 
     agent: str
     session: str
@@ -53,10 +56,11 @@ class Ack:
 def assign_sequence_numbers(
     expiries: Mapping[tuple[str, str], Sequence[datetime]],
 ) -> dict[tuple[str, str], int]:
-    """The first of as many new sequence numbers in each (agent, stream) as it has `expiries`.
+    """Reserve one sequence number for each expiry; return the first of each (agent, stream).
 
-    One statement counts up and locks, in sorted order. The caller's transaction keeps the locks,
-    so that sequence numbers have no gap.
+    One statement increments the counters and locks the rows, in sorted order, so two batches can't
+    deadlock. The caller's transaction keeps the locks until it ends, so sequence numbers have no
+    gap.
     """
     wanted = sorted(expiries.items())
     rows = ", ".join(["(%s, %s, %s, %s, 0, 0, 0, 0)"] * len(wanted))
@@ -73,10 +77,10 @@ def assign_sequence_numbers(
 
 
 def acknowledge(acks: Iterable[Ack]) -> list[Ack]:
-    """Take a batch of acknowledgements; gives back those that were taken.
+    """Store a batch of acknowledgements; return those that were taken.
 
-    An ack of a session that is not the agent's current one is left out. An ack beyond the last
-    sequence number of the stream is cut to it, so that nothing unseen is ever acknowledged. What
+    Leave out an ack whose session is not the agent's current one. Reduce an ack beyond the last
+    sequence number of its stream to that number, so that no unsent delivery is acknowledged. What
     was acknowledged before stays so: a refusal of it that comes later changes nothing.
     """
     acks = list(acks)
@@ -108,7 +112,7 @@ def _is_in(taken: Mapping[tuple[str, str], tuple[int, int]], ack: Ack) -> bool:
 
 
 def _advance(highest: Mapping[tuple[str, str], Ack]) -> dict[tuple[str, str], tuple[int, int]]:
-    """Move the counters, locked in sorted order; return the new ranges by (agent, stream)."""
+    """Advance the counters, locked in sorted order; return the new ranges by (agent, stream)."""
     boxes = Mailbox.objects.select_for_update().filter(agent_id__in={a for a, _ in highest})
     taken = {}
     for agent, stream, last, acked in boxes.order_by("agent_id", "stream").values_list(
@@ -126,12 +130,12 @@ def _advance(highest: Mapping[tuple[str, str], Ack]) -> dict[tuple[str, str], tu
 
 
 def _refuse(acks: Sequence[Ack]) -> list[Delivery]:
-    """Put deliveries to the dead letters: those that still wait, each of the agent's own."""
+    """Mark deliveries as refused, if they wait for this agent; return those marked."""
     if not acks:
         return []
     codes = {(ack.agent, ack.stream, ack.seq): ack.refused[:CODE_MAX_CHARS] for ack in acks}
-    places = (Q(recipient_id=a, stream=stream, seq=seq) for a, stream, seq in codes)
-    waiting = Delivery.objects.filter(reduce(or_, places), state=Delivery.State.WAITING)
+    named = (Q(recipient_id=a, stream=stream, seq=seq) for a, stream, seq in codes)
+    waiting = Delivery.objects.filter(reduce(or_, named), state=Delivery.State.WAITING)
     rows = list(
         waiting.select_for_update(of=("self",))
         .select_related("envelope")
@@ -161,7 +165,7 @@ def _entry(stream_key: tuple[str, str], first: int, last: int) -> EntryDraft:
 
 
 def credit_good_traffic() -> int:
-    """Feed acknowledged deliveries that have not been counted yet to the senders' scores."""
+    """Count newly acknowledged deliveries for their senders' scores; return how many."""
     counted = 0
     for box in Mailbox.objects.filter(acked_seq__gt=F("credited_seq")):
         counted += _credit(box)
@@ -181,12 +185,12 @@ def _credit(box: Mailbox) -> int:
     today = datetime.now(UTC).date()
     with transaction.atomic():
         unclaimed = Mailbox.objects.filter(pk=box.pk, credited_seq=box.credited_seq)
-        if not unclaimed.update(credited_seq=upto):  # another beat counts these
+        if not unclaimed.update(credited_seq=upto):  # another run counts these
             return 0
         add_good_traffic([(sender, box.agent_id, today, n) for sender, n in senders.items()])
     return sum(senders.values())
 
 
 def _ack_range(first: int, last: int) -> str:
-    """The text of an acknowledged range in the trail: `7`, or `7-9`."""
+    """Return the text of an acknowledged range for the trail: `7`, or `7-9`."""
     return str(first) if first == last else f"{first}-{last}"

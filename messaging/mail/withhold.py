@@ -1,4 +1,4 @@
-"""Mail that will not be delivered after all: withheld or expired; or not now: held."""
+"""End deliveries that wait: withheld and expired ones for good, held ones until a decision."""
 
 from __future__ import annotations
 
@@ -17,30 +17,39 @@ from messaging.models import Delivery, Mailbox
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
 
-MOST_A_TIME = 256  # entries a hold of the log lock (docs/design/provenance.md#entry)
-BOXES_A_TIME = 64  # mailboxes locked together, so that no lane waits long for one
+MOST_A_TIME = 256  # entries while the log lock is held (docs/design/provenance.md#entry)
+BOXES_A_TIME = 64  # mailboxes locked together; few, so that no lane waits long for one
 
 
 def withhold(deliveries: Sequence[Delivery], code: str) -> None:
-    """Keep back waiting deliveries whose sender or key was revoked; changes the given rows too."""
+    """Withhold waiting deliveries whose sender or key was revoked; `code` says which.
+
+    Changes the given rows too.
+    """
     _end(deliveries, Delivery.State.WITHHELD, code, Kind.ENVELOPE_WITHHELD)
 
 
 def hold(deliveries: Sequence[Delivery]) -> None:
-    """Keep back waiting deliveries for as long as their sender is suspended; changes the rows."""
+    """Hold waiting deliveries while their sender is suspended.
+
+    Changes the given rows too.
+    """
     _end(deliveries, Delivery.State.HELD, IdentityNotActive.code, Kind.ENVELOPE_WITHHELD)
 
 
 def expire_waiting(deliveries: Sequence[Delivery]) -> None:
-    """Mark waiting deliveries that came too late for their recipient; changes the rows too."""
+    """Mark waiting deliveries as expired.
+
+    Changes the given rows too.
+    """
     _end(deliveries, Delivery.State.EXPIRED, ClockExpired.code, Kind.ENVELOPE_EXPIRED)
 
 
 def expire(now: datetime) -> int:
-    """Mark what expired before its recipient came for it; how many.
+    """Mark deliveries that expired before their recipient fetched them; return how many.
 
-    Only streams in which something may be due are looked at, many of them at once, so that the
-    cost follows what expires and neither what waits nor what was ever sent.
+    Read only streams in which a delivery may be due, many streams at once. So the cost depends on
+    how much expires, not on how much waits or was ever sent.
     """
     expired, last = 0, 0
     while (looked_at := _expire_some(now, behind=last)) is not None:
@@ -50,10 +59,11 @@ def expire(now: datetime) -> int:
 
 
 def _expire_some(now: datetime, *, behind: int) -> tuple[int, int] | None:
-    """The last mailbox looked at, and how much expired; `None` when no mailbox is due.
+    """Expire deliveries of some mailboxes; return the last mailbox done and how many expired.
 
-    Mailboxes are locked before their deliveries, as who acknowledges does; one that a batch or
-    another sweep holds is left for the next time.
+    Return `None` when no mailbox is due. Lock mailboxes before their deliveries, in the same order
+    as an acknowledgement, to avoid deadlocks. Skip a mailbox that a batch or another sweep has
+    locked; the next sweep takes it.
     """
     with transaction.atomic():
         boxes = list(
@@ -69,12 +79,13 @@ def _expire_some(now: datetime, *, behind: int) -> tuple[int, int] | None:
             .filter(expires_at__lte=now)
             .select_for_update(of=("self",))
             .select_related("envelope")
-            .order_by("expires_at", "pk")[:MOST_A_TIME]  # by seq, PostgreSQL reads every stream
+            # Not by seq: PostgreSQL would read every stream to sort it.
+            .order_by("expires_at", "pk")[:MOST_A_TIME]
         )
         Delivery.objects.filter(pk__in=[row.pk for row in due]).update(
             state=Delivery.State.EXPIRED, code=ClockExpired.code
         )
-        _restate(boxes)
+        _recount(boxes)
         if due:
             append([entry_of(Kind.ENVELOPE_EXPIRED, row) for row in due])
     more = len(due) == MOST_A_TIME
@@ -82,13 +93,13 @@ def _expire_some(now: datetime, *, behind: int) -> tuple[int, int] | None:
 
 
 def _waiting_in(boxes: Sequence[Mailbox]) -> QuerySet[Delivery]:
-    """What waits in these mailboxes; each from its first open `seq` on: no other row is read."""
+    """Return the waiting deliveries of these mailboxes; read no row before the first that waits."""
     streams = (Q(recipient_id=b.agent_id, stream=b.stream, seq__gt=b.done_seq) for b in boxes)
     return Delivery.objects.filter(reduce(or_, streams), state=Delivery.State.WAITING)
 
 
-def _restate(boxes: Sequence[Mailbox]) -> None:
-    """Note what is left to wait in these mailboxes, which the caller has locked."""
+def _recount(boxes: Sequence[Mailbox]) -> None:
+    """Recount what still waits in these mailboxes, which the caller has locked."""
     waiting = _waiting_in(boxes).order_by().values_list("recipient_id", "stream")
     left = {
         (agent, stream): (first, count, soonest)
@@ -119,7 +130,7 @@ def _end(deliveries: Sequence[Delivery], state: str, code: str, kind: Kind) -> N
 
 
 def entry_of(kind: Kind, row: Delivery, *, body: Mapping[str, Any] | None = None) -> EntryDraft:
-    """The entry of what became of a delivery, whose envelope has been read with it."""
+    """Return the trail entry for a delivery that ended; `row.envelope` must be loaded."""
     envelope = row.envelope
     return EntryDraft(
         kind=kind,

@@ -39,10 +39,10 @@ class CatchUp:
     async def _catch_up(self, agents: list[str]) -> None:
         """Read on where a stream of these agents goes further than was written."""
         try:
-            last_seqs = await self._threads.run(inbox.last_seqs, agents)
+            last_numbers = await self._threads.run(inbox.last_sequence_numbers, agents)
         except DatabaseProblem:
             logger.exception("the inboxes could not be looked at; the next poll does")
             return
-        for (agent, stream), last in last_seqs.items():
+        for (agent, stream), last in last_numbers.items():
             if (connection := self._roster.agents.get(agent)) is not None:
                 self._streams.catch_up(connection, stream, last)

@@ -1,8 +1,8 @@
-"""Sockets that have not authenticated yet: bounded in number, and the oldest gives way.
+"""Limit the sockets that have not authenticated yet; when there are too many, end the oldest.
 
-To refuse the newest instead would let a stranger with a thousand silent sockets keep all agents
-out. An agent sends its proof within a round trip, so the socket that has been silent longest is
-the least likely to be an agent's.
+If the newest were refused instead, one stranger with a thousand silent sockets could keep all
+agents out. An agent sends its proof within one round trip. So the oldest silent socket is the
+least likely to be an agent.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from atp.errors import FlowTooMany, SessionTimeout
 
 
 class Handshakes:
-    """The handshakes that a node has under way."""
+    """The handshakes that are in progress on one node."""
 
     def __init__(self) -> None:
-        self._silent: dict[object, asyncio.Timeout] = {}  # no proof came yet; the oldest first
+        self._silent: dict[object, asyncio.Timeout] = {}  # without a proof yet; the oldest first
         self._proving: set[object] = set()
 
     def __len__(self) -> int:
         return len(self._silent) + len(self._proving)
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Callable[[], None]]:
-        """Bound one handshake; call what it gives when a proof has come.
+    async def slot(self) -> AsyncIterator[Callable[[], None]]:
+        """Hold a slot for one handshake; yield a function to call when its proof has arrived.
 
-        Raises `SessionTimeout` if it takes longer than `ATP_HANDSHAKE_SECONDS`, and `FlowTooMany`
-        if it had to give way to a newer one, or if there are too many and none can give way.
+        Raises `SessionTimeout` after `ATP_HANDSHAKE_SECONDS`. Raises `FlowTooMany` if all slots
+        are taken by handshakes with a proof, or if a later handshake took this slot.
         """
         if len(self) >= settings.ATP_MAX_HANDSHAKES:
-            self._make_room()
+            self._free_slot()
         key = object()
         try:
-            async with asyncio.timeout(settings.ATP_HANDSHAKE_SECONDS) as patience:
-                self._silent[key] = patience
+            async with asyncio.timeout(settings.ATP_HANDSHAKE_SECONDS) as time_limit:
+                self._silent[key] = time_limit
                 yield lambda: self._note_proof(key)
         except TimeoutError:
             if key in self._silent or key in self._proving:
@@ -52,7 +52,7 @@ class Handshakes:
         if self._silent.pop(key, None) is not None:
             self._proving.add(key)
 
-    def _make_room(self) -> None:
+    def _free_slot(self) -> None:
         if not self._silent:
             raise FlowTooMany("too many sockets wait to be authenticated; try again later")
         oldest = self._silent.pop(next(iter(self._silent)))

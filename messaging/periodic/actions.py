@@ -1,4 +1,4 @@
-"""Writing down how tasks go: a task's row is locked first, then its runs, always."""
+"""Store the runs of tasks. To avoid deadlocks, always lock a task's row before its runs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from registry.officers.actor import Actor
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
 
-RUNS_KEPT = 50  # of a task that succeeded, and as many that did not: a failure outlives successes
+RUNS_KEPT = 50  # successes of a task, and as many failures, so that failures stay visible
 TRIMMED_AT_ONCE = 200
 
 LOST = "It began and never ended: its process was killed, or hung until it was stopped."
 
 
 def record_start(name: str, worker: str) -> int:
-    """Enter a run of a scheduled task that begins now; gives back the run's id."""
+    """Store that a run of a scheduled task begins now; return the run's id.
+
+    Mark older runs that can't be running any more as lost.
+    """
     with transaction.atomic():
         row, _ = BackgroundTask.objects.select_for_update().get_or_create(pk=name)
         _give_up(row, Q(started_at__lt=Now() - LOST_AFTER))
@@ -37,7 +40,7 @@ def record_start(name: str, worker: str) -> int:
 
 
 def record_end(name: str, run_id: int, *, seconds: float, error: str = "") -> None:
-    """Enter how a run ended; an `error` makes it a failure. Drops runs beyond those kept."""
+    """Store how a run ended, a failure if `error` is not empty; delete runs beyond `RUNS_KEPT`."""
     outcome = Outcome.FAILED if error else Outcome.SUCCEEDED
     with transaction.atomic():
         _count_end(name, outcome, seconds, error)
@@ -60,9 +63,9 @@ def record_failure(name: str, error: str) -> None:
 
 
 def give_up_running() -> dict[str, datetime]:
-    """Count runs that began before this hub as lost, and tell when each task began last.
+    """Mark the runs of an earlier hub process as lost; return when each task began last.
 
-    For the embedded hub when it starts: only its own process can run one.
+    The embedded hub calls this at its start: no other process can still run its tasks.
     """
     start = Node.objects.order_by("-started_at").values_list("started_at", flat=True).first()
     earlier = Q() if start is None else Q(started_at__lt=start)
@@ -76,10 +79,10 @@ def give_up_running() -> dict[str, datetime]:
 
 
 def run_now(name: str, *, actor: Actor) -> None:
-    """Have a scheduled task run at once; its own schedule stays as it is.
+    """Start a scheduled task now, with an entry in the trail; its schedule stays as it is.
 
-    In the embedded default it has ended when this returns. Raises `FlowBusy` where no worker can be
-    told, and `LookupError` where nothing of that name is scheduled.
+    In the embedded hub the task has ended when this returns. Raises `FlowBusy` if the broker is
+    away, and `LookupError` if no task of that name is scheduled.
     """
     if name not in every_seconds():
         raise LookupError(name)
@@ -107,7 +110,10 @@ def _count_end(name: str, outcome: Outcome, seconds: float, error: str) -> None:
 
 
 def _give_up(row: BackgroundTask, which: Q) -> None:
-    """Count runs that can't be running any more as failures; `row` is locked, and saved later."""
+    """Mark the running runs in `which` as lost and count them as failures.
+
+    The caller has locked `row` and saves it afterwards.
+    """
     running = TaskRun.objects.filter(which, task=row, outcome=Outcome.RUNNING)
     lost = list(running.values_list("pk", "started_at"))
     if not lost:

@@ -1,4 +1,4 @@
-"""Celery beat: inside the serving process for the embedded default, or alone.
+"""Celery beat: in the serving process of an embedded hub, or in a process of its own.
 
 See docs/design/architecture.md#the-same-code-small-and-large.
 """
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class LastingScheduler(PersistentScheduler):
-    """The scheduler of a beat process, which remembers in a file when it sent what."""
+    """The scheduler of a beat process, which stores in a file when it sent each task."""
 
     def setup_schedule(self) -> None:
         """Open the file so that only its owner can read it, whatever the umask of the process.
@@ -40,16 +40,21 @@ class LastingScheduler(PersistentScheduler):
 
 
 class EmbeddedScheduler(Scheduler):
-    """Goes on where the hub before it left off: hourly work is not put off by each restart."""
+    """The scheduler of an embedded hub, which continues the schedule of the process before it.
+
+    Otherwise each restart would delay hourly work by up to an hour.
+    """
 
     def setup_schedule(self) -> None:
         super().setup_schedule()
         try:
             began = give_up_running()
         except DatabaseError:
-            logger.exception("when the tasks ran last could not be read; their time begins anew")
+            logger.exception(
+                "the last runs of the tasks could not be read; the schedule begins again"
+            )
             return
-        long_ago = datetime.fromtimestamp(0, UTC)  # for what an earlier hub never came to
+        long_ago = datetime.fromtimestamp(0, UTC)  # for tasks that never ran: due at once
         for name, entry in self.schedule.items():
             if began:
                 entry.last_run_at = min(began.get(name, long_ago), entry.default_now())
@@ -60,7 +65,7 @@ class EmbeddedScheduler(Scheduler):
 
 
 class EmbeddedBeat:
-    """Beat's own scheduler in a thread; its tasks run there, eagerly, off the event loop."""
+    """Beat in a thread of the serving process; its tasks run there, not on the event loop."""
 
     def __init__(self) -> None:
         self._service = EmbeddedService(
@@ -68,13 +73,13 @@ class EmbeddedBeat:
         )
 
     def start(self) -> None:
-        """Begin to send tasks."""
+        """Start the thread."""
         self._service.start()  # type: ignore[union-attr]  # thread=True makes it a thread
 
     def stop(self) -> None:
-        """Wait until the thread has ended, which takes up to a second."""
+        """Stop the thread, and wait until it has ended, which takes up to a second."""
         self._service.stop()
 
     def lives(self) -> bool:
-        """Whether the thread runs."""
+        """Return whether the thread runs."""
         return bool(self._service.is_alive())  # type: ignore[union-attr]  # as above

@@ -1,4 +1,4 @@
-"""What is kept of an exception: enough to find its cause, and no secret."""
+"""Describe an exception in one line: enough to find its cause, without secrets."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 def in_words(problem: BaseException) -> str:
-    """Kind, first line and place."""
-    words, place = _with_kind(problem), _place(problem)
-    return f"{words} ({place})"[:ERROR_MAX_CHARS] if place else words[:ERROR_MAX_CHARS]
+    """Return class, first line and source line of an exception, at most `ERROR_MAX_CHARS`."""
+    words, line = _with_kind(problem), _source_line(problem)
+    return f"{words} ({line})"[:ERROR_MAX_CHARS] if line else words[:ERROR_MAX_CHARS]
 
 
 def first_line(problem: BaseException) -> str:
-    """The first line of the message, or the kind where there is none.
+    """Return the first line of an exception's message, or its class if there is no message.
 
-    A driver's further lines quote the rows that it failed on, so they are left out. Where the first
-    line only announces a list, such as that of the addresses that were tried, the list is kept.
+    Further lines are left out: database drivers quote the rows there. If the first line only
+    announces a list, such as that of the addresses that were tried, the list is kept.
     """
     lines = str(problem).strip().splitlines()
     if not lines:
@@ -51,7 +51,7 @@ def _without_secrets(text: str) -> str:
 
 
 def _secrets() -> list[str]:
-    """The secrets that this process was given as text; longer ones first."""
+    """Return the secrets in the settings, the longer ones first."""
     given = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
     given.append(b64url(settings.ATP_KEY_ENCRYPTION_KEY))
     given += [str(database.get("PASSWORD") or "") for database in settings.DATABASES.values()]
@@ -61,8 +61,8 @@ def _secrets() -> list[str]:
     return sorted({text for text in given if text}, key=len, reverse=True)
 
 
-def _place(problem: BaseException) -> str:
-    """The innermost line of the project's own code, as `package/module.py:12`."""
+def _source_line(problem: BaseException) -> str:
+    """Return the innermost line of the project's own code, as `package/module.py:12`, or ""."""
     for frame in reversed(traceback.extract_tb(problem.__traceback__)):
         path = PurePath(frame.filename)
         if path.is_relative_to(settings.BASE_DIR) and "site-packages" not in path.parts:

@@ -1,4 +1,4 @@
-"""How the background tasks went. Written by `messaging.periodic.actions` only."""
+"""The runs of background tasks. Written by messaging/periodic/actions.py only."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ ERROR_MAX_CHARS = 400
 
 
 class Outcome(models.TextChoices):
+    """How a run ended, or that it runs."""
+
     RUNNING = "running", "running"
     SUCCEEDED = "succeeded", "succeeded"
     FAILED = "failed", "failed"
@@ -15,9 +17,9 @@ class Outcome(models.TextChoices):
 
 
 class BackgroundTask(models.Model):
-    """A task by its name in Celery: the last run of a scheduled one, and how often it failed.
+    """A task by its name in Celery: its last run, and how often it ran and failed.
 
-    Of tasks that run on demand only failures are counted: most of them run once a batch.
+    For tasks that are not scheduled, only failures are counted: most of them run for every batch.
     """
 
     name = models.CharField(max_length=120, primary_key=True)

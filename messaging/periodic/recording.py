@@ -1,7 +1,7 @@
-"""Listens to Celery for runs of scheduled tasks and failures of others; the same in every process.
+"""Store the runs of scheduled tasks and the failures of others, by Celery's signals.
 
-What is written about a run must never make the run fail: a database that is away, or a table that
-is not there yet, costs the line about the run and nothing else.
+Storing a run must never make the run fail. If the database is away or the table is missing, only
+the row about the run is lost.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _RUN = "atp_run"  # attribute of a task's request: the run's id, and when it beg
 
 @task_prerun.connect
 def note_start(task: Any, args: Any, kwargs: Any, **_: Any) -> None:
-    """Enter the run, if it is one of the schedule: those have no arguments."""
+    """Store the start of a scheduled run. Scheduled runs have no arguments; ignore others."""
     if args or kwargs or task.name not in every_seconds():
         return
     run = _try(lambda: actions.record_start(task.name, task.request.hostname or ""))
@@ -38,7 +38,7 @@ def note_start(task: Any, args: Any, kwargs: Any, **_: Any) -> None:
 
 @task_postrun.connect
 def note_end(task: Any, state: str | None, retval: Any, **_: Any) -> None:
-    """Enter how the run ended; of what is not scheduled only that it failed."""
+    """Store the end of a scheduled run; of other tasks, only a failure."""
     run, began = getattr(task.request, _RUN, (None, 0.0))
     failed = state not in {states.SUCCESS, states.IGNORED}
     error = _error(retval, state) if failed else ""
@@ -50,7 +50,7 @@ def note_end(task: Any, state: str | None, retval: Any, **_: Any) -> None:
 
 
 def note_failure(name: str, problem: Any) -> None:
-    """Count a failure that the task saw to by itself."""
+    """Count a failure of the task `name` that the task itself handled."""
     _try(lambda: actions.record_failure(name, _error(problem, states.FAILURE)))
 
 
@@ -60,9 +60,9 @@ def _error(problem: Any, state: str | None) -> str:
 
 def _try(record: Callable[[], T]) -> T | None:
     try:
-        with transaction.atomic():  # a savepoint, where the caller of the task has a transaction
+        with transaction.atomic():  # a savepoint, if the caller of the task has a transaction
             return record()
-    except Exception as problem:  # whatever it is, the task has its own work to do
-        logger.warning("how a task went could not be written down: %s", in_words(problem))
-        mend_connections()  # or the task would begin on the one that just broke
+    except Exception as problem:  # the task must go on
+        logger.warning("a run of a task could not be stored: %s", in_words(problem))
+        mend_connections()  # or the task would begin on a broken connection
         return None

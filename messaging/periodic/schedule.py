@@ -1,4 +1,4 @@
-"""The schedule as it stands in the settings, in words, and what its last runs say of it."""
+"""The schedule from the settings, in words and with the last run of each task."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from messaging.periodic.models import BackgroundTask, Outcome
 LATE_AFTER = timedelta(seconds=15)  # a short task may wait for a busy worker
 LATE_AT_MOST = timedelta(minutes=5)
 
-# A worker stops a task at the limit; in the embedded hub there is none, and a start gives up what
-# the process before it left.
+# Workers stop a task at Celery's time limit. The embedded hub has no limit; at its start it marks
+# the runs of the process before it as lost.
 LOST_AFTER = (
     timedelta(hours=1)
     if settings.CELERY_TASK_ALWAYS_EAGER
     else timedelta(seconds=2 * settings.CELERY_TASK_TIME_LIMIT)
 )
 
-# What people are told of each task: what it is called, and what it is good for.
+# For people: the title of each task, and what it does.
 WORDS: Mapping[str, tuple[str, str]] = {
     "messaging.tasks.sweep": (
         "Clear up",
-        "Expires envelopes whose time is over, closes what dead nodes left open, carries on "
-        "broadcasts, forgets what was kept for a while only.",
+        "Expires envelopes, closes sessions of dead nodes, continues broadcasts, and deletes rows "
+        "that are kept for a limited time.",
     ),
     "messaging.tasks.credit_traffic": (
         "Credit good traffic",
-        "Counts mail that was acknowledged since for the scores of its senders.",
+        "Counts newly acknowledged mail for the scores of its senders.",
     ),
     "registry.summarise_refusals": (
         "Enter refusals",
-        "Writes into the trail how often whom was refused in the minutes that are over.",
+        "Writes the counts of refusals of the past minutes into the trail.",
     ),
     "registry.refresh_scores": (
         "Refresh scores",
-        "Computes every active agent's score again: freshness falls and violations fade by "
-        "themselves.",
+        "Computes every active agent's score again, because freshness falls and violations fade "
+        "with time.",
     ),
     "registry.verify_attestations": (
         "Verify attestations",
@@ -62,9 +62,9 @@ WORDS: Mapping[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """A task of the schedule and its last run; `row` is `None` where it never ran.
+    """A task of the schedule and its last run.
 
-    `due_at` is `None` while nothing is known to count from.
+    `row` is `None` if it never ran. `due_at` is `None` if it never ran and beat has not begun.
     """
 
     name: str
@@ -75,25 +75,28 @@ class Scheduled:
 
     @property
     def title(self) -> str:
+        """Its title for people."""
         return title_of(self.name)
 
     @property
     def purpose(self) -> str:
+        """One sentence on what it does; "" if none is written."""
         return WORDS.get(self.name, ("", ""))[1]
 
     @property
     def every(self) -> str:
+        """Its interval in words, such as `every 5 s`."""
         return in_words(self.every_seconds)
 
     @property
     def is_overdue(self) -> bool:
-        """Whether it is late beyond what a busy worker explains."""
+        """Whether it is so late that a busy worker does not explain it."""
         patience = min(max(LATE_AFTER, timedelta(seconds=self.every_seconds)), LATE_AT_MOST)
         return self.due_at is not None and self.now - self.due_at > patience
 
     @property
     def state(self) -> str:
-        """The last run's outcome as a word for a badge: `never`, or one of `Outcome`."""
+        """The outcome of the last run: one of `Outcome`, or `never`."""
         if self.row is None or not self.row.last_outcome:
             return "never"
         started = self.row.last_started_at
@@ -104,18 +107,19 @@ class Scheduled:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the last run that ended was a failure, or the last one will never end."""
+        """Whether the last run that ended failed, or the last run is lost."""
         if self.state == Outcome.LOST:
             return True
         return self.row is not None and self.row.failures_in_a_row > 0
 
     @property
     def state_in_words(self) -> str:
+        """The outcome of the last run, for people."""
         return "never ran" if self.state == "never" else Outcome(self.state).label
 
 
 def every_seconds() -> dict[str, float]:
-    """Each scheduled task's name, and how often it runs."""
+    """Return the interval of each scheduled task, in seconds, by name."""
     entries = settings.CELERY_BEAT_SCHEDULE.values()
     return {entry["task"]: float(entry["schedule"]) for entry in entries}
 
@@ -123,9 +127,9 @@ def every_seconds() -> dict[str, float]:
 def scheduled_tasks(
     rows: Mapping[str, BackgroundTask], *, now: datetime, beat_began: datetime | None
 ) -> list[Scheduled]:
-    """The schedule at `now` by the database's clock, the most frequent task first.
+    """Return the schedule at `now` by the database's clock, the most frequent task first.
 
-    What never ran is due an interval after beat began.
+    A task that never ran is due one interval after `beat_began`.
     """
     found = []
     for name, seconds in sorted(every_seconds().items(), key=lambda item: item[1]):
@@ -138,12 +142,12 @@ def scheduled_tasks(
 
 
 def title_of(name: str) -> str:
-    """The title of a task for people; its name where it has no title."""
+    """Return the title of a task for people; its name if it has none."""
     return WORDS.get(name, (name, ""))[0]
 
 
 def in_words(seconds: float) -> str:
-    """`every 5 s`, `every 15 min`, `every hour`."""
+    """Return an interval in words: `every 5 s`, `every 15 min`, `every hour`."""
     for size, one, unit in ((86_400, "day", "days"), (3_600, "hour", "h"), (60, "minute", "min")):
         if seconds >= size and seconds % size == 0:
             count = int(seconds // size)

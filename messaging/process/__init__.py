@@ -1,1 +1,1 @@
-"""Starting and ending the processes of a hub."""
+"""Start and stop the processes of a hub."""

@@ -1,4 +1,7 @@
-"""What happens before a hub serves: each obstacle is one clear sentence, nothing is half done."""
+"""Prepare a hub before it serves.
+
+Each obstacle raises `StartRefused` with one sentence that says what is wrong and what to do.
+"""
 
 from __future__ import annotations
 
@@ -41,12 +44,16 @@ BOOT_LOCK = 0x4154505F  # PostgreSQL advisory lock: one process at a time migrat
 
 
 class StartRefused(Exception):
-    """The hub can't start; the message is one sentence for the person who started it."""
+    """An obstacle to the start; the message is one sentence for the person who started the hub."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A hub that is ready to serve: its open socket, and the lock that is held while it lives."""
+    """A hub that is ready to serve, with its listening socket.
+
+    `officer` is `None` unless this start made one. `lock` is the open lock file of an SQLite hub,
+    which keeps a second hub out while it is open; `None` on PostgreSQL.
+    """
 
     listener: socket.socket
     hub_id: str
@@ -55,7 +62,10 @@ class Prepared:
 
 
 def check_settings() -> None:
-    """Refuse settings that do not fit together; raises `StartRefused` with the first reason."""
+    """Run Django's system checks and log their warnings.
+
+    Raises `StartRefused` with the first error, for example for settings that contradict.
+    """
     for found in checks.run_checks():
         if found.is_silenced():
             continue
@@ -66,9 +76,9 @@ def check_settings() -> None:
 
 
 def prepare(*, host: str, port: int) -> Prepared:
-    """Take the lock and the port, bring the database up to date, make keys and first officer.
+    """Take the lock and the port, migrate the database, make the keys and the first officer.
 
-    A second run on the same data changes nothing. Raises `StartRefused`.
+    A second run on the same data changes nothing. Raises `StartRefused` if the hub can't start.
     """
     check_settings()
     _need_proxy(host)
@@ -83,9 +93,10 @@ def prepare(*, host: str, port: int) -> Prepared:
 
 
 def prepare_celery() -> None:
-    """Reach the services for a worker or beat; only nodes change the database.
+    """Check settings and services for a worker or beat. It does not migrate: only nodes do.
 
-    Raises `StartRefused`.
+    Raises `StartRefused` without a broker, or if a service does not answer, or if the database is
+    not up to date.
     """
     if settings.CELERY_TASK_ALWAYS_EAGER:
         raise StartRefused(
@@ -102,13 +113,14 @@ def prepare_celery() -> None:
     except DatabaseError as exc:
         raise StartRefused(str(ServiceAway(Service.DATABASE, exc))) from exc
     finally:
-        connection.close()  # or the children of a worker share it
+        connection.close()  # the child processes of a worker must not share it
 
 
 def bring_up_to_date() -> tuple[str, FirstOfficer | None]:
-    """Reach the services, migrate, make keys and first officer; one process at a time.
+    """Check the services, migrate, make the keys and the first officer; one process at a time.
 
-    Returns the hub's id, and the officer where this call made it. Raises `StartRefused`.
+    Return the hub's id, and the officer if this call made it. Raises `StartRefused` if a service
+    does not answer, if the trail is not protected or if the key-encryption key is wrong.
     """
     try:
         reach_services()
@@ -116,7 +128,7 @@ def bring_up_to_date() -> tuple[str, FirstOfficer | None]:
             _migrate()
             _check_trail()
             hub_id = ensure_hub().hub_id
-            session_key()  # opens it: a wrong key-encryption key shows now, not at the first agent
+            session_key()  # unseals it: a wrong key-encryption key fails here, not at a login
             return hub_id, make_first_officer()
     except (DatabaseError, sqlite3.Error) as exc:
         raise StartRefused(str(ServiceAway(Service.DATABASE, exc))) from exc
@@ -126,7 +138,7 @@ def bring_up_to_date() -> tuple[str, FirstOfficer | None]:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Keep nodes that start together from migrating together; SQLite has the lock file for it."""
+    """Let one process migrate at a time, by an advisory lock; SQLite hubs have the lock file."""
     if connection.vendor != "postgresql":
         yield
         return
@@ -134,14 +146,14 @@ def _alone() -> Iterator[None]:
         cursor.execute("SELECT pg_advisory_lock(%s)", [BOOT_LOCK])
     try:
         yield
-    finally:  # a session that broke has let the lock go by itself
+    finally:  # PostgreSQL releases the lock of a broken connection by itself
         if connection.connection is not None and not connection.connection.broken:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [BOOT_LOCK])
 
 
 def _lock_database() -> IO[str] | None:
-    """Keep a second hub off an SQLite file; on PostgreSQL many nodes are one hub."""
+    """Lock an SQLite file against a second hub; return `None` on PostgreSQL, where many may run."""
     if connection.vendor != "sqlite":
         return None
     database = Path(str(connection.settings_dict["NAME"]))
@@ -169,7 +181,7 @@ def _lock_database() -> IO[str] | None:
 
 
 def _need_proxy(host: str) -> None:
-    """What is not TLS does not leave the machine: beyond it, only a proxy with TLS is served."""
+    """Refuse to listen beyond this machine, unless settings say that a proxy with TLS connects."""
     if ipaddress.ip_address(host).is_loopback:
         return
     if not settings.ATP_PUBLIC_URL.startswith("https://"):
@@ -185,7 +197,7 @@ def _need_proxy(host: str) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """An open socket on that address and port; raises `StartRefused`."""
+    """Return a listening socket on this address and port. Raises `StartRefused` if it is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
@@ -197,7 +209,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def reach_services() -> None:
-    """Ask the database, Redis and the broker for a sign of life; raises `StartRefused`."""
+    """Connect to the database, Redis and the broker. Raises `StartRefused` if one fails."""
     try:
         reach_database()
     except ServiceAway as away:
@@ -206,7 +218,7 @@ def reach_services() -> None:
 
 
 def reach_layer_and_broker() -> None:
-    """Ask Redis and the broker, where there are any; raises `StartRefused`."""
+    """Connect to Redis and the broker, if they are set. Raises `StartRefused` if one fails."""
     try:
         reach_layer(seconds=REACH_SECONDS)
         reach_broker(seconds=REACH_SECONDS)
@@ -215,7 +227,7 @@ def reach_layer_and_broker() -> None:
 
 
 def _check_trail() -> None:
-    """Without its triggers the trail could be rewritten unseen: then nothing starts."""
+    """Refuse to start without the triggers that make the trail append-only."""
     if missing := missing_triggers():
         raise StartRefused(
             f"The trail is not protected: {', '.join(missing)} missing. Find out who dropped that, "
@@ -224,6 +236,6 @@ def _check_trail() -> None:
 
 
 def _migrate() -> None:
-    """Migrate where something is to be done: the command itself would write in any case."""
+    """Migrate only if a migration is missing: the command writes to the database in any case."""
     if not is_migrated():
         call_command("migrate", interactive=False, verbosity=0)

@@ -1,4 +1,4 @@
-"""What the commands that run a part of Celery share: an obstacle is one sentence, no traceback."""
+"""The base of the commands `worker` and `beat`: an obstacle prints one sentence, no traceback."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from messaging.process.boot import StartRefused, prepare_celery
 
 
 class CeleryCommand(BaseCommand):
-    """Looks whether all that is needed is there, and becomes that part of Celery."""
+    """A command that checks settings and services and then runs a part of Celery."""
 
-    requires_system_checks = []  # `prepare_celery` runs them, and says in a sentence what is wrong
+    requires_system_checks = []  # `prepare_celery` runs them and prints one sentence
 
     def celery_arguments(self, options: dict[str, Any]) -> list[str]:
-        """The command line for Celery. May raise `StartRefused`."""
+        """Return the command line for Celery. Raises `StartRefused` if an option is wrong."""
         raise NotImplementedError
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""Serving the hub with uvicorn, and what is said on the way.
+"""Serve the hub with uvicorn, and print what its operator must know.
 
 See docs/design/architecture.md#why-lanes.
 """
@@ -23,9 +23,9 @@ from messaging.wire.sockets import BoundedHttp, BoundedWebSocket
 from registry.agents.models import Agent
 from registry.officers.first_officer import FirstOfficer
 
-PING_SECONDS = 20.0
-GRACE_SECONDS = 5  # for requests to end by themselves when the hub stops
-LOOPBACK_PROXY = "127.0.0.1"  # believed where no other proxy is named
+PING_SECONDS = 20.0  # between two pings, and until a missing pong ends the socket
+GRACE_SECONDS = 5  # until requests that still run are cancelled, when the hub stops
+LOOPBACK_PROXY = "127.0.0.1"  # trusted if ATP_TRUSTED_PROXIES is empty
 KEEP_ALIVE_SECONDS = 30
 
 FIRST_STEPS = """\
@@ -35,11 +35,11 @@ STOP_HINT = "Ctrl-C stops the hub."
 
 
 def server_config() -> uvicorn.Config:
-    """How every node serves.
+    """Return uvicorn's configuration, the same for every node.
 
-    This WebSocket implementation reads only as fast as the application takes, which is what
-    bounds memory (`messaging.sockets` has the rest); compression would let a small frame become a
-    large one.
+    This WebSocket implementation reads only as fast as the application takes messages, which limits
+    memory (more in messaging/wire/sockets.py). Compression is off, because a small compressed
+    frame can become a very large one.
     """
     module, _, name = settings.ASGI_APPLICATION.rpartition(".")
     return uvicorn.Config(
@@ -61,9 +61,9 @@ def server_config() -> uvicorn.Config:
 
 
 def serve(*, host: str, port: int, say: Callable[[str], Any]) -> None:
-    """Prepare and serve until SIGINT or SIGTERM; `say` prints a line for people.
+    """Prepare and serve until SIGINT or SIGTERM; `say` prints a line for the operator.
 
-    Raises `boot.StartRefused` where the hub can't start.
+    Raises `boot.StartRefused` if the hub can't start.
     """
     _take_all_descriptors()
     os.umask(0o077)  # the database holds what agents say to each other
@@ -75,14 +75,14 @@ def serve(*, host: str, port: int, say: Callable[[str], Any]) -> None:
     _end_quietly()
     try:
         server.run(sockets=[prepared.listener])
-    except SystemExit as exc:  # uvicorn's way to say that the application refused
+    except SystemExit as exc:  # uvicorn exits if the application does not start
         raise boot.StartRefused("The hub did not start; the lines above say why.") from exc
     say("The hub has stopped.")
-    gc.freeze()  # or Python looks through all that there is once more, for up to a second
+    gc.freeze()  # skips the last collection of the interpreter, which takes up to a second
 
 
 class _Server(uvicorn.Server):
-    """Says when it has `started`, with that text, and when it begins to stop."""
+    """A uvicorn server that prints the text `started` after its start, and a line when it stops."""
 
     def __init__(self, config: uvicorn.Config, *, started: str, say: Callable[[str], Any]) -> None:
         super().__init__(config)
@@ -94,7 +94,7 @@ class _Server(uvicorn.Server):
         self._say(self._started)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """No new connections; what was taken gets its receipts; then the rest, as uvicorn does."""
+        """Take no new connections, send the receipts still due, then stop as uvicorn does."""
         self._say("Stopping ...")
         for server in self.servers:
             server.close()
@@ -103,23 +103,23 @@ class _Server(uvicorn.Server):
 
 
 def _take_all_descriptors() -> None:
-    """Sockets are descriptors: as many as the system allows, not the usual 1,024."""
+    """Raise the limit of file descriptors from the usual 1,024 to what the system allows."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _end_quietly() -> None:
-    """Make a stop that was asked for end with exit code 0.
+    """Make a stop by SIGINT or SIGTERM end with exit code 0.
 
-    uvicorn catches these signals while it serves, puts back the handlers that it found and raises
-    the signals again; the default handlers would end the process as if it had failed.
+    uvicorn catches these signals while it serves. Then it restores the earlier handlers and raises
+    the signals again. The default handlers would end the process with a failure.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
 
 
 def credentials(officer: FirstOfficer) -> str:
-    """What is said of a first officer who was just made."""
+    """Return the lines that show a new first officer's name and password."""
     return (
         "The first compliance officer of this hub; the password is shown only now:\n"
         f"  user      {officer.name}\n"
@@ -131,13 +131,13 @@ def _greeting(prepared: boot.Prepared, hint: str) -> str:
     host, port = prepared.listener.getsockname()[:2]
     loopback = ipaddress.ip_address(host).is_loopback
     shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{port}" if loopback else settings.ATP_PUBLIC_URL
+    base_url = f"http://{shown}:{port}" if loopback else settings.ATP_PUBLIC_URL
     return "\n".join(
         (
             f"{prepared.hub_id} is serving{'' if loopback else f' on {host}, port {port}'}.",
-            f"  admin     {address}/admin/",
-            f"  API       {address}/api/docs/",
-            f"  agents    ws{address.removeprefix('http')}/ws/agents/",
+            f"  admin     {base_url}/admin/",
+            f"  API       {base_url}/api/docs/",
+            f"  agents    ws{base_url.removeprefix('http')}/ws/agents/",
             f"  data      {settings.ATP_DATA_DIR}",
             hint,
         )

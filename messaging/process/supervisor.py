@@ -1,6 +1,6 @@
-"""The processes of a production hub, started and watched by one process in the foreground.
+"""The supervisor: starts the processes of a production hub and restarts those that die.
 
-For trying it out on one machine; on servers systemd or containers do this (see deploy/).
+Use it to try a production hub on one machine. On servers systemd or containers do this (deploy/).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from messaging.process.boot import (
 )
 from messaging.process.serve import credentials
 
-STOP_SECONDS = 15  # until what did not end by itself is killed
-RESTART_SECONDS = 1.0  # before a process that died is started again
-LOOK_SECONDS = 0.2
+STOP_SECONDS = 15  # until a process that did not stop is killed
+RESTART_SECONDS = 1.0  # the pause before a dead process is started again
+LOOK_SECONDS = 0.2  # between two checks of all processes
 MISSING_DATABASE = "3D000"  # SQLSTATE, PostgreSQL's appendix A
 
 NO_ENGINES = """\
@@ -46,16 +46,20 @@ Two nodes need PostgreSQL, Redis and a broker, and {missing} not set. On this ma
 
 @dataclass(slots=True)
 class ManagedProcess:
-    """One process of the hub, whatever number of times it was started."""
+    """One process of the hub, kept across restarts; `process` is `None` while it does not run."""
 
     name: str
     command: Sequence[str]
     process: subprocess.Popen[str] | None = None
-    rests_until: float = 0.0
+    restart_at: float = 0.0  # by the monotonic clock
 
 
 def supervise(*, first_port: int, nodes: int, workers: int, say: Callable[[str], Any]) -> None:
-    """Run all processes until SIGINT or SIGTERM. Raises `StartRefused`."""
+    """Run nodes, workers and beat until SIGINT or SIGTERM; `say` prints a line.
+
+    Node n listens on port `first_port` + n, counted from 0. Raises `StartRefused` if an engine or a
+    port can't be used.
+    """
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
@@ -75,14 +79,14 @@ def supervise(*, first_port: int, nodes: int, workers: int, say: Callable[[str],
     try:
         while not ended.wait(LOOK_SECONDS):
             for managed in processes:
-                _see_to(managed, say)
+                _keep_running(managed, say)
     finally:
         _end(processes)
     say("All processes have stopped.")
 
 
 def _need_engines() -> None:
-    """All three engines, or what to type: who comes here wants to see it run."""
+    """Refuse to start unless all three engines are set; the message shows what to type."""
     engines = {
         "ATP_DATABASE_URL": connection.vendor == "postgresql",
         "ATP_REDIS_URL": "hosts" in settings.CHANNEL_LAYERS["default"]["CONFIG"],
@@ -94,7 +98,7 @@ def _need_engines() -> None:
 
 
 def _create_missing_database() -> bool:
-    """Make the database where the server has none of that name; true where it did."""
+    """Create the database if it is missing; return whether it was."""
     parameters = {
         name: value
         for name, value in connection.get_connection_params().items()
@@ -135,15 +139,15 @@ def _processes(first_port: int, nodes: int, workers: int) -> list[ManagedProcess
     ]
 
 
-def _see_to(managed: ManagedProcess, say: Callable[[str], Any]) -> None:
-    """Start a process that does not run, unless it has just died."""
+def _keep_running(managed: ManagedProcess, say: Callable[[str], Any]) -> None:
+    """Start a process that does not run; wait `RESTART_SECONDS` if it has just died."""
     if managed.process is not None:
         if (status := managed.process.poll()) is None:
             return
         managed.process = None
-        managed.rests_until = time.monotonic() + RESTART_SECONDS
+        managed.restart_at = time.monotonic() + RESTART_SECONDS
         say(f"{managed.name:<9}| ended with {status}; starting it again")
-    if time.monotonic() < managed.rests_until:
+    if time.monotonic() < managed.restart_at:
         return
     managed.process = subprocess.Popen(  # noqa: S603  # commands of this file
         managed.command,
@@ -153,7 +157,7 @@ def _see_to(managed: ManagedProcess, say: Callable[[str], Any]) -> None:
         text=True,
         errors="replace",
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        start_new_session=True,  # Ctrl-C comes to this process, which ends the others in order
+        start_new_session=True,  # Ctrl-C reaches this process only, which stops the others in order
     )
     assert managed.process.stdout is not None
     arguments = (managed.name, managed.process.stdout, say)
@@ -167,7 +171,10 @@ def _relay(name: str, stream: IO[str], say: Callable[[str], Any]) -> None:
 
 
 def _end(processes: Sequence[ManagedProcess]) -> None:
-    """Stop nodes first: workers still judge what they hold. Kill what outlives the deadline."""
+    """Stop the nodes first, so that workers judge their last batches; then the others.
+
+    Kill what still runs after `STOP_SECONDS`.
+    """
     deadline = time.monotonic() + STOP_SECONDS
     nodes = [managed for managed in processes if "hub" in managed.command]
     _stop(nodes, deadline)
@@ -182,7 +189,7 @@ def _stop(processes: Iterable[ManagedProcess], deadline: float) -> None:
         try:
             process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # with a worker's children
+            os.killpg(process.pid, signal.SIGKILL)  # together with the child processes of a worker
             process.wait()
 
 

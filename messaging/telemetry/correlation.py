@@ -1,4 +1,4 @@
-"""What this task or thread is at work on, a session or a batch, for its log lines to say."""
+"""Bind the session or batch that a task or thread works on, so that its log lines name it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ _NOTHING: Mapping[str, str] = {}
 
 
 def bound() -> Mapping[str, str]:
-    """What was bound around here: `session`, `batch`, both or nothing."""
+    """Return the ids bound to this task or thread: `session`, `batch`, both or none."""
     return _bound.get(_NOTHING)
 
 
 def bind(**ids: str) -> None:
-    """Bind for the rest of this asyncio task, and for those that it starts."""
+    """Bind ids for the rest of this asyncio task, and for the tasks that it starts."""
     _bound.set({**bound(), **ids})
 
 
 @contextmanager
 def binding(**ids: str) -> Iterator[None]:
-    """Bind while the context lasts. A thread that lives on must not keep the ids of a batch."""
+    """Bind ids while the context lasts.
+
+    For threads that are used again: they must not keep the ids of an old batch.
+    """
     token = _bound.set({**bound(), **ids})
     try:
         yield

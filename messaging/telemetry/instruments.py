@@ -1,6 +1,6 @@
-"""What a node counts and measures, as Prometheus reads it at `/metrics` (docs/monitoring.md).
+"""The metrics of a node, which Prometheus reads at `/metrics` (docs/monitoring.md).
 
-Labels come from closed lists: an agent must not be able to make a new time series.
+Labels come from closed lists, so that an agent can't create a new time series.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ VERDICTS = {
     "accepted", "denied", "expired", "quarantined", "escalated", "throttled", "busy", "invalid",
     "repeat", "fenced",
 }  # fmt: skip
-OTHER = "other"  # what a newer worker may say
+OTHER = "other"  # for what only a newer worker knows
 STAGE_BUCKETS = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip  # seconds
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # up to ATP_BATCH_ENVELOPES
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a time of creation beside every counter doubles what is scraped
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the size of the page
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 GCCollector(registry=REGISTRY)
@@ -99,15 +99,18 @@ _STAGES = {stage: STAGE_SECONDS.labels(stage) for stage in telemetry.STAGES}
 
 @dataclass(slots=True)
 class UnderWay:
-    """A batch that was handed to the workers."""
+    """A batch that was sent to the workers and has no outcome yet."""
 
     traceparent: str = ""
-    outcome: str = "abandoned"  # the node stopped before it knew
+    outcome: str = "abandoned"  # if the node stops before the outcome is known
 
 
 @contextmanager
 def batch_under_way(batch: str, envelopes: int) -> Iterator[UnderWay]:
-    """Measure a batch from its dispatch to its outcome, which the caller sets."""
+    """Measure a batch from its dispatch to its outcome.
+
+    The caller sets `outcome` on the yielded value, and sends its `traceparent` to the worker.
+    """
     one = UnderWay()
     end: Callable[[str], None] | None = None
     if (tracer := telemetry.tracing.tracer) is not None:
@@ -124,7 +127,10 @@ def batch_under_way(batch: str, envelopes: int) -> Iterator[UnderWay]:
 
 
 def take_tally(tally: Mapping[str, Any]) -> None:
-    """Take what a worker measured (`telemetry.tally`); one of another version may say less."""
+    """Add what a worker measured (`telemetry.tally`).
+
+    A worker of another version may leave out fields or send unknown ones.
+    """
     for stage, seconds in tally.get("seconds", {}).items():
         if stage in _STAGES:
             _STAGES[stage].observe(max(0.0, seconds))
@@ -136,22 +142,26 @@ def take_tally(tally: Mapping[str, Any]) -> None:
 
 
 def count_envelopes(verdict: str, code: str, count: int) -> None:
+    """Count envelopes that got this verdict, and this code if they were refused."""
     known = verdict if verdict in VERDICTS else OTHER
     ENVELOPES.labels(known, known_code(code)).inc(count)
 
 
 def count_pushed(deliveries: int) -> None:
+    """Count deliveries that went to sockets straight from the news of a batch."""
     _PUSHED.inc(deliveries)
 
 
 def count_read(deliveries: int) -> None:
+    """Count deliveries that went to sockets after a read from the database."""
     _READ.inc(deliveries)
 
 
 def count_closed(code: str) -> None:
+    """Count a socket that this node closed or refused with `code`."""
     SOCKETS_CLOSED.labels(known_code(code)).inc()
 
 
 def known_code(code: str) -> str:
-    """A code of the protocol, empty where there was none."""
+    """Return the code if the protocol has it (docs/errors.md) or if it is empty, else `OTHER`."""
     return code if code in BY_CODE or not code else OTHER

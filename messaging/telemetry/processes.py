@@ -1,4 +1,4 @@
-"""Writing down signs of life of workers and beat, by the database's clock."""
+"""Store the signs of life of workers and beat, by the database's clock."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from datetime import timedelta
 
 from django.db.models.functions import Now
 
-from messaging.health.models import Process
+from messaging.health.models import Process, ProcessKind
 
-FORGOTTEN_AFTER = timedelta(days=1)  # since the last sign; it is missed for minutes only
+FORGOTTEN_AFTER = timedelta(days=1)  # since the last sign of life
 
 
-def sign_on(kind: Process.Kind, name: str) -> None:
-    """Enter a process that begins its work, in the place of an earlier one of its name."""
+def sign_on(kind: ProcessKind, name: str) -> None:
+    """Store a process that starts, instead of an earlier one with the same name."""
     Process.objects.update_or_create(
         kind=kind, name=name, defaults={"started_at": Now(), "seen_at": Now(), "stopped_at": None}
     )
 
 
-def give_sign(kind: Process.Kind, name: str) -> None:
-    """Say that a process still does its work."""
+def give_sign(kind: ProcessKind, name: str) -> None:
+    """Store that a process is alive."""
     seen = Process.objects.filter(kind=kind, name=name).update(seen_at=Now(), stopped_at=None)
-    if not seen:  # it was away for longer than it was remembered
+    if not seen:  # `forget_processes` deleted it: it was silent for a day
         sign_on(kind, name)
 
 
-def sign_off(kind: Process.Kind, name: str) -> None:
-    """Say that a process ends because it was asked to: nobody is to miss it."""
+def sign_off(kind: ProcessKind, name: str) -> None:
+    """Store that a process stops on request, so that it does not count as silent."""
     Process.objects.filter(kind=kind, name=name).update(stopped_at=Now())
 
 
 def forget_processes() -> None:
-    """Drop processes that were not seen for long."""
+    """Delete processes that gave no sign of life for `FORGOTTEN_AFTER`."""
     Process.objects.filter(seen_at__lt=Now() - FORGOTTEN_AFTER).delete()

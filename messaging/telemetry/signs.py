@@ -1,7 +1,7 @@
-"""Signs of life: a worker says every few seconds that it hears its broker, beat that it ticks.
+"""Signs of life: every few seconds, a worker stores that it reaches its broker, beat that it ticks.
 
-What each failure looks like: a process that died, hangs, or lost its broker goes silent here. That
-workers also take and end tasks is told by the last runs of the scheduled ones (messaging.periodic).
+A process that died, hangs or lost its broker gives no more signs. Whether workers also run tasks
+shows in the last runs of the scheduled ones (messaging/periodic/).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from celery.signals import beat_init, heartbeat_sent, worker_ready, worker_shutd
 from django.conf import settings
 from django.db import connection
 
-from messaging.health.models import Process
+from messaging.health.models import Process, ProcessKind
 from messaging.telemetry import processes
 
 logger = logging.getLogger(__name__)
@@ -30,13 +30,13 @@ BEAT_PATIENCE_SECONDS = 20.0  # the most frequent task of the schedule is sent e
 
 
 class Signs(threading.Thread):
-    """Writes a process's signs of life for as long as `lives()`, from a thread of its own.
+    """A thread that stores signs of life of its process while `lives()` is true.
 
-    The thread has a connection only while it writes: a worker forks, and its children must not
-    inherit one.
+    It opens a database connection for each write only: a worker forks, and its child processes
+    must not inherit a connection.
     """
 
-    def __init__(self, kind: Process.Kind, name: str, lives: Callable[[], bool]) -> None:
+    def __init__(self, kind: ProcessKind, name: str, lives: Callable[[], bool]) -> None:
         super().__init__(name="signs-of-life", daemon=True)
         self._who = (kind, name[: Process._meta.get_field("name").max_length or 0])
         self._lives = lives
@@ -49,30 +49,32 @@ class Signs(threading.Thread):
                 self._write(processes.give_sign)
 
     def end(self) -> None:
-        """Give no more signs, and say that this is meant."""
+        """Stop the signs, and store that the process stops on request."""
         if not self._ended.is_set():
             self._ended.set()
             self._write(processes.sign_off)
 
-    def _write(self, action: Callable[[Process.Kind, str], None]) -> None:
+    def _write(self, action: Callable[[ProcessKind, str], None]) -> None:
         try:
             action(*self._who)
-        except Exception as problem:  # it has gone silent then, which is what others see
+        except Exception as problem:  # the missing sign already shows the problem
             logger.warning("a sign of life could not be written down: %s", type(problem).__name__)
         finally:
             connection.close()
 
 
 class Pulse:
-    """When something was last seen to move."""
+    """The time of the last heartbeat or tick, by the monotonic clock."""
 
     def __init__(self) -> None:
         self._at = time.monotonic()
 
     def move(self) -> None:
+        """Note a heartbeat or tick now."""
         self._at = time.monotonic()
 
     def moved_within(self, seconds: float) -> bool:
+        """Return whether the last heartbeat or tick is less than `seconds` ago."""
         return time.monotonic() - self._at < seconds
 
 
@@ -86,15 +88,15 @@ class WorkerSigns:
         self._signs: Signs | None = None
 
     def begin(self, consumer: Any) -> None:
-        """Give signs from now on; `consumer` is the worker's."""
+        """Start the signs; `consumer` is the Celery consumer of the worker."""
         has_heart = getattr(consumer, "heart", None) is not None  # not with --without-heartbeat
         beats = partial(worker_pulse.moved_within, WORKER_PATIENCE_SECONDS)
         lives = beats if has_heart else lambda: True
-        self._signs = Signs(Process.Kind.WORKER, consumer.hostname, lives)
+        self._signs = Signs(ProcessKind.WORKER, consumer.hostname, lives)
         self._signs.start()
 
     def end(self) -> None:
-        """Give no more signs; do nothing if none were given."""
+        """End the signs; do nothing if they were not started."""
         if self._signs is not None:
             self._signs.end()
 
@@ -104,28 +106,28 @@ _worker_signs = WorkerSigns()
 
 @heartbeat_sent.connect
 def note_heartbeat(**_: Any) -> None:
-    """A worker's loop turned while it had its broker."""
+    """Note a heartbeat of the worker, which Celery sends only while it has its broker."""
     worker_pulse.move()
 
 
 @worker_ready.connect
 def begin_worker(sender: Any, **_: Any) -> None:
-    """A worker has its broker and takes tasks; `sender` is its consumer."""
+    """Start the signs of a worker that has its broker; `sender` is Celery's consumer."""
     _worker_signs.begin(sender)
 
 
 @worker_shutdown.connect
 def end_worker(**_: Any) -> None:
-    """A worker stops, and means to."""
+    """End the signs of a worker that stops on request."""
     _worker_signs.end()
 
 
 @beat_init.connect
 def begin_beat(**_: Any) -> None:
-    """A beat process begins; one within the hub is asked directly (messaging.beat)."""
+    """Start the signs of a beat process; the embedded beat is asked directly, and gives none."""
     if settings.CELERY_TASK_ALWAYS_EAGER:
         return
     lives = partial(beat_pulse.moved_within, BEAT_PATIENCE_SECONDS)
-    signs = Signs(Process.Kind.BEAT, f"beat@{socket.gethostname()}", lives)
+    signs = Signs(ProcessKind.BEAT, f"beat@{socket.gethostname()}", lives)
     signs.start()
     atexit.register(signs.end)

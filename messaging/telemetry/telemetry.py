@@ -1,7 +1,8 @@
-"""How long a batch takes, stage by stage, and what becomes of it.
+"""Measure how long each stage of a batch takes, and count its verdicts.
 
-A worker serves no HTTP. What it measures goes back to the batch's node as part of the outcome
-(`News.tally`), and the node shows it (`messaging.instruments`). The embedded hub does the same.
+A worker serves no HTTP. So it sends its measurements to the batch's node with the outcome
+(`News.tally`), and the node shows them (messaging/telemetry/instruments.py). The embedded hub does
+the same.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 STAGES = (
     "queue",  # from the node's dispatch until a worker begins, by the clocks of both
     "parse",
-    "fence",  # who is connected where, and whose session has ended
+    "fence",  # find the current sessions, and the senders whose session has ended
     "repeats",
     "verify",  # the registry's view and the signatures
     "facts",
@@ -30,18 +31,21 @@ STAGES = (
 
 
 class Tracing(Protocol):
-    """What makes spans of what is measured; `atp_site.tracing` is one."""
+    """The interface to a tracing system; `atp_site/tracing.py` implements it."""
 
     def begin_batch(self, batch: str, envelopes: int) -> tuple[str, Callable[[str], None]]:
-        """Begin the span of a batch on its node: its `traceparent`, and what ends it by outcome."""
+        """Begin the span of a batch on its node.
+
+        Return its W3C `traceparent`, and a function that ends the span with the outcome.
+        """
 
     def record_work(self, work: Work, problem: str) -> None:
-        """The spans of what a worker did for a batch, and of its stages; it is done already."""
+        """Record the spans of finished work and of its stages; `problem` is "" if it succeeded."""
 
 
 @dataclass(slots=True)
 class Work:
-    """What a worker does for one batch, as far as it has come."""
+    """The measurements of one batch on a worker, up to now."""
 
     batch: str
     traceparent: str = ""
@@ -51,11 +55,12 @@ class Work:
     queued_seconds: float = 0.0
 
     def lap(self, stage: str) -> None:
+        """Note that `stage` ends now."""
         self.laps.append((stage, time.perf_counter() - self.began))
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds by stage; what was done over is summed."""
+        """Seconds by stage; the times of a repeated stage are added."""
         spent = {"queue": self.queued_seconds}
         before = 0.0
         for stage, until in self.laps:
@@ -65,13 +70,13 @@ class Work:
 
 
 class TracingSwitch:
-    """Says by what spans are made in this process; by nothing until `use` names it."""
+    """The tracer of this process; without one, no spans are made."""
 
     def __init__(self) -> None:
         self.tracer: Tracing | None = None
 
     def use(self, tracer: Tracing | None) -> None:
-        """Have spans made by `tracer` from now on; `None` ends it."""
+        """Send spans to `tracer` from now on; `None` stops it."""
         self.tracer = tracer
 
 
@@ -83,12 +88,12 @@ class LayerFailures:
         self._lock = threading.Lock()
 
     def count(self) -> None:
-        """One more message could not be sent."""
+        """Count a message that could not be sent over the channel layer."""
         with self._lock:
             self._count += 1
 
     def take(self) -> int:
-        """How many there were since this was last asked."""
+        """Return the failures in this process since the last call."""
         with self._lock:
             taken, self._count = self._count, 0
         return taken
@@ -102,7 +107,7 @@ _work: ContextVar[Work | None] = ContextVar("atp_work", default=None)
 
 @contextmanager
 def working_on(payload: Mapping[str, Any]) -> Iterator[None]:
-    """Measure what this thread does for the batch of `payload`."""
+    """Measure the work of this thread for the batch in `payload`, while the context lasts."""
     work = Work(payload["batch"], payload.get("traceparent", ""))
     work.queued_seconds = max(0.0, work.began_at - payload.get("dispatched", work.began_at))
     token = _work.set(work)
@@ -120,13 +125,13 @@ def working_on(payload: Mapping[str, Any]) -> Iterator[None]:
 
 
 def lap(stage: str) -> None:
-    """The stage of the batch at work that ends here; one of `STAGES`, once for all envelopes."""
+    """Note that a stage of the current batch ends, one of `STAGES`; do nothing without a batch."""
     if (work := _work.get()) is not None:
         work.lap(stage)
 
 
 def tally(verdicts: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """What the batch's node is told: seconds by stage, and how often each verdict and code came."""
+    """Return the measurements for the batch's node, with `verdicts` counted by verdict and code."""
     work = _work.get()
     counts = Counter(verdicts)
     return {

@@ -1,4 +1,4 @@
-"""The state of the hub for the admin's first page, and ages in words."""
+"""Template tags: the state of the hub for the admin's first page, and durations in words."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ register = template.Library()
 
 @register.simple_tag
 def hub_state() -> HubState:
-    """Looks at every part; takes seconds only where one does not answer."""
+    """Return the state of the hub; takes up to 3 s if a part does not answer."""
     return state_of_hub()
 
 
 @register.filter
 def ago(at: datetime) -> str:
-    """`12 s ago`, `3 min ago`, `2 h ago`, `5 days ago`; `in 12 s` for what is to come."""
+    """Return the age of a time: `12 s ago`, `2 h ago`, `5 days ago`; `in 12 s` for the future."""
     seconds = (datetime.now(UTC) - at).total_seconds()
     words = _length(abs(seconds))
     return f"{words} ago" if seconds >= 0 else f"in {words}"
@@ -27,7 +27,7 @@ def ago(at: datetime) -> str:
 
 @register.filter
 def took(seconds: float) -> str:
-    """`12 ms`, `1.4 s`, `3 min`."""
+    """Return a duration in words: `12 ms` or `1.4 s`."""
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 

@@ -1,9 +1,10 @@
-"""Strangers are heard one at each turn of the event loop, however many wait.
+"""Admission: the event loop hears one new connection in each iteration, however many wait.
 
-A thousand strangers that ask for something at once would all be served in a single turn, a third
-of a second long, and agents that are connected would wait for its end at each hop that a message
-makes. One stranger a turn costs the agents little at each hop; a hub that has nothing else to do
-turns so fast that the strangers lose nothing either.
+A stranger is a connection that has not authenticated. If a thousand strangers send a request at
+once, one iteration of the loop would serve them all and take a third of a second. Each message of
+an agent passes through several iterations, so agents would wait as long several times. One
+stranger in each iteration costs agents little. When the hub is idle, iterations are so short that
+strangers do not wait either.
 """
 
 from __future__ import annotations
@@ -14,52 +15,52 @@ from weakref import WeakKeyDictionary
 
 from messaging.node.process_node import process_node
 
-REST_SECONDS = 0.006  # after each stranger, while agents wait for something
-LONG_QUEUE = 1_000  # beyond that, no rests: strangers must be heard before they give up
+REST_SECONDS = 0.006  # the pause after each stranger, while agents wait for something
+LONG_QUEUE = 1_000  # strangers; from here on no pause, or they would time out while they wait
 
 
 class Admission:
-    """The strangers of a loop that have asked for something and were not heard yet.
+    """The queue of one event loop: strangers whose request was not read yet.
 
-    While `busy` says that agents wait for something, a rest follows each stranger.
+    `busy` returns whether agents wait for something. If so, a pause follows each stranger.
     """
 
     def __init__(self, busy: Callable[[], bool] = lambda: False) -> None:
         self._busy = busy
-        self._outside: dict[Hashable, Callable[[], None]] = {}
-        self._rests_until = 0.0
-        self._turning = False
+        self._waiting: dict[Hashable, Callable[[], None]] = {}
+        self._paused_until = 0.0
+        self._is_scheduled = False
 
     def __len__(self) -> int:
-        return len(self._outside)
+        return len(self._waiting)
 
     def queue(self, stranger: Hashable, enter: Callable[[], None]) -> None:
-        """Call `enter` when this stranger's turn has come."""
-        self._outside[stranger] = enter
-        if not self._turning:
-            self._turn()
+        """Queue a stranger; call `enter` when it is the first in the queue."""
+        self._waiting[stranger] = enter
+        if not self._is_scheduled:
+            self._schedule()
 
     def leave(self, stranger: Hashable) -> None:
-        """Remove a stranger whose connection has ended; do nothing if it is not queued."""
-        self._outside.pop(stranger, None)
+        """Remove a waiting connection; do nothing if it is not queued."""
+        self._waiting.pop(stranger, None)
 
-    def _turn(self) -> None:
+    def _schedule(self) -> None:
         loop = asyncio.get_running_loop()
-        self._turning = True
-        if self._rests_until > loop.time():
-            loop.call_at(self._rests_until, self._let_in)
+        self._is_scheduled = True
+        if self._paused_until > loop.time():
+            loop.call_at(self._paused_until, self._admit_first)
         else:
-            loop.call_soon(self._let_in)
+            loop.call_soon(self._admit_first)
 
-    def _let_in(self) -> None:
-        self._turning = False
-        if not self._outside:
+    def _admit_first(self) -> None:
+        self._is_scheduled = False
+        if not self._waiting:
             return
-        enter = self._outside.pop(next(iter(self._outside)))
-        if self._busy() and len(self._outside) < LONG_QUEUE:
-            self._rests_until = asyncio.get_running_loop().time() + REST_SECONDS
-        if self._outside:
-            self._turn()
+        enter = self._waiting.pop(next(iter(self._waiting)))
+        if self._busy() and len(self._waiting) < LONG_QUEUE:
+            self._paused_until = asyncio.get_running_loop().time() + REST_SECONDS
+        if self._waiting:
+            self._schedule()
         enter()
 
 
@@ -72,7 +73,10 @@ class Admissions:
         self._by_loop = WeakKeyDictionary()
 
     def of_running_loop(self) -> Admission:
-        """The admission of the loop that runs here; made at the first call."""
+        """Return the admission of the running event loop; create it at the first call.
+
+        Raises `RuntimeError` if no loop runs.
+        """
         loop = asyncio.get_running_loop()
         found = self._by_loop.get(loop)
         if found is None:

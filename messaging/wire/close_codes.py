@@ -19,10 +19,10 @@ CLOSE_CODES = {
     "session.fenced": 4412,
     "flow.too_many": 4429,
     "flow.busy": 4503,
-    "session.closed": 1012,  # service restart: the agent comes back
+    "session.closed": 1012,  # "service restart" in the IANA registry: the agent connects again
 }
 
 
 def close_code(code: str) -> int:
-    """The close code for an error code; malformed input and the rest share one."""
+    """Return the close code for an error code; `DEFAULT_CLOSE_CODE` if it has none of its own."""
     return CLOSE_CODES.get(code, DEFAULT_CLOSE_CODE)

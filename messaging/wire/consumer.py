@@ -1,8 +1,8 @@
 """The WebSocket edge: authenticate, read frames, write frames (docs/protocol.md#connecting).
 
-It decides nothing: envelopes go to a lane, acks to another, and whatever is wrong with a frame
-closes the socket with a code that says so. The receive loop is our own, because Channels'
-dispatch costs several times what the rest of the edge does (docs/design/architecture.md#why-lanes).
+The consumer judges nothing. It passes envelopes to one lane and acks to another. A frame that is
+wrong closes the socket with a code that says why. The receive loop is our own, because the dispatch
+of Channels costs several times as much as all the rest (docs/design/architecture.md#why-lanes).
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from messaging.wire.close_codes import close_code
 
 logger = logging.getLogger(__name__)
 
-PROOF_FRAME_BYTES = 8_192  # an authenticate frame; nothing larger is parsed before it
-ACKS_BYTES = 65_536  # of one message, besides its envelopes: 256 acks, and room
-ENVELOPE_PREFIX = '{"ATP"'  # of a frame that goes to its lane unparsed
+PROOF_FRAME_BYTES = 8_192  # of an authenticate frame
+ACKS_BYTES = 65_536  # of one message without its envelopes; 256 acks need less
+ENVELOPE_PREFIX = '{"ATP"'  # of a message that goes to the lane unparsed
 
 
 class _Disconnected(Exception):
-    """The agent has gone."""
+    """The agent closed the socket."""
 
 
 class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no types
@@ -70,7 +70,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         try:
             sockets.admit(self.scope)
             await self._welcome(opened)
-        except BaseException:  # it hung up during its login: the session must not seem live
+        except BaseException:  # the socket closed during login: the session must not seem live
             self._node.closings.abandon(opened)
             raise
         self._node.attach(connection, opened)
@@ -85,7 +85,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         self._accepted = True
         if len(self._node.roster.sessions) >= settings.ATP_MAX_SOCKETS:
             raise FlowTooMany("this node has all the sockets that it takes")
-        async with self._node.handshakes.begin() as note_proof:
+        async with self._node.handshakes.slot() as note_proof:
             return await self._authenticate(note_proof)
 
     async def _authenticate(self, note_proof: Callable[[], None]) -> Opened:
@@ -126,7 +126,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
     # --- Live ----------------------------------------------------------------------------------
 
     async def _serve(self, connection: AgentConnection) -> None:
-        """Read until one side ends it; a close decided elsewhere interrupts the reading."""
+        """Read frames until one side closes; a close by the node interrupts the reading."""
         reading = asyncio.create_task(self._read(connection))
         closing = asyncio.create_task(connection.closed())
         try:
@@ -162,17 +162,18 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         several = parsed.value if isinstance(parsed.value, list) else [parsed.value]
         if len(several) > settings.ATP_MAX_FRAMES:
             raise MalformedFrame(f"at most {settings.ATP_MAX_FRAMES} frames in one message")
-        besides = len(text)
+        other_bytes = len(text)
         for frame in several:
             if isinstance(frame, dict) and "ATP" in frame:
                 envelope = canonical.serialize(frame, plain=parsed.plain).decode()
-                besides -= len(envelope)
+                other_bytes -= len(envelope)
                 await connection.window_open(len(envelope))
                 self._node.take_envelope(connection, envelope)
             else:
                 ack = Ack.parse(frame)
                 self._node.acks.take(connection, ack.stream, ack.seq, ack.refused)
-        if besides > ACKS_BYTES:  # read on the loop that serves everybody, and in no window
+        # The event loop parses these bytes while all agents wait, and no window limits them.
+        if other_bytes > ACKS_BYTES:
             raise MalformedFrame(f"at most {ACKS_BYTES} bytes of a message are not envelopes")
 
     # --- Wire ----------------------------------------------------------------------------------
@@ -189,7 +190,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         return str(text)
 
     async def _refuse(self, problem: ATPError) -> None:
-        """Say what is wrong in an error frame, and close."""
+        """Send an error frame that says what is wrong, then close."""
         if self._accepted:
             failure = Failure(problem.code, problem.detail, problem.retry_after)
             await self._send_last(_message(failure))
@@ -201,7 +202,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         await self._send_last(close)
 
     async def _send_last(self, message: dict[str, Any]) -> None:
-        """Send on a socket that may be gone or full: the end must not wait for the agent."""
+        """Send on a socket that may be closed or full; give up after a second."""
         try:
             async with asyncio.timeout(1):
                 await self._send(message)
@@ -210,5 +211,5 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
 
 
 def _message(frame: WireFrame) -> dict[str, Any]:
-    """What the server is told to send."""
+    """Return the ASGI event that sends this frame."""
     return {"type": "websocket.send", "text": frame.to_bytes().decode()}

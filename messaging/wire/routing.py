@@ -1,4 +1,4 @@
-"""Where agents connect."""
+"""The URL path of the agents' WebSocket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Points of edwards25519 (RFC 8032, section 5.1), slow and plain, for signatures nobody makes."""
+"""Points of edwards25519 (RFC 8032, section 5.1), simple and slow, to make odd signatures."""
 
 from __future__ import annotations
 

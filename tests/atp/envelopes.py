@@ -1,4 +1,4 @@
-"""Envelopes that tests start from, and the one change at a time that they make to them."""
+"""Valid envelopes, and all copies of a value with one change."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ENTRY = IProvenanceEntry("service", "checker", "2027-01-15T07:59:59.5Z", "valida
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    """What alice is about to sign: a request with every optional part."""
+    """Return an unsigned request of alice with every optional part."""
     arguments: dict[str, Any] = {
         "identity": IDENTITY,
         "message_type": MessageType.REQUEST,
@@ -50,13 +50,13 @@ def document(**changes: Any) -> dict[str, Any]:
 
 
 def signed(content: dict[str, Any] | None = None, **options: Any) -> bytes:
-    """The bytes of an envelope that alice signed."""
+    """Return the bytes of an envelope that alice signed."""
     arguments = {"hub_id": HUB, "now": NOW, "lifetime_seconds": 30, **options}
     return sign_envelope(content or document(), arguments.pop("key", ALICE), **arguments)
 
 
 def one_change(value: Any, *, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Every value that differs from `value` in one place, with where that is."""
+    """Yield every value that differs from `value` in one member, with the path of the change."""
     for other in (None, True, 0, 7, 0.5, "x", "", [], {}, ["x"], {"x": 1}):
         if other != value or type(other) is not type(value):
             yield path, other

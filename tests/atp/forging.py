@@ -1,4 +1,4 @@
-"""Tokens as an attacker writes them: any header, any payload text, signed by what is at hand."""
+"""Write tokens as an attacker does: any header, any payload, any signature."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from atp.wire.canonical import b64url
 
 
 def forge(header: Any, claims: Any, key: PrivateKey | bytes | None) -> str:
-    """`header` and `claims` as values or as JSON text; a key's signature, an HMAC, or none."""
+    """Return a token of `header` and `claims` (values or JSON text), signed by key, HMAC or not."""
     head, payload = (b64url(_text(part).encode("utf-8")) for part in (header, claims))
     signing_input = f"{head}.{payload}".encode("ascii")
     if key is None:

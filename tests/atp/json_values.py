@@ -10,7 +10,7 @@ SAFE = 2**53 - 1
 
 
 def _keeps_its_digits(number: float) -> bool:
-    """RFC 8785 writes floats from 2^53 to 1e21 as integers, which no strict reader takes."""
+    """Return whether strict readers accept a float: RFC 8785 writes 2^53 to 1e21 as integers."""
     return not SAFE < abs(number) < 1e21
 
 

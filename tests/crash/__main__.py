@@ -1,8 +1,8 @@
-"""`make crash`: processes of every kind are killed at random, and nothing accepted may be lost.
+"""`make crash`: kill processes of all kinds at random; check that no accepted envelope is lost.
 
     ATP_CRASH_SECONDS=180 ATP_CRASH_SEED=7 python -m tests.crash
 
-Ends with 1 where a promise was broken; then the logs stay in var/crash/, named after the seed.
+The exit code is 1 if a promise was broken. Then the logs stay in var/crash/, named by the seed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.services import PrivatePostgres, PrivateRedis
 from tests.sources import ROOT
 
 SECONDS = 540.0
-EMBEDDED_SHARE = 0.2  # of the time is for a hub of one process
+EMBEDDED_SHARE = 0.2  # of the time, for a hub of one process
 SEEDS = 2**31
 TEMPER = Temper(between=(0.5, 5.0))
 
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def _crash(seed: int, seconds: float, engines: Engines | None) -> bool:
-    """One run with its table; whether all was as promised."""
+    """Do one run and print its table; return whether the hub kept its promises."""
     plan = Plan(seconds, seed, temper=TEMPER, processes=4 if engines else 2)
     profile = "production" if engines else "embedded"
     folder = fresh_folder(ROOT / "var" / "crash" / f"{seed}-{profile}")
@@ -63,7 +63,7 @@ def _crash(seed: int, seconds: float, engines: Engines | None) -> bool:
 
 
 def end_in_order() -> None:
-    """Let SIGTERM unwind the stack: what was started is ended, and its folders are removed."""
+    """Make SIGTERM raise an exception, so that processes are stopped and folders removed."""
 
     def leave(*_: object) -> None:
         sys.exit("ended by SIGTERM")
@@ -72,14 +72,14 @@ def end_in_order() -> None:
 
 
 def fresh_folder(folder: Path) -> Path:
-    """The folder, empty."""
+    """Return the folder, emptied."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
 
 
 def note(figures: dict[str, object], path: Path) -> None:
-    """Append a line of JSON."""
+    """Append a line of JSON to a file."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(figures) + "\n")
 

@@ -1,9 +1,9 @@
-"""A process of several agents that talk to all the others, until they are told to be quiet.
+"""A process with several agents that send to all others until the phase changes to quiet.
 
     python -m tests.crash.agents var/crash/agents-0.json
 
-The file is a `Part`. A process that was killed is started again with the same file and goes on
-under the same identities, from nothing but their keys: its logs are appended to.
+The file is a `Part`. A killed process is started again with the same file. Then it uses the same
+identities, knows only their keys, and appends to the same logs.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from atp.transports.websocket import WebSocketTransport
 from tests.crash.log import DONE, WRONG, Event, Kind, LogWriter
 from tests.crash.recorder import RecordingTransport
 
-SHORT_LIFE_SECONDS = 6  # of some notifications, so that some run out while nobody comes for them
-MOST_UNDER_WAY = 64  # of one agent; what its rate would add is left out
-BURST = 25  # notifications to one agent at once, whose order tells
+SHORT_LIFE_SECONDS = 6  # of some notifications, so that some expire before delivery
+MOST_UNDER_WAY = 64  # envelopes of one agent; beyond it, the agent sends less than its rate
+BURST = 25  # notifications to one agent at once, to check their order
 NEWS = 4  # broadcasts at once
 AWAY_SECONDS = (0.2, 4.0)
 LOOK_SECONDS = 0.1
@@ -37,7 +37,7 @@ TURNS = {"notify": 50, "ask": 34, "broadcast": 4, "hurry": 6, "burst": 2, "news"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one process is to do. `phase` is the file that says what all do now, see `Phase`."""
+    """The orders of one process. `phase` is the path of the file with the current `Phase`."""
 
     identities: list[str]
     everyone: list[str]
@@ -54,24 +54,24 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """What all agents do now: "run", "quiet" or "end"; `rate` is what each sends, a second."""
+    """The order for all agents: "run", "quiet" or "end"; each sends `rate` envelopes a second."""
 
     name: str
     rate: float = 1.0
 
     def write(self, path: Path) -> None:
-        """For agents that look all the time: they see the old one or the new one."""
+        """Replace the file in one step, so that readers see the old or the new phase."""
         aside = path.with_suffix(".new")
         aside.write_text(f"{self.name} {self.rate}", encoding="utf-8")
         aside.replace(path)
 
 
 class WrongAnswer(Exception):
-    """An answer to something else."""
+    """An answer to another request."""
 
 
 class Agent:
-    """One agent, with its log, its client and what it has under way."""
+    """One agent, with its log, its client and its open calls."""
 
     def __init__(self, part: Part, identity: str, chance: random.Random, *, run: int) -> None:
         file = read_identity_file(Path(identity))
@@ -100,7 +100,7 @@ class Agent:
         }
 
     async def live(self) -> None:
-        """Talk, then be quiet, then end, as the phase says."""
+        """Send, be quiet or end, as the phase says."""
         self._log.write(Event(Kind.BEGAN))
         await self._come()
         names, weights = zip(*self._part.turns.items(), strict=True)
@@ -117,7 +117,7 @@ class Agent:
         self._log.close()
 
     async def _come(self) -> None:
-        """Be connected, or connecting: the SDK does not try a first time twice."""
+        """Connect again and again until it works: the SDK does not repeat a first failure."""
         while True:
             status = self._client.get_trust_status()
             if status["session"] is not None and status["ended"] is None:
@@ -131,9 +131,9 @@ class Agent:
                 await asyncio.sleep(AGAIN_SECONDS)
 
     async def _settle(self) -> None:
-        """See everything under way to its end, and that each of the others can be told something.
+        """Wait until all open calls have ended, and until each other agent got a message.
 
-        What it says of itself is said once, and last: then nothing of it waits for anything.
+        Then log `settled`, once and last: from then on this agent waits for nothing.
         """
         while self._under_way:
             await asyncio.wait(self._under_way)
@@ -181,7 +181,7 @@ class Agent:
         task.add_done_callback(self._under_way.discard)
 
     async def _try(self, what: str, sending: Awaitable[object]) -> bool:
-        """Whether it came to what was to come of it, which is written down in any case."""
+        """Log the result of a call; return whether it was the expected one."""
         try:
             await sending
             status = DONE
@@ -216,7 +216,7 @@ class Agent:
 
 
 async def run(path: Path) -> None:
-    """Live as all agents of the part."""
+    """Run all agents of the part."""
     part = Part(**json.loads(path.read_text(encoding="utf-8")))
     run_id = time.time_ns() // 1_000_000
     chance = random.Random(f"{part.seed} {run_id}")  # noqa: S311  # no secret is drawn from it

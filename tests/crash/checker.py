@@ -1,7 +1,8 @@
-"""Whether what the agents saw and what the database says is what the hub promises.
+"""Check the logs of the agents and the rows of the database against the hub's promises.
 
-Pure: logs and ledger in, violations out (docs/reliability.md#the-crash-harness). Each rule stands
-for itself, so that one fault shows under each promise that it breaks.
+The module does no I/O: it takes logs and ledger and returns violations
+(docs/reliability.md#the-crash-harness). Rules are independent of each other, so one fault shows
+under each promise that it breaks.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from atp.wire.words import STREAMS
 from tests.crash.ledger import Ledger, StoredDelivery, StoredEnvelope
 from tests.crash.log import WRONG, AgentLog, Event, Kind
 
-TOLD_TO_WAIT = {"busy", "throttled"}  # sent again later, behind what was sent meanwhile
-JUDGED = {"accepted", "denied"}  # what leaves a row and an entry
+TOLD_TO_WAIT = {"busy", "throttled"}  # the SDK sends it again later, after other envelopes
+JUDGED = {"accepted", "denied"}  # verdicts that leave a row and an entry
 ENVELOPE_KINDS = {"envelope.accepted": "accepted", "envelope.denied": "denied"}
 
 Key = tuple[str, str]  # sender and message id
-Place = tuple[str, str, int]  # recipient, stream and seq
+StreamPosition = tuple[str, str, int]  # recipient, stream and seq
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A promise that was broken, and by which message."""
+    """A broken promise, and the message that broke it."""
 
     rule: str
     agent: str
@@ -38,18 +39,18 @@ class Violation:
 
 @dataclass(slots=True)
 class Seen:
-    """What the logs say, by what is asked of them."""
+    """The events of the logs, indexed for the rules."""
 
     sent: dict[Key, Event] = field(default_factory=dict)  # in the order of the first sending
     receipts: dict[Key, list[Event]] = field(default_factory=lambda: defaultdict(list))
-    delivered: dict[Place, list[Event]] = field(default_factory=lambda: defaultdict(list))
-    gone: dict[Place, Event] = field(default_factory=dict)
+    delivered: dict[StreamPosition, list[Event]] = field(default_factory=lambda: defaultdict(list))
+    gone: dict[StreamPosition, Event] = field(default_factory=dict)
 
 
 def check(logs: Sequence[AgentLog], ledger: Ledger) -> list[Violation]:
-    """Every violation there is; none, when the hub kept its promise.
+    """Return all violations; an empty list if the hub kept its promises.
 
-    All agents must have come back and settled before the ledger was read.
+    All agents must have settled before the ledger was read.
     """
     seen = _read(logs)
     stored = {(e.sender, e.message): e for e in ledger.envelopes}
@@ -88,7 +89,7 @@ def _read(logs: Sequence[AgentLog]) -> Seen:
 
 
 def _unsettled(logs: Iterable[AgentLog]) -> Iterator[Violation]:
-    """After the last fault each agent connects, has all its receipts and can tell all others."""
+    """After the last fault, each agent connects, gets all receipts and can send to all others."""
     for log in logs:
         last = [event.kind for event in log.of(Kind.BEGAN, Kind.SETTLED)][-1:]
         if last != [Kind.SETTLED]:
@@ -96,7 +97,7 @@ def _unsettled(logs: Iterable[AgentLog]) -> Iterator[Violation]:
 
 
 def _lost(seen: Seen, stored: Mapping[Key, StoredEnvelope]) -> Iterator[Violation]:
-    """What got an `accepted` receipt is there, as it was sent."""
+    """Each envelope with an `accepted` receipt is stored as it was sent."""
     for (agent, message), receipts in seen.receipts.items():
         if not any(receipt.status == "accepted" for receipt in receipts):
             continue
@@ -108,25 +109,25 @@ def _lost(seen: Seen, stored: Mapping[Key, StoredEnvelope]) -> Iterator[Violatio
 
 
 def _undelivered(seen: Seen, ledger: Ledger) -> Iterator[Violation]:
-    """Everything accepted has its places, and each place was brought to its recipient."""
-    places = Counter((d.sender, d.message) for d in ledger.deliveries)
+    """Each accepted envelope has its deliveries, and each delivery reached its recipient."""
+    deliveries = Counter((d.sender, d.message) for d in ledger.deliveries)
     for envelope in ledger.envelopes:
         wanted = envelope.recipients if envelope.status == "accepted" else 0
-        found = places[envelope.sender, envelope.message]
+        found = deliveries[envelope.sender, envelope.message]
         if found != wanted or envelope.waiting:
             detail = f"{wanted} recipients, {found} deliveries"
             yield Violation("delivered", envelope.sender, envelope.message, detail)
     for delivery in ledger.deliveries:
-        place = (delivery.recipient, delivery.stream, delivery.seq)
-        brought = seen.delivered.get(place, [])
+        position = (delivery.recipient, delivery.stream, delivery.seq)
+        brought = seen.delivered.get(position, [])
         if any(event.message != delivery.message for event in brought):
-            yield _of_place("delivered", delivery, "another message came in its place")
-        elif not brought and place not in seen.gone:
-            yield _of_place("delivered", delivery, "it never came")
+            yield _of_delivery("delivered", delivery, "another message was delivered instead")
+        elif not brought and position not in seen.gone:
+            yield _of_delivery("delivered", delivery, "it never came")
 
 
 def _invented(seen: Seen) -> Iterator[Violation]:
-    """Whatever came was sent by whom it is from, in these words, and came to one place only."""
+    """Each delivery was sent by its sender with this content, and has one sequence number only."""
     placed: dict[tuple[str, str, str], int] = {}
     for (recipient, stream, seq), events in seen.delivered.items():
         for event in events:
@@ -139,22 +140,22 @@ def _invented(seen: Seen) -> Iterator[Violation]:
             elif sent.peer not in ("*", recipient):
                 yield Violation("sent", recipient, event.message, f"it was for {sent.peer}")
             if placed.setdefault((recipient, event.peer, event.message), seq) != seq:
-                yield Violation("sent", recipient, event.message, "it has two places")
+                yield Violation("sent", recipient, event.message, "it has two sequence numbers")
 
 
 def _expired_too_early(seen: Seen, ledger: Ledger) -> Iterator[Violation]:
-    """What is said to be gone had expired."""
+    """Each delivery that is said to be gone had expired."""
     for delivery in ledger.deliveries:
         told = seen.gone.get((delivery.recipient, delivery.stream, delivery.seq))
         sent = seen.sent.get((delivery.sender, delivery.message))
         if told is None or sent is None:
             continue
         if told.code != "clock.expired" or told.at < sent.expires:
-            yield _of_place("delivered", delivery, f"told as gone ({told.code}) before its time")
+            yield _of_delivery("delivered", delivery, f"told as gone ({told.code}) before its time")
 
 
 def _handled_twice(logs: Iterable[AgentLog]) -> Iterator[Violation]:
-    """No process hands a message to a handler twice, whatever comes twice on the wire."""
+    """No process passes a message to a handler twice, even if it was delivered twice."""
     for log in logs:
         times = Counter((e.run, e.peer, e.message) for e in log.of(Kind.HANDLED))
         for (_, _, message), count in times.items():
@@ -170,7 +171,7 @@ def _wrongly_answered(logs: Iterable[AgentLog]) -> Iterator[Violation]:
 
 
 def _gaps(logs: Iterable[AgentLog], seen: Seen, ledger: Ledger) -> Iterator[Violation]:
-    """Places are given and told without a gap: in the rows, on each connection, and in all."""
+    """Sequence numbers have no gap: in the rows, on each connection, and over all connections."""
     rows: dict[tuple[str, str], list[int]] = defaultdict(list)
     for delivery in ledger.deliveries:
         rows[delivery.recipient, delivery.stream].append(delivery.seq)
@@ -178,15 +179,15 @@ def _gaps(logs: Iterable[AgentLog], seen: Seen, ledger: Ledger) -> Iterator[Viol
         if sorted(rows[box.agent, box.stream]) != list(range(1, box.last + 1)):
             yield Violation("gapless", box.agent, "", f"the rows of {box.stream}")
         for seq in range(1, box.last + 1):
-            place = (box.agent, box.stream, seq)
-            if place not in seen.delivered and place not in seen.gone:
+            position = (box.agent, box.stream, seq)
+            if position not in seen.delivered and position not in seen.gone:
                 yield Violation("gapless", box.agent, "", f"{box.stream} {seq} was never told")
     for log in logs:
         yield from _gaps_of_connections(log)
 
 
 def _gaps_of_connections(log: AgentLog) -> Iterator[Violation]:
-    """A connection begins no later than behind what its agent acknowledged, and skips nothing."""
+    """A connection begins right after the last acknowledged number or earlier, and skips none."""
     acknowledged: dict[str, int] = dict.fromkeys(STREAMS, 0)
     expected: dict[str, int | None] = dict.fromkeys(STREAMS)
     for event in log.of(Kind.OPENED, Kind.DELIVERY, Kind.GONE, Kind.ACK):
@@ -204,9 +205,9 @@ def _gaps_of_connections(log: AgentLog) -> Iterator[Violation]:
 
 
 def _out_of_order(seen: Seen, deliveries: Iterable[StoredDelivery]) -> Iterator[Violation]:
-    """Of what one sender was told is accepted, each recipient's stream keeps the order.
+    """Each stream keeps the order of the accepted envelopes of one sender.
 
-    Broadcasts are given out later than they are accepted, so they are ordered among themselves.
+    Broadcasts are delivered after their acceptance, so their order is checked separately.
     """
     order = {key: number for number, key in enumerate(seen.sent)}
     streams: dict[tuple[str, str, str, bool], list[StoredDelivery]] = defaultdict(list)
@@ -215,18 +216,18 @@ def _out_of_order(seen: Seen, deliveries: Iterable[StoredDelivery]) -> Iterator[
         statuses = {receipt.status for receipt in seen.receipts.get(key, ())}
         if key in order and "accepted" in statuses and not statuses & TOLD_TO_WAIT:
             broadcast = seen.sent[key].peer == "*"
-            place = (delivery.sender, delivery.recipient, delivery.stream, broadcast)
-            streams[place].append(delivery)
-    for placed in streams.values():
-        placed.sort(key=lambda delivery: delivery.seq)
-        for earlier, later in pairwise(placed):
+            of_sender = (delivery.sender, delivery.recipient, delivery.stream, broadcast)
+            streams[of_sender].append(delivery)
+    for ordered in streams.values():
+        ordered.sort(key=lambda delivery: delivery.seq)
+        for earlier, later in pairwise(ordered):
             if order[earlier.sender, earlier.message] > order[later.sender, later.message]:
                 detail = f"it was sent before {earlier.message}, which came first"
-                yield _of_place("order", later, detail)
+                yield _of_delivery("order", later, detail)
 
 
 def _told_otherwise(seen: Seen, stored: Mapping[Key, StoredEnvelope]) -> Iterator[Violation]:
-    """A final receipt says what is stored, whenever it was told."""
+    """Each final receipt agrees with the stored verdict."""
     for (agent, message), receipts in seen.receipts.items():
         if not message:
             continue
@@ -243,7 +244,7 @@ def _told_otherwise(seen: Seen, stored: Mapping[Key, StoredEnvelope]) -> Iterato
 
 
 def _trail(seen: Seen, stored: Mapping[Key, StoredEnvelope], ledger: Ledger) -> Iterator[Violation]:
-    """No index is missing, no leaf is altered, and each verdict has one entry that says it."""
+    """No index is missing, each leaf has its hash, and each verdict has exactly one entry."""
     for index, entry in enumerate(ledger.entries):
         if entry.index != index:
             yield Violation("trail", "", "", f"entry {entry.index} where {index} was due")
@@ -263,7 +264,7 @@ def _trail(seen: Seen, stored: Mapping[Key, StoredEnvelope], ledger: Ledger) -> 
 
 
 def _entries_of_receipts(seen: Seen, ledger: Ledger) -> Iterator[Violation]:
-    """The entry that a receipt names says the same."""
+    """The entry that a receipt names has the same verdict."""
     entries = {
         entry.index: (entry.sender, entry.message, entry.verdict) for entry in ledger.entries
     }
@@ -276,29 +277,32 @@ def _entries_of_receipts(seen: Seen, ledger: Ledger) -> Iterator[Violation]:
 
 
 def _acknowledgements(logs: Iterable[AgentLog], ledger: Ledger) -> Iterator[Violation]:
-    """Nobody acknowledges but the recipient; the trail has each place acknowledged once."""
+    """Only recipients acknowledge; the trail has each acknowledged number once."""
     said: dict[tuple[str, str], int] = defaultdict(int)
     for log in logs:
         for event in log.of(Kind.ACK):
-            place = (log.agent, event.stream)
-            said[place] = max(said[place], event.seq)
+            stream_key = (log.agent, event.stream)
+            said[stream_key] = max(said[stream_key], event.seq)
     entered: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
     for entry in ledger.entries:
         if entry.acknowledged is not None:
             stream, first, last = entry.acknowledged
             entered[entry.recipient, stream].append((first, last))
     for box in ledger.boxes:
-        place = (box.agent, box.stream)
-        if box.acknowledged > said[place]:
-            detail = f"{box.stream} stands at {box.acknowledged}, it said {said[place]}"
+        stream_key = (box.agent, box.stream)
+        if box.acknowledged > said[stream_key]:
+            detail = (
+                f"{box.stream} is acknowledged up to {box.acknowledged},"
+                f" the agent acknowledged up to {said[stream_key]}"
+            )
             yield Violation("acknowledged", box.agent, "", detail)
-        ranges = sorted(entered[place])
+        ranges = sorted(entered[stream_key])
         ends = [0, *(last for _, last in ranges)]
         starts = [*(first for first, _ in ranges), box.acknowledged + 1]
         if [end + 1 for end in ends] != starts:
             yield Violation("acknowledged", box.agent, "", f"the entries of {box.stream}")
 
 
-def _of_place(rule: str, delivery: StoredDelivery, detail: str) -> Violation:
-    place = f"{delivery.stream} {delivery.seq} of {delivery.recipient}"
-    return Violation(rule, delivery.sender, delivery.message, f"{place}: {detail}")
+def _of_delivery(rule: str, delivery: StoredDelivery, detail: str) -> Violation:
+    name = f"{delivery.stream} {delivery.seq} of {delivery.recipient}"
+    return Violation(rule, delivery.sender, delivery.message, f"{name}: {detail}")

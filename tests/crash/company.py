@@ -1,6 +1,6 @@
-"""The processes of a run: engines, nodes, workers, beat and agents, each to be killed at any time.
+"""The company: engines, nodes, workers, beat and agents of a run, which may be killed at any time.
 
-What dies is started again, as systemd would; nobody waits for it to be ready.
+A process that dies is started again, as systemd does, without waiting until it is ready.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from tests.processes import hub_environment
 from tests.services import PrivateService
 from tests.sources import ROOT
 
-RESTART_SECONDS = 0.5  # after a death of its own, as with a failpoint or a database that is away
+RESTART_SECONDS = 0.5  # after it ended by itself, by a failpoint or without its database
 STOP_SECONDS = 20
 LAUNCHER = (sys.executable, "-m", "tests.crash.launcher")
 
-# Where a process may be told to die, at a passing that is drawn.
+# The failpoints at which a process may be ended, at a random hit.
 FAILPOINTS = {
     "worker": (
         "before_parse", "before_insert", "before_commit", "after_commit", "before_publish",
@@ -42,7 +42,7 @@ TASK_PASSINGS = (1, 2)
 
 @dataclass(slots=True)
 class Member:
-    """A process by the name of its part, whatever number of times it was started."""
+    """A process of the company, kept across restarts."""
 
     name: str
     kind: str
@@ -52,7 +52,7 @@ class Member:
     process: subprocess.Popen[bytes] | None = None
     away_until: float = 0.0  # by `time.monotonic`
     starts: int = 0
-    bent: bool = False  # started with a failpoint armed, or as a mutant
+    has_fault: bool = False  # started with a failpoint armed, or as a mutant
 
     @property
     def runs(self) -> bool:
@@ -74,10 +74,10 @@ class Member:
                 start_new_session=True,
             )
         self.starts += 1
-        self.bent = bool(failpoints or self.env.get("ATP_CRASH_MUTANT"))
+        self.has_fault = bool(failpoints or self.env.get("ATP_CRASH_MUTANT"))
 
     def signal(self, number: int) -> None:
-        """Send a signal to it and to its children."""
+        """Send a signal to the process and its children."""
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, number)
 
@@ -87,13 +87,13 @@ class Member:
             self.process.wait(STOP_SECONDS)
 
     def end(self) -> None:
-        """Ask it to end, by the signal that people use."""
+        """Stop the process with the signal that operators use."""
         if self.runs and self.process is not None:
             self.signal(signal.SIGCONT)
             self.process.send_signal(signal.SIGTERM)
 
     def kill_child(self) -> None:
-        """`kill -9` of a worker's child, which the worker is to notice."""
+        """Kill a child of a worker with SIGKILL; the worker must notice."""
         if self.process is None or not self.runs:
             return
         try:
@@ -105,7 +105,7 @@ class Member:
 
 @dataclass(slots=True)
 class Company:
-    """All of a run. `tend` must be called again and again: it is what starts things anew."""
+    """All processes of a run. Call `tend` regularly: it restarts processes."""
 
     folder: Path
     env: dict[str, str]
@@ -113,17 +113,18 @@ class Company:
     services: dict[str, PrivateService] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
     service_away_until: dict[str, float] = field(default_factory=dict)
-    deaths: Counter[str] = field(default_factory=Counter)  # by themselves, by kind
-    tasks: tuple[str, ...] = ()  # scheduled ones, whose commits are failpoints
-    armed_share: float = 0.0  # of the starts of a node or worker with a failpoint armed
-    _failpoints_left: dict[str, list[str]] = field(default_factory=dict)  # by kind, like cards
+    deaths: Counter[str] = field(default_factory=Counter)  # ends by themselves, by kind
+    tasks: tuple[str, ...] = ()  # scheduled tasks, whose commits are failpoints
+    armed_share: float = 0.0  # of starts of nodes and workers, with a failpoint armed
+    # By kind; each failpoint comes once before any comes again.
+    _failpoints_left: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def data(self) -> Path:
         return self.folder / "data"
 
     def add(self, name: str, *arguments: str, port: int, mutant: str = "") -> Member:
-        """A process of the hub: `manage.py` with these arguments."""
+        """Add a process of the hub: `manage.py` with these arguments."""
         extra = {**self.env, "PYTHONUNBUFFERED": "1"}
         if mutant:
             extra["ATP_CRASH_MUTANT"] = mutant
@@ -141,16 +142,16 @@ class Company:
         return member
 
     def pids(self) -> dict[str, int]:
-        """The processes that run now, without their children."""
+        """Return the processes that run now, without their children."""
         services = {name: s.pids[0] for name, s in self.services.items() if s.is_running}
         return services | {n: m.pid for n, m in self.members.items() if m.pid and m.runs}
 
     def names(self, kind: str) -> list[str]:
-        """Those of a kind: postgres, redis, node, worker, beat, agents."""
+        """Return the members of a kind: postgres, redis, node, worker, beat, agents."""
         return [name for name in (*self.services, *self.members) if name.partition("-")[0] == kind]
 
     def tend(self) -> None:
-        """Start again what is not running and is not to be away for longer."""
+        """Start members that do not run and whose time away is over."""
         now = time.monotonic()
         for name, service in self.services.items():
             if not service.is_running and self.service_away_until.get(name, 0.0) <= now:
@@ -166,7 +167,7 @@ class Company:
                 member.start(failpoints=self._failpoints(member.kind))
 
     def tend_until(self, holds: Callable[[], bool], *, seconds: float) -> bool:
-        """Tend until `holds()`; false where it does not in that time."""
+        """Tend until `holds()` is true; return false if it is not in that time."""
         deadline = time.monotonic() + seconds
         while not holds():
             if time.monotonic() > deadline:
@@ -176,7 +177,7 @@ class Company:
         return True
 
     def kill(self, name: str, *, away_seconds: float) -> None:
-        """`kill -9`, and start it again after a while."""
+        """Kill a member with SIGKILL; it is started again after some seconds."""
         back = time.monotonic() + away_seconds
         if name in self.services:
             self.service_away_until[name] = back
@@ -186,7 +187,7 @@ class Company:
             self.members[name].kill()
 
     def end(self, name: str, *, away_seconds: float) -> None:
-        """Ask a process to end in order; it is started again once it has."""
+        """Stop a member in order; it is started again when it has ended."""
         self.members[name].away_until = time.monotonic() + away_seconds
         self.members[name].end()
 
@@ -203,15 +204,15 @@ class Company:
             self.members[name].signal(signal.SIGCONT)
 
     def disarm(self) -> None:
-        """Bend nothing any more, and replace the processes that are bent."""
+        """Arm no more faults, and replace the processes that have one."""
         self.armed_share = 0.0
         for name, member in self.members.items():
             member.env.pop("ATP_CRASH_MUTANT", None)
-            if member.bent:
+            if member.has_fault:
                 self.kill(name, away_seconds=0.0)
 
     def stop(self) -> None:
-        """End everything that is not a service: agents first, then what serves them."""
+        """Stop all processes except services, the agents first."""
         order = ("agents", "node", "worker", "beat")
         for kind in order:
             self._end_all(self.members[name] for name in self.names(kind))
@@ -239,7 +240,7 @@ class Company:
         return f"{name}:{self.chance.randint(*span)}"
 
     def _all_failpoints(self, kind: str) -> list[str]:
-        """Those that the kind passes; a hub of one process passes all of them."""
+        """Return the failpoints that this kind of process can hit; a single process hits all."""
         of_tasks = [moment + task for moment in TASK_FAILPOINTS for task in self.tasks]
         of_workers = [*FAILPOINTS["worker"], *of_tasks]
         if not self.names("worker"):

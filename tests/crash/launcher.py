@@ -1,10 +1,10 @@
-"""`manage.py` with something bent: a mutant that the checker must catch, or a task that dies.
+"""`manage.py` with a fault built in: a mutant that the checker must find, or a task that dies.
 
     ATP_CRASH_MUTANT=receipt_before_commit python -m tests.crash.launcher worker --name w0
 
-Nothing of this is in the product. Besides the failpoints that the product has, `ATP_FAILPOINTS`
-may name the commits of any task: `before_commit_of_messaging.tasks.sweep:2` ends the process
-where the second of its transactions would commit, `after_commit_of_...` once it has.
+The product has none of this. Here `ATP_FAILPOINTS` can also name the commits of any task:
+`before_commit_of_messaging.tasks.sweep:2` ends the process before the second transaction of that
+task commits, `after_commit_of_...` after it has committed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 import django
 from django.core.management import execute_from_command_line
 
-DIES_AT_BATCH = 12  # of a mutant whose receipts are out before the commit
-RECEIPTS_LEAVE_SECONDS = 1.0  # a node writes them from another thread
+DIES_AT_BATCH = 12  # of a mutant that sends receipts before the commit
+RECEIPTS_LEAVE_SECONDS = 1.0  # a node writes receipts from another thread
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def watch_commits() -> None:
-    """Make a failpoint of every commit of a task, before and after it."""
+    """Add failpoints before and after every commit of a task."""
     from celery import current_task
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -49,11 +49,11 @@ def watch_commits() -> None:
         if task := current_task:
             failpoints.hit(f"after_commit_of_{task.name}")
 
-    BaseDatabaseWrapper.commit = watched  # type: ignore[method-assign]  # what this is for
+    BaseDatabaseWrapper.commit = watched  # type: ignore[method-assign]  # replaced on purpose
 
 
 def receipt_before_commit() -> None:
-    """The batch is committed after its receipts went out, by a process that dies between."""
+    """Send receipts before the commit of the batch, and die in between."""
     from django.db import transaction
 
     from messaging.judging import pipeline
@@ -71,7 +71,7 @@ def receipt_before_commit() -> None:
 
 
 def acknowledged_for_them() -> None:
-    """Mail counts as acknowledged as soon as it has its number, before its recipient has it."""
+    """Count mail as acknowledged as soon as it has its sequence number."""
     from django.db.models import F
 
     from messaging.mail import deliveries, mailboxes
@@ -87,7 +87,7 @@ def acknowledged_for_them() -> None:
         Mailbox.objects.filter(agent__in=agents).update(acked_seq=F("last_seq"))
         return first
 
-    vars(deliveries)["assign_sequence_numbers"] = and_taken  # what this is for
+    vars(deliveries)["assign_sequence_numbers"] = and_taken  # replaced on purpose
 
 
 MUTANTS: dict[str, Callable[[], None]] = {

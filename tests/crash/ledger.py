@@ -1,4 +1,4 @@
-"""What the hub's database says in the end, as plain values."""
+"""The rows of the hub's database at the end of a run, as plain values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StoredEnvelope:
 
 @dataclass(frozen=True, slots=True)
 class StoredDelivery:
-    """A place in a recipient's stream, and whose envelope stands there."""
+    """A delivery: a sequence number in a recipient's stream, and its envelope."""
 
     recipient: str
     stream: str
@@ -40,7 +40,7 @@ class StoredDelivery:
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """An entry of the trail; `sound` says that its leaf has the hash beside it."""
+    """An entry of the trail; `sound` is whether its leaf has the stored hash."""
 
     index: int
     kind: str
@@ -53,7 +53,7 @@ class StoredEntry:
 
     @property
     def acknowledged(self) -> tuple[str, int, int] | None:
-        """Stream, first and last place of an entry about an acknowledgement."""
+        """The stream and the first and last sequence number of an acknowledgement."""
         if self.kind != "delivery.acknowledged":
             return None
         found = _ACKNOWLEDGED.fullmatch(self.subject)
@@ -64,7 +64,7 @@ class StoredEntry:
 
 @dataclass(frozen=True, slots=True)
 class StoredBox:
-    """The counters of a stream."""
+    """The mailbox of a stream, with its counters."""
 
     agent: str
     stream: str
@@ -74,7 +74,7 @@ class StoredBox:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """All of it."""
+    """All rows of a run."""
 
     envelopes: Sequence[StoredEnvelope] = field(default_factory=tuple)
     deliveries: Sequence[StoredDelivery] = field(default_factory=tuple)
@@ -83,7 +83,7 @@ class Ledger:
 
 
 def read_ledger(query: Query) -> Ledger:
-    """Read a hub's database, PostgreSQL or SQLite."""
+    """Read the rows of a hub's database, PostgreSQL or SQLite."""
     return Ledger(
         envelopes=[StoredEnvelope(*row) for row in query(_ENVELOPES)],
         deliveries=[StoredDelivery(*row) for row in query(_DELIVERIES)],
@@ -99,7 +99,7 @@ def _entry(row: tuple[Any, ...]) -> StoredEntry:
 
 
 def unfinished(query: Query) -> str:
-    """What the hub has left to do for agents that are all connected, "" for nothing."""
+    """Return what the hub must still do while all agents are connected; "" if nothing."""
     waiting, behind = (int(query(sql)[0][0]) for sql in (_FANNING_OUT, _BEHIND))
     parts = (f"{waiting} broadcasts to give out", f"{behind} streams to acknowledge")
     return ", ".join(p for p, n in zip(parts, (waiting, behind), strict=True) if n)

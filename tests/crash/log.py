@@ -1,7 +1,8 @@
-"""What an agent writes down: a line for each thing that crossed its socket or reached its handler.
+"""The log of an agent: a line for each frame on its socket and each message at its handler.
 
-One file an agent, appended to by one process after the other; a line is out of the process before
-the SDK hears of what it tells, so a `kill -9` loses nothing that the hub could have seen.
+Each agent has one file, to which its processes append one after the other. A line is written
+before the SDK gets or sends the frame. So SIGKILL loses no line about a frame that the hub could
+have seen.
 """
 
 from __future__ import annotations
@@ -16,33 +17,34 @@ from typing import BinaryIO
 
 import orjson
 
-_REPEATED = {"message", "digest", "peer", "type", "stream", "status", "code"}  # kept once each
+# Their texts repeat, so each is stored once in memory.
+_REPEATED = {"message", "digest", "peer", "type", "stream", "status", "code"}
 _BEGINNING = b'"kind":"began"'  # of the first line of each process
 
-DONE, WRONG = "done", "wrong"  # outcomes; any other is the code of an error
+DONE, WRONG = "done", "wrong"  # outcomes; others are error codes
 
 
 class Kind(StrEnum):
-    """What a line tells; the comment says which members of `Event` it has."""
+    """The kind of a line; the comment names the members of `Event` that it has."""
 
-    BEGAN = "began"  # a process took this agent up
-    OPENED = "opened"  # a connection was welcomed: session
+    BEGAN = "began"  # a process started this agent
+    OPENED = "opened"  # the hub welcomed a connection: session
     CLOSED = "closed"  # it ended: code
     SENT = "sent"  # an envelope went out, the first time or again: message, digest, peer, type, ...
     RECEIPT = "receipt"  # message, status, code, entry
     DELIVERY = "delivery"  # stream, seq, message, digest, peer, type, expires
-    GONE = "gone"  # stream, seq to last, code; `withheld` is told so as well
+    GONE = "gone"  # stream, seq to last, code; also for `withheld`
     ACK = "ack"  # stream, seq
     HANDLED = "handled"  # message, peer: it reached a handler
-    OUTCOME = "outcome"  # what became of something sent, for its caller: type, status
-    AWAY = "away"  # it disconnected by itself
-    SETTLED = "settled"  # in the quiet: connected, and every word of it has its receipt
-    ENDED = "ended"  # the hub ended it for good: code
+    OUTCOME = "outcome"  # the result of a call of the SDK: type, status
+    AWAY = "away"  # the agent disconnected
+    SETTLED = "settled"  # in the quiet phase: connected, all envelopes have receipts
+    ENDED = "ended"  # the hub ended the session for good: code
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line. `run` is the process (its id); times are seconds since 1970."""
+    """One line. `run` is the id of the process; times are seconds since 1970."""
 
     kind: Kind
     at: float = 0.0
@@ -62,7 +64,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class AgentLog:
-    """All that one agent wrote down, in its order."""
+    """The events of one agent, in order."""
 
     agent: str
     events: tuple[Event, ...]
@@ -72,15 +74,15 @@ class AgentLog:
 
 
 class LogWriter:
-    """Appends one agent's events, each in a single write."""
+    """A writer that appends the events of one agent, each in a single write."""
 
     def __init__(self, path: Path, run: int) -> None:
         self._file: BinaryIO = path.open("ab", buffering=0)
-        self._file.write(b"\n")  # ends a line that a kill cut off
+        self._file.write(b"\n")  # ends a line that a kill has cut off
         self._run = run
 
     def write(self, *events: Event) -> None:
-        """Write them down; `at` and `run` are added here."""
+        """Append events, with `at` and `run` added."""
         now = round(time.time(), 3)
         lines = [_line(event, now, self._run) for event in events]
         if lines:
@@ -91,7 +93,7 @@ class LogWriter:
 
 
 def read_log(path: Path) -> AgentLog:
-    """The log of the agent that the file is named after; a line cut off by a kill is passed over.
+    """Read the log of the agent that the file is named after; skip lines cut off by a kill.
 
     Raises `ValueError` for any other line that can't be read.
     """
@@ -100,13 +102,13 @@ def read_log(path: Path) -> AgentLog:
 
 
 def parse_lines(lines: list[bytes]) -> Iterator[Event]:
-    """The events of these lines; raises `ValueError` for what is none."""
+    """Yield the events of these lines. Raises `ValueError` for a line that is no event."""
     written = [line for line in lines if line]
     for line, following in zip(written, [*written[1:], _BEGINNING], strict=True):
         try:
             members = orjson.loads(line)
         except orjson.JSONDecodeError:
-            if _BEGINNING not in following:  # else a process died over it
+            if _BEGINNING not in following:  # otherwise a process died while it wrote the line
                 raise
             continue
         for name in _REPEATED & members.keys():

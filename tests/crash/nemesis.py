@@ -1,6 +1,6 @@
-"""What goes wrong in a run, when, and to whom: drawn from a seed, noted as it happens.
+"""The nemesis: makes faults at random from a seed, and notes each one.
 
-Faults are dealt like cards: each kind comes once before any comes again.
+Each kind of fault comes once before any kind comes again.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from tests.crash.company import Company
 from tests.crash.proxy import Proxy
 from tests.services import PrivateRedis
 
-LONG_PAUSE_SECONDS = 12.0  # a lease runs out, ATP_LEASE_SECONDS
+LONG_PAUSE_SECONDS = 12.0  # longer than a lease, ATP_LEASE_SECONDS
 TICK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Blow:
-    """A fault as it happened: `fault` to `victim`, from `at` (since 1970), for some seconds."""
+    """A fault that happened to `victim`, from `at` (seconds since 1970), for some seconds."""
 
     at: float
     fault: str
@@ -36,17 +36,17 @@ class Blow:
 
 @dataclass(frozen=True, slots=True)
 class Temper:
-    """How hard the nemesis is: between two blows, how long a victim is away, how long it sleeps."""
+    """The settings of the nemesis: the time between faults, and how long faults last."""
 
     between: tuple[float, float] = (0.5, 4.0)
     away: tuple[float, float] = (0.1, 3.0)
     sleep: tuple[float, float] = (0.5, 4.0)
-    long_share: float = 0.15  # of the pauses outlast a lease
+    long_share: float = 0.15  # of pauses, which are longer than a lease
 
 
 @dataclass(slots=True)
 class Nemesis:
-    """Strikes the company and the proxy until its time is over."""
+    """The maker of faults in the company and the proxy."""
 
     company: Company
     proxy: Proxy
@@ -59,7 +59,7 @@ class Nemesis:
     _paused: set[str] = field(default_factory=set)
 
     def strike_for(self, seconds: float) -> None:
-        """Strike for so long, then undo what lasts."""
+        """Make faults for so many seconds, then undo those that last."""
         ends = time.monotonic() + seconds
         deck: list[str] = []
         next_blow = time.monotonic() + self._draw(self.temper.between)
@@ -80,7 +80,7 @@ class Nemesis:
         return deck
 
     def _has_victims(self, fault: str) -> bool:
-        """A hub of one process has fewer parts."""
+        """Return the faults for this hub; a hub of one process has fewer."""
         kind = fault.partition(" ")[2]
         return kind in ALWAYS_THERE or bool(self.company.names(kind))
 
@@ -101,7 +101,7 @@ class Nemesis:
         return name, seconds
 
     def _kill_all(self, _kind: str) -> tuple[str, float]:
-        """The power fails: every process of the hub and its engines, at once."""
+        """Kill every process of the hub and its engines at once, as a power failure does."""
         seconds = self._draw(self.temper.away)
         for kind in ("node", "worker", "beat", "redis", "postgres"):
             for name in self.company.names(kind):
@@ -141,7 +141,7 @@ class Nemesis:
         service = self.company.services.get(name)
         if not isinstance(service, PrivateRedis) or name in self._paused or not service.is_running:
             return "", 0.0
-        with suppress(redis.RedisError):  # it may just be starting, as empty
+        with suppress(redis.RedisError):  # Redis may just be starting, empty
             service.flush()
         return name, 0.0
 
@@ -149,7 +149,7 @@ class Nemesis:
         return f"{self.proxy.cut(self.chance.choice((0.1, 0.5, 1.0)))} sockets", 0.0
 
     def _task(self, _kind: str) -> tuple[str, float]:
-        """Each scheduled task once, out of turn: they come too seldom to be caught at it."""
+        """Run each scheduled task once now: by schedule they run too rarely to meet a fault."""
         for task in self.company.tasks:
             self.send_task(task)
         return "workers", 0.0
@@ -158,7 +158,7 @@ class Nemesis:
         seconds = self._draw(self.temper.sleep)
         self.proxy.hush()
         self._in(seconds, self.proxy.speak)
-        if self.chance.random() < 0.5:  # else what was held back passes, late
+        if self.chance.random() < 0.5:  # otherwise the bytes that were held back pass, late
             self._in(seconds * 0.9, self._cut_all)
         return "sockets", seconds
 
@@ -211,6 +211,6 @@ DECK = {
     "empty redis": 1,
     "cut sockets": 2,
     "hush sockets": 1,
-    "tasks worker": 4,  # out of turn
+    "tasks worker": 4,  # at an unscheduled time
 }
 ALWAYS_THERE = {"hub", "sockets"}

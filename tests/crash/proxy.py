@@ -1,6 +1,6 @@
-"""What stands between the agents and the nodes: a balancer whose connections can be cut.
+"""A balancer between the agents and the nodes, whose connections can be cut.
 
-Bytes in, bytes out; it knows nothing of WebSockets. It runs in a thread of its own.
+It passes bytes on and does not parse WebSockets. It runs in its own thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STOP_SECONDS = 10.0
 
 
 class Proxy:
-    """Passes each connection on to one of the nodes, whichever answers first in a random order."""
+    """A balancer that passes each connection to the first node that answers, in random order."""
 
     def __init__(self, nodes: Sequence[int], *, seed: int) -> None:
         self.port = 0
@@ -47,15 +47,15 @@ class Proxy:
         self._loop.close()
 
     def cut(self, share: float) -> int:
-        """Reset about this share of the connections, in the middle of whatever is passing."""
+        """Reset about this share of the connections (0 to 1), also in the middle of a message."""
         return self._run(self._cut(share))
 
     def hush(self) -> None:
-        """Pass nothing on any more, and tell nobody, until `speak`."""
+        """Hold all bytes back, with open connections, until `speak`."""
         self._loop.call_soon_threadsafe(self._flowing.clear)
 
     def speak(self) -> None:
-        """Pass on what was held back."""
+        """Pass on the bytes that were held back."""
         self._loop.call_soon_threadsafe(self._flowing.set)
 
     def _run(self, work: Coroutine[Any, Any, int]) -> int:
@@ -108,7 +108,7 @@ class Proxy:
         return None
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Until one side ends; then the other hears of it."""
+        """Pass bytes on until one side ends; then end the other."""
         with suppress(OSError):
             while data := await reader.read(CHUNK_BYTES):
                 await self._flowing.wait()

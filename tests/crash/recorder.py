@@ -1,4 +1,4 @@
-"""A transport that writes down what passes through it: the real one of the SDK, overheard."""
+"""A transport that logs all frames of the SDK's real transport."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.crash.log import Event, Kind, LogWriter
 
 
 class RecordingTransport(Transport):
-    """Passes everything on to `inner`, and writes it to `log` first."""
+    """A transport that writes each frame to `log` and then passes it to `inner`."""
 
     type = TransportType.WEBSOCKET
 
@@ -38,12 +38,12 @@ class _RecordingConnection(Connection):
         self._log = log
 
     async def send(self, message: bytes) -> None:
-        """Written down before it goes, so that the hub can have nothing that is not in the log."""
+        """Log a message before it sends it, so that the log has all that the hub can have."""
         self._log.write(*_sent(message))
         await self._inner.send(message)
 
     async def receive(self) -> bytes:
-        """Written down before the SDK has it, so that it can acknowledge nothing unwritten."""
+        """Log a message before it returns it, so that the SDK acknowledges only logged frames."""
         try:
             message = await self._inner.receive()
         except ATPError as problem:
@@ -97,7 +97,7 @@ def _received(message: bytes) -> Iterator[Event]:
 
 
 def _of_envelope(kind: Kind, envelope: Envelope, *, stream: str = "", seq: int = 0) -> Event:
-    """Of what was sent `peer` is whom it is for; of what was delivered, whom it is from."""
+    """Return the event of an envelope; `peer` is the recipient if it was sent, else the sender."""
     return Event(
         kind,
         message=envelope.message_id,

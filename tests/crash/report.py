@@ -1,4 +1,4 @@
-"""What a run came to: a table for people, and a line of JSON for comparing runs."""
+"""Report a run: a table for people, and a line of JSON to compare runs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.crash.log import AgentLog, Kind
 from tests.crash.nemesis import Blow
 from tests.crash.run import Outcome
 
-MOST_VIOLATIONS = 40  # shown; all of them are counted
+MOST_VIOLATIONS = 40  # that are printed; all are counted
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
-    """The figures of a run, as JSON has them. Times in seconds."""
+    """Return the figures of a run for JSON; times in seconds."""
     logs = outcome.logs
     receipts = Counter(e.status for log in logs for e in log.of(Kind.RECEIPT))
     delivered = [(log.agent, e.peer, e.message) for log in logs for e in log.of(Kind.DELIVERY)]
@@ -46,7 +46,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
 
 
 def table(outcome: Outcome) -> str:
-    """The same for people, with the first violations."""
+    """Return the figures as text for people, with the first violations."""
     figures = summary(outcome)
     slowest = max(figures["recovery"].values(), default=0.0)
     rows = [
@@ -80,7 +80,7 @@ def table(outcome: Outcome) -> str:
 
 
 def recovery_seconds(logs: Sequence[AgentLog], blows: Iterable[Blow]) -> dict[str, float]:
-    """By fault, the longest time from a blow to the receipt of something sent after it."""
+    """Return by fault the longest time, in seconds, until the receipt of a later envelope."""
     first_sent: dict[tuple[str, str], float] = {}
     accepted: list[tuple[float, float]] = []
     for log in logs:
@@ -95,14 +95,14 @@ def recovery_seconds(logs: Sequence[AgentLog], blows: Iterable[Blow]) -> dict[st
     soonest = list(accumulate((at for _, at in reversed(accepted)), min))[::-1]
     longest: dict[str, float] = defaultdict(float)
     for blow in blows:
-        place = bisect_left(moments, blow.at)
-        took = soonest[place] - blow.at if place < len(soonest) else math.inf
+        index = bisect_left(moments, blow.at)
+        took = soonest[index] - blow.at if index < len(soonest) else math.inf
         longest[blow.fault] = max(longest[blow.fault], took)
     return dict(longest)
 
 
 def _unhandled(logs: Iterable[AgentLog]) -> int:
-    """Notifications and broadcasts that reached a process of their recipient and no handler."""
+    """Return the messages without answer that reached a process of the recipient but no handler."""
     count = 0
     for log in logs:
         taken = {

@@ -1,4 +1,4 @@
-"""An agent process that sends requests and writes down what became of each."""
+"""An agent process that sends requests and logs the result of each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from atp import ATPClient, ATPError
 
 UNDER_WAY = 200
-TIMEOUT_MS = 120_000  # longer than a hub takes to come back
+TIMEOUT_MS = 120_000  # longer than a restart of the hub
 
 
 async def run(identity: str, target: str, count: str, log: str) -> None:

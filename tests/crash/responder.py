@@ -1,4 +1,4 @@
-"""An agent process that answers requests and writes down each one that reached its handler."""
+"""An agent process that answers requests and logs each one that reached its handler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run: a hub is started, agents talk, the nemesis strikes, all is put right, and checked."""
+"""One run: start a hub and agents, make faults, undo them, and check the result."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ _FAILPOINT = re.compile(rb"failpoint (\S+): this process ends here")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run is like. Without engines it is one process on SQLite."""
+    """The settings of a run. Without engines the hub is one process on SQLite."""
 
     seconds: float
     seed: int
     processes: int = 4  # of agents
     agents: int = 4  # in each
-    rate: float = 4.0  # envelopes an agent begins, a second
+    rate: float = 4.0  # messages that each agent begins a second
     turns: Mapping[str, int] = field(default_factory=lambda: dict(TURNS))
     temper: Temper = field(default_factory=Temper)
     armed_share: float = 0.7
     mutant: str = ""
     settle_seconds: float = SETTLE_SECONDS
-    patience_ms: int = 20_000  # for an answer or a receipt
+    patience_ms: int = 20_000  # limit for an answer or a receipt, in milliseconds
 
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """The private services of one or several runs."""
+    """The services that runs start for themselves."""
 
     postgres: PrivatePostgres
     redis: PrivateRedis
@@ -67,7 +67,7 @@ class Engines:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run came to."""
+    """The result of a run."""
 
     plan: Plan
     violations: list[Violation]
@@ -80,7 +80,7 @@ class Outcome:
 
 
 class Stage:
-    """A hub and its agents, from the first start to the last stop."""
+    """A hub and its agents, during a run."""
 
     def __init__(self, plan: Plan, folder: Path, engines: Engines | None) -> None:
         self.plan = plan
@@ -98,7 +98,7 @@ class Stage:
 
     @property
     def query(self) -> Query:
-        """A way to ask the hub's database; each question is its own connection."""
+        """Return a function that queries the hub's database; each query opens a connection."""
         return self._ask_postgres if self._engines else self._ask_sqlite
 
     def open(self) -> None:
@@ -129,11 +129,11 @@ class Stage:
         assert self._all_logs_have(b'"kind":"opened"', seconds=BOOT_SECONDS), "no agents"
 
     def pace(self, rate: float) -> None:
-        """Have each agent begin so much a second."""
+        """Set the rate of each agent, in messages a second."""
         self._say("run", rate)
 
     def settle(self) -> tuple[float, str]:
-        """Nothing goes wrong any more: how long it took until nothing was left, and what was."""
+        """Wait until the hub has nothing left to do; return the seconds, and what is left."""
         began = time.monotonic()
         self.company.disarm()
         self._say("quiet")
@@ -151,7 +151,7 @@ class Stage:
         return took, left
 
     def send_task(self, name: str) -> None:
-        """Have a worker run a task, if the broker takes it."""
+        """Send a task to the workers, if the broker takes it."""
         broker = self.company.env.get("ATP_BROKER_URL")
         if broker is None:
             return
@@ -160,20 +160,20 @@ class Stage:
             broker=broker,
             broker_transport_options=options,
             task_serializer="msgpack",
-            set_as_current=False,  # this process keeps the hub's application, and its broker
+            set_as_current=False,  # the current application of this process stays the hub's
         )
         with sender, suppress(OperationalError):
             sender.send_task(name, queue="atp", ignore_result=True, retry=False)
 
     def close(self) -> None:
-        """End all that is not a service."""
+        """Stop all processes except services."""
         self.company.stop()
 
     def read_logs(self) -> list[AgentLog]:
         return [read_log(path) for path in sorted(self.logs.glob("*.jsonl"))]
 
     def failpoints(self) -> Counter[str]:
-        """How often a process ended at each."""
+        """Return how often a process ended at each failpoint."""
         outputs = (path.read_bytes() for path in self.folder.glob("*.log"))
         return Counter(name.decode() for out in outputs for name in _FAILPOINT.findall(out))
 
@@ -194,7 +194,7 @@ class Stage:
         self.company.services |= {"postgres": engines.postgres, "redis": engines.redis}
 
     def _start_hub(self) -> None:
-        self._add_node(0)  # which migrates, and has the first word
+        self._add_node(0)  # the first node migrates
         self._await_node(0)
         if self._engines is not None:
             self._add_node(1)
@@ -217,7 +217,7 @@ class Stage:
         assert ready, (self.folder / f"node-{number}.log").read_text()[-3000:]
 
     def _enrol(self) -> list[list[str]]:
-        """Identity files of new agents, by the process that is to be them."""
+        """Enrol new agents; return their identity files by process."""
         count = self.plan.processes * self.plan.agents
         with (self.folder / "identities.log").open("w+") as output:
             enrolling = subprocess.Popen(
@@ -262,7 +262,7 @@ class Stage:
 
 
 def run(plan: Plan, folder: Path, engines: Engines | None) -> Outcome:
-    """Run it in `folder`, which must be empty."""
+    """Do a run in `folder`, which must be empty."""
     stage = Stage(plan, folder, engines)
     nemesis = Nemesis(stage.company, stage.proxy, stage.chance, plan.temper)
     nemesis.send_task = stage.send_task
@@ -279,7 +279,7 @@ def run(plan: Plan, folder: Path, engines: Engines | None) -> Outcome:
 
 
 def judge(stage: Stage, blows: list[Blow], took: float, left: str) -> Outcome:
-    """Check what is written down of a run that is over."""
+    """Check the logs and the database of a finished run."""
     logs = stage.read_logs()
     violations = check(logs, read_ledger(stage.query))
     if left:

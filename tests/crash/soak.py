@@ -1,10 +1,10 @@
-"""`make soak`: an hour at half of what this machine carries; nothing may grow, and nothing be lost.
+"""`make soak`: an hour at half load. Memory and latency must not grow, and nothing may be lost.
 
     ATP_SOAK_SECONDS=180 python -m tests.crash.soak
 
-No faults. It finds out first how much the hub and these agents together can do, then lets them do
-half of it. Agents and services run on the same machine, so the figures are for comparing one
-minute with another; `make bench` has those of the hub.
+It makes no faults. First it measures how much the hub and these agents can do, then it runs them at
+half of that. Agents and services share the machine, so the figures only compare one minute with
+another. `make bench` measures the hub alone.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from tests.services import PrivatePostgres, PrivateRedis
 from tests.sources import ROOT
 
 SECONDS = 3600.0
-SAMPLES = 60  # of a run: one a minute, in an hour
+SAMPLES = 60  # of a run; in an hour, one each minute
 PROBE_SECONDS = 20.0
-PROBE_RATE = 1000.0  # more than an agent can
+PROBE_RATE = 1000.0  # envelopes a second, more than an agent can send
 LOAD_SHARE = 0.5
-JUDGED_KINDS = ("node", "worker", "beat")  # of memory; agents remember what they have seen
+JUDGED_KINDS = ("node", "worker", "beat")  # by memory; agents store all that they have seen
 MOST_GROWTH = 0.10  # of a process's memory, from the first third to the last
 SPARE_BYTES = 8_388_608
-MOST_SLOWER = 1.5  # of the median latency, likewise
+MOST_SLOWER = 1.5  # factor of the median latency, from the first third to the last
 SPARE_MS = 5.0
 TURNS = {"notify": 63, "ask": 35, "broadcast": 2}
-ENVELOPES_A_TURN = 1.35  # a request has an answer
+ENVELOPES_A_MESSAGE = 1.35  # on average, because a request has an answer
 AS_GOOD_AS_NONE = 0.01
 LULL_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One interval: envelopes accepted a second, latency of their receipts, memory and disk."""
+    """One interval: accepted envelopes a second, latency of receipts, memory and disk."""
 
     second: float
     rate: float
@@ -59,14 +59,14 @@ class Sample:
 
 @dataclass(slots=True)
 class Latencies:
-    """Follows the logs of the agents as they grow."""
+    """A reader that follows the growing logs of the agents."""
 
     folder: Path
     _read: dict[Path, int] = field(default_factory=dict)
-    _open: dict[str, float] = field(default_factory=dict)  # when it was sent, by message id
+    _open: dict[str, float] = field(default_factory=dict)  # time of sending, by message id
 
     def new_seconds(self) -> list[float]:
-        """From sending to acceptance, of what was accepted since this was last asked."""
+        """Return seconds from sending to acceptance, for envelopes accepted since the last call."""
         found: list[float] = []
         for path in self.folder.glob("*.jsonl"):
             with path.open("rb") as file:
@@ -101,7 +101,7 @@ def main() -> int:
 
 
 def soak(plan: Plan, folder: Path, engines: Engines) -> int:
-    """Run it; 1 where the verdict is bad."""
+    """Run the soak test; return 1 if the verdict is bad."""
     stage = Stage(plan, folder, engines)
     with stage.proxy:
         try:
@@ -124,7 +124,7 @@ def soak(plan: Plan, folder: Path, engines: Engines) -> int:
 
 
 def faults(samples: Sequence[Sample]) -> list[str]:
-    """What grew over the run, in a sentence each."""
+    """Return a sentence for each figure that grew too much over the run."""
     third = max(1, len(samples) // 3)
     first, last = samples[:third], samples[-third:]
     found = []
@@ -155,9 +155,9 @@ def _load(stage: Stage) -> list[Sample]:
     rate = most * LOAD_SHARE
     print(f"soak: {stage.plan.seconds:g} s at {rate:.0f} of {most:.0f} envelopes a second")
     stage.pace(AS_GOOD_AS_NONE)
-    while latencies.new_seconds():  # until what the probe left under way is over
+    while latencies.new_seconds():  # until the open envelopes of the probe have receipts
         stage.company.tend_until(lambda: False, seconds=LULL_SECONDS)
-    stage.pace(rate / agents / ENVELOPES_A_TURN)
+    stage.pace(rate / agents / ENVELOPES_A_MESSAGE)
     interval = stage.plan.seconds / SAMPLES
     samples: list[Sample] = []
     began = time.monotonic()
@@ -185,7 +185,7 @@ def _sample(stage: Stage, seconds: Sequence[float], interval: float, at: float) 
 
 
 def _memory(pid: int) -> int:
-    """Of a process and its children; what they share is divided among them."""
+    """Return the memory of a process and its children (PSS), in bytes."""
     try:
         process = psutil.Process(pid)
         family = [process, *process.children(recursive=True)]

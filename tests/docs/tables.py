@@ -1,4 +1,4 @@
-"""Tables and code blocks of the project's Markdown pages, for the tests that hold them to it."""
+"""Read tables and code blocks of the project's Markdown pages, for tests of the docs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Block:
 
 
 def page(name: str) -> str:
-    """The text of a page, by its path from the root of the project."""
+    """Return the text of a page, by its path from the root of the project."""
     return (ROOT / name).read_text(encoding="utf-8")
 
 
 def rows(name: str, *, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """The rows of all tables of a page that have exactly these columns, in their order."""
+    """Return the rows of all tables of a page with exactly these columns, in order."""
     found: list[dict[str, str]] = []
     lines = page(name).splitlines()
     for head, rule, start in zip(lines, lines[1:], range(2, len(lines) + 1), strict=False):
@@ -40,12 +40,12 @@ def rows(name: str, *, columns: tuple[str, ...]) -> list[dict[str, str]]:
 
 
 def code(cell: str) -> str:
-    """What stands in a cell as `code`, without the marks."""
+    """Return the parts of a cell that are marked as `code`."""
     return cell.strip("`")
 
 
 def blocks(name: str) -> Iterator[Block]:
-    """The fenced code blocks of a page."""
+    """Return the fenced code blocks of a page."""
     lines = page(name).splitlines()
     opened: tuple[str, int, str] | None = None
     content: list[str] = []

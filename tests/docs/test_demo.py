@@ -109,7 +109,7 @@ def _begin(port: int, temporary: Path, account: dict[str, str]) -> subprocess.Po
 
 def _assert_timeline_has_numbers(text: str) -> None:
     """Each line of the timeline begins with its entry, and they stand in order."""
-    table = text.partition("time (UTC)")[2].partition("held against it")[0]
+    table = text.partition("time (UTC)")[2].partition("compared with it")[0]
     numbers = [int(n) for n in re.findall(r"^ {4}(\d+)", table, re.MULTILINE)]
     assert len(numbers) > 20
     assert numbers == sorted(set(numbers))

@@ -1,7 +1,7 @@
 """Alice and Bob, honest and of one organisation; Mallory, a valid agent of another; their sockets.
 
-What a victim saw is told by an honest message sent afterwards: streams have no gaps, so when that
-one is the next to arrive, nothing else did.
+To check that a victim got nothing, a test sends it a valid message afterwards. Streams have no
+gaps. So if that message is the next to arrive, nothing else arrived.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Arm = Callable[[str, Callable[[Any], None]], None]
 
 @pytest.fixture
 def log_in(hub: LiveHub) -> Iterator[LogIn]:
-    """Opens sockets of agents; they are closed after the test."""
+    """Return a function that opens sockets of agents; close them after the test."""
     with ExitStack() as opened:
 
         def log_in(player: Player, **options: Any) -> Wire:
@@ -36,7 +36,7 @@ def log_in(hub: LiveHub) -> Iterator[LogIn]:
 
 @pytest.fixture
 def knock(hub: LiveHub) -> Iterator[LogIn]:
-    """Opens sockets that nobody has authenticated."""
+    """Return a function that opens sockets without a login."""
     with ExitStack() as opened:
 
         def knock(player: Player | None = None, **options: Any) -> Wire:
@@ -62,7 +62,7 @@ def mallory(hub: LiveHub) -> Player:
 
 @pytest.fixture
 def arm() -> Iterator[Arm]:
-    """Arms failpoints, and disarms them after the test."""
+    """Return a function that arms failpoints; disarm them after the test."""
     armed: list[str] = []
 
     def arm(name: str, action: Callable[[Any], None]) -> None:
@@ -82,7 +82,7 @@ def _rule(sender: Player, **parts: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def enforce(alice: Player) -> Iterator[Any]:
-    """Puts a rule about Alice in force, for the length of a test."""
+    """Return a function that puts a rule about Alice in force until the test ends."""
     made = []
 
     def enforce(**rule: Any) -> None:
@@ -95,7 +95,7 @@ def enforce(alice: Player) -> Iterator[Any]:
 
 
 class Scene:
-    """Alice writes to Bob, both are connected; `victims_saw_nothing` is what attacks end with."""
+    """Alice and Bob, both connected; attacks end with `victims_saw_nothing`."""
 
     def __init__(self, hub: LiveHub) -> None:
         organisation = make_organisation()
@@ -106,7 +106,7 @@ class Scene:
         self._seq = {self.alice.id: 0, self.bob.id: 0}
 
     def victims_saw_nothing(self) -> None:
-        """Each gets an honest message, and it is the next thing that they hear."""
+        """Send each victim a valid message, and assert that it is the next frame that they get."""
         self._exchange(self.alice, self.alices, self.bob, self.bobs)
         self._exchange(self.bob, self.bobs, self.alice, self.alices)
 
@@ -124,7 +124,7 @@ class Scene:
         assert hearing.unasked() == []
 
     def skip(self, player: Player) -> None:
-        """One message to this victim was part of the test."""
+        """Note that one message to this victim was part of the test."""
         self._seq[player.id] += 1
 
     def close(self) -> None:
@@ -141,19 +141,19 @@ def scene(hub: LiveHub) -> Iterator[Scene]:
 
 @pytest.fixture(scope="module")
 def intruder(hub: LiveHub) -> Player:
-    """Mallory, where an attack ends before anybody looks at what she did before."""
+    """Mallory, for attacks that end before her earlier violations count."""
     return make_agent(name="mallory")
 
 
 @pytest.fixture(scope="module")
 def intruders(hub: LiveHub) -> Iterator[Wire]:
-    """A socket of another one, which such attacks leave open."""
+    """The socket of another agent, which such attacks leave open."""
     with Wire.log_in(hub, make_agent(name="mallory")) as wire:
         yield wire
 
 
 def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for something that happens by itself."""
+    """Wait until a condition is true."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen"

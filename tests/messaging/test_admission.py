@@ -1,4 +1,4 @@
-"""Strangers who come in a crowd: one at each turn of the loop, and nothing left of them after."""
+"""Many strangers at once: one in each iteration of the loop, and no memory left afterwards."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_strangers_rest_when_they_come_one_by_one(monkeypatch: pytest.Monk
 
 
 async def test_nobody_rests_where_the_queue_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or strangers could keep everybody out, one at a rest."""
+    """Otherwise strangers could keep all agents out, one in each pause."""
     monkeypatch.setattr(admission, "REST_SECONDS", 3_600.0)
     monkeypatch.setattr(admission, "LONG_QUEUE", 3)
     ours = Admission(busy=lambda: True)

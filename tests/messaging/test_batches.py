@@ -358,7 +358,7 @@ def test_it_frees_no_place_twice_when_receipts_are_told_again(
 
 
 def _once(problem: type[Exception], *, about: Letter) -> Callable[[Any], None]:
-    """Raise at the first passing of a batch with this envelope in it."""
+    """Raise at the first hit by a batch with this envelope in it."""
     left = [problem]
 
     def action(items: Any) -> None:

@@ -11,17 +11,17 @@ import pytest
 from messaging import failpoints
 from tests.sources import ROOT
 
-PASS_SIX = """
+HIT_SIX_TIMES = """
 from messaging import failpoints
-for passing in range(1, 7):
+for count in range(1, 7):
     failpoints.hit("here")
-    print(passing, flush=True)
+    print(count, flush=True)
 """
 
 
-def passings(armed: str) -> subprocess.CompletedProcess[str]:
+def hit_six_times(armed: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", PASS_SIX],
+        [sys.executable, "-c", HIT_SIX_TIMES],
         cwd=ROOT,
         env={**os.environ, "ATP_FAILPOINTS": armed},
         capture_output=True,
@@ -34,21 +34,21 @@ def passings(armed: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("armed", "survived"), [("here", 0), ("here:1", 0), ("there,here:4", 3), (" here:6 ", 5)]
 )
-def test_it_ends_the_process_at_the_passing_that_was_named(armed: str, survived: int) -> None:
-    done = passings(armed)
+def test_it_ends_the_process_at_the_hit_that_was_named(armed: str, survived: int) -> None:
+    done = hit_six_times(armed)
     assert done.returncode == 9
     assert done.stdout.split() == [str(n + 1) for n in range(survived)]
     assert done.stderr == "failpoint here: this process ends here\n"
 
 
 @pytest.mark.parametrize("armed", ["", "there", "here:7"])
-def test_it_passes_every_other_place(armed: str) -> None:
-    done = passings(armed)
+def test_other_failpoints_and_counts_have_no_effect(armed: str) -> None:
+    done = hit_six_times(armed)
     assert (done.returncode, done.stdout.split()[-1]) == (0, "6")
 
 
 @pytest.mark.parametrize("armed", ["here:0", "here:-1", "here:x", ":2", "here:1:2", "here,:"])
-def test_rejects_what_names_no_place_or_passing(armed: str) -> None:
+def test_rejects_what_is_no_name_or_count(armed: str) -> None:
     with pytest.raises(ValueError, match="ATP_FAILPOINTS"):
         failpoints.arm_from_environment(armed)
     failpoints.disarm("here")

@@ -297,7 +297,7 @@ def test_it_runs_a_task_when_an_officer_asks(chore: Chore) -> None:
     done: list[int] = []
     chore.work = lambda: done.append(1)
     ask = f"{LIST}{_quoted(chore)}/run/"
-    assert "entered in the trail" in page(client, ask)
+    assert "The trail records that you asked" in page(client, ask)
     assert not done, "it asks first"
     answer = client.post(ask, follow=True)
     assert "It has run" in unescape(answer.content.decode())

@@ -1,4 +1,4 @@
-"""One address before several nodes, as a proxy is in production: TCP, to the next that answers."""
+"""A TCP balancer: one address in front of several nodes, as a proxy in production."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CHUNK_BYTES = 65_536
 
 
 class Balancer:
-    """Passes bytes on; `served` counts the connections that each node's port took."""
+    """A balancer that passes bytes on; `served` counts the connections of each node's port."""
 
     def __init__(self, ports: Sequence[int]) -> None:
         self._ports = ports
@@ -21,10 +21,10 @@ class Balancer:
         self.port = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, to its end on either side."""
+        """Serve one connection until either side ends it."""
         try:
             near, far = await self._reach()
-        except OSError:  # no node takes connections: the agent tries again
+        except OSError:  # no node takes connections; the agent tries again
             writer.close()
             return
         passing = [
@@ -49,7 +49,7 @@ class Balancer:
 
 @asynccontextmanager
 async def balancer(ports: Sequence[int]) -> AsyncIterator[Balancer]:
-    """A balancer before the nodes on these ports."""
+    """Run a balancer in front of the nodes on these ports."""
     made = Balancer(ports)
     server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
     made.port = server.sockets[0].getsockname()[1]

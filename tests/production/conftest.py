@@ -26,7 +26,7 @@ LOOPBACK = {
 
 @pytest.fixture(scope="session")
 def engines() -> Iterator[dict[str, str]]:
-    """A database of this run's own, a Redis and a broker, as the hub's variables."""
+    """Make a database for this run; return the hub's variables for it, a Redis and a broker."""
     urls = {kind: os.environ.get(f"ATP_PRODUCTION_{kind}_URL", "") for kind in LOOPBACK}
     if os.environ.get("CI"):
         urls = {kind: url or LOOPBACK[kind] for kind, url in urls.items()}
@@ -57,5 +57,5 @@ def fleet(engines: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def agents(fleet: Fleet, tmp_path: Path) -> list[Path]:
-    """Identities of three new agents."""
+    """Return the identities of three new agents."""
     return fleet.enrol(3, tmp_path / "identities")

@@ -1,4 +1,4 @@
-"""A hub on its real engines: nodes, workers and beat as processes that a test may kill."""
+"""Run a hub on real engines: nodes, workers and beat as processes that a test may kill."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ class Fleet:
         self._celery(name, *worker, "-n", f"{name}@%h", ATP_FAILPOINTS=failpoints)
 
     def kill_worker(self, name: str) -> None:
-        """`kill -9` of a worker and its child."""
+        """Kill a worker and its child with SIGKILL."""
         process = self.workers.pop(name)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(STOP_SECONDS)
 
     def stop_worker(self, name: str) -> None:
-        """A warm stop, by a supervisor: what it has begun it ends, or is killed for taking long.
+        """Stop a worker as a supervisor does: SIGTERM, and SIGKILL if it takes too long.
 
-        Where it takes long, its log says what it was at (SIGUSR1 makes Celery write down stacks).
+        If it takes too long, its log shows its stacks (SIGUSR1 makes Celery write them).
         """
         process = self.workers.pop(name)
         process.terminate()
@@ -65,7 +65,7 @@ class Fleet:
             process.wait(STOP_SECONDS)
 
     def restart_node(self, number: int) -> None:
-        """Start a node again where it was, on its port."""
+        """Start a node again on its port."""
         self.nodes[number] = start_hub(self.folder, self.nodes[number].port, self.env)
 
     def stop(self) -> None:
@@ -77,7 +77,7 @@ class Fleet:
             self.kill_worker(name)
 
     def enrol(self, count: int, folder: Path) -> list[Path]:
-        """Identity files of new agents; `at` makes them dial one node or the other."""
+        """Enrol new agents; return their identity files. `at` is the node that they connect to."""
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.provision", str(count), str(folder)],
             cwd=ROOT,
@@ -90,7 +90,7 @@ class Fleet:
         return [Path(line) for line in done.stdout.split()]
 
     def at(self, number: int, identity: Path) -> Path:
-        """The same identity, dialling node `number`."""
+        """Return the same identity with the URL of node `number`."""
         members = json.loads(identity.read_text())
         members["ws_url"], members["http_url"] = self.nodes[number].ws_url, self.nodes[number].url
         moved = identity.with_name(f"{identity.stem}.at{number}.json")
@@ -98,7 +98,7 @@ class Fleet:
         return moved
 
     def run_python(self, code: str) -> None:
-        """Run what an officer does, in a process that is no node."""
+        """Run an officer's action in its own process."""
         done = manage(["shell", "-v", "0", "-c", code], self.folder, self.env)
         assert done.returncode == 0, done.stderr
 
@@ -107,7 +107,7 @@ class Fleet:
             return database.execute(sql, parameters).fetchall()
 
     def flush_redis(self) -> None:
-        """Empty the layer and, where it is a Redis too, the broker."""
+        """Empty the layer, and the broker if it is a Redis."""
         for name in ("ATP_REDIS_URL", "ATP_BROKER_URL"):
             if self.env[name].startswith("redis"):
                 with redis.Redis.from_url(self.env[name]) as client:
@@ -126,7 +126,7 @@ class Fleet:
 
 
 def wait_until(holds: Any, *, seconds: float = 20.0) -> None:
-    """Until `holds()`; fails where it never does."""
+    """Wait until `holds()` is true. Fails after a limit."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it did not come to hold"

@@ -1,4 +1,4 @@
-"""A node is frozen for longer than its lease and wakes: it can do no harm, and nothing is lost."""
+"""Freeze a node for longer than its lease: it does no harm after it wakes, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.production.fleet import Fleet, wait_until
 from tests.production.load import assert_nothing_has_a_gap
 from tests.production.test_across_nodes import client, until
 
-PATIENCE_SECONDS = 30.0  # after it has woken
+PATIENCE_SECONDS = 30.0  # after the node has continued
 
 
 async def freeze_and_wake(fleet: Fleet, agents: list[Path], *, seconds: float) -> None:
-    """Freeze node 1 for `seconds`, which is more than a lease, in the middle of a conversation.
+    """Freeze node 1 for `seconds`, longer than a lease, while agents exchange messages.
 
-    What is sent to its agent meanwhile waits; what its agent sent before it could be read is sent
-    again by the SDK in another session. Both arrive once.
+    Envelopes to its agent wait meanwhile. Envelopes that its agent sent and the node had not read
+    are sent again by the SDK, in another session. Both arrive once.
     """
     there: list[Any] = []
     here: list[Any] = []
@@ -54,7 +54,7 @@ async def freeze_and_wake(fleet: Fleet, agents: list[Path], *, seconds: float) -
 
 
 def _has_session(fleet: Fleet, agent: str, session: str) -> bool:
-    """Whether the agent is still held to be connected by that session."""
+    """Return whether that session is still the agent's current one."""
     rows = fleet.query(
         "SELECT 1 FROM messaging_presence p JOIN messaging_node n ON n.id = p.node_id"
         " WHERE p.agent_id = %s AND p.session_id::text = %s AND n.lease_until > now()",

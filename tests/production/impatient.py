@@ -1,4 +1,4 @@
-"""The hub's settings with short patience: what takes ten seconds outside takes a few in tests."""
+"""The hub's settings with short time limits, so that tests of outages take seconds."""
 
 from __future__ import annotations
 

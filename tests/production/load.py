@@ -1,4 +1,4 @@
-"""Requests between two agents on two nodes, while something happens to the hub."""
+"""Send requests between two agents on two nodes, while faults hit the hub."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from atp import ATPClient, ATPError
 from tests.production.fleet import Fleet
 
 UNDER_WAY = 40
-TIMEOUT_MS = 90_000  # longer than any process takes to come back
+TIMEOUT_MS = 90_000  # longer than any restart takes
 
 
 async def requests_survive(
     fleet: Fleet, agents: list[Path], nemesis: Callable[[], None], *, requests: int = 400
 ) -> None:
-    """Send requests from node 0 to node 1 and run `nemesis` in a thread on the way.
+    """Send requests from node 0 to node 1, and run `nemesis` in a thread meanwhile.
 
-    It goes on sending until the nemesis is through. Each request must be answered, each handled
-    once, and the streams and the trail must have no gap.
+    It sends until the nemesis has finished. Each request must be answered and handled once. The
+    streams and the trail must have no gap.
     """
     handled: Counter[int] = Counter()
     outcomes: Counter[str] = Counter()

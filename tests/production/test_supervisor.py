@@ -50,7 +50,7 @@ class SupervisedHub:
 
 
 def two_free_ports() -> int:
-    """The first of two neighbours, below those that the system gives to whoever asks."""
+    """Return the first of two neighbouring free ports, below the range of ephemeral ports."""
     for _ in range(100):
         port = 20_000 + secrets.randbelow(10_000)
         with suppress(OSError), closing(socket.create_server(("127.0.0.1", port))):
@@ -61,7 +61,7 @@ def two_free_ports() -> int:
 
 @pytest.fixture
 def hub(engines: dict[str, str], tmp_path: Path) -> Iterator[SupervisedHub]:
-    """Started with the three addresses and nothing else, on a database that is not there yet."""
+    """A hub that `manage.py production` runs: three URLs set, and no database made yet."""
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("ATP_", "DJANGO_"))}
     name = f"atp_supervised_{os.getpid()}"
     server = engines["ATP_DATABASE_URL"]
@@ -99,7 +99,7 @@ def test_it_runs_a_whole_hub_and_ends_all_of_it(hub: SupervisedHub) -> None:
     assert "Made the database" in hub.output
     assert re.search(r"^  password  \S+$", hub.output, re.MULTILINE)
     kept = [p.read_text().strip() for p in (hub.log.parent / "data").glob("*key")]
-    assert len(kept) == 2, "its own, which its children were told of"
+    assert len(kept) == 2, "the hub's own keys, which its processes share"
     children = hub.children()
     assert len(children) == len(PROCESSES)
 

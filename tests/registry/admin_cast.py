@@ -13,7 +13,7 @@ from django.test import Client
 
 
 def officer_client(*, superuser: bool = True, permissions: tuple[str, ...] = ()) -> Client:
-    """A logged-in browser of a fresh officer, with these permissions of the registry."""
+    """Return a logged-in client of a new officer with these permissions of the registry."""
     users = get_user_model()._default_manager
     user = users.create_user(f"olive-{secrets.token_hex(6)}", is_staff=True, is_superuser=superuser)
     user.user_permissions.set(
@@ -36,7 +36,7 @@ def form_of(response: Any) -> dict[str, str]:
 
 
 class _Form(HTMLParser):
-    """What a browser without scripts would send: the fields of the page's forms."""
+    """Return the fields of the page's forms, as a browser without scripts sends them."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

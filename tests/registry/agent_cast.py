@@ -1,4 +1,4 @@
-"""Agents as officers and their owners make them: registered, enrolled, approved, attested."""
+"""Make agents as officers and owners do: register, enrol, approve, attest."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Enrolled:
 
 
 def fresh(name: str) -> str:
-    """A name that no other test uses."""
+    """Return a name that no other test uses."""
     return f"{name}-{secrets.token_hex(5)}"
 
 
@@ -48,7 +48,7 @@ def register(name: str = "alice", **fields: Any) -> Agent:
 
 
 def proof_for(agent: str, token: str, key: PrivateKey, **other: Any) -> str:
-    """What an agent proves when it enrols, or something wrong in its place."""
+    """Return the proof of an enrolment, with the given faults."""
     claims = {
         "iss": agent,
         "aud": hub_id(),
@@ -60,7 +60,7 @@ def proof_for(agent: str, token: str, key: PrivateKey, **other: Any) -> str:
 
 
 def enrol(agent: str, *, key: PrivateKey | None = None) -> Enrolled:
-    """A pending key of the agent."""
+    """Return a pending key of the agent."""
     key = key or PrivateKey.generate()
     token = issue_enrolment_token(agent, actor=OFFICER).text
     proof = proof_for(agent, token, key)
@@ -69,7 +69,7 @@ def enrol(agent: str, *, key: PrivateKey | None = None) -> Enrolled:
 
 
 def active(name: str = "alice", **fields: Any) -> Enrolled:
-    """An agent with an approved key."""
+    """Return an agent with an approved key."""
     enrolled = enrol(register(name, **fields).id)
     approve_key(enrolled.row.kid, actor=OFFICER)
     return enrolled
@@ -118,7 +118,7 @@ def issuer(
 
 
 def kinds_about(subject: str) -> list[str]:
-    """What the trail says happened to a subject, in order."""
+    """Return the kinds of the trail's entries about a subject, in order."""
     return list(
         Entry.objects.filter(subject=subject).order_by("index").values_list("kind", flat=True)
     )

@@ -1,4 +1,4 @@
-"""Agents with keys, attestations and a past, as rows, for tests of scores."""
+"""Make agents with keys, attestations and conduct, as rows, for tests of scores."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def attest(
     issuer: Issuer | None = None,
     now: datetime = NOW,
 ) -> Attestation:
-    """Vouch for a fresh EdDSA key of `agent`."""
+    """Attest a new EdDSA key of `agent`."""
     kid = secrets.token_urlsafe(32)
     AgentKey.objects.create(
         kid=kid, agent=agent, algorithm="EdDSA", jwk={}, status="active", approved_at=NOW

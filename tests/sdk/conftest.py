@@ -1,4 +1,4 @@
-"""Worlds to test agents in: in memory, through a socket to a fake hub, and to the real one."""
+"""Fixtures of the worlds: in memory, with the fake hub, and with the real hub."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ async def hub_world(hub: LiveHub) -> AsyncIterator[HubWorld]:
 
 @pytest.fixture(params=["memory", "websocket", "hub"])
 def place(request: pytest.FixtureRequest) -> Any:
-    """The name of a world; where it is the real hub, that hub, started outside of an event loop."""
+    """Return the name of a world; start the real hub for its world, outside of an event loop."""
     return request.getfixturevalue("hub") if request.param == "hub" else request.param
 
 
 @pytest_asyncio.fixture
 async def world(place: Any) -> AsyncIterator[World]:
-    """Every transport in turn: what is tested in here holds for each of them."""
+    """Return each world in turn, so that a test covers all transports."""
     world: World
     if place == "memory":
         world = MemoryWorld()

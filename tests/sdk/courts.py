@@ -1,6 +1,6 @@
-"""The three judges that an agent can meet, behind the same few words.
+"""One interface to three judges: the in-process hub, the tests' fake hub and the project's own hub.
 
-The in-process hub, the tests' fake hub and the project's own hub are given the same envelopes.
+Tests give all of them the same envelopes.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from tests.sdk.fake_hub import FakeHub
 if TYPE_CHECKING:
     from tests.conftest import LiveHub
 
-NOTHING: Any = None  # a player of these courts has no row in a registry
+NOTHING: Any = None  # a player of these tests has no row in a registry
 
 
 class Court(ABC):
-    """Makes agents, takes their envelopes and tells what became of them."""
+    """The interface: make agents, take their envelopes and return the receipts."""
 
     keeps_minimum = True  # whether a recipient can ask for a minimum level
 
     @abstractmethod
     def player(self, name: str, *, level: str | None = "verified", minimum: str = "") -> Player:
-        """A connected agent, attested at `level`; `None` means no attestation."""
+        """Return a connected agent, attested at `level`; `None` means no attestation."""
 
     @abstractmethod
     def submit(self, player: Player, letter: Letter) -> Receipt:
-        """Send the envelope as `player`; its receipt."""
+        """Send the envelope as `player`; return its receipt."""
 
     @abstractmethod
     def later(self, seconds: float) -> None:
-        """Let the judge's clock go on."""
+        """Advance the judge's clock."""
 
     @abstractmethod
     def close(self) -> None:
-        """End what was begun."""
+        """Close all connections."""
 
 
 class TransportCourt(Court):
@@ -78,7 +78,7 @@ class TransportCourt(Court):
 
 
 class MemoryCourt(TransportCourt):
-    """The in-process hub, through the connections of its transport."""
+    """The in-process hub, by connections of its transport."""
 
     keeps_minimum = False
 
@@ -128,7 +128,7 @@ class FakeHubCourt(TransportCourt):
 
 
 class HubCourt(Court):
-    """The project's own hub, through a WebSocket for each agent."""
+    """The project's own hub, by a WebSocket for each agent."""
 
     def __init__(self, hub: LiveHub) -> None:
         from tests.cast import make_organisation

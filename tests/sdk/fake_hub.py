@@ -1,8 +1,9 @@
 """A hub on a real socket and without a database, for tests of the SDK alone.
 
-It logs agents in, delivers by stream and position, and misbehaves on command, as crashes and
-networks do. It judges as every hub does (`atp.memory.judge`): its own are only the facts, which
-are what `enrol` was given, and its policies, which allow everything.
+It logs agents in, and delivers envelopes by stream and sequence number. A test can make it
+misbehave as after crashes and network faults. It judges as every hub does (`atp.memory.judge`).
+Its own are only the facts, which are the arguments of `enrol`, and its policies, which allow
+everything.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Posted:
 
 @dataclass
 class Account:
-    """What the hub keeps of an agent: who it is, its two streams, and where the acks are."""
+    """The state of an agent at the hub: who it is, its key, its two streams and their acks."""
 
     identity: IAgentIdentity
     key: PublicKey
@@ -83,9 +84,10 @@ class Account:
 
 
 class FakeHub:
-    """`script` decides on an envelope before the judge does: a verdict, or `None` to let it judge.
+    """A hub that can misbehave. `script` may return a verdict for an envelope, or `None`.
 
-    It is the `Registry` of its judge. `clock` is in seconds since 1970 and may be set.
+    With a verdict the judge is not asked. The hub is the `Registry` of its judge. `clock` is in
+    seconds since 1970; a test may replace it.
     """
 
     def __init__(self) -> None:
@@ -99,12 +101,12 @@ class FakeHub:
         self.received: Counter[str] = Counter()  # envelopes by message id, repeats included
         self.bytes_of: dict[str, bytes] = {}
         self.script: Callable[[Envelope], Verdict | None] = lambda envelope: None
-        self.lose_receipts = 0  # cut the socket after accepting so many, before the receipt
+        self.lose_receipts = 0  # how many sockets to cut after acceptance, before the receipt
         self.deliver_twice = False
         self.keep_deliveries = False
-        self.refusing: dict[str, ATPError] = {}  # why agents may not log in
+        self.refusing: dict[str, ATPError] = {}  # by agent: the error of its login
         self.refused_at: list[float] = []  # monotonic seconds
-        self.faults: list[str] = []  # what agents did that no agent may
+        self.faults: list[str] = []  # acts of agents that break the protocol
         self._judge = Judge(self)
         self._entries: dict[tuple[str, str], int] = {}  # by sender and message id
         self._server: Server | None = None
@@ -149,7 +151,7 @@ class FakeHub:
         self._port = next(iter(self._server.sockets)).getsockname()[1]
 
     async def kill(self) -> None:
-        """End as by kill -9: sockets break without a word, what was stored stays.
+        """Stop as after SIGKILL: sockets break without a close frame, stored data stays.
 
         A socket whose agent is still logging in breaks as well: the server waits for all of them.
         """
@@ -376,7 +378,7 @@ class FakeHub:
 
 
 class _CutError(Exception):
-    """The socket was cut on purpose."""
+    """A socket that was cut on purpose."""
 
 
 async def _send(socket: ServerConnection, *frames: WireFrame) -> None:

@@ -1,4 +1,4 @@
-"""The Python blocks of the seed's README, found, and run as written."""
+"""Find the Python blocks of the seed's README and run them as written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.sources import ROOT
 
 SEED = Path(os.environ.get("ATP_SEED") or ROOT.parent / "shared" / "seed" / "README.md")
 
-# Blocks that the libraries of today don't allow as written, and what is changed in them.
+# Blocks that current libraries do not run as written, and the changes to them.
 ADAPTED: dict[str, list[tuple[str, str]]] = {
     # websockets 14 dropped handlers with a path and serving without a running event loop. The
     # port is the system's choice, because a test can't rely on 8080 being free.
@@ -36,14 +36,14 @@ _HEADING_OR_BLOCK = re.compile(r"^#{2,4} (?P<title>.+)$|^```(?P<language>\w*)\n"
 
 
 def blocks() -> dict[str, str]:
-    """Heading -> the Python block below it; skips where the seed is not there."""
+    """Return the Python block below each heading; skip if the seed is missing."""
     if not SEED.is_file():
         missing(f"no seed README at {SEED}; set ATP_SEED")
     return _find(SEED.read_text(encoding="utf-8"))
 
 
 def adapted(title: str, source: str) -> str:
-    """The block as the list above wants it; each change must apply exactly once."""
+    """Return the block with the changes above; each change must apply exactly once."""
     for was, becomes in ADAPTED.get(title, []):
         assert source.count(was) == 1, f"{title}: the README no longer says {was!r}"
         source = source.replace(was, becomes)
@@ -51,7 +51,7 @@ def adapted(title: str, source: str) -> str:
 
 
 async def run(source: str, names: dict[str, Any]) -> dict[str, Any]:
-    """Run a block, which may await at its top level; the names that it knows afterwards."""
+    """Run a block, which may await at its top level; return its names afterwards."""
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     code = compile(source, "README.md of the seed", "exec", flags=flags)
     outcome = eval(code, names)  # noqa: S307 - the seed is the requirement under test
@@ -61,7 +61,7 @@ async def run(source: str, names: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_program(source: str) -> None:
-    """Run a block that is a program of its own, with its own event loop."""
+    """Run a block that is a whole program with its own event loop."""
     exec(compile(source, "README.md of the seed", "exec"), {})  # noqa: S102 - as above
 
 

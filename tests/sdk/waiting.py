@@ -1,4 +1,4 @@
-"""Waiting for something to become true, without betting on how long it takes."""
+"""Wait until a condition is true, with a generous limit."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections.abc import Callable
 
-LONGEST_SECONDS = 20  # a failing test ends then; a passing one never waits for it
+LONGEST_SECONDS = 20  # the limit of a failing test; a passing one ends earlier
 PAUSE_SECONDS = 0.005
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition; what fails says where it is written."""
+    """Wait for a condition. A failure names the line of the condition."""
     deadline = time.monotonic() + LONGEST_SECONDS
     while not condition():
         assert time.monotonic() < deadline, f"not true in {LONGEST_SECONDS} s: {_place(condition)}"

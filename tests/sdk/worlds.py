@@ -1,4 +1,4 @@
-"""Places where agents can meet, one for each transport, behind the same few words."""
+"""One interface to the transports and hubs that agents are tested on."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 
 class World(ABC):
-    """Makes agents that can reach each other, and cuts their connections."""
+    """The interface: make agents that can reach each other, and cut their connections."""
 
     def __init__(self) -> None:
         self._clients: list[ATPClient] = []
 
     @abstractmethod
     async def agent(self, name: str, *, level: str = "verified", **options: Any) -> ATPClient:
-        """An agent that is registered and not connected yet; its id may be more than `name`."""
+        """Return a registered agent that is not connected yet; its id may be longer than `name`."""
 
     @abstractmethod
     def cut(self, client: ATPClient) -> None:
-        """Break an agent's connection, as a bad network does."""
+        """Break an agent's connection, as a broken network does."""
 
     @abstractmethod
     def twin(self, client: ATPClient) -> ATPClient:
-        """The same agent, started a second time."""
+        """Return a second client of the same agent."""
 
     async def online(self, name: str, **options: Any) -> ATPClient:
         client = await self.agent(name, **options)
@@ -56,7 +56,7 @@ class World(ABC):
 
 
 class MemoryWorld(World):
-    """All in one process, with real keys."""
+    """Agents of one process with the in-memory transport, with real keys."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class MemoryWorld(World):
 
 
 class SocketWorld(World):
-    """Through a WebSocket, to the fake hub."""
+    """Agents with WebSockets to the fake hub."""
 
     def __init__(self, hub: FakeHub) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class SocketWorld(World):
 
 
 class HubWorld(World):
-    """Through a WebSocket, to the project's own hub, by way of a wire that can be cut."""
+    """Agents with WebSockets to the project's own hub, by a TCP relay that can be cut."""
 
     def __init__(self, hub: LiveHub) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class HubWorld(World):
 
 
 class Wire:
-    """A stretch of TCP between an agent and a hub."""
+    """A TCP relay between an agent and a hub."""
 
     def __init__(self, hub_url: str) -> None:
         self._host, _, port = hub_url.split("/")[2].partition(":")

@@ -114,7 +114,7 @@ def test_it_starts_on_a_layer_without_room_for_keys(tmp_path: Path) -> None:
 
 def test_rejects_a_broker_without_a_layer(tmp_path: Path) -> None:
     sentence = refusal("hub", tmp_path, closed("ATP_BROKER_URL"))
-    assert "ATP_BROKER_URL is set, ATP_REDIS_URL is not." in sentence
+    assert "ATP_BROKER_URL is set, but ATP_REDIS_URL is not." in sentence
 
 
 @pytest.mark.parametrize("command", ["worker", "beat"])

@@ -1,4 +1,4 @@
-"""A hub with an auditor at it."""
+"""Fixtures: a hub with an auditor."""
 
 from __future__ import annotations
 

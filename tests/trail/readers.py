@@ -1,4 +1,4 @@
-"""People who read the trail over HTTP, and entries for them to find."""
+"""Users who read the trail over HTTP, and entries for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROVENANCE = "/api/v1/provenance/"
 
 
 def fresh(name: str) -> str:
-    """A name that no other test uses."""
+    """Return a name that no other test uses."""
     return f"{name}-{secrets.token_hex(5)}"
 
 
@@ -45,7 +45,7 @@ def token_of(user: Any) -> str:
 
 
 def reader(url: str, *groups: str, user: Any = None) -> httpx.Client:
-    """A program with a token of a person in these groups; an auditor's where none are named."""
+    """Return a client with the token of a user in these groups; by default of an auditor."""
     user = user or person(*(groups or (AUDITORS,)))
     headers = {"Authorization": f"Token {token_of(user)}"}
     return httpx.Client(base_url=url, headers=headers, timeout=30)
@@ -59,7 +59,7 @@ def listed(client: httpx.Client, **asked: Any) -> list[dict[str, Any]]:
 
 
 def problem(client: httpx.Client, path: str = PROVENANCE, **asked: Any) -> dict[str, Any]:
-    """What is wrong with a request, by parameter."""
+    """Return the errors of a request, by parameter."""
     answer = client.get(path, params=asked)
     assert answer.status_code == 400, answer.text
     errors: dict[str, Any] = answer.json()["errors"]

@@ -1,4 +1,4 @@
-"""The trail without its protection, for tests of what a forger would leave behind."""
+"""Remove the protection of the trail, for tests of forged rows."""
 
 from __future__ import annotations
 

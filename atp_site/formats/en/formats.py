@@ -1,4 +1,4 @@
-"""Dates in the order of ISO 8601, times with their zone, on a clock of 24 hours."""
+"""Formats in English: dates as in ISO 8601, times with 24 hours and their zone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`manage.py beat`: what sends the scheduled tasks to the workers."""
+"""`manage.py beat`: Celery beat, which sends the scheduled tasks to the workers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from messaging.process.celery_command import CeleryCommand
 
 
 class Command(CeleryCommand):
+    """The command `manage.py beat`."""
+
     help = (
-        "Send the scheduled tasks to the workers. One is enough; a second does no harm, since "
-        "each task can run at any time and more than once."
+        "Send the scheduled tasks to the workers. One beat is enough. A second one does no harm: "
+        "each task may run at any time and more than once."
     )
 
     def celery_arguments(self, options: dict[str, Any]) -> list[str]:
+        """Return the command line; beat stores its times in the data folder."""
         return ["beat", f"--schedule={settings.ATP_DATA_DIR / 'beat-schedule'}"]

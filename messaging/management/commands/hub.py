@@ -16,7 +16,7 @@ from messaging.process.serve import serve
 
 
 class _Formatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
-    """Leaves the table of settings as it is."""
+    """A help formatter that keeps the line breaks of the table of settings."""
 
 
 def _address(text: str) -> str:
@@ -27,7 +27,9 @@ def _address(text: str) -> str:
 
 
 class Command(BaseCommand):
-    requires_system_checks = []  # `prepare` runs them, and says in a sentence what is wrong
+    """The command `manage.py hub`."""
+
+    requires_system_checks = []  # `prepare` runs them and prints one sentence
     help = (
         "Serve the hub, on 127.0.0.1. The first start makes the database,\n"
         "the keys and an officer; a later one finds them as they are.\n"
@@ -35,6 +37,7 @@ class Command(BaseCommand):
     )
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        """Return a parser whose help ends with the table of settings."""
         table = import_module(settings.SETTINGS_MODULE).__doc__ or ""
         return super().create_parser(
             prog_name,
@@ -64,4 +67,4 @@ class Command(BaseCommand):
 
     def _say(self, text: str) -> None:
         self.stdout.write(text)
-        self.stdout.flush()  # a log file or a pipe must see the password before a crash
+        self.stdout.flush()  # a log file must get the password even if the hub crashes soon

@@ -13,11 +13,13 @@ from messaging.process.supervisor import supervise
 
 
 class Command(BaseCommand):
-    requires_system_checks = []  # `supervise` runs them, and says in a sentence what is wrong
+    """The command `manage.py production`."""
+
+    requires_system_checks = []  # `supervise` runs them and prints one sentence
     help = (
         "Run nodes, Celery workers and beat together against PostgreSQL, Redis and a broker "
         "(ATP_DATABASE_URL, ATP_REDIS_URL, ATP_BROKER_URL). Whichever process dies is started "
-        "again, so kill what you like. Ctrl-C ends all of them."
+        "again, so you can kill any of them to try it. Ctrl-C ends all of them."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

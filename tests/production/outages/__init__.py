@@ -1,1 +1,1 @@
-"""Engines that go away under a running hub, and a node that is frozen: what is to be expected."""
+"""Tests of outages: engines stop under a running hub, and a node is frozen."""

@@ -1,4 +1,4 @@
-"""A fleet on engines of its own, to be broken one after the other."""
+"""A fleet on its own engines, which tests stop one after the other."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ class World:
     fleet: Fleet
 
     def memory(self) -> dict[int, int]:
-        """Resident bytes of every process of the hub, by its id; one that ended is not in it."""
+        """Return the resident bytes of every running process of the hub, by its id."""
         started = [node.process for node in self.fleet.nodes]
         pids = [p.pid for p in (*started, *self.fleet.workers.values()) if p.poll() is None]
         return {pid: psutil.Process(pid).memory_info().rss for pid in pids}
 
     def mend(self) -> None:
-        """Have both engines run, whatever a test that failed left of them."""
+        """Start or continue both engines, also after a failed test."""
         for engine in (self.postgres, self.redis):
             engine.resume()
             engine.start()
 
     def works(self) -> bool:
-        """Whether the workers have come so far as to have their children."""
+        """Return whether all workers have started their child processes."""
         workers = [w for name, w in self.fleet.workers.items() if name != "beat"]
         return all(psutil.Process(worker.pid).children() for worker in workers)
 
@@ -74,7 +74,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture
 def fleet(world: World) -> Iterator[Fleet]:
-    """The fleet; whatever happened, the same processes run afterwards, and none has swollen."""
+    """Return the fleet; afterwards check that the same processes run and none has grown much."""
     before = world.memory()
     try:
         yield world.fleet
@@ -88,13 +88,13 @@ def fleet(world: World) -> Iterator[Fleet]:
 
 @pytest.fixture(scope="package")
 def agents(world: World, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Identities of three agents that live through it all, and of one that doesn't."""
+    """Return the identities of three agents that stay, and of one that is revoked."""
     return world.fleet.enrol(4, tmp_path_factory.mktemp("identities"))
 
 
 @pytest.fixture
 def witness(fleet: Fleet) -> Iterator[Witness]:
-    """Opens raw sockets of enrolled agents at a node, as soon as it is not busy any more."""
+    """Return a function that opens raw sockets of agents at a node when it is not busy."""
     with ExitStack() as opened:
 
         def witness(node: HubProcess, identity: Path) -> Wire:
@@ -102,7 +102,7 @@ def witness(fleet: Fleet) -> Iterator[Witness]:
             while True:
                 try:
                     wire = Wire.log_in(LiveHub(url=node.url), player(identity))
-                except AssertionError:  # it was closed before it was welcome
+                except AssertionError:  # the socket was closed before the welcome
                     assert time.monotonic() < deadline, "the node lets no witness in"
                     time.sleep(0.1)
                     continue
