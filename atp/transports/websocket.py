@@ -42,18 +42,18 @@ from atp.wire.frames import MESSAGE_MAX_BYTES, SUBPROTOCOL
 
 __all__ = ["WebSocketTransport"]
 
-LOGIN_SECONDS: Final = 10  # docs/protocol.md#connecting: not authenticated by then, closed
-PING_SECONDS: Final = 20  # docs/design/reliability.md: as the hub's own
-CLOSE_SECONDS: Final = 2  # for the closing handshake; a hub that is gone does not answer it
+LOGIN_SECONDS: Final = 10  # docs/protocol.md#connecting: the time for a login
+PING_SECONDS: Final = 20  # docs/design/reliability.md: the same as the hub's
+CLOSE_SECONDS: Final = 2  # for the closing handshake, which a dead hub does not answer
 NONCE_BYTES: Final = 16
 
 
 class WebSocketTransport(Transport):
-    """A hub behind `url`, as it was enrolled at.
+    """A hub at `url`, where the agent is enrolled.
 
-    `hub_id` and `hub_key` are what `atp enroll` learnt; without `hub_key` the hub's proof is not
-    checked and TLS alone says who answers. `tls` replaces the default TLS settings.
-    Raises `SessionTransport` for a `ws` address that is not on the loopback.
+    `hub_id` and `hub_key` come from `atp enroll`. Without `hub_key`, the hub's proof is not checked
+    and only TLS identifies the hub. `tls` replaces the default TLS settings. Raises
+    `SessionTransport` if `url` is not a WebSocket address, or is `ws` and not on the loopback.
     """
 
     type = TransportType.WEBSOCKET
@@ -76,7 +76,11 @@ class WebSocketTransport(Transport):
             self.clock = clock
 
     async def connect(self, login: Login) -> Connection:
-        """Connect and log in."""
+        """Connect and log in.
+
+        Raises `SessionTransport` if the hub can't be reached, `SessionTimeout` if it does not
+        answer in time, `KeyUnacceptable` for a string key, or the error of the hub's refusal.
+        """
         if isinstance(login.key, DemoKey):
             raise KeyUnacceptable(
                 "a string key is for the in-memory transport only; make a key pair with"
@@ -127,7 +131,7 @@ class WebSocketTransport(Transport):
             ) from exc
         if socket.subprotocol != SUBPROTOCOL:
             await socket.close()
-            raise SessionTransport(f"what answers at {self.url} does not speak {SUBPROTOCOL}")
+            raise SessionTransport(f"the server at {self.url} does not speak {SUBPROTOCOL}")
         return socket
 
 
@@ -148,12 +152,12 @@ class _WebSocketConnection(Connection):
 
 
 def _check_url(url: str) -> bool:
-    """Whether the address is on the loopback; raises `SessionTransport` for an unsafe one."""
+    """Return whether the address is on the loopback; raises `SessionTransport` if it is unsafe."""
     try:
         parts = urlsplit(url)
         scheme, host = parts.scheme, parts.hostname
     except ValueError as exc:
-        raise SessionTransport(f"{excerpt(url)} is not an address") from exc
+        raise SessionTransport(f"{excerpt(url)} is not like wss://hub.example/ws/agents/") from exc
     if scheme not in ("ws", "wss") or not host:
         raise SessionTransport(f"{excerpt(url)} is not like wss://hub.example/ws/agents/")
     loopback = _is_loopback(host)
@@ -173,7 +177,7 @@ def _is_loopback(host: str) -> bool:
 
 @contextmanager
 def _closing_told() -> Iterator[None]:
-    """Turn the end of a socket into the error that the hub gave as the reason, where it did."""
+    """Turn the end of a socket into the error that the hub gave as the reason, if it gave one."""
     try:
         yield
     except ConnectionClosed as exc:
@@ -190,5 +194,5 @@ def _reason(problem: Exception) -> str:
 
 
 def _meaning(code: str) -> str:
-    """What docs/errors.md says that a code means."""
+    """Return the meaning of a code, as in docs/errors.md."""
     return (BY_CODE[code].__doc__ or "").partition("\n")[0]

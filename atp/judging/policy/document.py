@@ -1,4 +1,4 @@
-"""Policy documents, read strictly: what officers wrote becomes rules, or an error that says where.
+"""Strict reading of policy documents: the result is rules, or an error that names the place.
 
 A document is `{"name", "description"?, "mode"?: "enforce"|"monitor", "mandatory"?, "priority"?,
 "rules"}`; a rule is `{"name", "description"?, "action", "severity"?, "priority"?, "always"?,
@@ -23,8 +23,8 @@ __all__ = ["Condition", "Policy", "Rule", "parse_condition", "parse_policies"]
 NAME_MAX_CHARS = 160
 DESCRIPTION_MAX_CHARS = 2_000
 PRIORITY_DEFAULT = 100
-PRIORITY_MAX = 32_767  # a small integer of every database
-RULES_MAX = 1_000  # of one set; ten times the design's load
+PRIORITY_MAX = 32_767  # the largest small integer of every supported database
+RULES_MAX = 1_000  # in one set; ten times the load that the hub is designed for
 CONDITIONS_MAX = 50
 THROTTLE_MAX = 1_000_000
 THROTTLE_MAX_SECONDS = 86_400  # counters are kept for a day
@@ -50,7 +50,7 @@ _CONDITION_MEMBERS = frozenset({"field", "operator", "value"})
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A field, an operator and a value, with the function that tells whether it holds."""
+    """A field, an operator and a value, with `check`, which tells whether the condition holds."""
 
     field: FieldKey
     operator: str
@@ -60,7 +60,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule; `throttle` is (limit, seconds), `officers` how many must release what it holds."""
+    """A rule. `throttle` is (limit, seconds); `officers` must agree to release a held message."""
 
     policy: str
     name: str
@@ -75,13 +75,13 @@ class Rule:
 
     @property
     def key(self) -> str:
-        """The name under which counters and waivers know the rule; unique in a set."""
+        """The name of the rule in counters and waivers; unique in a set."""
         return f"{self.policy}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A named list of rules, either enforced or only watched."""
+    """A named list of rules, either enforced or only monitored."""
 
     name: str
     enforced: bool
@@ -91,18 +91,23 @@ class Policy:
 
 
 def parse_policies(documents: Sequence[Mapping[str, Any]]) -> tuple[Policy, ...]:
-    """Read `documents`; raises `MalformedDocument` naming policy, rule, condition and remedy."""
+    """Read policy documents.
+
+    Raises `MalformedDocument`, which names policy, rule and condition, and the correction.
+    """
     policies = tuple(_policy(document) for document in documents)
     _refuse_repeats([policy.name for policy in policies], "two policies are called", "policies")
     keys = [rule.key for policy in policies for rule in policy.rules]
     _refuse_repeats(keys, "two rules are called", "rules")
     if len(keys) > RULES_MAX:
-        raise MalformedDocument(f"{len(keys)} rules; merge some, at most {RULES_MAX} are taken")
+        raise MalformedDocument(
+            f"there are {len(keys)} rules; merge some, {RULES_MAX} is the limit"
+        )
     return policies
 
 
 def parse_condition(field: object, operator: Any, value: object) -> Condition:
-    """One condition of a rule; raises `MalformedDocument`, which does not say where it stands."""
+    """Read one condition of a rule. Raises `MalformedDocument`; the caller adds policy and rule."""
     key = parse_field(field)
     return Condition(key, operator, value, compile_check(key.field, operator, value))
 
@@ -111,7 +116,7 @@ def _refuse_repeats(names: Sequence[str], problem: str, what: str) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise MalformedDocument(f"{problem} {excerpt(name)}; {what} need names of their own")
+            raise MalformedDocument(f"{problem} {excerpt(name)}; give all {what} different names")
         seen.add(name)
 
 
@@ -157,7 +162,7 @@ def _conditions(members: Mapping[str, Any], where: str) -> tuple[Condition, ...]
         raise MalformedDocument(f"{where} says always and has conditions; remove one or the other")
     if not always and not documents:
         raise MalformedDocument(
-            f"{where} has no conditions; add one, or say always if it is meant for everything"
+            f"{where} has no conditions; add one, or say always if it is meant for every message"
         )
     return tuple(
         _condition(document, f"{where}, condition {number}")
