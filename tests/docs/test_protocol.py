@@ -78,7 +78,7 @@ def test_it_tells_the_limits_in_force() -> None:
     assert frames.MESSAGE_MAX_BYTES == 2**21
     assert f"nesting deeper than {canonical.ENVELOPE_MAX_DEPTH}" in text
     assert f"not authenticated after {settings.ATP_HANDSHAKE_SECONDS} s" in text
-    assert f"at {settings.ATP_DELIVERY_WINDOW} unacknowledged" in text
+    assert f"at most {settings.ATP_DELIVERY_WINDOW} deliveries of a stream without an ack" in text
 
 
 def _codes(text: str) -> set[str]:
