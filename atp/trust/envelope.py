@@ -281,28 +281,22 @@ def envelope_from_value(value: Any, *, plain: bool = False) -> Envelope:
     envelope = _envelope(value, plain=plain or is_plain(value), canonical=None)
     check_depth(value, ENVELOPE_MAX_DEPTH, written=envelope.canonical)
     if len(envelope.canonical) > ENVELOPE_MAX_BYTES:
-        raise MalformedTooLarge(
-            f"the envelope has {len(envelope.canonical)} bytes; at most {ENVELOPE_MAX_BYTES} are"
-            " allowed"
-        )
+        size = len(envelope.canonical)
+        raise MalformedTooLarge(f"it has {size} bytes; at most {ENVELOPE_MAX_BYTES} are allowed")
     return envelope
 
 
 def signature_header(envelope: Envelope) -> signing.Header:
-    """Return the header of the signature, which names its key.
-
-    Raises `SignatureMissing`, `SignatureHeader` or `MalformedToken`.
-    """
+    """Return the signature's header; raises `SignatureMissing` or as `signing.read_header`."""
     return signing.read_header(_signature(envelope))
 
 
 def verify_envelope(
     envelope: Envelope, key: PublicKey, *, hub_id: str, now: float
 ) -> VerifiedEnvelope:
-    """Verify the signature, and that it is valid at `now` (seconds since 1970).
+    """Verify the signature, and that it is valid at `now` (an auditor passes the acceptance time).
 
-    Raises as `verify_signature`, and `ClockExpired` or `ClockNotYet`. An auditor passes the time of
-    acceptance as `now`.
+    Raises as `verify_signature`, and `ClockExpired` or `ClockNotYet`.
     """
     verified = verify_signature(envelope, key, hub_id=hub_id)
     times = {"iat": verified.issued_at, "exp": verified.expires_at}
@@ -432,9 +426,8 @@ def sign_envelope(
     canonical = serialize({"ATP": stamped}, plain=envelope.plain)
     check_depth(stamped, ENVELOPE_MAX_DEPTH - 1, written=canonical)
     if len(canonical) > ENVELOPE_MAX_BYTES:
-        raise MalformedTooLarge(
-            f"the envelope has {len(canonical)} bytes; at most {ENVELOPE_MAX_BYTES} are allowed"
-        )
+        size = len(canonical)
+        raise MalformedTooLarge(f"it has {size} bytes; at most {ENVELOPE_MAX_BYTES} are allowed")
     if not envelope.plain:
         # RFC 8785 writes floats from 2^53 up as integers, which every reader refuses.
         parse_noted(canonical)
