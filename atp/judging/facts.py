@@ -1,4 +1,4 @@
-"""What a judgement may look at, as values: agents, keys, attestations, requests and causes."""
+"""The facts of a judgement, as values: agents, keys, attestations, requests and causes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class AgentFacts:
-    """What the registry knows of an agent."""
+    """An agent's row in the registry."""
 
     id: str
     status: str
@@ -37,7 +37,7 @@ class AgentFacts:
 
 @dataclass(frozen=True, slots=True)
 class KeyFacts:
-    """A key on record, and whose it is."""
+    """A registered key, and the agent it belongs to."""
 
     agent: str
     status: str
@@ -46,7 +46,11 @@ class KeyFacts:
 
 @dataclass(frozen=True, slots=True)
 class AttestationFacts:
-    """An attestation on record. `fault` is the code of what is wrong with it, dates aside."""
+    """A registered attestation.
+
+    `fault` is the error code of a fault other than its dates, or "". `jkt` is the thumbprint of the
+    attested key. `issued_at` and `expires_at` are in seconds since 1970.
+    """
 
     jti: str
     issuer: str
@@ -60,7 +64,7 @@ class AttestationFacts:
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """The accepted request that a response says it answers."""
+    """The accepted request that a response names. `expires_at` is in seconds since 1970."""
 
     sender: str
     target: str
@@ -73,14 +77,14 @@ class RequestFacts:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """What led to an envelope, itself included: its weakest link and its length."""
+    """An envelope and all its causes: the lowest level, the lowest score and their number."""
 
     lowest_level: str
     lowest_score: int
     depth: int
 
     def to_wire(self) -> dict[str, Any]:
-        """The `chain` member of a delivery frame."""
+        """Return the member `chain` of a delivery frame."""
         return {
             "lowestLevel": self.lowest_level,
             "lowestScore": self.lowest_score,
@@ -89,12 +93,13 @@ class Chain:
 
     @classmethod
     def from_wire(cls, value: Mapping[str, Any]) -> Chain:
+        """Read the member `chain` that `to_wire` wrote."""
         return cls(value["lowestLevel"], value["lowestScore"], value["depth"])
 
 
 @dataclass(frozen=True, slots=True)
 class CauseFacts:
-    """The envelope that an agent says it was handling; `received` is whether it got it at all."""
+    """The envelope that an agent names as the cause; `received` is whether it got that one."""
 
     received: bool
     chain: Chain
@@ -102,11 +107,11 @@ class CauseFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything that a judgement may look at.
+    """Everything that a judgement reads.
 
-    `now` is the batch's one clock reading, in seconds. `counts` tells how many envelopes of the
-    sender each throttle rule has counted in its current window, by rule key; a rule that is not
-    in it has counted none. `score` must be a pure function; a caller may pass one that remembers.
+    `now` is the batch's one clock reading, in seconds since 1970. `counts` maps the key of a
+    throttle rule to the number of the sender's envelopes that it counted in its current window; a
+    rule that is absent counted none. `score` must be a pure function; it may cache its results.
     """
 
     now: float
@@ -127,5 +132,5 @@ class Facts:
     score: Callable[..., scoring.TrustScore] = scoring.score
 
     def is_over(self, rule: str, limit: int, seconds: int) -> bool:
-        """Whether the sender has used up the `limit` of this throttle rule."""
+        """Return whether the sender has reached the `limit` of this throttle rule."""
         return self.counts.get(rule, 0) >= limit
