@@ -308,7 +308,7 @@ def verify_envelope(
 def verify_signature(envelope: Envelope, key: PublicKey, *, hub_id: str) -> VerifiedEnvelope:
     """Verify that `key`, which must be the sender's, signed the envelope. Ignore the current time.
 
-    Raises a `SignatureError`, a `ClockError`, `KeyAlgorithm`, or, for the token, a `MalformedError`.
+    Raises a `SignatureError`, a `ClockError`, `KeyAlgorithm`, or a `MalformedError` of the token.
     """
     claims = signing.verify(_signature(envelope), key, typ=TokenKind.MESSAGE.typ)
     verify_claims(envelope, claims, hub_id=hub_id)
