@@ -1,4 +1,4 @@
-"""`ATPClient`: an agent, over any transport.
+"""`ATPClient`: an agent that sends and handles messages over any transport.
 
 Example::
 
@@ -45,7 +45,7 @@ __all__ = ["ATPClient"]
 
 logger = logging.getLogger(__name__)
 
-DISCONNECT_SECONDS: Final = 5.0  # for handlers to finish, receipts to come and acks to go
+DISCONNECT_SECONDS: Final = 5.0  # for handlers to finish, and for receipts and acks
 
 NoticeHandler = Callable[[Notice], Any]
 
@@ -53,15 +53,16 @@ NoticeHandler = Callable[[Notice], Any]
 class ATPClient:
     """An agent that sends, answers and handles messages.
 
-    `private_key` is a `PrivateKey`, a PEM, or, over the in-memory transport only, a plain string
-    or nothing. `trust_level` is what the agent claims; `None` claims what the hub welcomes it as.
-    Without `transport`, all clients of the process talk over `InMemoryTransport.get_instance()`.
-    `trusted_keys` are public keys of other agents: what those send is verified here as well,
-    while of all others the hub's check is relied on. At most `max_handlers` handlers run at once.
+    `private_key` is a `PrivateKey` or a PEM; over the in-memory transport it may also be a plain
+    string or `None`. `trust_level` is the level that messages claim; `None` claims the level of the
+    hub's welcome. Without `transport`, all clients of the process use
+    `InMemoryTransport.get_instance()`. `trusted_keys` are public keys of other agents: their
+    signatures are verified here too, while for all other agents the client relies on the hub's
+    check. At most `max_handlers` handlers run at once.
 
-    A message that is sent while not connected connects first. A client belongs to the event loop
-    that it connects in. Raises `IdentityInvalidId`,
-    `KeyMissing`, `KeyUnacceptable` or `MalformedKey` for what can't work.
+    A send method connects first if the client is not connected. A client belongs to the event loop
+    in which it connects. Raises `IdentityInvalidId` for a wrong id, and `KeyMissing`,
+    `KeyUnacceptable` or `MalformedKey` for a key that can't be used.
     """
 
     def __init__(
@@ -104,10 +105,10 @@ class ATPClient:
     def from_identity_file(
         cls, path: str | Path, *, trust_level: TrustLevel | str | None = None, **options: Any
     ) -> Self:
-        """The agent that `atp enroll` wrote a file for, over a WebSocket to its hub.
+        """Return a client for the identity file of `atp enroll`, over a WebSocket to its hub.
 
-        `options` are those of the constructor. Raises `MalformedDocument`, `KeyMissing` or
-        `KeyUnknown` for files that don't fit.
+        `options` are those of the constructor. Raises `MalformedDocument` or `KeyMissing` if a file
+        can't be read, and `KeyUnknown` if the key is not the enrolled one.
         """
         file = read_identity_file(path)
         options.setdefault(
@@ -118,9 +119,9 @@ class ATPClient:
         return cls(identity, trust_level, file.key, **options)
 
     async def connect(self) -> None:
-        """Connect and log in; from then on lost connections are renewed by themselves.
+        """Connect and log in. After that, the client replaces lost connections by itself.
 
-        Raises `SessionTransport` when the hub is silent, or what the hub refused the login with.
+        Raises `SessionTransport` if the hub can't be reached, or the error of the hub's refusal.
         """
         async with self._connecting:  # a second login at once would end the first one
             if self._courier.suspended is not None:
@@ -131,19 +132,19 @@ class ATPClient:
             await self._courier.start()
 
     async def serve(self) -> None:
-        """Handle messages until `disconnect`, connecting first if needed.
+        """Handle messages until `disconnect`; connect first if needed.
 
-        Raises what ended the connection for good, such as `SessionRevoked`; while officers have the
-        agent suspended it goes on waiting.
+        Raises the error that ended the connection for good, such as `SessionRevoked`. While the
+        agent is suspended, it goes on waiting.
         """
         await self._connect_if_needed()
         await self._courier.over()
 
     async def disconnect(self, *, timeout_seconds: float = DISCONNECT_SECONDS) -> None:
-        """Let handlers finish, receipts come and acks go, all within the time given; then close.
+        """Wait for handlers, receipts and acks, at most `timeout_seconds` in all; then close.
 
-        Sending or `connect` opens it again. Mail that no handler has begun by then is not handled
-        by this client any more.
+        `connect` or a send method opens the client again. Mail whose handler has not begun by then
+        is dropped; mail that this client had acknowledged is lost.
         """
         self._set_taking(taking=False)
         deadline = asyncio.get_running_loop().time() + timeout_seconds
@@ -169,13 +170,13 @@ class ATPClient:
     async def send_request(
         self, target_agent: str, payload: Any, options: Mapping[str, Any] | None = None
     ) -> IATPResponse:
-        """Ask another agent and wait for its answer.
+        """Send a request to another agent and wait for its answer.
 
         `options` are those of `SendOptions`: `timeout` in milliseconds, `requires_trust`,
-        `required_capabilities`, `sensitivity`, ... The answer's `trust_score` is its sender's.
-        Raises the `ATPError` that tells what came instead: `PolicyDenied` and others when it was
-        refused, `HandlerFailed`, `FlowTimeout`, `IdentityNotActive` while officers have this agent
-        suspended, or the error that ended the connection.
+        `required_capabilities`, `sensitivity`, ... The answer's `trust_score` is the score of the
+        agent that answered. Raises `FlowTimeout` if no answer came in time, `HandlerFailed` if the
+        other side's handler failed, `IdentityNotActive` while this agent is suspended, the error of
+        the hub's refusal, such as `PolicyDenied`, or the error that ended the connection.
         """
         checked, target = parse_options(options), check_agent_id(target_agent)
         await self._connect_if_needed()
@@ -186,48 +187,50 @@ class ATPClient:
     async def send_notification(
         self, target_agent: str, payload: Any, options: Mapping[str, Any] | None = None
     ) -> Receipt:
-        """Tell another agent something; returns the hub's receipt, or raises why it refused.
+        """Send a notification to another agent; return the hub's receipt.
 
-        The receipt says that the message will be delivered, now or when the agent connects, until
-        it expires; or, with status "quarantined" or "escalated", that officers decide first.
+        With status "accepted", the hub has stored the message, and delivers it when the agent is
+        connected and before the message expires. With status "quarantined" or "escalated", officers
+        decide first. Raises the error of the hub's refusal, or `FlowTimeout` without a receipt.
         """
         checked, target = parse_options(options), check_agent_id(target_agent)
         await self._connect_if_needed()
         return await self._courier.send(MessageType.NOTIFICATION, target, payload, checked)
 
     async def broadcast(self, payload: Any, options: Mapping[str, Any] | None = None) -> Receipt:
-        """Tell all connected agents that may hear it; the receipt has the number of them.
+        """Send a broadcast to all connected agents that may receive it; return the hub's receipt.
 
-        Raises the `ATPError` that tells why the hub refused it, as `send_notification` does.
+        Its `recipients` is the number of these agents. Raises as `send_notification`.
         """
         checked = parse_options(options)
         await self._connect_if_needed()
         return await self._courier.send(MessageType.BROADCAST, BROADCAST_TARGET, payload, checked)
 
     def on_message(self, message_type: MessageType | str, handler: Handler) -> None:
-        """Handle messages of a type with `handler`, in place of the handler before.
+        """Handle messages of a type with `handler`; it replaces an earlier one.
 
-        A handler of requests gets (envelope, respond) and answers by `await respond(data)`; any
-        other gets (envelope). Both may be plain functions, which run in a thread. What a handler
-        of "response" gets are answers that came after their request had been given up. Raises
-        `MalformedDocument` for what is no message type or can't be called.
+        A handler of requests gets (envelope, respond) and answers with `await respond(data)`. Any
+        other handler gets (envelope) and may be a plain function, which runs in a thread. A handler
+        of "response" gets answers that arrived after their caller had stopped waiting. Raises
+        `MalformedDocument` for an unknown type, or if `handler` can't be called.
         """
         self._dispatcher.register(message_type, handler)
 
     def on_notice(self, handler: NoticeHandler) -> None:
-        """Call `handler(notice)`, which must not block, for later news on messages.
+        """Call `handler(notice)` for each notice. The handler must not block.
 
-        Those of one's own that were sent with the option `notify`, and recalls of received ones.
-        The hub of this version sends none yet (docs/protocol.md, "Frames").
+        A notice is about a message that this agent sent with the option `notify`, or recalls one
+        that it received. The hub of this version sends no notices yet (docs/protocol.md#frames).
         """
         self._notice_handler = handler
 
     def get_trust_status(self) -> dict[str, Any]:
-        """How this agent stands: what the hub said of it, and what is under way.
+        """Return the state of this agent as a dict.
 
-        `level` is claimed and `score` is `None` until the hub has welcomed it; `pending` is what
-        waited in its inbox then; `suspended` is whether officers keep it out for now; `ended` is
-        the code of what ended the connection for good.
+        Before the first login, `level` is the claimed one and `score` is `None`. `pending` is the
+        number of deliveries that waited in the inbox at login. `suspended` is whether the hub
+        refuses the agent for now. `ended` is the code of the error that ended the connection for
+        good, or `None`.
         """
         courier = self._courier
         welcome = courier.link.welcome if courier.link is not None else None
@@ -249,7 +252,7 @@ class ATPClient:
         }
 
     async def _connect_if_needed(self) -> None:
-        """Connect for a message that is sent while not connected; not after a final end."""
+        """Connect if the client is not connected, unless the connection ended for good."""
         if not self._courier.running and self._courier.ended is None:
             await self.connect()
 
@@ -259,7 +262,7 @@ class ATPClient:
 
     def _on_arrived(self, arrived: Arrived) -> None:
         if not self._taking:
-            return  # without an ack it stays with the hub
+            return  # no ack is sent, so the message stays with the hub
 
         def begin() -> None:
             courier = self._courier
@@ -274,7 +277,7 @@ class ATPClient:
             return
         try:
             self._notice_handler(notice)
-        except Exception:  # it is the caller's code, and the next frame must still be read
+        except Exception:  # the application's code may raise anything; go on with the next frame
             logger.exception("%s: the notice handler failed", self.identity.id)
 
     async def _respond(
@@ -292,7 +295,7 @@ class ATPClient:
         delivery, data = received.delivery, received.envelope.data
         demanded = options.requires_trust
         if demanded is not None and delivery.level and TrustLevel(delivery.level) < demanded:
-            raise TrustLevelTooLow(f"the answer is by an agent that is not {demanded}")
+            raise TrustLevelTooLow(f"the level of the agent that answered is below {demanded}")
         raise_handler_error(data)
         error = data.get("error") if isinstance(data, dict) else None
         return IATPResponse(
@@ -320,7 +323,7 @@ def _usable_key(
     if transport.demo:
         return key
     if key is None:
-        raise KeyMissing("on a network everything is signed; make a key with `atp keygen`")
+        raise KeyMissing("on a network every message is signed; make a key with `atp keygen`")
     if isinstance(key, DemoKey):
         raise KeyUnacceptable(
             "a string key is for the in-memory transport only; make a key pair with `atp keygen`"

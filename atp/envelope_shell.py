@@ -1,4 +1,4 @@
-"""`ATPEnvelope` as the seed has it: a mutable shell over the strict envelope of `atp.envelope`.
+"""`ATPEnvelope`: a mutable envelope for applications, over the strict one of `atp.trust.envelope`.
 
 Example::
 
@@ -64,8 +64,8 @@ Clock = Callable[[], float]
 class ATPEnvelope:
     """A message with its security and trust metadata.
 
-    `payload` is the payload as on the wire (`payload["data"]` is what was sent). Whatever is
-    changed after signing makes the signature fail, as it should. `clock` gives seconds since 1970.
+    `payload` is the payload of the wire; `payload["data"]` is the sender's data. A change after
+    signing makes the signature invalid. `clock` returns seconds since 1970.
     """
 
     _key: PrivateKey | None
@@ -92,14 +92,14 @@ class ATPEnvelope:
     def from_serialized(
         cls, serialized: str | bytes | Mapping[str, Any], *, clock: Clock | None = None
     ) -> ATPEnvelope:
-        """Read what `serialize` wrote; raises a `MalformedError`."""
+        """Read the text of `serialize`; raises a `MalformedError` if it is not an envelope."""
         if isinstance(serialized, str | bytes):
             return cls.from_envelope(parse_envelope(serialized), clock=clock)
         return cls.from_envelope(envelope_from_value(copy.deepcopy(dict(serialized))), clock=clock)
 
     @classmethod
     def from_envelope(cls, envelope: Envelope, *, clock: Clock | None = None) -> ATPEnvelope:
-        """A shell around a strict envelope, which stays as it is."""
+        """Return a mutable envelope with the content of a strict one, which stays unchanged."""
         shell = cls.__new__(cls)
         shell._begin(envelope.document, clock, None)
         shell.payload = dict(shell.payload)  # what is changed in it is changed here only
@@ -115,7 +115,10 @@ class ATPEnvelope:
         sender_keys: tuple[PublicKey, ...],
         clock: Clock,
     ) -> ATPEnvelope:
-        """What a handler of `agent` gets: the score is the hub's, `key` signs what it adds."""
+        """Return the envelope for a handler of `agent`.
+
+        Its score is the hub's. `key` signs the provenance entries that the handler adds.
+        """
         shell = cls.from_envelope(received.envelope, clock=clock)
         shell._key = key
         shell.told_score = received.delivery.score
@@ -125,17 +128,17 @@ class ATPEnvelope:
 
     @property
     def request_id(self) -> str | None:
-        """What a request and its responses have in common; `None` where there is none."""
+        """The id that a request and its response share; `None` for other messages."""
         return self.payload.get("requestId")
 
     @property
     def data(self) -> Any:
-        """What the message is about."""
+        """The sender's data."""
         return self.payload.get("data")
 
     @property
     def provenance(self) -> list[dict[str, Any]]:
-        """The entries so far, oldest first; one that was added after signing names its `agent`."""
+        """The entries, oldest first. An entry added after signing has the member `agent`."""
         return [_readable(entry) for entry in self._entries]
 
     def sign(
@@ -145,11 +148,11 @@ class ATPEnvelope:
         hub_id: str = DEMO_HUB_ID,
         req: str | None = None,
     ) -> None:
-        """Sign what the envelope says now; `timestamp` becomes the time of signing.
+        """Sign the current content; `timestamp` becomes the time of signing.
 
-        A string that is no PEM is a key of the demo; a response needs `req`, the digest of the
-        request. Raises `KeyMissing` without a key, and a
-        `MalformedError` for content that no reader would take.
+        A string that is not a PEM is a demo key. A response needs `req`, the digest of its request.
+        Raises `KeyMissing` without a key, and a `MalformedError` if a reader would refuse the
+        content.
         """
         key = read_key(private_key) or self._key
         if key is None:
@@ -167,11 +170,11 @@ class ATPEnvelope:
         DIRECTORY.note(self.agent_identity.id, key)
 
     def verify_signature(self, public_key: PublicKey | str | None = None) -> bool:
-        """Whether the sender's key, as far as this process knows it, signed what is said here.
+        """Return whether a known key of the sender signed the current content.
 
-        `public_key` is the sender's; without one, the keys that the client trusts and those that
-        signed in this process count. `False`, too, where no key is known: what a hub has checked
-        is not checked here.
+        `public_key` is the sender's key. Without it, the client's `trusted_keys` count, and the
+        keys that signed in this process. The result is also `False` if no key of the sender is
+        known here, even if the hub has verified the signature.
         """
         try:
             self._verify(public_key)
@@ -180,7 +183,11 @@ class ATPEnvelope:
         return True
 
     def validate(self) -> IValidationResult:
-        """Everything that is wrong with it (`errors`) or could be better (`warnings`)."""
+        """Return the faults (`errors`) and the weaknesses (`warnings`) of the envelope.
+
+        An unknown key of the sender is only a warning, so `valid` does not mean that the signature
+        was verified; `verify_signature` says that.
+        """
         errors: list[str] = []
         warnings: list[str] = []
         try:
@@ -192,7 +199,7 @@ class ATPEnvelope:
         return IValidationResult(not errors, self.get_trust_score(), errors, warnings)
 
     def get_trust_score(self) -> int:
-        """The sender's score, 0 to 100: what the hub said, else what is known here (demo)."""
+        """Return the sender's score, 0 to 100: the hub's, or one computed here (demo mode)."""
         if self.told_score is not None:
             return self.told_score
         signed = self.signature is not None
@@ -205,14 +212,14 @@ class ATPEnvelope:
         )
 
     def meets_trust_threshold(self, threshold: int) -> bool:
-        """Whether the score is at least `threshold`."""
+        """Return whether the score is at least `threshold`."""
         return self.get_trust_score() >= threshold
 
     def add_provenance(self, entry: IProvenanceEntry | Mapping[str, Any]) -> None:
-        """Add a step: `type`, `id`, `action` and, unless it is now, `timestamp`.
+        """Add a provenance entry: `type`, `id`, `action`, and `timestamp`, which defaults to now.
 
-        Before signing the signature will cover it. On a signed envelope it becomes a token of its
-        own, by the holder of this shell; raises `KeyMissing` where the holder has no key.
+        Before signing, the envelope's signature will cover it. After signing, the entry becomes a
+        token signed with this agent's key; raises `KeyMissing` if there is no key.
         """
         if not isinstance(entry, IProvenanceEntry):
             stamped = {"timestamp": format_timestamp(self._clock()), **entry}
@@ -233,11 +240,11 @@ class ATPEnvelope:
         self._entries.append(token)
 
     def serialize(self) -> str:
-        """The RFC 8785 form of the whole; raises a `MalformedError` for what no reader takes."""
+        """Return the RFC 8785 form; raises a `MalformedError` if a reader would refuse it."""
         return self._envelope().canonical.decode()
 
     def to_envelope(self) -> Envelope:
-        """The envelope as it is now, strict and frozen; raises a `MalformedError`."""
+        """Return the current content as a strict, frozen envelope; raises a `MalformedError`."""
         return self._envelope()
 
     def __repr__(self) -> str:
@@ -246,7 +253,7 @@ class ATPEnvelope:
     def _begin(self, document: dict[str, Any], clock: Clock | None, key: PrivateKey | None) -> None:
         self._clock: Clock = clock or time.time
         self._key = key
-        self.told_score: int | None = None  # what a hub said of the sender
+        self.told_score: int | None = None  # the hub's score of the sender
         self._sender_keys = ()
         self._added_by: str | None = None
         self._load(document)
@@ -282,7 +289,7 @@ class ATPEnvelope:
         return {name: value for name, value in document.items() if value is not None}
 
     def _part(self, name: str, value: IAgentIdentity | IPolicyContext | None) -> Any:
-        """The member as it was read, unless it was changed: writing it anew may add defaults."""
+        """Return the member as it was read, if unchanged: writing it anew may add defaults."""
         was = self._loaded.get(name)
         if value is None or (was is not None and type(value).from_wire(was) == value):
             return None if value is None else was

@@ -1,4 +1,4 @@
-"""What every error of the protocol is, and how untrusted input is quoted in its message."""
+"""The base of all errors of the protocol, and `excerpt`, which quotes untrusted input in them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ EXCERPT_MAX_CHARS = 60  # enough to recognise a value; a message must not grow w
 
 
 class ATPError(Exception):
-    """Anything the protocol refuses; `code` is stable, `detail` is for people.
+    """The base of all errors of the protocol. `code` is stable, `detail` is text for people.
 
-    `retry_after` is the number of seconds after which trying again can help; `None` means that the
-    error says nothing about trying again.
+    `retry_after` is the number of seconds after which a retry can succeed. `None` means that this
+    is not known.
     """
 
     code: str = "atp.error"
@@ -30,11 +30,11 @@ class ATPError(Exception):
 
 
 def excerpt(value: object) -> str:
-    """A short, printable-ASCII rendering of untrusted input, fit for a message or a log line."""
+    """Return a short printable ASCII text of untrusted input, for a message or a log line."""
     if isinstance(value, str):
         text = ascii(value[:EXCERPT_MAX_CHARS])
     elif isinstance(value, int) and value.bit_length() > EXCERPT_MAX_CHARS * 3:
-        text = "a huge integer"  # Python refuses to write out the hugest
+        text = "a huge integer"  # Python refuses to convert very large integers to text
     else:
         text = ascii(value if isinstance(value, int | float | None) else type(value).__name__)
     return text if len(text) <= EXCERPT_MAX_CHARS else text[: EXCERPT_MAX_CHARS - 3] + "..."

@@ -1,4 +1,4 @@
-"""The errors of the protocol: one class a stable code, all below `ATPError`.
+"""The errors of the protocol: one class for each stable code, all below `ATPError`.
 
 Callers branch on the class or on `code`, never on the text::
 
@@ -128,15 +128,15 @@ class MalformedJson(MalformedError, code="malformed.json"):
 
 
 class MalformedDuplicateMember(MalformedError, code="malformed.duplicate_member"):
-    """An object names a member twice, so that two readers could read two things."""
+    """An object has a member twice, so two readers could read different values."""
 
 
 class MalformedText(MalformedError, code="malformed.text"):
-    """Bad UTF-8, a lone surrogate, or NUL where text is kept."""
+    """The text has bad UTF-8, a lone surrogate, or a NUL where text is stored."""
 
 
 class MalformedNumber(MalformedError, code="malformed.number"):
-    """A number whose exact value its RFC 8785 form does not keep."""
+    """The RFC 8785 form of a number would not keep its exact value."""
 
 
 class MalformedTooDeep(MalformedError, code="malformed.too_deep"):
@@ -144,7 +144,7 @@ class MalformedTooDeep(MalformedError, code="malformed.too_deep"):
 
 
 class MalformedTooLarge(MalformedError, code="malformed.too_large"):
-    """More bytes than the limit in force."""
+    """The input has more bytes than the limit."""
 
 
 class MalformedEnvelope(MalformedError, code="malformed.envelope"):
@@ -152,7 +152,7 @@ class MalformedEnvelope(MalformedError, code="malformed.envelope"):
 
 
 class MalformedTimestamp(MalformedError, code="malformed.timestamp"):
-    """Not an RFC 3339 time in UTC with `Z`, or not a date that exists."""
+    """The text is not an RFC 3339 time in UTC with `Z`, or not a date that exists."""
 
 
 class MalformedFrame(MalformedError, code="malformed.frame"):
@@ -160,18 +160,18 @@ class MalformedFrame(MalformedError, code="malformed.frame"):
 
 
 class MalformedToken(MalformedError, code="malformed.token"):
-    """Not a compact JWS, or its base64url is not canonical."""
+    """The text is not a compact JWS, or its base64url is not canonical."""
 
 
 class MalformedKey(MalformedError, code="malformed.key"):
-    """Not a key that can be read."""
+    """The key can't be read."""
 
 
 class MalformedDocument(MalformedError, code="malformed.document"):
     """A policy, profile or other document breaks its schema.
 
-    `field` is the path of the member at fault, such as `weights.identity` or `rules.0.action`;
-    empty where it is not just one.
+    `field` is the path of the wrong member, such as `weights.identity` or `rules.0.action`. It is
+    "" if that is not one member.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class MalformedDocument(MalformedError, code="malformed.document"):
 
 
 class IdentityError(ATPError, code="identity"):
-    """Who the sender is does not hold up."""
+    """The sender's identity is unknown, not active, or not the one that it claims."""
 
 
 class IdentityUnknown(IdentityError, code="identity.unknown"):
@@ -222,7 +222,7 @@ class KeyRevoked(KeyProblem, code="key.revoked"):
 
 
 class KeyAlgorithm(KeyProblem, code="key.algorithm"):
-    """The header names another algorithm than the key's own."""
+    """The header names another algorithm than that of the key."""
 
 
 class KeyUnacceptable(KeyProblem, code="key.unacceptable"):
@@ -230,7 +230,7 @@ class KeyUnacceptable(KeyProblem, code="key.unacceptable"):
 
 
 class KeyMissing(KeyProblem, code="key.missing"):
-    """A key is needed and none was given."""
+    """A key is needed, but none was given."""
 
 
 class KeyInUse(KeyProblem, code="key.in_use"):
@@ -238,7 +238,7 @@ class KeyInUse(KeyProblem, code="key.in_use"):
 
 
 class SignatureError(ATPError, code="signature"):
-    """The signature, or what it covers, does not hold."""
+    """The signature, or the content that it covers, is not valid."""
 
 
 class SignatureMissing(SignatureError, code="signature.missing"):
@@ -282,7 +282,7 @@ class ReplayNonce(ReplayError, code="replay.nonce"):
 
 
 class ClockError(ATPError, code="clock"):
-    """The times in the token do not allow it now."""
+    """The token is not valid at this time."""
 
 
 class ClockExpired(ClockError, code="clock.expired"):
@@ -290,11 +290,11 @@ class ClockExpired(ClockError, code="clock.expired"):
 
 
 class ClockNotYet(ClockError, code="clock.not_yet"):
-    """It was issued in the future."""
+    """The time of issue is in the future."""
 
 
 class ClockTooLong(ClockError, code="clock.too_long"):
-    """It is valid for longer than its kind may be."""
+    """The token is valid for longer than its kind allows."""
 
 
 class ClockMismatch(ClockError, code="clock.mismatch"):
@@ -338,11 +338,11 @@ class RecipientError(ATPError, code="recipient"):
 
 
 class RecipientUnavailable(RecipientError, code="recipient.unavailable"):
-    """Unknown, revoked or unreachable; which of them is not told."""
+    """The recipient is unknown, revoked or unreachable; the hub does not say which."""
 
 
 class RecipientNoRequest(RecipientError, code="recipient.no_request"):
-    """A response to a request that was not made, or is answered or expired."""
+    """The response answers a request that does not exist, is answered already, or has expired."""
 
 
 class RecipientSelf(RecipientError, code="recipient.self"):
@@ -362,39 +362,39 @@ class TrustScoreTooLow(TrustError, code="trust.score"):
 
 
 class TrustCauseInvalid(TrustError, code="trust.cause"):
-    """The causing envelope is unknown, not the sender's to cite, or too deep a chain."""
+    """The cause is unknown, was not received by the sender, or makes the chain too long."""
 
 
 class PolicyError(ATPError, code="policy"):
-    """A policy decided against it."""
+    """The policies do not let the message pass."""
 
 
 class PolicyDenied(PolicyError, code="policy.denied"):
-    """A rule denies it."""
+    """A rule denies the message."""
 
 
 class PolicyNone(PolicyError, code="policy.none"):
-    """No rule allows it."""
+    """No rule allows the message."""
 
 
 class PolicyHeld(PolicyError, code="policy.held"):
-    """It is held for officers to decide."""
+    """The message is held until officers decide."""
 
 
 class PolicyThrottled(PolicyError, code="policy.throttled"):
-    """A rule's limit is reached; later it may pass."""
+    """A rule's limit is reached; the message may pass later."""
 
 
 class FlowError(ATPError, code="flow"):
-    """There is more than can be taken now, or it took too long."""
+    """There is too much work at this time, or it took too long."""
 
 
 class FlowBusy(FlowError, code="flow.busy"):
-    """The hub can't take it now; nothing was recorded."""
+    """The hub can't accept it now; nothing was recorded."""
 
 
 class FlowThrottled(FlowError, code="flow.throttled"):
-    """Too many in too short a time."""
+    """There were too many messages or logins in a short time."""
 
 
 class FlowRecipientFull(FlowError, code="flow.recipient_full"):
@@ -406,11 +406,11 @@ class FlowTimeout(FlowError, code="flow.timeout"):
 
 
 class FlowWindow(FlowError, code="flow.window"):
-    """More envelopes without a receipt than the window allows."""
+    """There are more envelopes without a receipt than the window allows."""
 
 
 class FlowTooMany(FlowError, code="flow.too_many"):
-    """A limit on how many may exist at once, or be opened in a minute, is reached."""
+    """A limit is reached on how many may exist at once, or be opened in a minute."""
 
 
 class SessionError(ATPError, code="session"):
@@ -418,7 +418,7 @@ class SessionError(ATPError, code="session"):
 
 
 class SessionAuthentication(SessionError, code="session.authentication"):
-    """The proof of who connects does not hold."""
+    """The proof of the agent's identity is not valid."""
 
 
 class SessionTimeout(SessionError, code="session.timeout"):
@@ -450,13 +450,13 @@ class HandlerError(ATPError, code="handler"):
 
 
 class HandlerFailed(HandlerError, code="handler.failed"):
-    """The handler of the recipient raised."""
+    """The handler of the recipient raised an exception."""
 
 
 def from_code(code: str, detail: str = "", *, retry_after: float | None = None) -> ATPError:
-    """The error that `code` stands for; an unknown code makes a plain `ATPError` that carries it.
+    """Return the error of a code.
 
-    A newer peer may know codes that this side does not, so an unknown one is no error of its own.
+    An unknown code gives a plain `ATPError` with that code, because a newer peer may have more.
     """
     known = BY_CODE.get(code)
     if known is not None:

@@ -1,7 +1,7 @@
-"""The words of the protocol: levels, sensitivities, message types, and the seed's value types.
+"""The protocol's levels, sensitivities and message types, and the value types of the SDK.
 
-Attributes are snake_case, members on the wire camelCase; `to_wire` and `from_wire` translate.
-Everything in here is what somebody claims; what the hub believes is decided elsewhere.
+Attributes are snake_case, members on the wire camelCase; `to_wire` and `from_wire` translate. All
+values here are claims of a sender. The hub decides by its registry.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ __all__ = [
 
 # docs/protocol.md#names-and-numbers; use fullmatch
 AGENT_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
-BROADCAST_TARGET = "*"  # as a target it means everyone; no agent can be called that
+BROADCAST_TARGET = "*"  # the target of a broadcast; not a valid agent id
 
 _T = TypeVar("_T")
 _E = TypeVar("_E", bound=Enum)
 
 
 class _Ranked(StrEnum):
-    """A string enum whose members are ordered by where they stand in the definition."""
+    """A string enum whose members rise in the order of their definition."""
 
-    rank: int  # the place in the order, the lowest being 0
+    rank: int  # the position in that order, from 0
 
     def __new__(cls, text: str) -> Self:
         member = str.__new__(cls, text)
@@ -67,7 +67,7 @@ class _Ranked(StrEnum):
         return self.rank >= self._rank_of(other)
 
     def _rank_of(self, other: object) -> int:
-        # Not NotImplemented: Python would go on to compare the two as plain strings, and
+        # Raise instead of returning NotImplemented: Python would then compare plain strings, and
         # "verified" comes after "certified" in the alphabet.
         if isinstance(other, type(self)):
             return other.rank
@@ -93,7 +93,7 @@ class DataSensitivity(_Ranked):
 
 
 class MessageType(StrEnum):
-    """What a message asks of its recipient; a failed request is answered by a response too."""
+    """The types of messages. A failed request is answered by a response too."""
 
     REQUEST = "request"
     RESPONSE = "response"
@@ -102,7 +102,7 @@ class MessageType(StrEnum):
 
 
 class TransportType(StrEnum):
-    """What carries the envelopes."""
+    """The types of transports."""
 
     IN_MEMORY = "in-memory"
     WEBSOCKET = "websocket"
@@ -112,7 +112,7 @@ class TransportType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class IAttestation:
-    """What an agent says an issuer attests of it; times are RFC 3339 texts, `None` when unsaid."""
+    """The attestation that an agent claims to have. Times are RFC 3339 texts or `None`."""
 
     issuer: str
     level: TrustLevel
@@ -120,7 +120,7 @@ class IAttestation:
     expires_at: str | None = None
 
     def to_wire(self) -> dict[str, Any]:
-        """The JSON object for an envelope."""
+        """Return the JSON object for an envelope."""
         return _without_none(
             issuer=self.issuer,
             level=str(self.level),
@@ -141,7 +141,7 @@ class IAttestation:
 
 @dataclass(frozen=True, slots=True)
 class IAgentIdentity:
-    """Who an agent says it is; `attestation` is `None` where the registry alone knows it."""
+    """The identity that an agent claims. `attestation` may be `None`: the hub's registry has it."""
 
     id: str
     public_key: str = ""
@@ -149,7 +149,7 @@ class IAgentIdentity:
     capabilities: list[str] = field(default_factory=list)
 
     def to_wire(self) -> dict[str, Any]:
-        """The JSON object for an envelope."""
+        """Return the JSON object for an envelope."""
         attestation = self.attestation.to_wire() if self.attestation else None
         wire = _without_none(id=self.id, publicKey=self.public_key, attestation=attestation)
         return {**wire, "capabilities": list(self.capabilities or [])}
@@ -170,7 +170,7 @@ class IAgentIdentity:
 
 @dataclass(frozen=True, slots=True)
 class IPolicyContext:
-    """What the sender declares about a message; the hub takes it as a floor, never as a right."""
+    """The sender's declarations about a message. They can only restrict it, never permit more."""
 
     allowed_tools: list[str] = field(default_factory=list)
     data_sensitivity: DataSensitivity | None = None
@@ -178,7 +178,7 @@ class IPolicyContext:
     max_lifespan_seconds: int | None = None
 
     def to_wire(self) -> dict[str, Any]:
-        """The JSON object for an envelope."""
+        """Return the JSON object for an envelope."""
         wire = _without_none(
             dataSensitivity=str(self.data_sensitivity) if self.data_sensitivity else None,
             spawnPermission=self.spawn_permission,
@@ -202,7 +202,10 @@ class IPolicyContext:
 
 @dataclass(frozen=True, slots=True)
 class IProvenanceEntry:
-    """One step on a message's way: what (`type`, for example "service") did what, and when."""
+    """A provenance entry: which actor (`type`, such as "service", and `id`) did which `action`.
+
+    `timestamp` is an RFC 3339 text.
+    """
 
     type: str
     id: str
@@ -210,7 +213,7 @@ class IProvenanceEntry:
     action: str
 
     def to_wire(self) -> dict[str, Any]:
-        """The JSON object for an envelope."""
+        """Return the JSON object for an envelope."""
         return {
             "type": self.type,
             "id": self.id,
@@ -226,7 +229,7 @@ class IProvenanceEntry:
 
 @dataclass(frozen=True, slots=True)
 class IATPConfig:
-    """What an `ATPEnvelope` is made from; `private_key` never shows in a repr."""
+    """The arguments of an `ATPEnvelope`. `private_key` is not in the repr."""
 
     agent_identity: IAgentIdentity
     trust_level: TrustLevel
@@ -237,7 +240,7 @@ class IATPConfig:
 
 @dataclass(frozen=True, slots=True)
 class IValidationResult:
-    """What `ATPEnvelope.validate` found; `valid` is true only when `errors` is empty."""
+    """The result of `ATPEnvelope.validate`. `valid` is true if `errors` is empty."""
 
     valid: bool
     trust_score: int
@@ -247,7 +250,7 @@ class IValidationResult:
 
 @dataclass(frozen=True, slots=True)
 class IATPResponse:
-    """The answer to a request: either `data`, or the `error` that the other side reported."""
+    """The answer to a request: its `data`, and the `error` that the other side reported, if any."""
 
     success: bool
     trust_score: int
@@ -258,7 +261,7 @@ class IATPResponse:
 
 @dataclass(frozen=True, slots=True)
 class ITransportConfig:
-    """Which transport, where it goes, and what else that transport wants to know."""
+    """The configuration of a transport: its type, its endpoint and further options."""
 
     type: TransportType
     endpoint: str = ""
@@ -267,7 +270,7 @@ class ITransportConfig:
 
 @dataclass(frozen=True, slots=True)
 class ITransportMessage:
-    """An envelope under way, as the in-memory transport's history keeps it."""
+    """A message in the history of the in-memory transport. `timestamp` is an RFC 3339 text."""
 
     from_agent: str
     to_agent: str
@@ -276,17 +279,17 @@ class ITransportMessage:
 
 
 def is_agent_id(text: object) -> bool:
-    """Whether `text` follows the grammar of agent ids."""
+    """Return whether `text` follows the grammar of agent ids."""
     return isinstance(text, str) and AGENT_ID.fullmatch(text) is not None
 
 
 def check_agent_id(text: object) -> str:
-    """`text`, when it follows the grammar of agent ids; raises `IdentityInvalidId`."""
+    """Return `text` if it follows the grammar of agent ids, else raise `IdentityInvalidId`."""
     if isinstance(text, str) and AGENT_ID.fullmatch(text):
         return text
     raise IdentityInvalidId(
-        f"{excerpt(text)} is no agent id: 1 to 128 of a-z, 0-9, '.', '_', '-', beginning with a"
-        " letter or digit"
+        f"{excerpt(text)} is not an agent id: use 1 to 128 of a-z, 0-9, '.', '_', '-', beginning"
+        " with a letter or digit"
     )
 
 

@@ -1,7 +1,7 @@
-"""Writes, signs and sends an agent's messages, and waits for what comes of them.
+"""The courier writes, signs and sends an agent's messages, and waits for receipts and answers.
 
-Between `ATPClient`, which people use, and the session and link, which know nothing of requests
-that a caller awaits.
+It stands between `ATPClient`, which applications use, and the session and the link, which do not
+know that a caller waits.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ OUTBOX_LIMIT: Final = 1024  # messages that may wait for receipts at once; more 
 
 @dataclass(slots=True)
 class Author:
-    """As whom messages are written; without `trust_level` they claim what the hub welcomed."""
+    """The author of messages. Without `trust_level`, they claim the level of the hub's welcome."""
 
     identity: IAgentIdentity
     trust_level: TrustLevel | None
@@ -47,9 +47,9 @@ class Author:
 
 
 class Courier:
-    """One agent's messages over one transport.
+    """The messages of one agent over one transport.
 
-    `on_arrived` gets what is for handlers, `on_notice` later news; neither may block.
+    `on_arrived` gets the messages for handlers, `on_notice` the notices. Neither may block.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Courier:
 
     @property
     def suspended(self) -> ATPError | None:
-        """Why the hub does not let the agent in for now; `None` where it does."""
+        """The error with which the hub refuses the agent for now, or `None`."""
         return self.link.suspended if self.link is not None else None
 
     @property
@@ -89,7 +89,7 @@ class Courier:
         return self.link is not None and self.link.connected
 
     async def start(self) -> None:
-        """Connect; raises when that fails."""
+        """Connect; raises the error if that fails."""
         author = self._author
         level = author.trust_level or TrustLevel.UNVERIFIED
         link = Link(
@@ -106,13 +106,13 @@ class Courier:
         self.link = link
 
     async def over(self) -> None:
-        """Wait until it is stopped; raises what ended it for good."""
+        """Wait until `stop`; raises the error that ended the connection for good."""
         await self._over.wait()
         if self.ended is not None:
             raise from_code(self.ended.code, self.ended.detail)
 
     async def stop(self, timeout_seconds: float) -> None:
-        """Let receipts come in and acks go out, then close; what is still open fails."""
+        """Wait for receipts and send the acks, then close; open exchanges fail."""
         if self.link is None:
             return
         await self.link.flush(timeout_seconds)
@@ -122,7 +122,7 @@ class Courier:
         self._exchanges.fail_all(SessionClosed("the client was disconnected"))
 
     async def request(self, target: str, data: Any, options: SendOptions) -> Received:
-        """Send a request and wait for its answer; raises what came instead."""
+        """Send a request and wait for its answer; raises the error that came instead."""
         document = self._document(MessageType.REQUEST, target, data, options)
         envelope = parse_envelope(self._sign(document, options.request_lifetime()))
         expected = Expected(
@@ -146,7 +146,7 @@ class Courier:
     async def send(
         self, message_type: MessageType, target: str, data: Any, options: SendOptions
     ) -> Receipt:
-        """Send anything that is not answered, and wait for its receipt."""
+        """Send a message that has no answer, and wait for its receipt."""
         document = self._document(message_type, target, data, options)
         signed = self._sign(document, options.message_lifetime())
         return await self._await_receipt(document["messageId"], signed, options.timeout_seconds)
@@ -154,7 +154,7 @@ class Courier:
     async def respond(
         self, request: Received, data: Any, options: SendOptions, *, seconds_left: float
     ) -> None:
-        """Answer a request, for as long as its sender waits."""
+        """Answer a request that expires in `seconds_left`, and wait for the receipt."""
         envelope = request.envelope
         if options.sensitivity is None and envelope.sensitivity is not None:
             options = options.with_sensitivity(envelope.sensitivity)
@@ -224,7 +224,7 @@ class Courier:
         self, document: dict[str, Any], lifetime_seconds: int, *, req: str | None = None
     ) -> bytes:
         now, author = self._transport.clock(), self._author
-        if author.key is None:  # in memory only; the client sees to that
+        if author.key is None:  # in memory only; the client checks that
             stamped = {**document, "timestamp": format_timestamp(now)}
             return envelope_from_value({"ATP": stamped}).canonical
         return sign_envelope(

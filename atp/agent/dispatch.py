@@ -1,7 +1,7 @@
-"""From a delivery to the handler it is for, and from the handler's word to the caller's answer.
+"""Dispatch of deliveries to handlers, and of a handler's answer to the caller.
 
-While a handler runs, what its agent sends carries the handled envelope's digest as its cause; a
-handler that fails answers its caller with an error, so that the caller need not wait for a timeout.
+While a handler runs, the messages that its agent sends carry the digest of the handled envelope as
+their cause. If a handler fails, its caller gets an error at once and need not wait for a timeout.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Handler = Callable[..., Any]  # (envelope, respond) for requests, (envelope) for
 
 
 class SendResponse(Protocol):
-    """How a client answers: `seconds_left` is what is left of the request's life."""
+    """The client's function that sends an answer. `seconds_left` is until the request expires."""
 
     def __call__(
         self,
@@ -49,30 +49,30 @@ _handling: ContextVar[tuple[str, str] | None] = ContextVar("atp_handling", defau
 
 
 def current_cause(agent: str) -> str | None:
-    """The digest of the envelope that `agent` is handling here; `None` outside its handlers.
+    """Return the digest of the envelope that `agent` is handling, or `None` outside its handlers.
 
-    Another agent in the same process did not receive it, so it is none of that one's causes.
+    It is not a cause for another agent in the same process, which did not receive it.
     """
     handled = _handling.get()
     return handled[1] if handled is not None and handled[0] == agent else None
 
 
 def error_data(problem: str) -> dict[str, str]:
-    """The `data` of a response that stands for a failed handler."""
+    """Return the `data` of a response that reports a failed handler."""
     return {"error": problem, "code": HandlerFailed.code}
 
 
 def raise_handler_error(data: Any) -> None:
-    """Raise `HandlerFailed` when `data` of a response says that the handler failed."""
+    """Raise `HandlerFailed` if the `data` of a response reports a failed handler."""
     if isinstance(data, dict) and data.get("code") == HandlerFailed.code:
         raise HandlerFailed(str(data.get("error", ""))[:ERROR_MAX_CHARS])
 
 
-ERROR_MAX_CHARS: Final = 500  # of what the other side says about its failure
+ERROR_MAX_CHARS: Final = 500  # of the other side's text about its failure
 
 
 class Responder:
-    """What a request handler answers with: once, and while the request lives."""
+    """The `respond` of a request handler. It answers once, before the request expires."""
 
     def __init__(self, received: Received, *, ticks: float, send: SendResponse) -> None:
         self._received = received
@@ -82,14 +82,14 @@ class Responder:
 
     @property
     def seconds_left(self) -> float:
-        """How long the requester still waits, by the hub's time of acceptance."""
+        """The seconds until the request expires, counted from the hub's time of acceptance."""
         return self._expires_ticks - asyncio.get_running_loop().time()
 
     async def __call__(self, data: Any, options: Mapping[str, Any] | None = None) -> None:
-        """Answer with `data`; returns once the hub has accepted the answer.
+        """Answer with `data`; return when the hub has accepted the answer.
 
-        Raises `RecipientNoRequest` for a second answer, `ClockExpired` when it comes too late, and
-        what the hub refused it with.
+        Raises `RecipientNoRequest` for a second answer, `ClockExpired` if the request has expired,
+        or the error with which the hub refused the answer.
         """
         if self.used:
             raise RecipientNoRequest("this request has been answered already")
@@ -100,13 +100,14 @@ class Responder:
         try:
             await self._send(self._received, data, options=options, seconds_left=left)
         except ATPError as problem:
-            # What never left may be mended; what the hub refused is an answer all the same.
+            # A malformed answer was never sent, so the handler may answer again. An answer that
+            # the hub refused counts as the answer.
             self.used = not problem.code.startswith("malformed.")
             raise
 
 
 class HandlerDispatcher:
-    """The handlers of one agent, at most one for each message type."""
+    """The handlers of an agent, at most one for each message type."""
 
     def __init__(self, agent: str, pool: HandlerPool, *, send_response: SendResponse) -> None:
         self._agent = agent
@@ -115,24 +116,25 @@ class HandlerDispatcher:
         self._handlers: dict[MessageType, Handler] = {}
 
     def register(self, message_type: MessageType | str, handler: Handler) -> None:
-        """Handle messages of a type with `handler` from now on, in place of the one before.
+        """Handle messages of a type with `handler`; it replaces an earlier one.
 
-        Raises `MalformedDocument` for what is no message type or can't be called.
+        Raises `MalformedDocument` for an unknown type, or if `handler` can't be called.
         """
         try:
             kind = MessageType(message_type)
         except ValueError as exc:
             raise MalformedDocument(
-                f"{excerpt(message_type)} is no message type; there are {', '.join(MessageType)}"
+                f"{excerpt(message_type)} is not a message type; use one of:"
+                f" {', '.join(MessageType)}"
             ) from exc
         if not callable(handler):
-            raise MalformedDocument("a handler is something to call")
+            raise MalformedDocument("a handler must be a function or another callable")
         self._handlers[kind] = handler
 
     def dispatch(
         self, received: Received, envelope: ATPEnvelope, *, begin: Callable[[], None]
     ) -> None:
-        """Run the right handler as soon as there is room; `begin` is called when it starts."""
+        """Run the handler of this type as soon as there is room; call `begin` when it starts."""
         respond = Responder(
             received, ticks=asyncio.get_running_loop().time(), send=self._send_response
         )
@@ -151,7 +153,7 @@ class HandlerDispatcher:
         self, received: Received, envelope: ATPEnvelope, respond: Responder
     ) -> None:
         if respond.seconds_left <= 0:
-            logger.info("%s: a request expired before its turn", self._agent)
+            logger.info("%s: a request expired before its handler could start", self._agent)
             return
         handler = self._handlers.get(MessageType.REQUEST)
         problem = "this agent has no handler for requests"
@@ -161,7 +163,7 @@ class HandlerDispatcher:
                 return
             except Exception as exc:  # whatever the handler raised, its caller must be told
                 logger.exception("%s: the request handler failed", self._agent)
-                # The type only: what an exception says may be meant for this side alone.
+                # Send the type only: the text of an exception may be confidential.
                 problem = f"the handler failed ({type(exc).__name__})"
         if not respond.used:
             await self._answer_with_error(respond, problem)
@@ -170,7 +172,7 @@ class HandlerDispatcher:
         try:
             await respond(error_data(problem))
         except ATPError as exc:
-            logger.warning("%s: the error could not be told: %s", self._agent, exc)
+            logger.warning("%s: the error could not be sent to the caller: %s", self._agent, exc)
 
     async def _handle_other(self, received: Received, envelope: ATPEnvelope) -> None:
         kind = received.envelope.message_type

@@ -1,4 +1,4 @@
-"""What a client waits for: the receipt of each message, and of a request its answer."""
+"""The open exchanges of a client: each waits for a receipt, and a request also for its answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from atp.wire.frames import Notice, Receipt
 __all__ = ["Exchange", "Exchanges"]
 
 PENDING: Final = frozenset({"quarantined", "escalated"})  # docs/protocol.md#frames
-REFUSED_CODES: Final = {  # where a receipt has no code of its own
+REFUSED_CODES: Final = {  # the defaults, if a receipt has no code
     "denied": "policy.denied",
     "expired": "clock.expired",
     "invalid": "malformed.envelope",
@@ -27,9 +27,9 @@ REJECTED: Final = "rejected"  # a notice: officers decided against a held messag
 
 @dataclass(slots=True)
 class Exchange:
-    """One message of ours, for as long as a caller waits for news of it.
+    """A sent message, while its caller waits.
 
-    `deadline` is in ticks of the event loop. `last` is the newest receipt that was not final.
+    `deadline` is a time of the event loop's clock. `last` is the newest receipt that was not final.
     """
 
     message_id: str
@@ -40,16 +40,16 @@ class Exchange:
     submitted: bool = False
 
     def fail(self, problem: ATPError) -> None:
-        """Nothing will come of it."""
+        """End the waiting with an error."""
         for future in (self.receipt, self.answer):
             if not future.done():
                 future.set_exception(problem)
 
     def timeout(self, *, connected: bool) -> ATPError:
-        """The error that tells best why nothing came in time, and what to do."""
+        """Return the error that says why the message timed out, and what to do."""
         if self.last is not None and self.last.status in PENDING:
-            detail = self.last.detail or "a rule wants officers to look at it first"
-            return PolicyHeld(f"it is held ({detail}); they may still release it")
+            detail = self.last.detail or "a rule requires that officers check it first"
+            return PolicyHeld(f"it is held ({detail}); officers may still release it")
         if self.last is not None:
             return _refusal(self.last)
         if not self.submitted:
@@ -57,10 +57,10 @@ class Exchange:
         if not connected:
             return FlowTimeout("the hub can't be reached; the client goes on trying to connect")
         if not self.receipt.done():
-            return FlowTimeout("the hub gave no receipt in time; sending it anew is a new message")
+            return FlowTimeout("the hub gave no receipt in time; sending it again is a new message")
         return FlowTimeout(
-            "the hub took it, and no answer came in time: check that the recipient is connected and"
-            " handles requests, or allow more with the option timeout (milliseconds)"
+            "the hub accepted it, but no answer came in time: check that the recipient is connected"
+            " and handles requests, or raise the option timeout (milliseconds)"
         )
 
 
@@ -72,7 +72,7 @@ class Exchanges:
 
     @contextmanager
     def opened(self, message_id: str, *, deadline: float) -> Iterator[Exchange]:
-        """An exchange that is known while inside."""
+        """Open an exchange for the length of the `with` block. `deadline`: see `Exchange`."""
         exchange = Exchange(message_id, deadline)
         self._open[message_id] = exchange
         try:
@@ -85,14 +85,14 @@ class Exchanges:
                     future.exception()  # read it, so that asyncio does not log it as unseen
 
     def receipt(self, receipt: Receipt, *, ticks: float) -> None:
-        """The hub's word on a message."""
+        """Note the hub's receipt for a message."""
         exchange = self._open.get(receipt.message_id)
         if exchange is None:
             return
         if receipt.status in TRY_AGAIN:
             exchange.last = receipt
             if ticks + (receipt.retry_after or 0) > exchange.deadline:
-                exchange.fail(_refusal(receipt))  # waiting for the next try would be in vain
+                exchange.fail(_refusal(receipt))  # the next try would come after the deadline
         elif receipt.status in REFUSED_CODES:
             exchange.fail(_refusal(receipt))
         else:
@@ -101,7 +101,7 @@ class Exchanges:
                 exchange.receipt.set_result(receipt)
 
     def answered(self, event: Answered) -> None:
-        """The answer to a request; it stands for a receipt that got lost."""
+        """Note the answer to a request. It also replaces a receipt that was lost."""
         exchange = self._open.get(event.expected.message_id)
         if exchange is None:
             return
@@ -111,7 +111,7 @@ class Exchanges:
             exchange.answer.set_result(event.received)
 
     def notice(self, notice: Notice) -> None:
-        """Later news: a held message that was rejected will not be answered."""
+        """Note a later event. A held message that officers rejected fails here."""
         exchange = self._open.get(notice.message_id)
         if exchange is None:
             return
@@ -121,7 +121,7 @@ class Exchanges:
             exchange.last = None  # released
 
     def fail_all(self, problem: ATPError) -> None:
-        """The client's link has ended."""
+        """Fail all exchanges, because the link has ended or the agent is suspended."""
         for exchange in self._open.values():
             exchange.fail(problem)
 

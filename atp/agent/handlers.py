@@ -1,8 +1,8 @@
 """The pool that runs an agent's message handlers side by side.
 
-At most so many handlers run at once. One that waits for the answer to a request of its own does
-not count meanwhile, so that agents whose handlers ask each other don't lock up; how many may be
-alive at all is bounded too, and what comes beyond that waits in order.
+At most `running` handlers run at once. A handler that waits for the answer to its own request does
+not count while it waits; otherwise agents whose handlers send requests to each other could
+deadlock. The number of unfinished handlers is bounded too. Further messages wait in order.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["HANDLERS_RUNNING", "HandlerPool", "handler_slot_freed"]
 
 logger = logging.getLogger(__name__)
 
-HANDLERS_RUNNING: Final = 64  # at once; configurable per client
-ALIVE_PER_RUNNING: Final = 16  # handlers alive, waiting for answers of their own, for each slot
+HANDLERS_RUNNING: Final = 64  # at once; the default of `max_handlers`
+ALIVE_PER_RUNNING: Final = 16  # unfinished handlers, those that wait included, for each slot
 
 Job = Callable[[], Awaitable[None]]
 
 
 class _Slot:
-    """The place of one handler: whether it counts as running, and how many waits suspend it."""
+    """The state of one handler: `held` while it counts as running, `waits` by open requests."""
 
     __slots__ = ("finished", "held", "pool", "waits")
 
@@ -44,7 +44,7 @@ _slot: ContextVar[_Slot | None] = ContextVar("atp_handler_slot", default=None)
 
 
 class HandlerPool:
-    """Runs jobs in the order of `submit`, at most `running` at a time."""
+    """A pool that starts jobs in the order of `submit`, at most `running` at a time."""
 
     def __init__(self, *, running: int = HANDLERS_RUNNING) -> None:
         self._limit = running
@@ -57,16 +57,16 @@ class HandlerPool:
 
     @property
     def alive(self) -> int:
-        """Handlers begun and not finished, the suspended ones included."""
+        """The number of handlers that have begun and not finished, those that wait included."""
         return len(self._tasks)
 
     def submit(self, job: Job) -> None:
-        """Run `job` as soon as there is room; it deals with its own exceptions."""
+        """Run `job` as soon as there is room. The job must handle its own exceptions."""
         self._queue.append(job)
         self._start_jobs()
 
     async def call(self, handler: Callable[..., Any], *args: Any) -> None:
-        """Run one handler. A plain function gets a thread, because it may block."""
+        """Run one handler. A plain function runs in a thread, because it may block."""
         if inspect.iscoroutinefunction(handler):
             await handler(*args)
             return
@@ -80,7 +80,7 @@ class HandlerPool:
             await outcome
 
     async def drain(self, timeout_seconds: float) -> bool:
-        """Wait until no other handler is alive; `False` when that takes longer than allowed."""
+        """Wait until all other handlers have finished; return `False` if the time is over."""
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         while others := self._tasks - {asyncio.current_task()}:  # a handler may end its client
             left = deadline - asyncio.get_running_loop().time()
@@ -90,7 +90,7 @@ class HandlerPool:
         return True
 
     async def close(self) -> None:
-        """Drop what is queued and cancel what runs."""
+        """Drop the queued jobs and cancel the running ones."""
         self._queue.clear()
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
@@ -122,10 +122,10 @@ class HandlerPool:
         self._tasks.discard(task)
         if not task.cancelled() and (problem := task.exception()) is not None:
             logger.error("a handler's job failed", exc_info=problem)
-        self._start_jobs()  # room among the living
+        self._start_jobs()  # there is room for one more unfinished handler
 
     def _give_back(self) -> None:
-        """Pass a place on: to a handler that has its answer, before any new one."""
+        """Give a slot to a handler that has its answer; if there is none, start a new job."""
         while self._resuming:
             waiter = self._resuming.popleft()
             if not waiter.done():
@@ -144,17 +144,17 @@ class HandlerPool:
                 await waiter
             except asyncio.CancelledError:
                 if waiter.done() and not waiter.cancelled():
-                    self._give_back()  # it was given to us in the same moment
+                    self._give_back()  # the slot arrived together with the cancellation
                 raise
         if slot.finished or slot.held or slot.waits:
-            self._give_back()  # another task of the same handler came first, or waits once more
+            self._give_back()  # another task of the handler was first, or waits again
         else:
             slot.held = True
 
 
 @asynccontextmanager
 async def handler_slot_freed() -> AsyncIterator[None]:
-    """Free the slot of the handler that runs this code, for another handler, while inside."""
+    """Free the slot of the handler that runs this code while the `with` block lasts."""
     slot = _slot.get()
     if slot is None or slot.finished:
         yield
@@ -167,6 +167,6 @@ async def handler_slot_freed() -> AsyncIterator[None]:
         yield
     finally:
         slot.waits -= 1
-        # Of several requests made at once, the last answer brings the handler back.
+        # If the handler made several requests at once, it takes its slot after the last answer.
         if not slot.waits and not slot.held and not slot.finished:
             await slot.pool._take_again(slot)

@@ -1,7 +1,7 @@
-"""The login over a socket, without the socket: challenge, authenticate, welcome.
+"""The login over a socket, without I/O: challenge, authenticate, welcome.
 
-docs/protocol.md#connecting. The agent proves its key over the hub's nonce; a hub whose key was
-learnt at enrolment proves itself over the agent's nonce.
+See docs/protocol.md#connecting. The agent signs the hub's nonce. The hub signs the agent's nonce;
+this is checked if the hub's key is known from enrolment.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ __all__ = ["Handshake", "first_frame"]
 
 
 class Handshake:
-    """One login of one agent at one hub; `nonce` is the agent's own, fresh for each login."""
+    """One login of an agent at a hub. `nonce` is the agent's own and new for each login.
+
+    Raises `KeyMissing` if `key` is `None`.
+    """
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class Handshake:
         nonce: str,
     ) -> None:
         if key is None:
-            raise KeyMissing("on a network everything is signed; give the client its private key")
+            raise KeyMissing("on a network every message is signed; give the client a private key")
         self._agent = agent
         self._key = key
         self._hub_id = hub_id
@@ -54,17 +57,17 @@ class Handshake:
         self._nonce = nonce
 
     def answer(self, message: bytes, *, now: float) -> bytes:
-        """The authenticate frame for the hub's challenge.
+        """Return the authenticate frame for the hub's challenge.
 
-        Raises `SignatureAudience` when another hub answers than the one enrolled at: a proof made
-        for it must be useless to any other hub.
+        Raises `SignatureAudience` if the agent is enrolled at another hub than the one that
+        answers: a proof must be valid at one hub only.
         """
         challenge = first_frame(message)
         if not isinstance(challenge, Challenge):
             raise MalformedFrame("the hub did not begin with a challenge")
         if challenge.hub != self._hub_id:
             raise SignatureAudience(
-                f"the hub at {self._url} is {excerpt(challenge.hub)}, this agent is enrolled at"
+                f"the hub at {self._url} is {excerpt(challenge.hub)}, but this agent is enrolled at"
                 f" {excerpt(self._hub_id)}; check the address, or enrol again"
             )
         claims = {
@@ -78,10 +81,10 @@ class Handshake:
         return Authenticate(proof).to_bytes()
 
     def admit(self, message: bytes, *, now: float) -> Welcome:
-        """The welcome, when it is for this agent and by this hub.
+        """Return the welcome, after checking that it is for this agent and from this hub.
 
-        Raises what the hub refused the login with, `MalformedFrame` for anything but a welcome,
-        `SessionAuthentication` or `ReplayNonce` where the hub's proof does not hold.
+        Raises the error that the hub sent instead, `MalformedFrame` for any other frame, and
+        `SessionAuthentication` or `ReplayNonce` if the hub's proof is not valid.
         """
         welcome = first_frame(message)
         if not isinstance(welcome, Welcome):
@@ -104,17 +107,17 @@ class Handshake:
             )
         except ATPError as exc:
             raise SessionAuthentication(
-                f"the hub's proof does not hold ({exc}); if the hub has a new key, enrol again"
+                f"the hub's proof is not valid ({exc}); if the hub has a new key, enrol again"
             ) from exc
         if claims["nonce"] != self._nonce:
-            raise ReplayNonce("the hub's proof is not over the nonce of this login")
+            raise ReplayNonce("the hub's proof is for the nonce of another login")
         if claims["session"] != welcome.session:
             raise SessionAuthentication("the hub's proof is for another session")
 
     def _successor(self, welcome: Welcome, known: PublicKey, *, now: float) -> PublicKey:
-        """The key that signs the proof, as far as the hub's keys name each other from `known` on.
+        """Return the hub's current key, following the succession tokens from the `known` key.
 
-        Only the known key and those that it vouches for are ever believed.
+        Only the known key, and keys that a trusted key names as its successor, are trusted.
         """
         signer = read_header(welcome.proof).kid
         for token in welcome.succession:
@@ -134,7 +137,7 @@ class Handshake:
 
 
 def first_frame(message: bytes) -> Frame:
-    """The one frame of a message; raises the error that the frame tells of."""
+    """Return the only frame of a message; raises the error of a frame of type `error`."""
     frames = parse_message(message)
     if len(frames) != 1:
         raise MalformedFrame("the hub sent an array before the login was done")

@@ -1,4 +1,4 @@
-"""The file that `atp enroll` writes: who an agent is, at which hub, and where its key lies."""
+"""The identity file that `atp enroll` writes: the agent, its hub, and the path of its key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TEXTS: Final = ("agent", "hub", "http_url", "ws_url", "kid", "key")
 
 @dataclass(frozen=True, slots=True)
 class IdentityFile:
-    """What enrolment left behind; `hub_key` is `None` where the hub gave none."""
+    """The content of an identity file. `hub_key` is `None` if the hub gave no key."""
 
     agent: str
     hub_id: str
@@ -35,8 +35,8 @@ class IdentityFile:
 def read_identity_file(path: str | Path) -> IdentityFile:
     """Read an identity file and the key beside it.
 
-    Raises `MalformedDocument` for a file that can't be read, `KeyMissing` for a key that can't,
-    `KeyUnknown` for a key that is not the enrolled one.
+    Raises `MalformedDocument` if the file can't be read, `KeyMissing` if the key can't be read, and
+    `KeyUnknown` if the key is not the enrolled one.
     """
     path = Path(path)
     members = _members(path)
@@ -60,23 +60,23 @@ def _members(path: Path) -> dict[str, Any]:
             f"no identity file {path} ({exc.strerror}); `atp enroll` writes one"
         ) from exc
     except ATPError as exc:
-        raise MalformedDocument(f"{path} is no identity file: {exc}") from exc
+        raise MalformedDocument(f"{path} is not an identity file: {exc}") from exc
     if not isinstance(members, dict):
-        raise MalformedDocument(f"{path} is no identity file: not an object")
+        raise MalformedDocument(f"{path} is not an identity file: the JSON is not an object")
     for name in _TEXTS:
         if not isinstance(members.get(name), str):
-            raise MalformedDocument(f"{path} is no identity file: {name} must be a text")
+            raise MalformedDocument(f"{path} is not an identity file: {name} must be a string")
     return members
 
 
 def _key(path: Path, members: dict[str, Any]) -> PrivateKey:
     try:
         if path.stat().st_mode & OTHERS_MAY_READ:
-            logger.warning("%s can be read by others than its owner; chmod 600 mends that", path)
+            logger.warning("%s can be read by other users; run chmod 600 on it", path)
         pem = path.read_bytes()
     except OSError as exc:
         raise KeyMissing(f"no private key at {path} ({exc.strerror})") from exc
     key = PrivateKey.from_pem(pem, alg=members.get("alg"))
     if key.kid != members["kid"]:
-        raise KeyUnknown(f"{path} holds another key than the one that was enrolled")
+        raise KeyUnknown(f"the key in {path} is not the one that was enrolled")
     return key

@@ -1,9 +1,8 @@
-"""Where an agent stands in its two streams, what it has seen, and what it may acknowledge.
+"""An agent's positions in its two streams, the ids that it has seen, and its acks.
 
-No I/O and no clock. An ack is cumulative and means "taken into the bounded queue": of the mail
-that waits for a handler beyond that bound nothing is acknowledged, so the hub stops sending.
-Positions count per connection; the hub repeats what it has no ack for, and repeats are known by
-their ids (docs/protocol.md#frames).
+No I/O and no clock. An ack is cumulative and means "taken into the bounded queue". Mail beyond that
+bound is not acknowledged, so the hub stops sending. Positions begin anew with each connection. The
+hub repeats deliveries without an ack, and repeats are found by their ids (docs/protocol.md#frames).
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from atp.wire.words import ANSWERS, MAIL, Stream
 
 __all__ = ["Inbox"]
 
-BACKLOG_LIMIT: Final = 256  # mail taken and not yet begun; the hub's own window on top
-SEEN_LIMIT: Final = 65_536  # ids remembered; the first to expire go first (some 20 MB)
+BACKLOG_LIMIT: Final = 256  # acknowledged mail whose handler has not begun
+SEEN_LIMIT: Final = 65_536  # remembered ids (about 20 MB); those that expire first are dropped
 
 _Id = tuple[str, str]  # sender and message id
 
 
 @dataclass(slots=True)
 class _Position:
-    """A stream on this connection: the last place seen, and the last one acknowledged."""
+    """A stream on this connection: the last `seq` seen, and the last one acknowledged."""
 
     seen: int | None = None
     acknowledged: int | None = None
@@ -35,7 +34,7 @@ class _Position:
 
 
 class Inbox:
-    """Positions, repeats and acks."""
+    """The positions, remembered ids and acks of one agent."""
 
     def __init__(self, *, backlog_limit: int = BACKLOG_LIMIT, seen_limit: int = SEEN_LIMIT) -> None:
         self._backlog_limit = self._limit = backlog_limit
@@ -47,20 +46,20 @@ class Inbox:
         self.open()
 
     def open(self) -> None:
-        """A new connection: positions begin with what it brings."""
+        """Begin with a new connection: positions start at its first delivery."""
         self._streams = {MAIL: _Position(), ANSWERS: _Position()}
 
     def advance(self, stream: Stream, *, first: int, last: int) -> bool:
-        """The places from `first` to `last` are spoken for; whether that is new here.
+        """Note the positions `first` to `last`; return whether they are new on this connection.
 
-        Raises `SessionTransport` on a gap before them: going on would acknowledge what never
-        came, so the connection must end.
+        Raises `SessionTransport` if there is a gap before them. To go on would acknowledge
+        deliveries that never arrived, so the connection must end.
         """
         position = self._streams[stream]
         if position.seen is not None and first > position.seen + 1:
             raise SessionTransport(
-                f"stream {stream} went from {position.seen} to {first};"
-                " a new connection gets what is missing"
+                f"stream {stream} jumped from {position.seen} to {first};"
+                " a new connection delivers the missing ones"
             )
         if position.seen is not None and last <= position.seen:
             return False
@@ -68,11 +67,11 @@ class Inbox:
         return True
 
     def refuse(self, stream: Stream, seq: int, code: str) -> None:
-        """Turn the envelope at `seq` away when the acks get there."""
+        """Refuse the envelope at `seq` with `code`, in its turn among the acks."""
         self._streams[stream].refused.append((seq, code))
 
     def remember(self, sender: str, message_id: str, *, expires_at: float, now: float) -> bool:
-        """Whether this envelope is new; it is remembered until it expires."""
+        """Remember an envelope until it expires; return whether it is new."""
         key = (sender, message_id)
         if key in self._seen:
             return False
@@ -85,34 +84,37 @@ class Inbox:
         return True
 
     def hold(self, seq: int, sender: str, message_id: str) -> None:
-        """The mail at `seq` waits for a handler."""
+        """Note that the mail at `seq` waits for a handler."""
         self._backlog.append((seq, (sender, message_id)))
 
     def set_taking(self, *, taking: bool) -> None:
-        """While not taking, no more mail is acknowledged: the rest stays with the hub."""
+        """Set whether more mail is acknowledged. Mail without an ack stays with the hub."""
         self._limit = self._backlog_limit if taking else 0
 
     def abandon(self) -> int:
-        """No handler will begin any more: what comes again is new. How many had not begun."""
+        """Drop the mail whose handler has not begun, and return how many there were.
+
+        If the hub delivers it again, it counts as new.
+        """
         count = len(self._backlog)
         self._seen.difference_update(key for _, key in self._backlog)
         self._backlog.clear()
         return count
 
     def begin(self) -> bool:
-        """The handler of the longest-waiting mail begins; `True` when that allows a held-up ack."""
+        """Note that the handler of the oldest mail begins; return whether an ack can go now."""
         self._backlog.popleft()
         return len(self._backlog) >= self._limit
 
     def has_acks(self) -> bool:
-        """Whether `acks` would give any."""
+        """Return whether `acks` has any to send."""
         return any(
             (self._allowed(stream, position) or 0) > (position.acknowledged or 0)
             for stream, position in self._streams.items()
         )
 
     def acks(self) -> list[bytes]:
-        """The acks to send now: at most one a stream, and one more for each refusal."""
+        """Return the acks to send now: at most one for each stream, and one for each refusal."""
         frames: list[bytes] = []
         for stream, position in self._streams.items():
             upto = self._allowed(stream, position)
@@ -128,7 +130,7 @@ class Inbox:
         return frames
 
     def _allowed(self, stream: Stream, position: _Position) -> int | None:
-        """The last place of the stream that may be acknowledged, `None` before the first."""
+        """Return the last `seq` of the stream that may be acknowledged, or `None`."""
         if stream == ANSWERS or len(self._backlog) <= self._limit:
             return position.seen
         first_held_up, _ = self._backlog[self._limit]

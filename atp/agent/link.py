@@ -1,9 +1,8 @@
-"""Keeps one agent's session running over a transport: reads, writes, connects anew.
+"""The link of one agent to its hub: it reads, writes and connects again.
 
-Reading never waits for anything but the hub, writing never for a handler. After a connection is
-lost the next one is tried with exponential backoff and full jitter, until it is pointless. A
-connection that officers ended says only that they did: whether the agent may come back is what the
-next login is told.
+Reading waits for the hub only; writing never waits for a handler. After a lost connection it tries
+again with exponential backoff and full jitter, unless the error is final. When officers end a
+connection, the hub does not say whether the agent may come back; the answer to the next login does.
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ logger = logging.getLogger(__name__)
 
 BACKOFF_FIRST_SECONDS: Final = 0.25
 BACKOFF_MAX_SECONDS: Final = 15.0
-BACKOFF_DOUBLINGS: Final = 6  # enough to pass the maximum, and no number grows without bound
-SUSPENDED_MAX_SECONDS: Final = 60.0  # between the tries of an agent that officers may let in again
-RETRY_AFTER_MAX_SECONDS: Final = 300.0  # whatever a hub asks for
-STEADY_SECONDS: Final = 5.0  # a connection that held this long starts the backoff afresh
-LAST_WORDS_SECONDS: Final = 1.0  # for the hub's reason to be read after a write has failed
+BACKOFF_DOUBLINGS: Final = 6  # enough to exceed the maximum
+SUSPENDED_MAX_SECONDS: Final = 60.0  # between two tries of a suspended agent
+RETRY_AFTER_MAX_SECONDS: Final = 300.0  # the longest wait that a hub may ask for
+STEADY_SECONDS: Final = 5.0  # after a connection of this length, the backoff starts again
+LAST_WORDS_SECONDS: Final = 1.0  # to read the hub's reason after a write has failed
 
-# Connecting again would end the same way, or take the agent away from the client that has it now.
+# The final errors: a new login would fail the same way, or end the session of a newer client.
 _FINAL: Final = (
     IdentityError,
     KeyProblem,
@@ -55,12 +54,12 @@ _jitter = SystemRandom()
 
 
 class Link:
-    """The connection of one agent, and the ones after it.
+    """The connection of one agent, and the connections that replace it.
 
-    `on_event` is called for each event, in order, and must not block; `on_suspended` when the hub
-    lets the agent in no more and may do so again, with an error for those who wait; `on_end` once,
-    when the link has ended by itself, with the reason. `suspended` is that error until the agent is
-    back.
+    `on_event` is called for each event, in order, and must not block. `on_suspended` is called when
+    the hub refuses the agent for now, with the error for waiting callers; `suspended` is that error
+    until the agent is connected again. `on_end` is called once, with the reason, when the link
+    ended by itself.
     """
 
     def __init__(
@@ -87,18 +86,18 @@ class Link:
         self.suspended: ATPError | None = None
 
     async def start(self) -> Welcome:
-        """Connect for the first time; raises when that fails, and does not try again."""
+        """Connect for the first time. If this fails, raise the error and do not try again."""
         connection = await self._transport.connect(self._login)
         self._open(connection)
         self._task = asyncio.create_task(self._run(connection), name="atp-link")
         return connection.welcome
 
     def wake(self) -> None:
-        """There may be something to send."""
+        """Wake the writer, because there may be something to send."""
         self._wake.set()
 
     async def flush(self, timeout_seconds: float) -> bool:
-        """Wait until all receipts are in and all acks out; `False` when that takes too long."""
+        """Wait for all receipts and until all acks are sent; return `False` if the time is over."""
         try:
             async with asyncio.timeout(timeout_seconds):
                 while self.connected and not self._session.settled:
@@ -110,7 +109,7 @@ class Link:
         return self._session.settled
 
     async def stop(self) -> None:
-        """Close the connection, and open no other."""
+        """Close the connection, and do not connect again."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -132,7 +131,7 @@ class Link:
             except _FINAL as refusal:
                 problem = self._last_word(problem, refusal)
                 break
-            if self.suspended is None:  # or it is told in other words
+            if self.suspended is None:  # otherwise `_open` logs the return
                 logger.warning("%s: connected again", self._login.identity.id)
             self._open(connection)
         self._on_end(problem)
@@ -157,28 +156,29 @@ class Link:
                 logger.exception("%s: not connected yet, by a fault", self._login.identity.id)
 
     def _suspend(self, problem: IdentityNotActive) -> None:
-        """The agent may not connect for now; who waits is told once, and who asks later, too."""
+        """Note that the agent may not connect for now; tell the waiting callers once."""
         if self.suspended is not None:
             return
         self.suspended = IdentityNotActive(
-            f"{self._transport.hub_id} does not let {self._login.identity.id} in: {problem.detail};"
-            f" the client goes on trying, every {SUSPENDED_MAX_SECONDS:.0f} s at the latest"
+            f"{self._transport.hub_id} refuses the login of {self._login.identity.id}:"
+            f" {problem.detail}; the client tries again, at least every"
+            f" {SUSPENDED_MAX_SECONDS:.0f} s"
         )
         logger.warning("%s", self.suspended)
         self._on_suspended(self.suspended)
 
     def _last_word(self, problem: ATPError, refusal: ATPError) -> ATPError:
-        """Why it is over: what ended the last connection, in the words of the login after it."""
+        """Return the final error: that of the last connection, with the last login's reason."""
         if not isinstance(problem, SessionRevoked):
             return refusal
         return SessionRevoked(
-            f"{self._transport.hub_id} lets {self._login.identity.id} in no more:"
+            f"{self._transport.hub_id} no longer accepts {self._login.identity.id}:"
             f" {refusal.detail} ({refusal.code})"
         )
 
     def _open(self, connection: Connection) -> None:
         if self.suspended is not None:
-            logger.warning("%s: the hub lets it in again", self._login.identity.id)
+            logger.warning("%s: the hub accepts it again", self._login.identity.id)
             self.suspended = None
         self.welcome = connection.welcome
         self.connected = True
@@ -186,12 +186,12 @@ class Link:
         self._wake.set()
 
     async def _serve(self, connection: Connection) -> ATPError:
-        """Read and write until the connection ends; the reason why it did."""
+        """Read and write until the connection ends; return the reason."""
         reader = asyncio.create_task(self._read(connection), name="atp-reader")
         writer = asyncio.create_task(self._write(connection), name="atp-writer")
         try:
             await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
-            # A failed write says only that; why the hub ended it is still to be read.
+            # A failed write has no reason. The hub's reason may still be unread.
             await asyncio.wait({reader}, timeout=LAST_WORDS_SECONDS)
             return _reason(reader if reader.done() else writer)
         finally:
@@ -249,6 +249,6 @@ def _reason(task: asyncio.Task[None]) -> ATPError:
     if isinstance(problem, ATPError):
         return problem
     if problem is not None:
-        # Whatever it is, the agent must come back: the error is logged, the connection renewed.
+        # A fault of the SDK. The agent must come back, so log it and connect again.
         logger.error("the connection failed inside the SDK", exc_info=problem)
     return SessionClosed("the connection ended")

@@ -1,6 +1,6 @@
-"""What a caller may say about one message: the options dict of the send methods, checked.
+"""The options of the send methods, read from a dict and checked.
 
-A misspelt option would quietly drop a demand for trust, so an unknown one is an error.
+An unknown option is an error: a misspelt one would drop a demand for trust without a warning.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ TIMEOUT_DEFAULT_MS: Final = 30_000
 
 @dataclass(frozen=True, slots=True)
 class SendOptions:
-    """The options of one message; `None` leaves the default.
+    """The options of one message. `None` means the default.
 
-    `timeout`: milliseconds to wait for the answer (of a request) or the receipt (of anything
-    else). `lifetime`: seconds until the message expires; a request's is its timeout, anything
-    else's 24 hours. `requires_trust`, `required_capabilities`: what the other side must have.
-    `sensitivity`, `allowed_tools`, `spawn_permission`, `max_lifespan_seconds`: the declared policy
-    context. `notify`: later news on it are wanted. `provenance`: entries to send along.
+    `timeout`: milliseconds to wait for the answer to a request, or for the receipt of any other
+    message. `lifetime`: seconds until the message expires; the default is the timeout for a request
+    and 24 hours for any other message. `requires_trust`, `required_capabilities`: the level and the
+    capabilities that the recipient must have. `sensitivity`, `allowed_tools`, `spawn_permission`,
+    `max_lifespan_seconds`: the declared policy context. `notify`: whether the sender wants notices
+    of later events. `provenance`: entries that the signature covers.
     """
 
     timeout: float = TIMEOUT_DEFAULT_MS
@@ -47,23 +48,23 @@ class SendOptions:
         return self.timeout / 1000
 
     def request_lifetime(self) -> int:
-        """Seconds that a request lives: what its sender gave up on is not done later.
+        """Return the lifetime of a request in seconds: it ends when its sender stops waiting.
 
-        `iat` is cut to the second, so one more is added for what the cut takes off.
+        One second is added, because `iat` is rounded down to the second.
         """
         waited = min(MESSAGE_MAX_LIFE_SECONDS, math.ceil(self.timeout_seconds) + 1)
         return waited if self.lifetime is None else self.lifetime
 
     def message_lifetime(self) -> int:
-        """Seconds that anything else lives."""
+        """Return the lifetime of any other message in seconds."""
         return MESSAGE_MAX_LIFE_SECONDS if self.lifetime is None else self.lifetime
 
     def with_sensitivity(self, sensitivity: DataSensitivity) -> SendOptions:
-        """The same, of data that is as sensitive as said."""
+        """Return a copy with this sensitivity."""
         return replace(self, sensitivity=sensitivity)
 
     def policy_context(self, default: IPolicyContext | None) -> IPolicyContext | None:
-        """The declared context: these options over the client's own."""
+        """Return the declared policy context: these options, then the client's `default`."""
         said = (self.sensitivity, self.allowed_tools, self.spawn_permission)
         if all(value is None for value in (*said, self.max_lifespan_seconds)):
             return default
@@ -77,49 +78,49 @@ class SendOptions:
 
 
 def parse_options(options: Mapping[str, Any] | SendOptions | None) -> SendOptions:
-    """Check an options dict; raises `MalformedDocument` naming the option that is wrong."""
+    """Check an options dict; raises `MalformedDocument`, which names the wrong option."""
     if isinstance(options, SendOptions):
         return options
     given = dict(options or {})
     for name in given:
         if name not in _READERS:
             raise MalformedDocument(
-                f"there is no option {excerpt(name)}; there are {', '.join(sorted(_READERS))}"
+                f"there is no option {excerpt(name)}; use one of: {', '.join(sorted(_READERS))}"
             )
     try:
         read = {name: _READERS[name](value) for name, value in given.items() if value is not None}
     except (ValueError, TypeError, MalformedError) as exc:
-        raise MalformedDocument(f"an option has a value that it can't have: {exc}") from exc
+        raise MalformedDocument(f"an option has a wrong value: {exc}") from exc
     return SendOptions(**read)
 
 
 def _milliseconds(value: Any) -> float:
     if not is_number(value) or not 0 < value <= MESSAGE_MAX_LIFE_SECONDS * 1000:
-        raise ValueError("timeout is a number of milliseconds, at most 24 hours")
+        raise ValueError("timeout must be a number of milliseconds, at most 24 hours")
     return float(value)
 
 
 def _seconds(value: Any) -> int:
     if not is_whole(value, least=1, most=MESSAGE_MAX_LIFE_SECONDS):
-        raise ValueError("lifetime is a whole number of seconds, at most 24 hours")
+        raise ValueError("lifetime must be a whole number of seconds, at most 24 hours")
     return value
 
 
 def _count(value: Any) -> int:
     if not is_whole(value, least=1):
-        raise ValueError("max_lifespan_seconds is a whole number above 0")
+        raise ValueError("max_lifespan_seconds must be a whole number above 0")
     return value
 
 
 def _flag(value: Any) -> bool:
     if type(value) is not bool:
-        raise ValueError("notify and spawn_permission are true or false")
+        raise ValueError("notify and spawn_permission must be true or false")
     return value
 
 
 def _texts(value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not all(isinstance(item, str) for item in value):
-        raise ValueError("required_capabilities and allowed_tools are lists of strings")
+        raise ValueError("required_capabilities and allowed_tools must be lists of strings")
     return tuple(value)
 
 

@@ -1,8 +1,8 @@
-"""What an agent has sent and has no final word on: the same bytes go again until there is one.
+"""The envelopes of an agent without a final receipt. The same bytes are sent until it arrives.
 
-No I/O and no clock: `ticks` are seconds of one that only goes forward. At most a window of
-envelopes is under way without a receipt; the rest waits here in the order in which it was
-submitted (docs/protocol.md#frames).
+No I/O and no clock: `ticks` are the seconds of a monotonic clock. At most a window of envelopes is
+under way without a receipt. The others wait here, in the order of `submit`
+(docs/protocol.md#frames).
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from atp.wire.frames import Receipt
 
 __all__ = ["Outbox"]
 
-TRY_AGAIN: Final = frozenset({"throttled", "busy"})  # docs/protocol.md#frames: leave no id behind
-RETRY_AFTER_SECONDS: Final = 1.0  # where such a receipt does not say
+# docs/protocol.md#frames: after these, the same message id may be sent again
+TRY_AGAIN: Final = frozenset({"throttled", "busy"})
+RETRY_AFTER_SECONDS: Final = 1.0  # the default, if such a receipt has no retryAfter
 
 
 class Outbox:
@@ -23,39 +24,39 @@ class Outbox:
 
     def __init__(self) -> None:
         self._waiting: dict[str, bytes] = {}
-        self._due: dict[str, float] = {}  # when those that were told to wait may go again
-        self._queue: deque[str] = deque()  # to be sent; may name what was given up meanwhile
-        # What is under way counts against the window even when its sender gave up: the hub
-        # counts it, too, until its receipt comes.
+        self._due: dict[str, float] = {}  # when an envelope that was told to wait may go again
+        self._queue: deque[str] = deque()  # to be sent; may hold ids that `forget` removed
+        # An envelope under way counts against the window also after `forget`, because the hub
+        # counts it too until its receipt.
         self._under_way: set[str] = set()
-        self._window = 0  # nothing goes while there is no connection
+        self._window = 0  # without a connection, nothing is sent
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def submit(self, message_id: str, data: bytes) -> None:
-        """Take an envelope, to be sent in its turn."""
+        """Queue an envelope."""
         self._waiting[message_id] = data
         self._queue.append(message_id)
 
     def forget(self, message_id: str) -> None:
-        """Its sender no longer wants to know; it is not sent again."""
+        """Stop sending an envelope, because its caller stopped waiting."""
         self._waiting.pop(message_id, None)
         self._due.pop(message_id, None)
 
     def open(self, window: int) -> None:
-        """A new connection: whatever has no receipt goes (again), in order."""
+        """Begin with a new connection: queue all envelopes without a receipt, in order."""
         self._window = window
         self._under_way.clear()
         self._queue = deque(key for key in self._waiting if key not in self._due)
 
     def close(self) -> None:
-        """The connection is gone."""
+        """Note that the connection was lost."""
         self._window = 0
         self._under_way.clear()
 
     def settle(self, receipt: Receipt, *, ticks: float) -> bool:
-        """Note a receipt; `False` when no caller waits for it."""
+        """Note a receipt; return whether a caller waits for it."""
         self._under_way.discard(receipt.message_id)
         if receipt.message_id not in self._waiting:
             return False
@@ -68,11 +69,11 @@ class Outbox:
         return True
 
     def next_due(self) -> float | None:
-        """When the first of those that were told to wait may go again."""
+        """Return when the next envelope that was told to wait may go, in ticks, or `None`."""
         return min(self._due.values(), default=None)
 
     def take(self, *, ticks: float) -> list[bytes]:
-        """What may be sent now; it counts as under way from here on."""
+        """Return the envelopes to send now, and count them as under way."""
         for message_id in [key for key, due in self._due.items() if due <= ticks]:
             del self._due[message_id]
             self._queue.append(message_id)

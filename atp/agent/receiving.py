@@ -1,10 +1,10 @@
-"""What an agent checks of each delivery, over any transport.
+"""The checks of an agent on each delivery, over any transport.
 
 See docs/protocol.md#digest-and-signature.
 
-Address, digest and claims are checked always. The sender's signature is checked where its key is
-known here; where it is not, the hub's check at acceptance is what there is, and `verified` says so.
-Dates are judged as of the hub's acceptance.
+Address, digest and claims are always checked. The sender's signature is checked if its key is known
+here. If not, the agent relies on the hub's check at acceptance, and `verified` is false. Dates are
+judged at the time of the hub's acceptance.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ from atp.wire.timestamps import parse_timestamp
 
 __all__ = ["KeyFinder", "Received", "Verifier", "read_claims", "trusted_keys"]
 
-KeyFinder = Callable[[str], Sequence[PublicKey]]  # the keys known of an agent; empty: none
+KeyFinder = Callable[[str], Sequence[PublicKey]]  # agent id -> its known keys, maybe none
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A delivery that passed; times in seconds since 1970.
+    """A delivery that passed all checks. Times are in seconds since 1970.
 
     `verified` is whether the sender's signature was checked here. `req` is the digest of the
-    request that a response answers, `cause` that of what its sender was handling.
+    request that a response answers. `cause` is the digest of the envelope that the sender was
+    handling when it wrote this one.
     """
 
     delivery: Delivery
@@ -52,9 +53,10 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """Judges what is delivered to `agent` by the hub `hub_id`.
+    """A checker of the deliveries to `agent` from the hub `hub_id`.
 
-    `allow_unsigned` is for transports within the process, and for senders without a known key.
+    `allow_unsigned` accepts unsigned messages of senders without a known key. Only the in-memory
+    transport sets it.
     """
 
     agent: str
@@ -63,7 +65,7 @@ class Verifier:
     allow_unsigned: bool = False
 
     def verify(self, delivery: Delivery, *, now: float) -> Received:
-        """The delivery as received; raises an `ATPError` naming what is wrong with it."""
+        """Check a delivery; raises the `ATPError` that names its fault."""
         envelope = envelope_from_value(delivery.value, plain=delivery.plain)
         if envelope.target not in (self.agent, BROADCAST_TARGET):
             raise SignatureAudience("it is addressed to another agent")
@@ -88,28 +90,33 @@ class Verifier:
     def _claims(self, envelope: Envelope, keys: Sequence[PublicKey]) -> Mapping[str, Any]:
         header = signature_header(envelope)
         if header.typ != TokenKind.MESSAGE.typ:
-            raise SignatureHeader(f"the token is a {excerpt(header.typ)}")
+            raise SignatureHeader(
+                f"the token is a {excerpt(header.typ)}, not a {TokenKind.MESSAGE.typ}"
+            )
         assert envelope.signature is not None  # its header was just read
         if not keys:
             claims = read_claims(envelope)
         else:
             key = next((key for key in keys if key.kid == header.kid), None)
             if key is None:
-                raise KeyUnknown(f"{envelope.sender} signed with a key other than the known ones")
+                raise KeyUnknown(f"{envelope.sender} signed with a key that is not trusted here")
             claims = verify(envelope.signature, key, typ=header.typ)
         verify_claims(envelope, claims, hub_id=self.hub_id)
         return claims
 
 
 def read_claims(envelope: Envelope) -> dict[str, Any]:
-    """The claims of the signature, unproven; raises a `MalformedError` or `SignatureMissing`."""
+    """Return the unverified claims of the signature.
+
+    Raises `SignatureMissing`, or a `MalformedError` if the token can't be read.
+    """
     if not envelope.signature:
         raise SignatureMissing("the envelope is not signed")
     return unverified_claims(envelope.signature)
 
 
 def trusted_keys(known: Mapping[str, PublicKey | Sequence[PublicKey]]) -> KeyFinder:
-    """A finder over keys that the caller trusts: agent id -> its key, or several of them."""
+    """Return a finder for the keys that the caller trusts: agent id -> one key or several."""
     table = {
         agent: (keys,) if isinstance(keys, PublicKey) else tuple(keys)
         for agent, keys in known.items()

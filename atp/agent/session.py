@@ -1,8 +1,8 @@
 """An agent's side of the conversation with a hub, without I/O, clock or randomness.
 
-Bytes of the hub go in by `receive`, which says what they mean; bytes for the hub come out of
-`data_to_send`. A session outlives its connections: `opened` and `lost` tell it of them, and what
-had no receipt goes again, what comes again is dropped (docs/protocol.md#frames).
+`receive` takes the hub's bytes and returns events; `data_to_send` returns the bytes for the hub. A
+session outlives its connections, which `opened` and `lost` announce. Envelopes without a receipt
+are sent again, and repeated deliveries are dropped (docs/protocol.md#frames).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A request that waits for its answer: what the answer must say, and whose it must be."""
+    """A request that waits for its answer, with everything that the answer must match."""
 
     request_id: str
     message_id: str
@@ -48,7 +48,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The answer to a request of ours."""
+    """The answer to a request of this agent."""
 
     expected: Expected
     received: Received
@@ -56,7 +56,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """Anything else for a handler; a response here came after its caller had given up.
+    """A message for a handler. A response here arrived after its caller had stopped waiting.
 
     `held` mail counts against the backlog until `handler_begins` is called for it.
     """
@@ -79,27 +79,27 @@ class AgentSession:
 
     @property
     def unreceipted(self) -> int:
-        """Envelopes that have no final receipt."""
+        """The number of envelopes without a final receipt."""
         return len(self._outbox)
 
     @property
     def open_requests(self) -> int:
-        """Requests that wait for their answers."""
+        """The number of requests that wait for their answers."""
         return len(self._expected)
 
     @property
     def settled(self) -> bool:
-        """Nothing waits for a receipt, and nothing is left to acknowledge."""
+        """Whether no envelope waits for a receipt and no delivery for its ack."""
         return not self._outbox and not self._inbox.has_acks()
 
     # Sending
 
     def submit(self, message_id: str, data: bytes) -> None:
-        """Send an envelope, and send it again until there is a receipt."""
+        """Send an envelope, again and again until its receipt arrives."""
         self._outbox.submit(message_id, data)
 
     def forget(self, message_id: str) -> None:
-        """Stop sending it."""
+        """Stop sending an envelope."""
         self._outbox.forget(message_id)
 
     def expect(self, expected: Expected) -> None:
@@ -107,51 +107,52 @@ class AgentSession:
         self._expected[expected.request_id] = expected
 
     def give_up(self, expected: Expected) -> None:
-        """Stop waiting for it, and stop sending the request."""
+        """Stop waiting for an answer, and stop sending its request."""
         self._expected.pop(expected.request_id, None)
         self._outbox.forget(expected.message_id)
 
     def data_to_send(self, *, ticks: float) -> list[bytes]:
-        """The messages to send now, acks first: they let the hub go on.
+        """Return the messages to send now. Acks come first, because the hub waits for them.
 
-        `ticks` are seconds of a clock that only ever goes forward, from wherever.
+        `ticks` are the seconds of a monotonic clock.
         """
         frames = [*self._inbox.acks(), *self._outbox.take(ticks=ticks)]
         return list(serialize_messages(frames))
 
     def next_due(self) -> float | None:
-        """At how many ticks `data_to_send` has more without anything new happening."""
+        """Return when `data_to_send` has more to send without a new event, in ticks, or `None`."""
         return self._outbox.next_due()
 
     # The connection
 
     def opened(self, welcome: Welcome) -> None:
-        """There is a new connection, logged in."""
+        """Begin with a new connection that has logged in."""
         self._outbox.open(welcome.window)
         self._inbox.open()
 
     def lost(self) -> None:
-        """The connection is gone; nothing goes until there is another."""
+        """Note that the connection was lost: send nothing until the next one."""
         self._outbox.close()
 
     def handler_begins(self) -> bool:
-        """The longest-waiting `Arrived` of the mail goes to its handler; `True`: acks follow."""
+        """Note that the handler of the oldest held mail begins; return whether acks can go now."""
         return self._inbox.begin()
 
     def set_taking(self, *, taking: bool) -> None:
-        """While not taking, an `Arrived` that is held is not acknowledged."""
+        """Set whether held mail is acknowledged."""
         self._inbox.set_taking(taking=taking)
 
     def abandon_mail(self) -> int:
-        """No handler will begin any more; how many `Arrived` were still waiting for one."""
+        """Drop the held mail whose handler has not begun; return how many there were."""
         return self._inbox.abandon()
 
     # Receiving
 
     def receive(self, message: bytes, *, now: float, ticks: float) -> Iterator[Event]:
-        """What a message of the hub means, frame by frame; `now` is for dates, `ticks` for waits.
+        """Yield the events of a message of the hub, frame by frame.
 
-        Raises a `MalformedError` or `SessionTransport` when the connection can't go on.
+        `now` (seconds since 1970) is for dates, `ticks` (a monotonic clock) for waits. Raises a
+        `MalformedError` or `SessionTransport` if the connection can't go on.
         """
         for frame in parse_message(message):
             match frame:
@@ -169,21 +170,19 @@ class AgentSession:
                 case Notice() | Failure():
                     yield frame
                 case Unknown():
-                    logger.debug(
-                        "a frame of a type that this version does not know was passed over"
-                    )
+                    logger.debug("ignored a frame of a type that this version does not know")
                 case _:
-                    raise MalformedFrame("a frame of the login came after the login")
+                    raise MalformedFrame("the hub sent a frame of the login after the login")
 
     def _delivered(self, delivery: Delivery, now: float) -> Iterator[Event]:
         if not self._inbox.advance(delivery.stream, first=delivery.seq, last=delivery.seq):
-            return  # this place was here before on this very connection
+            return  # this connection delivered this position before
         try:
             received = self._verifier.verify(delivery, now=now)
         except SessionTransport:
             raise
         except ATPError as problem:
-            # Refused and not dropped: the hub keeps it with the dead letters, for people to see.
+            # Refuse it instead of dropping it: the hub keeps it as a dead letter for officers.
             logger.warning("a delivery was refused: %s", problem)
             self._inbox.refuse(delivery.stream, delivery.seq, problem.code)
             return

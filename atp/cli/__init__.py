@@ -1,4 +1,4 @@
-"""The `atp` command: make a key, enrol an agent at a hub."""
+"""The command `atp`: make a key, enrol an agent at a hub."""
 
 from atp.cli.entry import main
 

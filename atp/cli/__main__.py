@@ -1,4 +1,4 @@
-"""`python -m atp.cli`, where the `atp` script is not on the path."""
+"""Run `python -m atp.cli` if the `atp` script is not on the path."""
 
 import sys
 

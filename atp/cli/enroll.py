@@ -1,8 +1,8 @@
-"""`atp enroll`: bring an agent's key to a hub by the one-time token that an officer issued.
+"""The command `atp enroll`: it registers an agent's key at a hub with a one-time token.
 
-The key is made here and never leaves. The token is read from standard input or a file: what stands
-on a command line, every user of the machine can read. A second run with the same key and token is
-told the same again, so that a lost answer costs nothing.
+The private key is made on this machine and never leaves it. The token comes from standard input or
+a file, because every user of the machine can read the command line. A second run with the same key
+and token gets the same answer, so a lost answer does no harm.
 """
 
 from __future__ import annotations
@@ -51,14 +51,16 @@ HTTP_SECONDS = 30
 TOKEN_MAX_CHARS = 128
 ANSWER_MAX_BYTES = 65_536
 
-# The hub's word that it has not taken the key. Of any other failure it may have: the key is kept.
+# With these errors the hub has not stored the key. After any other failure it may have stored it,
+# so the key file is kept.
 _NOT_TAKEN = (ClockError, FlowThrottled, IdentityError, KeyProblem, SignatureError)
 
 _EXAMPLE = """\
 example:
   atp enroll --hub https://hub.example.com --agent financial-analyzer-001 --token-file token.txt
 
-The token comes from --token-file, from standard input, or is asked for. Never as an argument.
+The token comes from --token-file, from standard input, or the command asks for it. It is never an
+argument, because other users can read those.
 """
 
 
@@ -69,40 +71,44 @@ class _Hub:
 
 
 def add_to(commands: Any) -> None:
-    """Add the command to the parser's."""
+    """Add the command `enroll` to the parser."""
     parser = commands.add_parser(
         "enroll",
         aliases=["enrol"],
-        allow_abbrev=False,  # "--token SECRET" must not be taken for the name of a file
+        allow_abbrev=False,  # so that "--token SECRET" is not read as "--token-file SECRET"
         help="enrol an agent at a hub",
-        description="Enrol an agent at a hub: make its key, prove it, write the identity file.",
+        description="Enrol an agent at a hub: make its key, prove that the agent has it, and write"
+        " the identity file.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--hub", required=True, metavar="URL", help="the hub, as in the browser")
+    parser.add_argument("--hub", required=True, metavar="URL", help="the hub's address")
     parser.add_argument("--agent", required=True, metavar="ID", help="the agent's id at the hub")
     parser.add_argument(
-        "--hub-id", metavar="ID", help="the hub's id as the officer told it; anything else: refused"
+        "--hub-id", metavar="ID", help="the hub's id from the officer; refuse any other hub"
     )
     parser.add_argument(
-        "--token-file", type=Path, metavar="FILE", help="where the one-time token is"
+        "--token-file", type=Path, metavar="FILE", help="the file with the one-time token"
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="identity file; default: AGENT/identity.json"
     )
     parser.add_argument(
-        "--key", type=Path, metavar="FILE", help="key file, made if missing; default: key.pem there"
+        "--key",
+        type=Path,
+        metavar="FILE",
+        help="key file, made if missing; default: key.pem beside the identity file",
     )
     parser.add_argument(
         "--alg",
         choices=sorted(ALGORITHMS),
-        help="of the key; only RSA keys and new ones need it; default: EdDSA",
+        help="the key's algorithm, for a new key or an existing RSA key; default: EdDSA",
     )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Enrol and write the files; raises an `ATPError` that says what to do."""
+    """Enrol the agent and write the files; raises an `ATPError` that says what to do."""
     agent = check_agent_id(options.agent)
     base = _check_url(options.hub)
     out = options.out or Path(agent) / "identity.json"
@@ -121,7 +127,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _check_url(text: str) -> str:
-    """The base URL; what is not this machine is reached by https only."""
+    """Return the base URL; raises `MalformedDocument` unless it is https or on the loopback."""
     try:
         if "://" not in text:
             host = split_address(f"//{text}").hostname or ""
@@ -130,7 +136,9 @@ def _check_url(text: str) -> str:
     except SessionTransport as exc:
         raise MalformedDocument(exc.detail) from exc
     if parts.scheme not in {"http", "https"} or parts.username:
-        raise MalformedDocument(f"{excerpt(text)} is no hub's address, such as https://hub.example")
+        raise MalformedDocument(
+            f"{excerpt(text)} is not the address of a hub, such as https://hub.example"
+        )
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise MalformedDocument("a token is sent by https only, except to this machine")
     return f"{parts.scheme}://{parts.netloc}"
@@ -158,7 +166,7 @@ def _find_hub(client: httpx.Client, base: str, *, expected: str | None) -> _Hub:
     members = _call(client, "GET", f"{base}/api/v1/hub")
     hub_id = members.get("hub")
     if not isinstance(hub_id, str) or not hub_id:
-        raise MalformedDocument(f"what answers at {base} is no hub")
+        raise MalformedDocument(f"the server at {base} is not a hub")
     if expected is not None and hub_id != expected:
         raise IdentityMismatch(
             f"the hub at {base} is {excerpt(hub_id)}, not {excerpt(expected)}; check the address"
@@ -178,7 +186,7 @@ def _read_token(path: Path | None) -> str:
         text = sys.stdin.readline(TOKEN_MAX_CHARS * 2)
     text = text.strip()
     if not text or len(text) > TOKEN_MAX_CHARS or not text.isascii():
-        raise IdentityEnrolment("there is no one-time token to read; an officer issues one")
+        raise IdentityEnrolment("no one-time token was given; ask an officer for one")
     return text
 
 
@@ -205,7 +213,7 @@ def _enrol(
     body = {"token": token, "jwk": key.public.jwk, "proof": proof}
     answer = _call(client, "POST", f"{hub.url}/api/v1/enrol", body=body)
     if answer.get("agent") != agent or answer.get("kid") != key.kid:
-        raise MalformedDocument("the hub enrolled something else than was asked; tell its officers")
+        raise MalformedDocument("the hub enrolled another agent or key; tell its officers")
     return answer
 
 
@@ -216,9 +224,9 @@ def _call(
     try:
         members = parse(answer.content, max_bytes=ANSWER_MAX_BYTES)
     except ATPError as exc:
-        raise MalformedDocument(f"{url} answered {answer.status_code} and no JSON") from exc
+        raise MalformedDocument(f"{url} answered {answer.status_code} without JSON") from exc
     if not isinstance(members, dict):
-        raise MalformedDocument(f"{url} answered with something else than an object")
+        raise MalformedDocument(f"{url} answered with JSON that is not an object")
     if not answer.is_success:
         code, detail = members.get("code"), members.get("detail")
         raise from_code(
@@ -231,10 +239,10 @@ def _call(
 def _identity(
     answer: Mapping[str, Any], hub: _Hub, key: PrivateKey, key_path: Path, out: Path
 ) -> bytes:
-    """The identity file; `atp.agent.identity_file` reads it, and finds the key from there."""
+    """Return the content of the identity file, which `atp.agent.identity_file` reads."""
     websocket = answer.get("websocket")
     if not isinstance(websocket, str) or urlsplit(websocket).scheme not in {"ws", "wss"}:
-        raise MalformedDocument("the hub did not say where agents dial")
+        raise MalformedDocument("the hub gave no WebSocket address for agents")
     members = {
         "agent": answer["agent"],
         "hub": hub.hub_id,

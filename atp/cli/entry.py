@@ -1,4 +1,4 @@
-"""Reads the command line and turns what goes wrong into one sentence and an exit code."""
+"""The entry point of `atp`: it reads the command line and turns errors into one sentence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from atp.errors import ATPError
 __all__ = ["main"]
 
 EXIT_REFUSED = 1
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, the convention of shells
 EXIT_WRONG_ARGUMENTS = 2  # argparse's own
 
 _MORE = """\
@@ -26,7 +26,7 @@ exit codes: 0 done, 1 refused or failed (a sentence says why), 2 wrong arguments
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command; return its exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.run is None:
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="atp",
-        description="Agent Trust Protocol, on an agent's machine.",
+        description="Agent Trust Protocol: keys and enrolment of agents, on the agent's machine.",
         epilog=_MORE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

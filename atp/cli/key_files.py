@@ -1,4 +1,4 @@
-"""Files that only their owner may read: private keys, and what lies beside them."""
+"""Files that only their owner may read: private keys and identity files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ FOLDER_OWNER_ONLY = 0o700
 
 
 def read_key(path: Path, *, alg: str | None = None) -> PrivateKey:
-    """The key in a PEM file; raises `KeyMissing`, or what `PrivateKey.from_pem` raises."""
+    """Read the key in a PEM file.
+
+    Raises `KeyMissing` if the file can't be read, or an error of `PrivateKey.from_pem`.
+    """
     try:
         return PrivateKey.from_pem(path.read_bytes(), alg=alg)
     except OSError as exc:
@@ -25,22 +28,24 @@ def read_key(path: Path, *, alg: str | None = None) -> PrivateKey:
 
 
 def write_key(path: Path, key: PrivateKey) -> None:
-    """Write a new key file; raises `KeyInUse` where there is one, which may be in use."""
+    """Write a new key file; raises `KeyInUse` if the file exists, because its key may be in use."""
     path.parent.mkdir(mode=FOLDER_OWNER_ONLY, parents=True, exist_ok=True)
     try:
-        # O_EXCL: an existing key is not overwritten, and a link that waits there is not followed.
+        # O_EXCL: do not overwrite an existing key, and do not follow a symbolic link.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
     except FileExistsError as exc:
-        raise KeyInUse(f"{path} exists; choose another name, a key is not overwritten") from exc
+        raise KeyInUse(
+            f"{path} exists, and a key is never overwritten; choose another name"
+        ) from exc
     with os.fdopen(descriptor, "wb") as file:
         file.write(key.to_pem())
 
 
 @contextmanager
 def undone_on(*problems: type[Exception], path: Path) -> Iterator[None]:
-    """Take away a file, and the folders above it, that were made within, when one of these comes.
+    """If the block raises one of `problems`, remove the file `path` and folders made for it.
 
-    What was there before stays, and so does a folder that holds anything else.
+    Files and folders that existed before stay, and so do folders that are not empty.
     """
     made: Sequence[Path] = [one for one in (path, *path.parents) if not one.exists()]
     try:
@@ -53,7 +58,7 @@ def undone_on(*problems: type[Exception], path: Path) -> Iterator[None]:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write or replace a file for its owner only, whole or not at all."""
+    """Write or replace a file atomically, readable by its owner only."""
     path.parent.mkdir(mode=FOLDER_OWNER_ONLY, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY)

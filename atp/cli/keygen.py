@@ -1,4 +1,4 @@
-"""`atp keygen`: a new key pair in a file that only its owner may read."""
+"""The command `atp keygen`: it makes a key pair in a file that only its owner may read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["add_to", "run"]
 
 
 def add_to(commands: Any) -> None:
-    """Add the command to the parser's."""
+    """Add the command `keygen` to the parser."""
     parser = commands.add_parser(
         "keygen",
         help="make a key pair",
@@ -28,7 +28,7 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Make and write the key; raises `KeyInUse` where the file exists."""
+    """Make and write the key; raises `KeyInUse` if the file exists."""
     key = PrivateKey.generate(options.alg)
     write_key(options.out, key)
     print(f"key          {options.out}")

@@ -1,3 +1,3 @@
-"""Programs that show the protocol at work."""
+"""Example programs that use the protocol."""
 
 __all__: list[str] = []

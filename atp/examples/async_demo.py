@@ -1,6 +1,6 @@
-"""Eight things that agents do with each other, in one process: `atp-demo`.
+"""The program `atp-demo`: eight examples of agents that work together in one process.
 
-Each part checks that what it shows has really happened; the exit code is 0 only if all have.
+Each part checks its result. The exit code is 0 only if all results are right.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ __all__ = ["main"]
 
 DAY_SECONDS: Final = 86_400
 CONCURRENT: Final = 50
-THINKING_SECONDS: Final = 0.02  # what the processor takes for a task, so that tasks overlap
-OVERSLEPT_SECONDS: Final = 0.3  # longer than the request that shows a timeout waits
-WAIT_SECONDS: Final = 5.0  # for what another agent does on its own
+THINKING_SECONDS: Final = 0.02  # the time of a task, so that tasks overlap
+OVERSLEPT_SECONDS: Final = 0.3  # longer than the timeout of the request that shows a timeout
+WAIT_SECONDS: Final = 5.0  # for another agent
 
 
 class DemoError(Exception):
-    """Something that the demo wanted to show did not happen."""
+    """The error for a part of the demo whose result is wrong."""
 
 
 @dataclass
 class Cast:
-    """The agents of the demo, and what they noticed."""
+    """The agents of the demo, and what they received."""
 
     transport: InMemoryTransport
     analyst: ATPClient
@@ -48,8 +48,8 @@ class Cast:
 
 
 def main() -> int:
-    """Show all eight; the exit code."""
-    logging.basicConfig(level=logging.CRITICAL)  # the failures in here are on purpose
+    """Run all eight parts; return the exit code."""
+    logging.basicConfig(level=logging.CRITICAL)  # the demo causes failures on purpose
     return asyncio.run(_demo())
 
 
@@ -77,7 +77,7 @@ def _summary(cast: Cast, failures: int) -> None:
     )
     print(f"{stats['messages_refused']} refused.")
     if not failures:
-        print("Next: two agents of your own through a hub, see docs/sdk.md.")
+        print("Next: connect two agents of your own through a hub, see docs/sdk.md.")
 
 
 # The agents
@@ -141,12 +141,12 @@ async def _show_signing(cast: Cast) -> None:
     message = received[0]
     _check(message.verify_signature(), "the recipient verifies the sender's Ed25519 signature")
     message.payload["data"] = {"amount": 1_000_000}
-    _check(not message.verify_signature(), "one changed number, and it no longer verifies")
+    _check(not message.verify_signature(), "after one changed number, it no longer verifies")
     forged = ATPEnvelope.from_serialized(message.serialize())
     try:
         await cast.transport.send_message("financial-analyst", "newcomer", forged)
     except ATPError as problem:
-        print(f"   the forged one is refused: {problem.code}")
+        print(f"   the forged message is refused: {problem.code}")
     else:
         raise DemoError("the forged message was accepted")
 
@@ -161,9 +161,9 @@ async def _show_request(cast: Cast) -> None:
 
 async def _show_notification(cast: Cast) -> None:
     receipt = await cast.analyst.send_notification("data-processor", "figures are final")
-    _check(receipt.status == "accepted", "the sender has its receipt and goes on")
+    _check(receipt.status == "accepted", "the sender has its receipt and does not wait longer")
     await _until(
-        lambda: "data-processor: figures are final" in cast.heard, "the recipient was told"
+        lambda: "data-processor: figures are final" in cast.heard, "the recipient has received it"
     )
 
 
@@ -171,9 +171,9 @@ async def _show_broadcast(cast: Cast) -> None:
     receipt = await cast.processor.broadcast("maintenance at noon")
     _check(receipt.recipients == 2, "one message for two agents")
     await _until(
-        lambda: "financial-analyst: maintenance at noon" in cast.heard, "the others heard it"
+        lambda: "financial-analyst: maintenance at noon" in cast.heard, "the others received it"
     )
-    _check("data-processor: maintenance at noon" not in cast.heard, "the sender did not")
+    _check("data-processor: maintenance at noon" not in cast.heard, "the sender did not get it")
 
 
 async def _show_concurrency(cast: Cast) -> None:
@@ -186,7 +186,7 @@ async def _show_concurrency(cast: Cast) -> None:
         [response.data["task"] for response in responses] == list(range(CONCURRENT)),
         f"{CONCURRENT} requests at once, each with its own answer, in {seconds:.2f} s",
     )
-    _check(cast.busiest > 1, f"up to {cast.busiest} of them were worked on side by side")
+    _check(cast.busiest > 1, f"up to {cast.busiest} of them were handled at the same time")
 
 
 async def _show_errors(cast: Cast) -> None:
@@ -212,7 +212,7 @@ async def _show_trust(cast: Cast) -> None:
     print(f"   scores: {', '.join(f'{agent} {score}' for agent, score in scores.items())}")
     _check(
         scores["financial-analyst"] > scores["data-processor"] > scores["newcomer"],
-        "better attested and better keyed agents score higher",
+        "agents with a better attestation and a better key score higher",
     )
     try:
         await cast.analyst.send_request("newcomer", {}, {"requires_trust": "verified"})
@@ -235,32 +235,32 @@ async def _show_provenance(cast: Cast) -> None:
     response = await cast.analyst.send_request("data-processor", {"task": "audited"})
     _check(
         response.data["audit_trail"] == trail and len(trail) == 2,
-        "each step was added with a signature of its own:",
+        "each step was added with its own signature:",
     )
     for entry in trail:
         print(f"     {entry['timestamp']} {entry['agent']}: {entry['action']}")
     history = cast.transport.get_message_history()
     _check(
         [message.from_agent for message in history[-2:]] == ["financial-analyst", "data-processor"],
-        f"the transport remembers {len(history)} messages, the last being this answer",
+        f"the transport remembers {len(history)} messages; the last one is this answer",
     )
 
 
 _PARTS: Final[dict[str, Callable[[Cast], Awaitable[None]]]] = {
     "Messages are signed, and signatures verified": _show_signing,
     "A request is answered": _show_request,
-    "A notification is sent and forgotten": _show_notification,
-    "A broadcast reaches everyone else": _show_broadcast,
-    "Requests are handled side by side": _show_concurrency,
-    "What goes wrong is told": _show_errors,
+    "A notification needs no answer": _show_notification,
+    "A broadcast reaches all other agents": _show_broadcast,
+    "Requests are handled at the same time": _show_concurrency,
+    "Errors are reported to the sender": _show_errors,
     "Trust is scored and demanded": _show_trust,
-    "What happened to a message stays on record": _show_provenance,
+    "Each step of a message is recorded": _show_provenance,
 }
 
 
 def _check(happened: bool, what: str) -> None:
     if not happened:
-        raise DemoError(f"not so: {what}")
+        raise DemoError(f"this did not happen: {what}")
     print(f"   {what}")
 
 
@@ -268,7 +268,7 @@ async def _until(condition: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
         if time.monotonic() > deadline:
-            raise DemoError(f"not so: {what}")
+            raise DemoError(f"this did not happen: {what}")
         await asyncio.sleep(THINKING_SECONDS)
     print(f"   {what}")
 

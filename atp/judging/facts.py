@@ -1,4 +1,4 @@
-"""What a judgement may look at, as values: agents, keys, attestations, requests and causes."""
+"""The facts of a judgement, as values: agents, keys, attestations, requests and causes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class AgentFacts:
-    """What the registry knows of an agent."""
+    """An agent's row in the registry."""
 
     id: str
     status: str
@@ -39,7 +39,7 @@ class AgentFacts:
 
 @dataclass(frozen=True, slots=True)
 class KeyFacts:
-    """A key on record, and whose it is."""
+    """A registered key, and the agent it belongs to."""
 
     agent: str
     status: str
@@ -48,7 +48,11 @@ class KeyFacts:
 
 @dataclass(frozen=True, slots=True)
 class AttestationFacts:
-    """An attestation on record. `fault` is the code of what is wrong with it, dates aside."""
+    """A registered attestation.
+
+    `fault` is the error code of a fault other than its dates, or "". `jkt` is the thumbprint of the
+    attested key. `issued_at` and `expires_at` are in seconds since 1970.
+    """
 
     jti: str
     issuer: str
@@ -62,7 +66,7 @@ class AttestationFacts:
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """The accepted request that a response says it answers."""
+    """The accepted request that a response names. `expires_at` is in seconds since 1970."""
 
     sender: str
     target: str
@@ -75,10 +79,9 @@ class RequestFacts:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """What led to an envelope, itself included: its weakest link, its length, its sensitivity.
+    """An envelope and all its causes: lowest level and score, their number, highest sensitivity.
 
-    `highest_sensitivity` is that of everything in it. A hearer's floor is not among it, as it
-    counts again whenever that hearer writes.
+    A hearer's floor is not part of `highest_sensitivity`: it counts again when that hearer writes.
     """
 
     lowest_level: str
@@ -87,7 +90,7 @@ class Chain:
     highest_sensitivity: str
 
     def to_wire(self) -> dict[str, Any]:
-        """The `chain` member of a delivery frame."""
+        """Return the member `chain` of a delivery frame."""
         return {
             "lowestLevel": self.lowest_level,
             "lowestScore": self.lowest_score,
@@ -97,14 +100,14 @@ class Chain:
 
     @classmethod
     def from_wire(cls, value: Mapping[str, Any]) -> Chain:
-        """Read what `to_wire` wrote; an older hub does not tell the sensitivity."""
+        """Read the member `chain` that `to_wire` wrote; an older hub does not tell sensitivity."""
         sensitivity = value.get("highestSensitivity", DataSensitivity.RESTRICTED.value)
         return cls(value["lowestLevel"], value["lowestScore"], value["depth"], sensitivity)
 
 
 @dataclass(frozen=True, slots=True)
 class CauseFacts:
-    """The envelope that an agent says it was handling; `received` is whether it got it at all."""
+    """The envelope that an agent names as the cause; `received` is whether it got that one."""
 
     received: bool
     chain: Chain
@@ -122,13 +125,13 @@ class RecipientFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything that a judgement may look at.
+    """Everything that a judgement reads.
 
-    `recipient` is who a message is addressed to, `audience` who is there to hear a broadcast.
+    `recipient` is the addressee of a message, `audience` the connected agents of a broadcast.
 
-    `now` is the batch's one clock reading, in seconds. `counts` tells how many envelopes of the
-    sender each throttle rule has counted in its current window, by rule key; a rule that is not
-    in it has counted none. `score` must be a pure function; a caller may pass one that remembers.
+    `now` is the batch's one clock reading, in seconds since 1970. `counts` maps the key of a
+    throttle rule to the number of the sender's envelopes that it counted in its current window; a
+    rule that is absent counted none. `score` must be a pure function; it may cache its results.
     """
 
     now: float
@@ -159,5 +162,5 @@ class Facts:
         )
 
     def is_over(self, rule: str, limit: int, seconds: int) -> bool:
-        """Whether the sender has used up the `limit` of this throttle rule."""
+        """Return whether the sender has reached the `limit` of this throttle rule."""
         return self.counts.get(rule, 0) >= limit

@@ -1,8 +1,8 @@
-"""The ordered judgement of one envelope: facts in, a verdict with its reason out.
+"""The ordered judgement of one envelope: it takes facts and returns a verdict with its reason.
 
-Pure, so that the hub, a simulation and an offline verifier come to the same answer
-(docs/design/architecture.md#folders). What was claimed in the envelope is compared with the facts;
-the facts win.
+It is pure, so the hub, a simulation and an offline verifier get the same answer
+(docs/design/architecture.md#folders). Where a claim in the envelope differs from the facts, the
+facts count.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ __all__ = [
     "violation_of",
 ]
 
-DEEPEST_CHAIN = 32  # causes behind an envelope; docs/protocol.md#json bounds depth alike
+DEEPEST_CHAIN = 32  # envelopes in a chain of causes; the same number as ENVELOPE_MAX_DEPTH
 
-# Denials that are the sender's doing, and how heavily they weigh (docs/design/trust.md#the-score).
-# A denial that is the other side's fault is none.
+# Denials that are violations of the sender, with their severity (docs/design/trust.md#the-score).
+# A denial that is the other side's fault is not a violation.
 VIOLATIONS = {
     "identity.mismatch": "high",
     "signature.invalid": "high",
@@ -84,11 +84,11 @@ VIOLATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of an envelope, and everything the record needs to show why.
+    """The result of a judgement, with everything that the trail records about its reason.
 
-    `violation` is the severity where a denial is the sender's own doing, `violated` the rule or
-    code that it broke. Of a broadcast, `hearers` get it, `left_out` counts the others by code, and
-    `decisions` are those that hearers get it by, the first of which is `decision`.
+    `violation` is the severity if a denial is the sender's own doing, `violated` the rule or code
+    that it broke. Of a broadcast, `hearers` get it, `left_out` counts the others by code, and
+    `decisions` are those of the hearers, the first of which is `decision`.
     """
 
     status: str
@@ -104,7 +104,7 @@ class Verdict:
     violation: str = ""
     violated: str = ""
     rule: str = ""
-    retry_after: float | None = None  # seconds, where it is known when trying again can help
+    retry_after: float | None = None  # seconds until a retry can succeed, if that is known
     hearers: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     decisions: tuple[policies.Decision, ...] = ()
@@ -127,7 +127,7 @@ class Verdict:
 
 @dataclass(slots=True)
 class _Findings:
-    """What a judgement has found so far; a refusal half way keeps what was known by then."""
+    """The results so far. A refusal half way through keeps them for the verdict."""
 
     level: str = ""
     issuer: str = ""
@@ -151,16 +151,16 @@ def verify(
     now: float,
     find_key: Callable[[str], KeyFacts | None],
 ) -> VerifiedEnvelope:
-    """Check that the session's agent signed `envelope` with a key of its own that is in force.
+    """Check that the session's agent signed `envelope` with an active key of its own.
 
-    Entries added to its provenance must be by who they say, found by `find_key`. Raises
-    `IdentityMismatch`, `KeyUnknown`, `KeyRevoked`, `SignatureProvenance`, or what
-    `verify_envelope` raises.
+    Each added provenance entry must be signed by the agent that it names; `find_key` finds that
+    agent's key by thumbprint. `now` is in seconds since 1970. Raises `IdentityMismatch`,
+    `KeyUnknown`, `KeyRevoked`, `SignatureProvenance`, or an error of `verify_envelope`.
     """
     if envelope.sender != session_agent:
         raise IdentityMismatch("agentIdentity.id is not the agent of this session")
     if key is None or key.agent != session_agent:
-        raise KeyUnknown("no key of this agent has the thumbprint that the signature names")
+        raise KeyUnknown("this agent has no key with the thumbprint that the signature names")
     if key.status != "active":
         raise KeyRevoked(f"the signing key is {key.status}; sign with the agent's active key")
     verified = verify_envelope(envelope, key.public, hub_id=hub_id, now=now)
@@ -171,17 +171,18 @@ def verify(
 
 
 def judge(verified: VerifiedEnvelope, facts: Facts) -> Verdict:
-    """Judge a verified envelope, in this order, the first refusal deciding:
+    """Judge a verified envelope in eight steps; the first step that refuses it decides.
 
-    (1) the sender may speak, (2) somebody vouches for it, (3) its score, (4) the recipient can
-    be reached and takes such mail, (5) a response answers a request made to its sender, (6) what
-    was demanded of the other side holds, (7) the cause was received, (8) policy.
+    (1) The sender is active. (2) A valid attestation vouches for its key. (3) Its score is
+    computed. (4) The recipient can be reached and takes mail of this level and score. (5) A
+    response answers a request that was sent to its sender. (6) The recipient meets the sender's
+    demands. (7) The sender received the cause. (8) The policies allow it.
 
-    Of a broadcast (4), (6) and (8) are asked for each hearer: whoever does not fit is left out,
-    and it is refused only where nobody of those who are there may hear it.
+    Of a broadcast, (4), (6) and (8) are checked for each hearer. A hearer that does not fit is left
+    out; the broadcast is refused only if no connected agent of its audience may hear it.
 
-    It is pure: it reads nothing but its arguments and changes nothing. The caller counts the
-    envelope for the throttle rules in `verdict.counted_by`.
+    It is pure: it reads only its arguments and changes nothing. The caller counts the envelope for
+    the throttle rules in `verdict.counted_by`.
     """
     found = _Findings()
     try:
@@ -201,24 +202,24 @@ def judge(verified: VerifiedEnvelope, facts: Facts) -> Verdict:
 def best_attestation(
     attestations: Sequence[AttestationFacts], *, kid: str, now: float, required: Sequence[str] = ()
 ) -> AttestationFacts:
-    """The valid attestation of the highest level that covers everything `required`.
+    """Return the valid attestation of key `kid` with the highest level that covers `required`.
 
-    Levels and capabilities of two attestations are never mixed. Raises `AttestationMissing`,
-    `AttestationExpired`, `AttestationCapability`, or the fault that the registry found:
-    absent, expired, revoked and unreadable are different answers.
+    Levels and capabilities of two attestations are never combined. `now` is in seconds since 1970.
+    Raises `AttestationMissing`, `AttestationExpired`, `AttestationCapability`, or the error of the
+    fault on record, such as `AttestationRevoked` or `AttestationUnreadable`.
     """
     ours = [a for a in attestations if a.jkt == kid]
     if not ours:
         raise AttestationMissing("no issuer has attested this agent's key")
     sound = [a for a in ours if not a.fault]
     if not sound:
-        raise from_code(ours[0].fault, f"its attestation by {ours[0].issuer} does not hold")
+        raise from_code(ours[0].fault, f"its attestation by {ours[0].issuer} is not valid")
     current = [a for a in sound if a.issued_at <= now < a.expires_at]
     if not current:
         raise AttestationExpired("its attestation is not valid at this time")
     covering = [a for a in current if a.capabilities.issuperset(required)]
     if not covering:
-        raise AttestationCapability("no one attestation covers all required capabilities")
+        raise AttestationCapability("no single attestation covers all required capabilities")
     return max(covering, key=lambda a: (TrustLevel(a.level).rank, a.expires_at))
 
 
@@ -233,7 +234,7 @@ def violation_of(problem: ATPError) -> str:
 
 
 def _entry_signer(find_key: Callable[[str], KeyFacts | None], kid: str) -> tuple[str, PublicKey]:
-    """Whose key signed an entry; one that has been rotated since may well be older."""
+    """Return the agent and the key that signed an entry. The key may be retired by now."""
     key = find_key(kid)
     if key is None:
         raise KeyUnknown("no agent has the key that it names")
@@ -323,7 +324,7 @@ def _check_sender(sender: AgentFacts | None) -> None:
 
 
 def _inputs_for(inputs: scoring.ScoreInputs, attestation: AttestationFacts) -> scoring.ScoreInputs:
-    """The inputs as they stand for the attestation that this envelope's key has."""
+    """Return the score inputs with the attestation of the key that signed this envelope."""
     if (inputs.level, inputs.expires_at) == (attestation.level, attestation.expires_at):
         return inputs
     return replace(
@@ -339,7 +340,7 @@ def _check_target(envelope: Envelope, facts: Facts, found: _Findings) -> Recipie
     """Who the envelope is addressed to; `None` for a broadcast, which is judged by hearer."""
     broadcast = envelope.message_type == MessageType.BROADCAST
     if broadcast != (envelope.target == BROADCAST_TARGET):
-        raise MalformedEnvelope("broadcasts, and nothing else, are addressed to *")
+        raise MalformedEnvelope("a broadcast must be addressed to *, and no other message may be")
     if broadcast:
         return None
     if envelope.target == envelope.sender:
@@ -359,14 +360,16 @@ def _check_response(verified: VerifiedEnvelope, facts: Facts, found: _Findings) 
         return
     if request is None or (request.target, request.sender) != (envelope.sender, envelope.target):
         raise RecipientNoRequest("no such request was sent to this agent by its target")
-    if request.request_id != envelope.request_id:  # what applications match answers by
-        raise RecipientNoRequest("the request that it answers has another requestId")
+    if request.request_id != envelope.request_id:  # applications match answers by it
+        raise RecipientNoRequest("the request that it answers has a different requestId")
     if request.answered:
         raise RecipientNoRequest("that request has been answered already")
     if request.expires_at <= facts.now:
         raise ClockExpired("the request expired before it was answered")
     if request.requires_trust and is_below(found.level, request.requires_trust):
-        raise TrustLevelTooLow(f"the request may only be answered from {request.requires_trust} up")
+        raise TrustLevelTooLow(
+            f"the request takes answers from level {request.requires_trust} or higher"
+        )
 
 
 def _extend_chain(verified: VerifiedEnvelope, facts: Facts, found: _Findings) -> None:
@@ -389,7 +392,7 @@ def _extend_chain(verified: VerifiedEnvelope, facts: Facts, found: _Findings) ->
 
 
 def _context(verified: VerifiedEnvelope, facts: Facts, found: _Findings) -> dict[str, Any]:
-    """The field values that rules may ask for, the recipient's aside; unknown ones are left out."""
+    """Return the field values that rules may use, except the recipient's. Unknown are left out."""
     envelope, sender, chain = verified.envelope, facts.sender, found.chain
     assert sender is not None
     assert chain is not None

@@ -1,7 +1,7 @@
-"""What a score is made of: weights, ceilings and half-life, versioned and editable by officers.
+"""The scoring profile: weights, ceilings and half-life, versioned and editable by officers.
 
-The defaults are those of docs/design/trust.md#the-score. Whatever officers edit, a profile keeps
-the order of levels and severities, so that a lower level or a worse violation never pays.
+The defaults are those of docs/design/trust.md#the-score. A profile always keeps the order of levels
+and severities: a lower level or a worse violation never gives a higher score.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def _key_percent() -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Weights, ceilings and periods; points are of 100, parts are percent.
+    """The numbers by which a score is computed: points of 100, percent, days, and counts.
 
-    Raises `MalformedDocument` where the parts contradict each other.
+    Raises `MalformedDocument` if the numbers contradict each other.
     """
 
     version: int = 1
@@ -81,13 +81,13 @@ class Profile:
             _check_whole(name, getattr(self, name), least, most)
 
     def to_dict(self) -> dict[str, Any]:
-        """The profile as a JSON document."""
+        """Return the profile as a JSON document."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return {n: dict(v) if isinstance(v, Mapping) else v for n, v in values.items()}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Profile:
-        """Read the JSON document, all members required; raises `MalformedDocument`."""
+        """Read the JSON document. Raises `MalformedDocument` if a member is missing or wrong."""
         _check_members("a scoring profile", document, [item.name for item in fields(cls)])
         values: dict[str, Any] = {
             name: dict(value) if isinstance(value, Mapping) else value
@@ -136,7 +136,9 @@ def _check_whole(name: str, value: object, least: int, most: int) -> None:
 
 def _check_rising(name: str, values: list[int]) -> None:
     if values != sorted(values):
-        raise MalformedDocument(f"{name} must not fall from one to the next", field=name)
+        raise MalformedDocument(
+            f"{name} must not fall from one level or severity to the next higher one", field=name
+        )
 
 
 DEFAULT_PROFILE = Profile()

@@ -1,8 +1,8 @@
 """The trust score, 0 to 100: a pure function of inputs, a time and a profile.
 
-All arithmetic is in whole numbers (milli-points, seconds, parts in a million; half-lives from the
-table below), so that any machine gets the same score from the same row. What is not there earns
-nothing. See docs/design/trust.md#the-score.
+All arithmetic is in whole numbers (milli-points, seconds, millionths; half-lives from the table
+below), so every machine gets the same score from the same row. A missing input earns no points.
+See docs/design/trust.md#the-score.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ __all__ = [
     "score",
 ]
 
-ALGORITHM_VERSION = 1  # goes up when the same inputs and profile could give another total
+ALGORITHM_VERSION = 1  # raise it when the same inputs and profile could give another total
 MILLI = 1_000
 MILLION = 1_000_000
 DAY_SECONDS = 86_400
 ACTIVE = "active"
 
-# 2 ** -(step / 28) in parts of a million, rounded half to even: one half-life in 28 steps (6 hours
-# each, when it is 7 days). Ages are rounded down to a step, in favour of nobody but caution.
+# 2 ** -(step / 28) in millionths, rounded half to even: one half-life in 28 steps (of 6 hours each,
+# when it is 7 days). Ages are rounded down to a step, so a violation never weighs too little.
 HALF_LIFE = (
     1_000_000, 975_549, 951_695, 928_425, 905_724, 883_577, 861_973,
     840_896, 820_335, 800_277, 780_709, 761_620, 742_997, 724_830,
@@ -50,9 +50,9 @@ HALF_LIFE = (
 
 
 class ScoredViolation(NamedTuple):
-    """Something an agent, or one it answers for, should not have done; `at` is in Unix seconds.
+    """A violation by an agent, or by one it answers for. `at` is in seconds since 1970.
 
-    `open` is whether officers have yet to close it.
+    `open` is whether officers have not closed it yet.
     """
 
     severity: str
@@ -63,12 +63,13 @@ class ScoredViolation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ScoreInputs:
-    """All that a score depends on besides the time; times are Unix seconds.
+    """Everything that a score depends on, except the time. Times are in seconds since 1970.
 
-    `level` and the two dates are of the valid attestation that counts, `None` without one.
-    `required_capabilities` are those of a request; outside one, the declared ones count.
-    `signatures_*` are about the last 100 envelopes, `good_envelopes` is capped by whoever counts,
-    `parent_total` is the score of the agent that spawned this one.
+    `level`, `issued_at` and `expires_at` are those of the attestation that counts, or `None`
+    without one. `required_capabilities` are those of a request; if there are none, the declared
+    ones count. `signatures_good` and `signatures_total` cover the last 100 envelopes.
+    `good_envelopes` is already capped by the caller. `parent_total` is the score of the agent that
+    spawned this one.
     """
 
     level: str | None = None
@@ -86,7 +87,7 @@ class ScoreInputs:
     parent_total: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The inputs as JSON; `from_dict` reads them back."""
+        """Return the inputs as JSON values, for `from_dict`."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         values["violations"] = [list(violation) for violation in self.violations]
         return {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
@@ -109,10 +110,10 @@ class ScoreInputs:
 
 @dataclass(frozen=True, slots=True)
 class TrustScore:
-    """A score with what it is made of.
+    """A score with its parts.
 
-    `components` are milli-points. `ceilings` are the limits that apply, as (reason, points); the
-    lowest of them holds.
+    `components` are in milli-points. `ceilings` are the limits that apply, as (reason, points); the
+    lowest one decides.
     """
 
     total: int
@@ -124,11 +125,11 @@ class TrustScore:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """In words, what earned and what cost points; worked out when asked for."""
+        """The sentences of `explain`, computed at each access."""
         return tuple(map(str, explain(self)))
 
     def to_dict(self) -> dict[str, Any]:
-        """The score with all that `recompute` needs, as JSON."""
+        """Return the score as JSON values, with everything that `recompute` needs."""
         return {
             "total": self.total,
             "components": dict(self.components),
@@ -142,7 +143,7 @@ class TrustScore:
 
 
 class LineKind(StrEnum):
-    """What a line of an explanation tells."""
+    """The kinds of lines of an explanation."""
 
     EARNED = "earned"  # points of a component
     COST = "cost"  # points of a component that violations took away
@@ -151,10 +152,10 @@ class LineKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ScoreLine:
-    """One line of an explanation; `str()` makes a sentence of it.
+    """One line of an explanation; `str()` gives it as a sentence.
 
-    `component` is empty for a ceiling. `points` are milli-points: those earned, those lost (as a
-    positive number), or the limit. `label` says the same for people, `words` say why.
+    `component` is empty for a ceiling. `points` are in milli-points: points earned, points lost (as
+    a positive number), or the limit. `label` is the same for people, `words` are the reason.
     """
 
     kind: LineKind
@@ -173,7 +174,10 @@ class ScoreLine:
 
 
 def score(inputs: ScoreInputs, now: float, profile: Profile = DEFAULT_PROFILE) -> TrustScore:
-    """The trust score at `now`, in Unix seconds: components added, then held under the ceilings."""
+    """Return the trust score at `now`, in seconds since 1970.
+
+    It is the sum of the components, limited by the lowest ceiling.
+    """
     moment = math.floor(now)
     level = _level_in_force(inputs, moment)
     components = {
@@ -190,13 +194,17 @@ def score(inputs: ScoreInputs, now: float, profile: Profile = DEFAULT_PROFILE) -
 
 
 def recompute(document: Mapping[str, Any]) -> TrustScore:
-    """The score again, from what `TrustScore.to_dict` gave; raises `MalformedDocument`."""
+    """Compute a score again from the result of `TrustScore.to_dict`.
+
+    Raises `MalformedDocument` if the document does not fit, or is of another algorithm version.
+    """
     names = ("inputs", "now", "profile", "algorithm")
     if not isinstance(document, Mapping) or any(name not in document for name in names):
         raise MalformedDocument(f"a stored score has the members {', '.join(names)}")
     if document["algorithm"] != ALGORITHM_VERSION:
         raise MalformedDocument(
-            f"algorithm {excerpt(document['algorithm'])} is not {ALGORITHM_VERSION}, the one here"
+            f"algorithm {excerpt(document['algorithm'])} is unknown; this version has"
+            f" {ALGORITHM_VERSION}"
         )
     if not is_number(document["now"]):
         raise MalformedDocument(f"now can't be {excerpt(document['now'])}")
@@ -205,9 +213,9 @@ def recompute(document: Mapping[str, Any]) -> TrustScore:
 
 
 def explain(result: TrustScore) -> list[ScoreLine]:
-    """What earned and what cost points, one line each, and what held the total down.
+    """Explain a score line by line: points earned, points lost, and the ceilings that limited it.
 
-    There is one line `EARNED` for each of `COMPONENTS`, in their order.
+    There is one line of kind `EARNED` for each of `COMPONENTS`, in their order.
     """
     inputs, profile, moment = result.inputs, result.profile, math.floor(result.now)
     words = _words(inputs, moment)
@@ -224,7 +232,7 @@ def explain(result: TrustScore) -> list[ScoreLine]:
 
 
 def _words(inputs: ScoreInputs, moment: int) -> dict[str, str]:
-    """Why each component earned what it did."""
+    """Return the reason for the points of each component."""
     return {
         "identity": f"attested as {_level_in_force(inputs, moment) or 'nothing that is valid'}",
         "freshness": _freshness_words(inputs, moment),
@@ -245,7 +253,7 @@ def _ceiling_lines(result: TrustScore) -> list[ScoreLine]:
 
 
 def _level_in_force(inputs: ScoreInputs, moment: int) -> str:
-    """The attested level while the attestation is valid; empty otherwise."""
+    """Return the attested level if the attestation is valid at `moment`, else ""."""
     issued, expires = _seconds(inputs.issued_at), _seconds(inputs.expires_at)
     if inputs.level not in LEVELS:
         return ""
@@ -286,7 +294,7 @@ def _compliance_before_violations(inputs: ScoreInputs, profile: Profile) -> int:
 def _crypto(inputs: ScoreInputs, profile: Profile) -> int:
     strength = profile.key_percent.get(inputs.key_algorithm or "", 0)
     total = inputs.signatures_total
-    # Nothing sent yet is not nothing shown: enrolment proved possession of the key.
+    # An agent that sent nothing yet gets full points: enrolment proved that it has the key.
     good, total = (min(max(0, inputs.signatures_good), total), total) if total > 0 else (1, 1)
     return MILLI * profile.weights["crypto"] * strength * good // (100 * total)
 
@@ -305,7 +313,7 @@ def _ceilings(
     if any(severity == "critical" and is_open for severity, _, is_open in severities):
         yield "open critical violation", profile.critical_ceiling
     recent = profile.high_ceiling_days * DAY_SECONDS
-    # A critical one is at least a high one, closed or not.
+    # A critical violation counts as a high one too, whether it is open or closed.
     if any(s in ("high", "critical") and age < recent for s, age, _ in severities):
         days = profile.high_ceiling_days
         yield f"high violation in the last {days} days", profile.high_ceiling
@@ -318,7 +326,7 @@ def _ceilings(
 
 
 def _weight(severity: str, at: float, moment: int, profile: Profile) -> int:
-    """What a violation still weighs, in parts of a million."""
+    """Return the penalty that is left of a violation, in millionths."""
     age = max(0, moment - _floor(at))
     step = age * len(HALF_LIFE) // (profile.half_life_days * DAY_SECONDS)
     halvings, rest = divmod(step, len(HALF_LIFE))
@@ -353,7 +361,7 @@ def _freshness_words(inputs: ScoreInputs, moment: int) -> str:
         return "attestation without an end"
     if expires <= moment:
         return "attestation expired"
-    days = math.ceil((expires - moment) / DAY_SECONDS)  # the one that has begun is among them
+    days = math.ceil((expires - moment) / DAY_SECONDS)  # a day that has begun counts as a day
     return f"attestation valid for {days} more day{'s' * (days != 1)}"
 
 
@@ -365,7 +373,10 @@ def _capability_words(inputs: ScoreInputs) -> str:
 
 
 def _violation_lines(inputs: ScoreInputs, moment: int, profile: Profile) -> list[ScoreLine]:
-    """Newest first, alike ones together; costs end where there is nothing left to lose."""
+    """Return one line for each group of equal violations, newest first.
+
+    The costs together are at most the points that the component has.
+    """
     left = _compliance_before_violations(inputs, profile)
     counts: dict[tuple[int, str, str], list[int]] = {}
     for severity, at, _, rule in inputs.violations:

@@ -1,1 +1,1 @@
-"""The trail's entries as bytes: what is hashed, and how a reader checks it."""
+"""The trail's entries as bytes: the content that is hashed, and how a reader checks it."""

@@ -1,7 +1,7 @@
 """The exact bytes of an entry: its body, its leaf, and the leaf's hash (RFC 8785, RFC 9162).
 
-Leaf = RFC 8785 form of the header's members that say something, with `body`, the base64url SHA-256
-of the body's RFC 8785 form. Anybody can rebuild it from an exported entry.
+The leaf is the RFC 8785 form of the header's non-empty members and `body`, the base64url SHA-256 of
+the body's RFC 8785 form. Every reader of an exported entry can build it again.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ __all__ = [
 ]
 
 LEAF_PREFIX = b"\x00"  # RFC 9162, section 2.1.1: tells a leaf from a node of the tree
-SALT_BYTES = 16  # of a body, so that nobody can guess an erased one from its hash
+SALT_BYTES = 16  # of a body, so that an erased body can't be guessed from its hash
 
-# Attribute of an entry -> member of the leaf. `body` is the one member that is no attribute.
+# Attribute of an entry -> member of the leaf. Only the member `body` has no attribute.
 HEADER = {
     "index": "index",
     "time": "time",
@@ -52,36 +52,37 @@ HEADER = {
 
 
 def canonical(value: Mapping[str, Any]) -> bytes:
-    """The RFC 8785 form of an entry's body, which the hub's own code made of JSON values."""
+    """Return the RFC 8785 form of an entry's body. The hub's code made it, so it is valid JSON."""
     raw = serialize(value, plain=True)
     if not is_surely_canonical(raw):
-        return serialize(orjson.loads(raw))  # read again, because a part may have been written
+        return serialize(orjson.loads(raw))  # parsed again, because it may hold a `Fragment`
     return raw
 
 
 def written(value: Mapping[str, Any]) -> orjson.Fragment:
-    """A part that many bodies share, written once; it stands in a body like the value itself."""
+    """Serialise a value that many bodies share once; the result can stand in each body."""
     return orjson.Fragment(canonical(value))
 
 
 def make_leaf(header: Iterable[tuple[str, Any]], *, body_digest: str) -> bytes:
-    """The leaf of a header given as (member, value); what is empty is left out."""
+    """Return the leaf of a header of (member, value) pairs; empty values are left out."""
     members = {name: value for name, value in header if value not in ("", None)}
     members["body"] = body_digest
     return serialize(members, plain=True)  # text and small integers under names in ASCII
 
 
 def leaf_hash(leaf: bytes) -> bytes:
+    """Return the leaf hash of RFC 9162 section 2.1.1."""
     return sha256(LEAF_PREFIX + leaf).digest()
 
 
 def body_digest(content: bytes) -> str:
-    """How a leaf names a body, given by its RFC 8785 bytes."""
+    """Return the member `body` of a leaf for a body's RFC 8785 bytes."""
     return sha256_b64url(content)
 
 
 def body_digest_in(leaf: bytes) -> str:
-    """What a leaf says of its body; empty where it is no leaf."""
+    """Return the body digest that a leaf names, or "" if `leaf` is not a leaf."""
     try:
         members = parse(leaf)
     except ATPError:

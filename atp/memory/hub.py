@@ -1,7 +1,7 @@
-"""The in-process hub: the agents of one process, what is believed of them, and their judge.
+"""The in-process hub: the agents of one process, the facts about them, and their judge.
 
-It has no database and no I/O. Its answers are a hub's (`atp.memory.judge`), apart from what
-docs/sdk.md lists under "Demo mode".
+It has no database and no I/O. Its answers are those of a hub (`atp.memory.judge`), except for the
+differences in docs/sdk.md#demo-mode.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ GOOD_PER_PAIR: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class ConnectedAgent:
-    """A connected agent; `deliver` takes what is for it, `is_full` says whether it has room.
+    """A connected agent. `deliver` gives it an envelope; `is_full` is whether it has no room.
 
-    A bare queue has no identity.
+    An agent that is only a queue has no identity.
     """
 
     agent: str
@@ -49,9 +49,9 @@ class ConnectedAgent:
 
 
 class DemoHub:
-    """The agents of one process, and what was said between them lately.
+    """The agents of one process, and their latest messages.
 
-    It is the `Registry` of its own judge: it believes what the agents claim.
+    It is the `Registry` of its judge, and believes the claims of the agents.
     """
 
     def __init__(self) -> None:
@@ -62,13 +62,13 @@ class DemoHub:
         self._signed: Counter[tuple[str, bool]] = Counter()
 
     def find_repeat(self, sender: str, envelope: Envelope) -> Ruling | None:
-        """The ruling on the same message before, or that only its id is the same."""
+        """Return the earlier ruling on this message, as `Judge.find_repeat` does."""
         return self._judge.find_repeat(sender, envelope)
 
     def rule(
         self, sender: str, envelope: Envelope, *, now: float, only: str | None = None
     ) -> Ruling:
-        """Judge a message that `sender` handed in; `only` narrows a broadcast to one agent."""
+        """Judge a message of `sender`; `only` limits a broadcast to one agent."""
         if only is not None and only not in self.members:
             return Ruling(_explained(_UNREACHABLE, only))
         audience = self._audience(sender, envelope, only)
@@ -80,20 +80,20 @@ class DemoHub:
         return replace(ruling, verdict=_explained(ruling.verdict, envelope.target))
 
     def withdraw(self, sender: str, envelope: Envelope) -> None:
-        """Forget that a message was accepted, because it could not be delivered after all."""
+        """Forget that a message was accepted, because its delivery failed."""
         self._judge.withdraw(sender, envelope)
 
     def standing(
         self, identity: IAgentIdentity, claimed: TrustLevel | None, *, now: float
     ) -> tuple[TrustLevel | None, int]:
-        """Level and score of an agent by its own word and its conduct here."""
+        """Return level and score of an agent, from its claims and its conduct here."""
         inputs = self._inputs(identity, claimed, now=now)
         return believed_level(identity, claimed, now=now), score(inputs, now).total
 
-    # What the judge asks
+    # The `Registry` of the judge
 
     def verify(self, envelope: Envelope, *, session_agent: str, now: float) -> VerifiedEnvelope:
-        """The envelope as vouched for by its sender; counts good and bad signatures."""
+        """Verify that `session_agent` sent the envelope; count good and bad signatures."""
         try:
             verified = verification.verify(
                 envelope,
@@ -110,7 +110,7 @@ class DemoHub:
         return verified
 
     def sender(self, verified: VerifiedEnvelope, *, now: float) -> Party:
-        """The sender by its own word."""
+        """Return the facts about the sender, from its claims."""
         identity, claimed = self._claims_of(verified.envelope)
         party = self._party(identity, claimed, kid=verified.kid, now=now)
         if verification.is_demo(verified) and party.inputs.level is None:
@@ -118,7 +118,7 @@ class DemoHub:
         return party
 
     def recipient(self, agent: str, *, now: float) -> Party | None:
-        """A connected agent by its own word."""
+        """Return the facts about a connected agent, from its claims."""
         member = self.members.get(agent)
         if member is None:
             return None
@@ -157,7 +157,7 @@ class DemoHub:
         return identity, envelope.claimed_level
 
     def _audience(self, sender: str, envelope: Envelope, only: str | None) -> list[str]:
-        """The connected agents that a message is for."""
+        """Return the connected agents that a message is for."""
         if only is None and envelope.target == BROADCAST_TARGET:
             return [agent for agent in self.members if agent != sender]
         target = only or envelope.target
@@ -165,13 +165,13 @@ class DemoHub:
 
 
 def _explained(verdict: Verdict, target: str) -> Verdict:
-    """The verdict; where the recipient is missing, with what to do about it here."""
+    """Return the verdict; if the recipient is not connected, with the advice for this process."""
     if verdict.code != RecipientUnavailable.code:
         return verdict
     return replace(
         verdict,
         detail=f"no agent {target!r} is connected in this process. The in-memory"
-        " transport reaches only agents of the same process: create a second ATPClient"
-        " with that id, give it on_message('request', ...) and connect() it first; for"
-        " agents elsewhere, use a WebSocketTransport",
+        " transport reaches only agents of the same process: first create a second"
+        " ATPClient with that id, call on_message('request', ...) and connect() on it."
+        " For agents elsewhere, use a WebSocketTransport",
     )

@@ -1,8 +1,8 @@
-"""One envelope's way through a hub of one process: repeat, signature, facts, judgement, memory.
+"""The judge of the in-process hub: it checks for repeats, verifies, judges and remembers.
 
-It keeps in memory what a hub keeps in its database, and asks `judgement` for every decision. The
-in-memory transport and the fake hub of the SDK's tests stand on it. It differs from the hub in what
-its `Registry` says, and in its policies: they allow everything.
+It keeps in memory what a hub keeps in its database, and calls `judgement` for every decision. The
+in-memory transport and the fake hub of the SDK's tests use it. It differs from a hub in its
+`Registry`, and in its policies, which allow everything.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from atp.wire.frames import Receipt
 
 __all__ = ["FINAL", "Judge", "Party", "Registry", "Ruling"]
 
-REMEMBERED: Final = 10_000  # envelopes, and as many requests and causes; a demo in one process
-FINAL: Final = frozenset({"accepted", "denied"})  # what a repeat is told again, as by a hub
-RETRY_AFTER_SECONDS: Final = 1.0  # for a sender whose recipient is full; the hub's own figure
+REMEMBERED: Final = 10_000  # envelopes, and the same number of requests and of causes
+FINAL: Final = frozenset({"accepted", "denied"})  # a repeat gets these again, as from a hub
+RETRY_AFTER_SECONDS: Final = 1.0  # for a sender whose recipient is full; the same as a hub's
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -42,7 +42,7 @@ _V = TypeVar("_V")
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """What a registry knows of one side of a message."""
+    """The facts of a registry about the sender or the recipient of a message."""
 
     agent: AgentFacts
     attestations: tuple[AttestationFacts, ...]
@@ -50,21 +50,21 @@ class Party:
 
 
 class Registry(Protocol):
-    """Where a `Judge` gets its facts from; times are in seconds since 1970."""
+    """The source of a `Judge`'s facts. Times are in seconds since 1970."""
 
     def verify(self, envelope: Envelope, *, session_agent: str, now: float) -> VerifiedEnvelope:
-        """The envelope as vouched for by a key of `session_agent`; raises an `ATPError`."""
+        """Verify that `session_agent` sent the envelope; raises an `ATPError` if not."""
 
     def sender(self, verified: VerifiedEnvelope, *, now: float) -> Party | None:
-        """What is known of its sender."""
+        """Return the facts about the sender."""
 
     def recipient(self, agent: str, *, now: float) -> Party | None:
-        """What is known of its recipient; `None` where it can't be reached."""
+        """Return the facts about the recipient, or `None` if it can't be reached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What became of an envelope, and the agents that are to get it."""
+    """The verdict on an envelope, with the agents that get it."""
 
     verdict: Verdict
     recipients: tuple[str, ...] = ()
@@ -87,7 +87,7 @@ class Ruling:
 
 
 class Judge:
-    """Decides on envelopes, one at a time, and remembers the latest decisions."""
+    """A judge of envelopes, one at a time, that remembers the latest rulings."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -97,7 +97,10 @@ class Judge:
         self._chains: OrderedDict[str, tuple[frozenset[str], Chain]] = OrderedDict()
 
     def find_repeat(self, session_agent: str, envelope: Envelope) -> Ruling | None:
-        """The ruling on the same envelope before, or that only its id is the same."""
+        """Return the earlier ruling on this envelope, or `None`.
+
+        If an envelope with other content has the same id, return a ruling of `replay.conflict`.
+        """
         earlier = self._rulings.get((session_agent, envelope.message_id))
         if earlier is None or earlier.digest == envelope.digest:
             return earlier
@@ -112,10 +115,11 @@ class Judge:
         now: float,
         full: Collection[str] = (),
     ) -> Ruling:
-        """Judge what `session_agent` handed in at `now` (seconds since 1970), and remember it.
+        """Judge the envelope that `session_agent` sent at `now` (seconds since 1970).
 
-        `audience` are the agents that get it once it is accepted, of a broadcast those of them
-        that fit; `full` are those that have no room for it. Ask `find_repeat` first.
+        The ruling is remembered. `audience` are the agents that get the envelope if it is accepted;
+        of a broadcast, those of them that fit. `full` are the agents without room for it. Call
+        `find_repeat` first.
         """
         try:
             verified = self._registry.verify(envelope, session_agent=session_agent, now=now)
@@ -135,7 +139,7 @@ class Judge:
         return ruling
 
     def withdraw(self, session_agent: str, envelope: Envelope) -> None:
-        """Forget that an envelope was accepted, because it could not be delivered after all."""
+        """Forget that an envelope was accepted, because its delivery failed."""
         ruling = self._rulings.pop((session_agent, envelope.message_id), None)
         self._requests.pop(envelope.digest, None)
         self._chains.pop(envelope.digest, None)
@@ -143,7 +147,7 @@ class Judge:
             self._mark_answered(ruling.req, answered=False)
 
     def find_request(self, response: Envelope) -> str | None:
-        """The digest of the latest request that a response answers by its `requestId`."""
+        """Return the digest of the latest request with the `requestId` of a response, or `None`."""
         return self._asked.get((response.target, response.sender, response.request_id or ""))
 
     def _facts(

@@ -1,7 +1,7 @@
-"""The seed's string keys, for the in-memory transport only (docs/sdk.md#demo-mode).
+"""String keys, for the in-memory transport only (docs/sdk.md#demo-mode).
 
-A string becomes an HS256 secret; who verifies needs the same secret, so a directory within the
-process knows it. None of this can leave the process: a network transport refuses such a key.
+A string becomes an HS256 secret. The verifier needs the same secret, so a directory in the process
+keeps it. Such keys never leave the process: a network transport refuses them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PEM_MARK: Final = "-----BEGIN "
 
 
 class DemoPublicKey(PublicKey):
-    """What verifies a demo signature; as secret as what makes it, so it shows nothing either."""
+    """The key that verifies a demo signature. It is the secret itself, so it has no JWK."""
 
     __slots__ = ()
 
@@ -40,7 +40,7 @@ class DemoPublicKey(PublicKey):
         if alg != DEMO_ALGORITHM:
             raise KeyAlgorithm(f"the header says {excerpt(alg)}, the demo key is for HS256")
         if not hmac.compare_digest(_mac(self._raw, data), signature):
-            raise SignatureInvalid("the signature does not fit key and content")
+            raise SignatureInvalid("the signature does not fit the key and the content")
 
 
 class DemoKey(PrivateKey):
@@ -54,39 +54,39 @@ class DemoKey(PrivateKey):
         self.public = DemoPublicKey(DEMO_ALGORITHM, DEMO_KID, {}, None, secret)
 
     def sign(self, data: bytes) -> bytes:
-        """The HMAC over `data`."""
+        """Return the HMAC-SHA-256 of `data`."""
         return _mac(self.public._raw, data)
 
     def to_pem(self) -> bytes:
-        """Raises `KeyUnacceptable`: this is no key pair."""
+        """Raise `KeyUnacceptable`, because a demo key is not a key pair."""
         raise KeyUnacceptable("a demo key has no PEM form; make a key pair with `atp keygen`")
 
 
 class Directory:
-    """Whose signatures this process can verify: agent id -> key; signing and connecting fill it."""
+    """The keys of the agents that signed or connected in this process, by agent id."""
 
     def __init__(self) -> None:
         self._keys: dict[str, PublicKey] = {}
         self._owners: dict[str, str] = {}
 
     def note(self, agent: str, key: PrivateKey) -> None:
-        """Remember the key that `agent` signs with; the latest one counts."""
+        """Remember the key of `agent`; it replaces an earlier one."""
         self._keys[agent] = key.public
         if key.kid != DEMO_KID:
             self._owners[key.kid] = agent
 
     def find(self, agent: str) -> PublicKey | None:
-        """The key of `agent`, `None` when it never signed or connected with one here."""
+        """Return the key of `agent`, or `None` if it never signed or connected with one here."""
         return self._keys.get(agent)
 
     def owner(self, kid: str) -> str | None:
-        """The agent that signs with the key of this thumbprint; string keys have none."""
+        """Return the agent whose key has this thumbprint, or `None`; string keys have none."""
         agent = self._owners.get(kid)
         key = None if agent is None else self._keys.get(agent)
         return agent if key is not None and key.kid == kid else None
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Forget all keys."""
         self._keys.clear()
         self._owners.clear()
 
@@ -95,9 +95,9 @@ DIRECTORY: Final = Directory()
 
 
 def read_key(private_key: PrivateKey | str | bytes | None) -> PrivateKey | None:
-    """The key that a caller gave: a `PrivateKey`, a PEM, a string of the demo, or none.
+    """Return the key that a caller gave: a `PrivateKey`, a PEM, a demo string, or `None`.
 
-    Raises `KeyUnacceptable` for an empty string, and what `PrivateKey.from_pem` raises.
+    Raises `KeyUnacceptable` for an empty string, and as `PrivateKey.from_pem`.
     """
     if private_key is None or isinstance(private_key, PrivateKey):
         return private_key
@@ -106,7 +106,7 @@ def read_key(private_key: PrivateKey | str | bytes | None) -> PrivateKey | None:
     if private_key.lstrip().startswith(PEM_MARK):
         return PrivateKey.from_pem(private_key.encode())
     if not private_key:
-        raise KeyUnacceptable("an empty string is no key")
+        raise KeyUnacceptable("an empty string is not a key")
     return DemoKey(private_key)
 
 

@@ -1,7 +1,7 @@
-"""The in-memory transport: every agent in one process, for development and tests.
+"""The in-memory transport: all agents in one process, for development and tests.
 
-It speaks the frames of a hub and judges as a hub does (`atp.memory.hub`). It stores nothing: an
-agent that is not connected can't be reached. docs/sdk.md, "Demo mode", lists the differences.
+It uses the frames of a hub and judges as a hub does (`atp.memory.hub`). It stores nothing: an agent
+that is not connected can't be reached. All differences are in docs/sdk.md#demo-mode.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ logger = logging.getLogger(__name__)
 
 WINDOW: Final = 256  # docs/protocol.md#frames: envelopes without a receipt
 INBOX_LIMIT: Final = 10_000  # frames that wait for an agent that does not read
-HISTORY_LIMIT: Final = 1_000  # messages that `get_message_history` still has
+HISTORY_LIMIT: Final = 1_000  # messages that `get_message_history` returns at most
 BUSY_RETRY_SECONDS: Final = 0.05  # after a simulated failure
 _SIMULATED_ERROR: Final = Ruling(Verdict("busy", FlowBusy.code, "", retry_after=BUSY_RETRY_SECONDS))
 
 
 class MessageQueue(Protocol):
-    """Where a bare agent's messages go; an `asyncio.Queue` is one."""
+    """The queue of an agent without a client, such as an `asyncio.Queue`."""
 
     def put_nowait(self, item: Any, /) -> None:
         """Take an `ATPEnvelope`; raises `asyncio.QueueFull` where there is no room for it."""
 
 
 class InMemoryTransport(Transport):
-    """All agents of a process; `get_instance` is the one that clients use by default.
+    """A transport between the agents of a process; clients use `get_instance()` by default.
 
-    `clock` (seconds since 1970) is what dates are judged by, and may be set.
+    Dates are judged by `clock`, which returns seconds since 1970 and may be replaced.
     """
 
     type = TransportType.IN_MEMORY
@@ -78,17 +78,17 @@ class InMemoryTransport(Transport):
 
     @classmethod
     def get_instance(cls) -> InMemoryTransport:
-        """The one of this process."""
+        """Return the shared instance of this process."""
         if cls._instance is None:
             cls._instance = cls()
         return cls._instance
 
-    # The seed's methods
+    # Agents without a client
 
     def register_agent(self, agent_id: str, message_queue: MessageQueue) -> None:
-        """Let `message_queue` receive an `ATPEnvelope` for each message to `agent_id`.
+        """Put an `ATPEnvelope` into `message_queue` for each message to `agent_id`.
 
-        Raises `IdentityInvalidId`. Senders hear `FlowRecipientFull` while the queue is full.
+        Raises `IdentityInvalidId`. Senders get `FlowRecipientFull` while the queue is full.
         """
 
         def deliver(envelope: Envelope, verdict: Verdict) -> None:
@@ -101,7 +101,7 @@ class InMemoryTransport(Transport):
         self._hub.members[check_agent_id(agent_id)] = ConnectedAgent(agent_id, deliver, is_full)
 
     def unregister_agent(self, agent_id: str) -> None:
-        """Take an agent away; a client of that id loses its connection."""
+        """Remove an agent; a client with that id loses its connection."""
         self._hub.members.pop(agent_id, None)
         connection = self._connections.pop(agent_id, None)
         if connection is not None:
@@ -110,7 +110,7 @@ class InMemoryTransport(Transport):
     async def send_message(
         self, from_agent: str, to_agent: str, envelope: ATPEnvelope | Envelope
     ) -> None:
-        """Hand a message, or a broadcast, to one agent; raises what it is refused with."""
+        """Send a message, or a broadcast, to one agent; raises the error of a refusal."""
         await self._simulate_latency()
         strict = envelope.to_envelope() if isinstance(envelope, ATPEnvelope) else envelope
         if strict.target not in (to_agent, BROADCAST_TARGET):
@@ -118,9 +118,9 @@ class InMemoryTransport(Transport):
         self._hand_in(from_agent, strict, only=to_agent)
 
     async def broadcast(self, from_agent: str, envelope: ATPEnvelope | Envelope) -> int:
-        """Hand a broadcast to every other agent; how many there were.
+        """Send a broadcast to every other agent; return how many there were.
 
-        Raises `MalformedEnvelope` for what is no broadcast, or what it is refused with.
+        Raises `MalformedEnvelope` if it is not a broadcast, or the error of its refusal.
         """
         await self._simulate_latency()
         strict = envelope.to_envelope() if isinstance(envelope, ATPEnvelope) else envelope
@@ -129,15 +129,15 @@ class InMemoryTransport(Transport):
         return len(self._hand_in(from_agent, strict).recipients)
 
     def get_message_history(self) -> list[ITransportMessage]:
-        """The latest accepted messages, oldest first."""
+        """Return the latest accepted messages, oldest first."""
         return list(self._history)
 
     def get_connected_agents(self) -> list[str]:
-        """The ids of all agents that can be reached."""
+        """Return the ids of all agents that can be reached."""
         return sorted(self._hub.members)
 
     def get_stats(self) -> dict[str, int]:
-        """Counts since the start or the last `reset`."""
+        """Return counts since the start or the last `reset`."""
         return {
             "connected_agents": len(self._hub.members),
             "messages_accepted": self._stats["accepted"],
@@ -152,9 +152,9 @@ class InMemoryTransport(Transport):
     def simulate(
         self, *, latency_seconds: float = 0.0, error_rate: float = 0.0, seed: int | None = None
     ) -> None:
-        """Delay each message, and answer this share of them (0 to 1) with `flow.busy`.
+        """Delay each message, and refuse a share of them (0 to 1) with `flow.busy`.
 
-        Clients try such a message again. `seed` makes the errors fall on the same ones each time.
+        Clients send such a message again. With `seed`, the same messages fail in each run.
         """
         self._latency_seconds = latency_seconds
         self._error_rate = error_rate
@@ -162,13 +162,13 @@ class InMemoryTransport(Transport):
             self._random.seed(seed)
 
     def drop_connection(self, agent_id: str) -> None:
-        """Cut a client's connection, as a bad network would; it connects again by itself."""
+        """Close a client's connection, as a bad network would; the client connects again."""
         connection = self._connections.get(agent_id)
         if connection is not None:
             connection.end()
 
     def reset(self) -> None:
-        """Forget agents, keys, history and counts; the clock goes right again."""
+        """Forget agents, keys, history and counts, and restore the clock."""
         for agent in [*self._connections, *self._hub.members]:
             self.unregister_agent(agent)
         DIRECTORY.clear()
@@ -179,7 +179,7 @@ class InMemoryTransport(Transport):
         self.simulate()
 
     async def connect(self, login: Login) -> Connection:
-        """Take a client's place among the agents; an older connection of the same id ends."""
+        """Connect a client; an older connection with the same id ends."""
         agent = check_agent_id(login.identity.id)
         if login.key is not None:
             DIRECTORY.note(agent, login.key)
@@ -208,7 +208,7 @@ class InMemoryTransport(Transport):
             await asyncio.sleep(self._latency_seconds)
 
     def _take(self, sender: str, submission: Submission) -> Receipt:
-        """Judge what an agent sends and deliver it where it is accepted; its receipt."""
+        """Judge an envelope of `sender`, deliver it if it is accepted, and return its receipt."""
         return self._answer(sender, submission).to_receipt(submission.message_id)
 
     def _answer(self, sender: str, submission: Submission) -> Ruling:
@@ -223,7 +223,7 @@ class InMemoryTransport(Transport):
         return self._hub.find_repeat(sender, envelope) or self._rule(sender, envelope)
 
     def _hand_in(self, sender: str, envelope: Envelope, *, only: str | None = None) -> Ruling:
-        """Judge and deliver a message of the seed's methods; raises what it is refused with."""
+        """Judge and deliver a message without a client; raises the error of a refusal."""
         repeat = self._hub.find_repeat(sender, envelope)
         is_conflict = repeat is not None and repeat.verdict.status == "invalid"
         ruling = repeat if repeat and is_conflict else self._rule(sender, envelope, only=only)
@@ -233,7 +233,7 @@ class InMemoryTransport(Transport):
         return ruling
 
     def _rule(self, sender: str, envelope: Envelope, *, only: str | None = None) -> Ruling:
-        """Judge a message and deliver it where it is accepted."""
+        """Judge a message, and deliver it if it is accepted."""
         ruling = self._hub.rule(sender, envelope, now=self.clock(), only=only)
         if ruling.verdict.accepted:
             ruling = self._deliver(sender, envelope, ruling)
@@ -246,7 +246,7 @@ class InMemoryTransport(Transport):
         return ruling
 
     def _deliver(self, sender: str, envelope: Envelope, ruling: Ruling) -> Ruling:
-        """Give it to its recipients; where the only one can't take it, what is told instead."""
+        """Deliver a message; if its only recipient can't take it, return a ruling that says so."""
         for agent in ruling.recipients:
             try:
                 self._hub.members[agent].deliver(envelope, ruling.verdict)
@@ -271,7 +271,7 @@ class InMemoryTransport(Transport):
 
 
 class _MemoryConnection(Connection):
-    """A client's place; frames wait in a queue of the loop that the client runs in."""
+    """A client's connection. Frames wait in a queue of the client's event loop."""
 
     def __init__(self, transport: InMemoryTransport, login: Login, welcome: Welcome) -> None:
         self.welcome = welcome
@@ -287,13 +287,13 @@ class _MemoryConnection(Connection):
             raise SessionClosed("the connection ended")
         await self._transport._simulate_latency()
         for frame in parse_agent_message(message, max_bytes=MESSAGE_MAX_BYTES):
-            if isinstance(frame, Submission):  # an ack changes nothing: what was queued is gone
+            if isinstance(frame, Submission):  # an ack needs no action
                 self._put(self._transport._take(self._agent, frame).to_bytes())
 
     async def receive(self) -> bytes:
         frame = await self._frames.get()
         if frame is None:
-            self._frames.put_nowait(None)  # for whoever asks again
+            self._frames.put_nowait(None)  # for the next call
             raise SessionClosed("the connection ended")
         return frame
 
@@ -301,11 +301,11 @@ class _MemoryConnection(Connection):
         self.end()
 
     def is_full(self) -> bool:
-        """Whether its agent has left so much unread that nothing more is taken for it."""
+        """Return whether the agent has so many unread frames that no more are accepted for it."""
         return self._frames.qsize() >= INBOX_LIMIT
 
     def deliver(self, envelope: Envelope, verdict: Verdict) -> None:
-        """Queue a delivery; raises `RecipientUnavailable` where its event loop has ended."""
+        """Queue a delivery; raises `RecipientUnavailable` if the client's event loop has ended."""
         stream = stream_of(envelope.message_type)
         self._seqs[stream] += 1
         self._put(
@@ -322,7 +322,7 @@ class _MemoryConnection(Connection):
         )
 
     def end(self, reason: ATPError | None = None) -> None:
-        """No more frames, after what is queued; `reason` is told first."""
+        """End the connection after the queued frames, and after the error frame of `reason`."""
         if self._ended:
             return
         self._ended = True
@@ -344,7 +344,7 @@ class _MemoryConnection(Connection):
             logger.debug("called from outside of an event loop")
         try:
             self._loop.call_soon_threadsafe(self._frames.put_nowait, data)
-        except RuntimeError as exc:  # its loop has been closed, so nobody reads there any more
+        except RuntimeError as exc:  # the client's loop is closed
             raise RecipientUnavailable(f"the event loop of {self._agent} has ended") from exc
 
 

@@ -1,8 +1,8 @@
-"""What the in-process hub believes: an agent's own word, where a hub asks its registry.
+"""The facts of the in-process hub: it believes the agent's claims; a hub asks its registry.
 
-A claimed attestation counts while its dates allow, and vouches for what the agent declares
-(docs/sdk.md#demo-mode). An agent without a real key may speak without an attestation that
-counts: it is judged as sandboxed, with a score of 0. Scores are computed as a hub does.
+A claimed attestation counts within its dates, and covers the capabilities that the agent declares
+(docs/sdk.md#demo-mode). An agent without a real key may send without a valid attestation: it is
+judged as sandboxed, with a score of 0. Scores are computed as in a hub.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ALWAYS: Final = (0, 253_402_300_800)  # seconds since 1970, up to the year 10000
 
 
 def covers_now(attestation: IAttestation, *, now: float) -> bool:
-    """Whether the attestation's dates allow it at `now`; dates that can't be read do not."""
+    """Return whether `now` is within the attestation's dates; `False` if they can't be read."""
     try:
         begins, ends = _dates(attestation)
     except MalformedTimestamp:
@@ -44,7 +44,7 @@ def covers_now(attestation: IAttestation, *, now: float) -> bool:
 def believed_level(
     identity: IAgentIdentity, claimed: TrustLevel | None, *, now: float
 ) -> TrustLevel | None:
-    """The attested level, or the claimed one where that is lower; `None` without attestation."""
+    """Return the lower of attested and claimed level, or `None` without a valid attestation."""
     attestation = identity.attestation
     if attestation is None or not covers_now(attestation, now=now):
         return None
@@ -52,7 +52,7 @@ def believed_level(
 
 
 def believed_agent(identity: IAgentIdentity) -> AgentFacts:
-    """The agent as a registry would have it: active, and in the one organisation of the process."""
+    """Return the facts of an active agent in the only organisation of the process."""
     return AgentFacts(
         id=identity.id,
         status="active",
@@ -64,7 +64,7 @@ def believed_agent(identity: IAgentIdentity) -> AgentFacts:
 def believed_attestations(
     identity: IAgentIdentity, claimed: TrustLevel | None, *, kid: str
 ) -> tuple[AttestationFacts, ...]:
-    """The claimed attestation, as if an issuer had given it for the key `kid`."""
+    """Return the claimed attestation as if an issuer had made it for the key `kid`."""
     attestation = identity.attestation
     if attestation is None:
         return ()
@@ -88,7 +88,7 @@ def believed_attestations(
 
 
 def unattested(*, kid: str) -> tuple[AttestationFacts, ...]:
-    """What lets an agent without a real key speak when no attestation of its own counts."""
+    """Return the attestation that lets an agent without a real one send, as sandboxed."""
     begins, ends = ALWAYS
     level = str(TrustLevel.SANDBOXED)
     return (AttestationFacts("", ORGANISATION, level, frozenset(), kid, begins, ends),)
@@ -103,7 +103,7 @@ def believed_inputs(
     signatures: tuple[int, int] = (0, 0),
     good_envelopes: int = 0,
 ) -> ScoreInputs:
-    """What the score is made of; `signatures` are (those that verified, all of them)."""
+    """Return the inputs of the score; `signatures` are (the number of good ones, of all)."""
     level = believed_level(identity, claimed, now=now)
     attestation = identity.attestation if level is not None else None
     begins, ends = _dates(attestation) if attestation is not None else (None, None)
@@ -111,7 +111,7 @@ def believed_inputs(
     declared = tuple(sorted(identity.capabilities))
     return ScoreInputs(
         level=None if level is None else str(level),
-        issued_at=begins if is_dated else None,  # without both dates, freshness earns nothing
+        issued_at=begins if is_dated else None,  # without both dates, no points for freshness
         expires_at=ends,
         declared_capabilities=declared,
         attested_capabilities=declared if attestation else (),
@@ -131,7 +131,7 @@ def believed_score(
     key_algorithm: str | None,
     signatures: tuple[int, int] = (0, 0),
 ) -> int:
-    """The score by the agent's own word; `signatures` are (those that verified, all of them)."""
+    """Return the score from an agent's claims; `signatures` are (number of good ones, of all)."""
     inputs = believed_inputs(
         identity, claimed, now=now, key_algorithm=key_algorithm, signatures=signatures
     )
@@ -143,7 +143,7 @@ def _level(attestation: IAttestation, claimed: TrustLevel | None) -> TrustLevel:
 
 
 def _dates(attestation: IAttestation) -> tuple[int, int]:
-    """When it begins and ends, in whole seconds since 1970; a date that is left out is no limit."""
+    """Return begin and end in whole seconds since 1970; a missing date means no limit."""
     begins, ends = ALWAYS
     if attestation.issued_at:
         begins = int(parse_timestamp(attestation.issued_at))

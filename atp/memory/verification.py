@@ -1,13 +1,13 @@
-"""How the in-process hub verifies a message: as a hub does, and what demo mode adds.
+"""The signature check of the in-process hub: that of a hub, and the additions of demo mode.
 
-A real key is verified by `judgement.verify`, with the same answers as a hub's. All that demo mode
-adds is here (docs/sdk.md#demo-mode):
+Real keys are verified by `judgement.verify`, with the same answers as a hub's. All additions of
+demo mode are here (docs/sdk.md#demo-mode):
 
-- A string key has the key id `demo`, whatever the string is; the key that the sender connected or
-  signed with is taken. Provenance entries that name this key id count as the sender's own.
-- A message without a signature is taken from an agent without a key. Its `timestamp` is not
-  checked: it counts as signed now and valid for a day. It has no cause. As a response it answers
-  the open request of its `requestId`.
+- Every string key has the key id `demo`. It stands for the key with which the sender connected or
+  signed. Provenance entries that name this key id count as the sender's own.
+- An unsigned message is accepted from an agent without a key. Its `timestamp` is not checked: the
+  message counts as signed now and valid for a day. It has no cause. If it is a response, it answers
+  the open request with its `requestId`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ FindRequest = Callable[[Envelope], str | None]
 def verify(
     envelope: Envelope, *, session_agent: str, hub_id: str, now: float, find_request: FindRequest
 ) -> VerifiedEnvelope:
-    """The envelope as vouched for by `session_agent`; `now` is in seconds since 1970.
+    """Verify that `session_agent` sent the envelope; `now` is in seconds since 1970.
 
-    `find_request` gives the digest of the open request that an unsigned response answers. Raises
-    what `judgement.verify` raises, and `SignatureMissing` where an agent with a key did not sign.
+    `find_request` returns the digest of the open request that an unsigned response answers. Raises
+    the errors of `judgement.verify`, and `SignatureMissing` if an agent with a key did not sign.
     """
     if envelope.signature is None:
         return _verify_unsigned(envelope, session_agent, now, find_request)
@@ -54,7 +54,7 @@ def verify(
 
 
 def is_demo(verified: VerifiedEnvelope) -> bool:
-    """Whether no real key vouches for it: it is unsigned, or a string key signed it."""
+    """Return whether the envelope is unsigned, or signed with a string key."""
     return verified.kid in {UNSIGNED_KID, DEMO_KID}
 
 
@@ -64,7 +64,7 @@ def _verify_unsigned(
     if envelope.sender != session_agent:
         raise IdentityMismatch("agentIdentity.id is not the agent of this session")
     if DIRECTORY.find(session_agent) is not None:
-        raise SignatureMissing("this agent has a key, so its messages are signed")
+        raise SignatureMissing("this agent has a key, so it must sign its messages")
     answers = envelope.message_type is MessageType.RESPONSE
     return VerifiedEnvelope(
         envelope=envelope,

@@ -1,4 +1,4 @@
-"""What carries an agent's frames to a hub; within one process it is `atp.memory`."""
+"""Transports: they carry an agent's frames to a hub. The in-memory one is in `atp.memory`."""
 
 from atp.transports.base import Connection, Login, Transport
 from atp.transports.websocket import WebSocketTransport

@@ -1,7 +1,7 @@
-"""What a client needs of whatever carries its frames.
+"""The interface between a client and the transport of its frames.
 
-A `Transport` says where the hub is and how to get there; each `connect` gives a new `Connection`,
-logged in, so that nothing of a broken one lives on in the next.
+A `Transport` knows the hub and how to reach it. Each `connect` returns a new `Connection` that has
+logged in, so no state of a broken connection remains.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Clock = Callable[[], float]  # seconds since 1970
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who connects, and with which key; `None` signs nothing (in memory only).
+    """The agent that connects, and its key. A `key` of `None` signs nothing (in memory only).
 
-    A transport within the process believes the rest of what is claimed; a hub has a registry.
+    The in-memory transport believes `identity` and `trust_level`; a hub uses its registry instead.
     """
 
     identity: IAgentIdentity
@@ -34,29 +34,29 @@ class Login:
 
 
 class Connection(ABC):
-    """One logged-in connection. `welcome` is what the hub said to the login."""
+    """One connection that has logged in. `welcome` is the hub's answer to the login."""
 
     welcome: Welcome
 
     @abstractmethod
     async def send(self, message: bytes) -> None:
-        """Hand over one message (a frame or an array); raises a `SessionError` when it broke."""
+        """Send one message (a frame or an array); raises a `SessionError` if it can't be sent."""
 
     @abstractmethod
     async def receive(self) -> bytes:
-        """The next message, as it came; raises a `SessionError` once the connection has ended."""
+        """Return the next message, unparsed; raises a `SessionError` if the connection ended."""
 
     @abstractmethod
     async def close(self) -> None:
-        """End it; more than once does no harm."""
+        """Close the connection; do nothing if it is closed."""
 
 
 class Transport(ABC):
     """A way to a hub.
 
-    `hub_id` is the hub's id as learnt beforehand (never from the connection itself), and what
-    envelopes are addressed to. `demo` allows the seed's string keys and unsigned messages, which
-    no network does. `clock` is the time that everything over this transport goes by.
+    `hub_id` is the hub's id, known before connecting and never taken from the connection; envelopes
+    are addressed to it. `demo` allows string keys and unsigned messages; no network transport sets
+    it. `clock` gives the time for everything over this transport, in seconds since 1970.
     """
 
     type: ClassVar[TransportType]
@@ -66,4 +66,4 @@ class Transport(ABC):
 
     @abstractmethod
     async def connect(self, login: Login) -> Connection:
-        """Connect and log in; raises a `SessionError` or what the hub refused the login with."""
+        """Connect and log in; raises a `SessionError`, or the error of the hub's refusal."""

@@ -41,18 +41,18 @@ from atp.wire.frames import MESSAGE_MAX_BYTES, SUBPROTOCOL
 
 __all__ = ["WebSocketTransport"]
 
-LOGIN_SECONDS: Final = 10  # docs/protocol.md#connecting: not authenticated by then, closed
-PING_SECONDS: Final = 20  # docs/design/reliability.md: as the hub's own
-CLOSE_SECONDS: Final = 2  # for the closing handshake; a hub that is gone does not answer it
+LOGIN_SECONDS: Final = 10  # docs/protocol.md#connecting: the time for a login
+PING_SECONDS: Final = 20  # docs/design/reliability.md: the same as the hub's
+CLOSE_SECONDS: Final = 2  # for the closing handshake, which a dead hub does not answer
 NONCE_BYTES: Final = 16
 
 
 class WebSocketTransport(Transport):
-    """A hub behind `url`, as it was enrolled at.
+    """A hub at `url`, where the agent is enrolled.
 
-    `hub_id` and `hub_key` are what `atp enroll` learnt; without `hub_key` the hub's proof is not
-    checked and TLS alone says who answers. `tls` replaces the default TLS settings.
-    Raises `SessionTransport` for a `ws` address that is not on the loopback.
+    `hub_id` and `hub_key` come from `atp enroll`. Without `hub_key`, the hub's proof is not checked
+    and only TLS identifies the hub. `tls` replaces the default TLS settings. Raises
+    `SessionTransport` if `url` is not a WebSocket address, or is `ws` and not on the loopback.
     """
 
     type = TransportType.WEBSOCKET
@@ -77,9 +77,10 @@ class WebSocketTransport(Transport):
     async def connect(self, login: Login) -> Connection:
         """Connect and log in.
 
-        Raises `KeyMissing` or `KeyUnacceptable` for a key that no network takes, `SessionTransport`
-        where no hub answers, `SessionTimeout` where it is too slow, `SessionAuthentication` or
-        `SignatureAudience` for another hub, or what the hub refused the login with.
+        Raises `KeyMissing` or `KeyUnacceptable` for a key that a network transport refuses,
+        `SessionTransport` if the hub can't be reached, `SessionTimeout` if it does not answer in
+        time, `SessionAuthentication` or `SignatureAudience` for another hub, or the error of the
+        hub's refusal.
         """
         if isinstance(login.key, DemoKey):
             raise KeyUnacceptable(
@@ -133,7 +134,7 @@ class WebSocketTransport(Transport):
             ) from exc
         if socket.subprotocol != SUBPROTOCOL:
             await socket.close()
-            raise SessionTransport(f"what answers at {self.url} does not speak {SUBPROTOCOL}")
+            raise SessionTransport(f"the server at {self.url} does not speak {SUBPROTOCOL}")
         return socket
 
 
@@ -154,7 +155,7 @@ class _WebSocketConnection(Connection):
 
 
 def _check_url(url: str) -> None:
-    """Raise `SessionTransport` for an address that is none, or that is not safe."""
+    """Raise `SessionTransport` for a text that is not a WebSocket address, or is unsafe."""
     parts = split_address(url)
     if parts.scheme not in ("ws", "wss"):
         raise SessionTransport(f"{excerpt(url)} is not like wss://hub.example/ws/agents/")
@@ -164,7 +165,7 @@ def _check_url(url: str) -> None:
 
 @contextmanager
 def _closing_told() -> Iterator[None]:
-    """Turn the end of a socket into the error that the hub gave as the reason, where it did."""
+    """Turn the end of a socket into the error that the hub gave as the reason, if it gave one."""
     try:
         yield
     except ConnectionClosed as exc:
@@ -181,5 +182,5 @@ def _reason(problem: Exception) -> str:
 
 
 def _meaning(code: str) -> str:
-    """What docs/errors.md says that a code means."""
+    """Return the meaning of a code, as in docs/errors.md."""
     return (BY_CODE[code].__doc__ or "").partition("\n")[0]

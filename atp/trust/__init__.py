@@ -1,1 +1,1 @@
-"""Who signed what: keys, signatures, tokens, envelopes, provenance, attestations."""
+"""Everything signed: keys, signatures, tokens, envelopes, provenance, attestations."""

@@ -1,8 +1,8 @@
 """Attestations: a trust mark JWT by which an issuer vouches for an agent and its key.
 
-In the profile of docs/design/trust.md#attestations (OpenID Federation trust marks, Token Status
-List). Here is decided only what the token itself says; whether the issuer may say it, and whether
-it still does, is the registry's.
+The profile is that of docs/design/trust.md#attestations (OpenID Federation trust marks, Token
+Status List). This module checks the token itself. The registry decides whether the issuer may
+attest this, and whether the attestation was revoked.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _STATUS: Final[Mapping[str, Check]] = {  # Token Status List, section 6.2
 
 @dataclass(frozen=True, slots=True)
 class StatusReference:
-    """Where the issuer says whether the attestation still holds: a list and the place in it."""
+    """The attestation's place in the issuer's status list: the list's URI and an index."""
 
     uri: str
     index: int
@@ -73,10 +73,10 @@ class StatusReference:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedAttestation:
-    """What an issuer's key vouches for; times are whole seconds since 1970.
+    """The content of an attestation whose signature is verified. Times: whole seconds since 1970.
 
     `issuer` and `subject` are URLs, `capabilities` exact names, `jkt` the thumbprint of the agent's
-    key. Not decided: whether the issuer may attest that, and whether it was revoked since.
+    key. The issuer's right to attest this, and revocation, are not checked yet.
     """
 
     issuer: str
@@ -105,10 +105,10 @@ def issue_attestation(
     now: int,
     evidence: Mapping[str, Any] | None = None,
 ) -> str:
-    """The signed trust mark, good from `now` until `expires_at`.
+    """Return a signed trust mark, valid from `now` until `expires_at` (seconds since 1970).
 
-    `mark_type` is `trust_mark_type(hub, level)`, `jti` random. Raises `SignatureClaims` for a value
-    that an attestation can't have.
+    `mark_type` is `trust_mark_type(hub, level)`, `jti` a random id. Raises `SignatureClaims` for a
+    wrong value, and `AttestationExpired` if `expires_at` is not after `now`.
     """
     content = {"level": str(level), "capabilities": sorted(set(capabilities)), "cnf": {"jkt": jkt}}
     claims = {
@@ -123,18 +123,18 @@ def issue_attestation(
     }
     _check_content(claims)
     if expires_at <= now:
-        raise AttestationExpired("an attestation expires after it was issued")
+        raise AttestationExpired("an attestation must expire after its time of issue")
     return issue(TokenKind.TRUST_MARK, claims, issuer_key, now=now)
 
 
 def verify_attestation(
     token: str, issuer_key: PublicKey, *, now: float, issuer: str | None = None
 ) -> VerifiedAttestation:
-    """What `token` says, if `issuer_key` signed it and it is valid at `now` (seconds since 1970).
+    """Verify that `issuer_key` signed `token` and that it is valid at `now` (seconds since 1970).
 
-    `issuer` is the URL that the key belongs to, `None` where the caller compares it itself. Raises
-    `AttestationExpired` outside its dates, `AttestationIssuer` where it is another issuer's, and
-    `AttestationUnreadable` for everything that is not a trust mark of this key.
+    `issuer` is the URL of the key's owner, or `None` if the caller compares it itself. Raises
+    `AttestationExpired` outside its dates, `AttestationIssuer` if it names another issuer, and
+    `AttestationUnreadable` if it is not a trust mark signed with this key.
     """
     try:
         claims = verify(
@@ -146,12 +146,12 @@ def verify_attestation(
     except ATPError as exc:
         raise AttestationUnreadable(str(exc)) from exc
     if issuer is not None and claims["iss"] != issuer:
-        raise AttestationIssuer(f"issued by {excerpt(claims['iss'])}, whose key this is not")
+        raise AttestationIssuer(f"the token names {excerpt(claims['iss'])}, not the key's issuer")
     return _attestation(claims)
 
 
 def trust_mark_type(hub: str, level: TrustLevel) -> str:
-    """The type that a hub, by its URL, gives to trust marks of a level."""
+    """Return the type of the trust marks of a level at the hub with this URL."""
     return f"{hub.rstrip('/')}/trust-marks/{level}"
 
 

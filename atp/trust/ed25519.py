@@ -1,8 +1,8 @@
-"""Ed25519 (RFC 8032) with one verdict, whichever library verifies.
+"""Ed25519 (RFC 8032) with the same result for both libraries that can verify it.
 
-Libraries differ on low-order points and on unreduced scalars, so those are refused here before any
-is asked. PyNaCl (libsodium), where installed, verifies about twice as fast as `cryptography`
-(OpenSSL); it is used only after it showed that it refuses what OpenSSL refuses.
+Libraries differ on low-order points and on unreduced scalars. So this module refuses both before it
+calls a library. PyNaCl (libsodium) verifies about twice as fast as `cryptography` (OpenSSL). It is
+used if it is installed and refuses a probe signature that OpenSSL refuses.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _P: Final = 2**255 - 19  # the field, RFC 8032 section 5.1
 _L: Final = 2**252 + 27742317777372353535851937790883648493  # the order of the base point
 _D: Final = -121665 * pow(121666, -1, _P) % _P  # the curve's constant d
 _SIGN_BIT: Final = 1 << 255  # the sign of x stands above the 255 bits of y
-_Y_OF_ORDER_8: Final = int.from_bytes(  # where four of the eight points of low order lie
+_Y_OF_ORDER_8: Final = int.from_bytes(  # the y of two of the eight points of low order
     bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
 )
 
-# A signature over b"atp" whose R has a component of order 8: a verifier that clears the cofactor
-# takes it, one that follows OpenSSL does not. Newer builds of libsodium may clear it.
+# A signature over b"atp" whose R has a component of order 8. A verifier that clears the cofactor
+# accepts it; OpenSSL refuses it. Newer builds of libsodium may clear the cofactor.
 _PROBE_KEY: Final = bytes.fromhex(
     "fe5e1de21dad2f56a36f416fe111ded9a5733974f3973ab2376972fbf02ce687"
 )
@@ -45,7 +45,7 @@ _PROBE_SIGNATURE: Final = bytes.fromhex(
 
 
 def _low_order_encodings() -> frozenset[bytes]:
-    """All encodings of the eight points of low order, those with y not reduced included."""
+    """Return all encodings of the eight points of low order, also those with an unreduced y."""
     ys = {0, 1, _P - 1, _P, _P + 1, _Y_OF_ORDER_8, _P - _Y_OF_ORDER_8}
     return frozenset((y | sign).to_bytes(32, "little") for y in ys for sign in (0, _SIGN_BIT))
 
@@ -58,10 +58,13 @@ class _Verifier(Protocol):
 
 
 def check_point(encoded: bytes) -> None:
-    """Raise `KeyUnacceptable` unless `encoded` is a canonical point on the curve, of high order."""
+    """Raise `KeyUnacceptable` unless `encoded` is a canonical point on the curve, not of low order.
+
+    See RFC 8032 section 5.1.3.
+    """
     y = int.from_bytes(encoded, "little") & (_SIGN_BIT - 1)
     if encoded in _LOW_ORDER:
-        raise KeyUnacceptable("an Ed25519 key of low order verifies signatures of anything")
+        raise KeyUnacceptable("the Ed25519 key has low order, so one signature fits all content")
     if y >= _P:
         raise KeyUnacceptable("the Ed25519 key is not in canonical form")
     # RFC 8032 section 5.1.3: x^2 = (y^2 - 1) / (d y^2 + 1) must have a root
@@ -71,7 +74,7 @@ def check_point(encoded: bytes) -> None:
 
 
 def verifies(key: Ed25519PublicKey, raw_key: bytes, data: bytes, signature: bytes) -> bool:
-    """Whether `signature` is that of `data` by the key, which passed `check_point`."""
+    """Return whether the key, which passed `check_point`, signed `data` with `signature`."""
     if len(signature) != SIGNATURE_BYTES or signature[:32] in _LOW_ORDER:
         return False
     if int.from_bytes(signature[32:], "little") >= _L:

@@ -1,8 +1,8 @@
 """The wire envelope: build, sign, parse, verify (docs/protocol.md#the-envelope).
 
-Parsing yields an `Envelope`, which says only what somebody wrote; verification yields a
-`VerifiedEnvelope`, which its sender's key vouches for. The level, score, attestation and
-capabilities in either are claims: the registry's word counts, not these.
+Parsing returns an `Envelope`, of which nothing is verified. Verification returns a
+`VerifiedEnvelope`, which the sender's key signed. Level, score, attestation and capabilities inside
+both are claims of the sender. The hub uses its registry instead.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ VERSION = "1.0.0"  # the protocol's, in every envelope
 # docs/protocol.md#digest-and-signature: `iat` is within 1 s of `timestamp`
 TIMESTAMP_TOLERANCE_SECONDS = 1
 SALT_BYTES = 16  # docs/protocol.md#the-envelope: 128 random bits
-LIST_MAX_ITEMS = 256  # ours: capabilities, tools; keeps the work per envelope bounded
+LIST_MAX_ITEMS = 256  # ours: capabilities, tools; bounds the work for one envelope
 UNSIGNED_MEMBERS = frozenset({"signature", "trustScore", "provenance"})  # `prov` covers the last
 
 _UUID: Final = matches(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -154,18 +154,18 @@ _OPTIONAL: Final[Mapping[str, Check]] = {
     "policyContext": _POLICY_CONTEXT,
     "provenance": check_entries,
     "trustScore": _is_score,
-    "signature": is_string,  # read by verification: its absence and its faults have codes
+    "signature": is_string,  # checked by verification, which has an error for each fault
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A well-formed envelope, of which nothing is proven.
+    """A well-formed envelope, of which nothing is verified.
 
-    `document` is the object inside `ATP` (not to be changed), `canonical` the RFC 8785 form of the
-    whole, `digest` the base64url SHA-256 of what the signature covers, `plain` as in `ParsedJson`.
-    `message_id` is the UUID that the sender gave it, `sender` the agent that it says it is from,
-    `target` the one that it is for, or `*`, and `message_type` what it asks of it.
+    `document` is the object inside `ATP`; do not change it. `canonical` is the RFC 8785 form of the
+    whole envelope, `digest` the base64url SHA-256 of the signed part, and `plain` that of
+    `ParsedJson`. `message_id` is a UUID that the sender chose, `sender` the agent that the envelope
+    names as its sender, `target` the recipient's id, or `*`, and `message_type` the type.
     """
 
     document: dict[str, Any]
@@ -179,71 +179,71 @@ class Envelope:
 
     @property
     def request_id(self) -> str | None:
-        """What a request and its responses have in common; `None` where there is none."""
+        """The id that a request and its response share; `None` for other messages."""
         return self.payload.get("requestId")
 
     @property
     def timestamp(self) -> float:
-        """When its sender says it was signed, in seconds since 1970."""
+        """The time of signing according to the sender, in seconds since 1970."""
         return parse_timestamp(self.document["timestamp"])
 
     @property
     def sensitivity(self) -> DataSensitivity | None:
-        """The sensitivity that the sender declares; `None` where it declares none."""
+        """The sensitivity that the sender declares, or `None`."""
         declared = self._policy_context.get("dataSensitivity")
         return None if declared is None else DataSensitivity(declared)
 
     @property
     def required_capabilities(self) -> tuple[str, ...]:
-        """What the other side must be attested to be capable of."""
+        """The capabilities that the recipient's attestation must cover."""
         return tuple(self.payload.get("requiredCapabilities", ()))
 
     @property
     def requires_trust(self) -> TrustLevel | None:
-        """The lowest level that the other side may have; `None` where any will do."""
+        """The lowest level that the recipient may have, or `None` for any level."""
         level = self.payload.get("requiresTrust")
         return None if level is None else TrustLevel(level)
 
     @property
     def allowed_tools(self) -> tuple[str, ...]:
-        """The tools that the sender allows to be used on it."""
+        """The tools that the recipient may use on it, according to the sender."""
         return tuple(self._policy_context.get("allowedTools", ()))
 
     @property
     def max_lifespan_seconds(self) -> int | None:
-        """How old it may be when it is acted on; `None` where the sender set no limit."""
+        """The greatest age at which it may be used, in seconds, or `None` without a limit."""
         return self._policy_context.get("maxLifespanSeconds")
 
     @property
     def claimed_level(self) -> TrustLevel | None:
-        """The level that the sender says it has; `None` where it says nothing."""
+        """The level that the sender claims, or `None`."""
         level = self.document.get("trustLevel")
         return None if level is None else TrustLevel(level)
 
     @property
     def provenance(self) -> list[dict[str, Any] | str]:
-        """Entries written before signing, then the tokens of those added later."""
+        """The plain entries, then the tokens of the entries that were added after signing."""
         return list(self.document.get("provenance", ()))
 
     @property
     def payload(self) -> dict[str, Any]:
-        """The payload, with the members that this version does not know."""
+        """The payload, including members that this version does not know."""
         payload: dict[str, Any] = self.document["payload"]
         return payload
 
     @property
     def data(self) -> Any:
-        """What the message is about; `None` where it has none."""
+        """The sender's data, or `None`."""
         return self.payload.get("data")
 
     @property
     def signature(self) -> str | None:
-        """The sender's token; `None` where it is not signed."""
+        """The sender's token, or `None` if the envelope is not signed."""
         return self.document.get("signature")
 
     @property
     def notify(self) -> bool:
-        """Whether the sender asks for later news on it."""
+        """Whether the sender asks for notices about it."""
         return self.payload.get("notify", False) is True
 
     @property
@@ -254,10 +254,10 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedEnvelope:
-    """An envelope that its sender's key vouches for; times are whole seconds since 1970.
+    """An envelope whose signature is verified. Times are whole seconds since 1970.
 
-    `req` is the digest of the request that a response answers, `cause` that of the envelope which
-    its sender was handling when it wrote this one; both `None` where there is none.
+    `req` is the digest of the request that a response answers, or `None`. `cause` is the digest of
+    the envelope that the sender was handling when it wrote this one, or `None`.
     """
 
     envelope: Envelope
@@ -275,28 +275,29 @@ def parse_envelope(data: bytes | str, *, max_bytes: int = ENVELOPE_MAX_BYTES) ->
 
 
 def envelope_from_value(value: Any, *, plain: bool = False) -> Envelope:
-    """Like `parse_envelope`, of a strictly parsed value (as from a frame); `plain` as noted then.
+    """Read an envelope from a strictly parsed value, such as a frame; `plain`: see `ParsedJson`.
 
-    Raises a `MalformedError`, also for more than the usual number of bytes.
+    Raises a `MalformedError` as `parse_envelope` does, also if it is too large.
     """
     envelope = _envelope(value, plain=plain or is_plain(value), canonical=None)
     check_depth(value, ENVELOPE_MAX_DEPTH, written=envelope.canonical)
     if len(envelope.canonical) > ENVELOPE_MAX_BYTES:
-        raise MalformedTooLarge(f"{len(envelope.canonical)} bytes, at most {ENVELOPE_MAX_BYTES}")
+        size = len(envelope.canonical)
+        raise MalformedTooLarge(f"it has {size} bytes; at most {ENVELOPE_MAX_BYTES} are allowed")
     return envelope
 
 
 def signature_header(envelope: Envelope) -> signing.Header:
-    """The header of the signature, to find the key by; raises `SignatureMissing` and others."""
+    """Return the signature's header; raises `SignatureMissing` or as `signing.read_header`."""
     return signing.read_header(_signature(envelope))
 
 
 def verify_envelope(
     envelope: Envelope, key: PublicKey, *, hub_id: str, now: float
 ) -> VerifiedEnvelope:
-    """What `verify_signature` says, if it is also in time at `now` (seconds since 1970).
+    """Verify the signature, and that it is valid at `now` (an auditor passes the acceptance time).
 
-    Raises, besides, `ClockExpired` or `ClockNotYet`. An auditor gives the time of acceptance.
+    Raises as `verify_signature`, and `ClockExpired` or `ClockNotYet`.
     """
     verified = verify_signature(envelope, key, hub_id=hub_id)
     times = {"iat": verified.issued_at, "exp": verified.expires_at}
@@ -305,9 +306,9 @@ def verify_envelope(
 
 
 def verify_signature(envelope: Envelope, key: PublicKey, *, hub_id: str) -> VerifiedEnvelope:
-    """The envelope as vouched for by `key`, which must be the sender's; nothing of the present.
+    """Verify that `key`, which must be the sender's, signed the envelope. Ignore the current time.
 
-    Raises a `SignatureError`, `KeyAlgorithm`, or a `MalformedError` for a token that can't be read.
+    Raises a `SignatureError`, a `ClockError`, `KeyAlgorithm`, or a `MalformedError` of the token.
     """
     claims = signing.verify(_signature(envelope), key, typ=TokenKind.MESSAGE.typ)
     verify_claims(envelope, claims, hub_id=hub_id)
@@ -322,22 +323,22 @@ def verify_signature(envelope: Envelope, key: PublicKey, *, hub_id: str) -> Veri
 
 
 def verify_claims(envelope: Envelope, claims: Mapping[str, Any], *, hub_id: str) -> None:
-    """Raise unless `claims` are exactly what this envelope's signature must have.
+    """Check that `claims` are exactly those that this envelope's signature must have.
 
-    See docs/protocol.md#digest-and-signature.
+    See docs/protocol.md#digest-and-signature. Raises a `SignatureError` or a `ClockError`.
     """
     check_claims(TokenKind.MESSAGE, claims)
     if claims["aud"] != [hub_id, envelope.target]:
-        raise SignatureAudience("signed for another hub or another recipient")
+        raise SignatureAudience("the envelope was signed for another hub or another recipient")
     if claims["iss"] != envelope.sender:
         raise SignatureClaims(f"iss is {excerpt(claims['iss'])}, not the sender")
     if claims["jti"] != envelope.message_id:
         raise SignatureClaims(f"jti is {excerpt(claims['jti'])}, not the messageId")
     if claims["digest"] != envelope.digest:
-        raise SignatureDigest("the content is not what was signed")
+        raise SignatureDigest("the content is not the content that was signed")
     check_provenance_claim(envelope.document.get("provenance", ()), claims.get("prov"))
     if ("req" in claims) != (envelope.message_type is MessageType.RESPONSE):
-        raise SignatureClaims("req belongs on responses, and on nothing else")
+        raise SignatureClaims("a response must have the claim req, and no other message may")
     if abs(claims["iat"] - envelope.timestamp) > TIMESTAMP_TOLERANCE_SECONDS:
         raise ClockMismatch("iat and timestamp are more than a second apart")
     if claims["exp"] - claims["iat"] > MESSAGE_MAX_LIFE_SECONDS:
@@ -345,9 +346,10 @@ def verify_claims(envelope: Envelope, claims: Mapping[str, Any], *, hub_id: str)
 
 
 def new_message_id() -> str:
-    """A UUID of version 7 (RFC 9562, section 5.7): those of one time lie side by side in an index.
+    """Return a UUID of version 7 (RFC 9562 section 5.7).
 
-    With random ones each insert into a large table touches another page of it.
+    Such ids of one time are neighbours in an index. Random ids would touch a different page of a
+    large index with each insert.
     """
     milliseconds = time.time_ns() // 1_000_000
     number = milliseconds << 80 | 0x7 << 76 | secrets.randbits(76)
@@ -370,9 +372,9 @@ def new_document(
     notify: bool = False,
     payload: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The object inside `ATP`, not signed yet and without `timestamp`: signing sets that.
+    """Return the object inside `ATP`, unsigned and without `timestamp`, which signing adds.
 
-    `message_id` is a fresh UUID unless given, and so is `request_id` of a request. `payload` holds
+    `message_id` defaults to a new UUID, and so does the `request_id` of a request. `payload` holds
     further members of the payload, such as `error`, `part` and `final` of a response.
     """
     if request_id is None and message_type is MessageType.REQUEST:
@@ -409,10 +411,10 @@ def sign_envelope(
     req: str | None = None,
     cause: str | None = None,
 ) -> bytes:
-    """The RFC 8785 form of the whole envelope, signed: what goes on the wire.
+    """Return the signed envelope in RFC 8785 form, for the wire.
 
-    `timestamp` becomes `now`, and `payload.salt` is added where missing. Raises whatever a reader
-    would refuse it for, so that a fault shows at its author's.
+    `timestamp` becomes `now` (seconds since 1970), and `payload.salt` is added if it is missing.
+    Raises the error with which a reader would refuse the envelope, so the author sees the fault.
     """
     stamped = _stamped(document, now)
     envelope = _envelope({"ATP": stamped}, plain=is_plain(stamped), canonical=b"")
@@ -424,9 +426,10 @@ def sign_envelope(
     canonical = serialize({"ATP": stamped}, plain=envelope.plain)
     check_depth(stamped, ENVELOPE_MAX_DEPTH - 1, written=canonical)
     if len(canonical) > ENVELOPE_MAX_BYTES:
-        raise MalformedTooLarge(f"{len(canonical)} bytes, at most {ENVELOPE_MAX_BYTES} are taken")
+        size = len(canonical)
+        raise MalformedTooLarge(f"it has {size} bytes; at most {ENVELOPE_MAX_BYTES} are allowed")
     if not envelope.plain:
-        # Floats from 2^53 up come out as integers that no reader takes.
+        # RFC 8785 writes floats from 2^53 up as integers, which every reader refuses.
         parse_noted(canonical)
     return canonical
 
@@ -440,7 +443,7 @@ def signing_claims(
     req: str | None = None,
     cause: str | None = None,
 ) -> dict[str, Any]:
-    """The claims of a signature made at `now`, good for `lifetime_seconds`."""
+    """Return the claims of a signature made at `now`, valid for `lifetime_seconds`."""
     claims = {
         "iss": envelope.sender,
         "aud": [hub_id, envelope.target],
@@ -457,7 +460,7 @@ def signing_claims(
 
 def _envelope(value: Any, *, plain: bool, canonical: bytes | None) -> Envelope:
     if not isinstance(value, dict) or value.keys() != {"ATP"}:
-        raise MalformedEnvelope("an envelope is an object with the one member ATP")
+        raise MalformedEnvelope("an envelope must be an object with the only member ATP")
     document = value["ATP"]
     check_members(document, _REQUIRED, _OPTIONAL, error=MalformedEnvelope)
     _check_message_type(document["payload"])
@@ -477,9 +480,9 @@ def _envelope(value: Any, *, plain: bool, canonical: bytes | None) -> Envelope:
 def _check_message_type(payload: Mapping[str, Any]) -> None:
     kind, target = payload["messageType"], payload["targetAgent"]
     if (kind == MessageType.BROADCAST) != (target == BROADCAST_TARGET):
-        raise MalformedEnvelope("a broadcast, and nothing else, has the target *")
+        raise MalformedEnvelope("a broadcast must have the target *, and no other message may")
     if kind in (MessageType.REQUEST, MessageType.RESPONSE) and "requestId" not in payload:
-        raise MalformedEnvelope(f"a {kind} has a requestId")
+        raise MalformedEnvelope(f"a {kind} must have a requestId")
 
 
 def _signature(envelope: Envelope) -> str:

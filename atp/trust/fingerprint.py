@@ -1,4 +1,4 @@
-"""A key's fingerprint, as two people compare it: its thumbprint in groups of four."""
+"""A key's fingerprint, for two people to compare: its thumbprint in groups of four."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ GROUP_CHARS = 4
 
 
 def fingerprint(kid: str) -> str:
-    """The RFC 7638 thumbprint `kid` in groups; upper and lower case matter."""
+    """Return the RFC 7638 thumbprint `kid` in groups. Upper and lower case differ."""
     return " ".join(kid[i : i + GROUP_CHARS] for i in range(0, len(kid), GROUP_CHARS))

@@ -1,7 +1,7 @@
-"""Key pairs, JWK and thumbprints (RFC 7517, 7638, 8037): which keys are accepted, and for what.
+"""Key pairs, JWK and thumbprints (RFC 7517, 7638, 8037), with the checks that a key must pass.
 
-A key has one algorithm for life and is named by its thumbprint (`kid`). A private key stays inside
-`PrivateKey`: it is not in its repr, can't be pickled, and leaves only through `to_pem`.
+A key has one algorithm and never changes it. Its name is its thumbprint (`kid`). A private key
+stays inside `PrivateKey`: it is not in the repr, it can't be pickled, and only `to_pem` returns it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from atp.wire.words import KEY_ALGORITHMS
 __all__ = ["ALGORITHMS", "PrivateKey", "PublicKey"]
 
 RSA_MIN_BITS = 3072  # docs/protocol.md#names-and-numbers
-RSA_MAX_BITS = 8192  # ours: verifying costs grow with the square, and anybody may offer a key
+RSA_MAX_BITS = 8192  # ours: the cost of verifying grows with the square, and strangers send keys
 RSA_EXPONENT = 65537  # docs/protocol.md#names-and-numbers: no other
 # Up to 1021, so that a power of a larger prime within RSA_MAX_BITS has an exponent among them.
 SMALL_PRIMES = tuple(n for n in range(2, 1022) if all(n % d for d in range(2, math.isqrt(n) + 1)))
@@ -53,8 +53,8 @@ _JOSE: Final[Mapping[str, Algorithm]] = {
     "RS256": RSAAlgorithm(RSAAlgorithm.SHA256),
     "PS256": RSAPSSAlgorithm(RSAPSSAlgorithm.SHA256),
 }
-ALGORITHMS: Final = frozenset(KEY_ALGORITHMS)  # what a key row can name
-# RFC 9864 gives Ed25519 a name of its own; both names mean the same signature by the same key.
+ALGORITHMS: Final = frozenset(KEY_ALGORITHMS)  # of registered keys
+# RFC 9864 adds the name Ed25519; both names mean the same signature by the same key.
 _HEADER_NAMES: Final[Mapping[str, frozenset[str]]] = {
     **{name: frozenset({name}) for name in _JOSE},
     "EdDSA": frozenset({"EdDSA", "Ed25519"}),
@@ -69,24 +69,24 @@ _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A public key that passed all checks; made by `from_jwk` or taken from `PrivateKey.public`.
+    """A public key that passed all checks, from `from_jwk` or `PrivateKey.public`.
 
-    `alg` is the one algorithm that it verifies, `kid` its RFC 7638 thumbprint.
+    `alg` is its only algorithm, `kid` its RFC 7638 thumbprint.
     """
 
     alg: str
     kid: str
     _members: Mapping[str, str] = field(repr=False, compare=False)
-    _native: Any = field(repr=False, compare=False)  # the key as the `cryptography` package has it
+    _native: Any = field(repr=False, compare=False)  # the key of the `cryptography` package
     _raw: bytes = field(repr=False, compare=False)  # an Ed25519 key's 32 bytes, else empty
 
     @classmethod
     def from_jwk(cls, jwk: Mapping[str, Any], *, alg: str | None = None) -> PublicKey:
-        """Read and check a public JWK; `alg` where the key itself names none (needed for RSA).
+        """Read and check a public JWK. For RSA, give `alg` if the JWK does not name it.
 
-        Raises `MalformedKey` for what can't be read, `KeyUnacceptable` for what may not be used:
-        private members, low-order or non-canonical Ed25519 points, small RSA moduli, a `use` or
-        `key_ops` that is not verifying, an algorithm that does not belong to the key.
+        Raises `MalformedKey` if the key can't be read, and `KeyUnacceptable` if it may not be used:
+        it has private members, an Ed25519 point of low order or not in canonical form, a small RSA
+        modulus, another `use` or `key_ops` than verifying, or an algorithm that does not fit.
         """
         members = _read_members(jwk)
         _check_purpose(jwk)
@@ -104,9 +104,9 @@ class PublicKey:
         return {**self._members, "alg": self.alg, "use": "sig", "kid": self.kid}
 
     def verify(self, data: bytes, signature: bytes, alg: str) -> None:
-        """Raise `SignatureInvalid` unless this key signed `data`; `alg` is what the header says.
+        """Raise `SignatureInvalid` unless this key signed `data`; `alg` is that of the header.
 
-        Raises `KeyAlgorithm` when `alg` is not this key's: the key decides, never the token.
+        Raises `KeyAlgorithm` if `alg` is not this key's. The key decides, never the token.
         """
         if alg not in _HEADER_NAMES[self.alg]:
             raise KeyAlgorithm(f"the header says {excerpt(alg)}, the key is for {self.alg}")
@@ -115,27 +115,27 @@ class PublicKey:
         else:
             good = _JOSE[self.alg].verify(data, self._native, signature)
         if not good:
-            raise SignatureInvalid("the signature does not fit key and content")
+            raise SignatureInvalid("the signature does not fit the key and the content")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_public_key, (self.jwk,))
 
 
 class PrivateKey:
-    """A key pair that signs; whoever holds the object can sign, nobody can read the key from it."""
+    """A key pair. Its holder can sign; the private key is returned by `to_pem` only."""
 
     __slots__ = ("_native", "public")
 
     public: PublicKey
 
     def __init__(self, native: Any, *, alg: str | None = None) -> None:
-        """Wrap a private key of the `cryptography` package; raises as `PublicKey.from_jwk`."""
+        """Take a private key of the `cryptography` package; raises as `PublicKey.from_jwk`."""
         self._native = native
         self.public = PublicKey.from_jwk(_public_jwk(native), alg=alg)
 
     @classmethod
     def generate(cls, alg: str = "EdDSA") -> PrivateKey:
-        """A new key pair from the operating system's randomness; raises `KeyAlgorithm`."""
+        """Return a new key pair; raises `KeyAlgorithm` for an unknown `alg`."""
         if alg == "EdDSA":
             return cls(Ed25519PrivateKey.generate(), alg=alg)
         if alg == "ES256":
@@ -146,22 +146,21 @@ class PrivateKey:
 
     @classmethod
     def from_pem(cls, pem: bytes, *, alg: str | None = None) -> PrivateKey:
-        """Read an unencrypted PKCS #8 key; `alg` is needed for RSA, which the file can't tell.
+        """Read an unencrypted PKCS #8 key. RSA needs `alg`, because the file does not name it.
 
-        Raises `MalformedKey` for what is no such key, `KeyUnacceptable` for one that may not be
-        used.
+        Raises `MalformedKey` if it can't be read, and `KeyUnacceptable` if it may not be used.
         """
         try:
             native = serialization.load_pem_private_key(pem, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
-            raise MalformedKey("not an unencrypted private key in PEM form") from exc
+            raise MalformedKey("the text is not an unencrypted private key in PEM form") from exc
         return cls(native, alg=alg)
 
     @classmethod
     def from_jwk(cls, jwk: Mapping[str, Any], *, alg: str | None = None) -> PrivateKey:
-        """Read a private JWK; raises what `from_pem` raises.
+        """Read a private JWK; raises as `from_pem`.
 
-        A public part that does not belong to the private one is a `MalformedKey`.
+        Raises `MalformedKey` also if its public part does not belong to the private one.
         """
         if not isinstance(jwk, Mapping):
             raise MalformedKey("a JWK is an object")
@@ -172,9 +171,9 @@ class PrivateKey:
             native = _JOSE[expected.alg].from_jwk(dict(jwk))
             key = cls(native, alg=expected.alg)
         except (PyJWTError, ValueError, TypeError, KeyError, AttributeError) as exc:
-            raise MalformedKey("not a private JWK") from exc
+            raise MalformedKey("the object is not a private JWK") from exc
         if key.public != expected:
-            raise MalformedKey("the public part is not that of the private one")
+            raise MalformedKey("the public part does not belong to the private part")
         return key
 
     @property
@@ -188,13 +187,13 @@ class PrivateKey:
         return self.public.kid
 
     def sign(self, data: bytes) -> bytes:
-        """The raw JWS signature over `data`."""
+        """Return the raw JWS signature over `data`."""
         if isinstance(self._native, Ed25519PrivateKey):
             return self._native.sign(data)
         return _JOSE[self.alg].sign(data, self._native)
 
     def to_pem(self) -> bytes:
-        """The key as unencrypted PKCS #8; the caller guards what it does with it."""
+        """Return the key as unencrypted PKCS #8 in PEM form. The caller must protect it."""
         pem: bytes = self._native.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
@@ -214,7 +213,7 @@ def _public_key(jwk: Mapping[str, Any]) -> PublicKey:
 
 
 def _read_members(jwk: Mapping[str, Any]) -> dict[str, str]:
-    """The members that make the thumbprint, in their order, each a string."""
+    """Return the members of the thumbprint, in RFC 7638's order; raises if one is missing."""
     if not isinstance(jwk, Mapping):
         raise MalformedKey("a JWK is an object")
     if not _PRIVATE_MEMBERS.isdisjoint(jwk):
@@ -222,7 +221,7 @@ def _read_members(jwk: Mapping[str, Any]) -> dict[str, str]:
     kty = jwk.get("kty")
     names = _THUMBPRINT_MEMBERS.get(kty) if isinstance(kty, str) else None
     if names is None:
-        raise KeyUnacceptable(f"key type {excerpt(kty)} is none of OKP, EC, RSA")
+        raise KeyUnacceptable(f"key type {excerpt(kty)} is not OKP, EC or RSA")
     members = {name: jwk.get(name) for name in names}
     if not all(isinstance(value, str) for value in members.values()):
         raise MalformedKey(f"a key of type {kty} has the members {', '.join(names)}, all strings")
@@ -231,10 +230,10 @@ def _read_members(jwk: Mapping[str, Any]) -> dict[str, str]:
 
 def _check_purpose(jwk: Mapping[str, Any]) -> None:
     if jwk.get("use", "sig") != "sig":
-        raise KeyUnacceptable("the key's use is not sig")
+        raise KeyUnacceptable("the key's use must be sig")
     operations = jwk.get("key_ops", ["verify"])
     if operations != ["verify"]:
-        raise KeyUnacceptable("the key's key_ops is not exactly verify")
+        raise KeyUnacceptable("the key's key_ops must be exactly verify")
 
 
 def _choose_algorithm(members: Mapping[str, str], named: object, asked: str | None) -> str:
@@ -247,14 +246,14 @@ def _choose_algorithm(members: Mapping[str, str], named: object, asked: str | No
     if chosen is None and len(possible) == 1:
         return possible[0]
     if chosen is None:
-        raise MalformedKey(f"say which algorithm the key is for: {' or '.join(possible)}")
+        raise MalformedKey(f"the key names no algorithm; give {' or '.join(possible)}")
     if chosen not in possible:
         raise KeyUnacceptable(f"{excerpt(chosen)} is not for keys of type {members['kty']}")
     return str(chosen)
 
 
 def _thumbprint(members: Mapping[str, str]) -> str:
-    # The members are in RFC 7638's order; the check of each one leaves nothing to escape.
+    # The members are in RFC 7638's order. They passed their checks, so nothing needs escaping.
     text = json.dumps(members, separators=(",", ":"))
     return b64url(hashlib.sha256(text.encode("utf-8")).digest())
 
@@ -281,18 +280,18 @@ def _check_p256(members: Mapping[str, str]) -> EllipticCurvePublicKey:
 def _check_rsa(members: Mapping[str, str]) -> RSAPublicKey:
     n, e = _member_bytes(members, "n"), _member_bytes(members, "e")
     if n[:1] == b"\0" or e[:1] == b"\0":
-        raise MalformedKey("RSA numbers are written without leading zeros")
+        raise MalformedKey("RSA numbers must have no leading zeros")
     modulus, exponent = int.from_bytes(n), int.from_bytes(e)
     if not RSA_MIN_BITS <= modulus.bit_length() <= RSA_MAX_BITS:
-        raise KeyUnacceptable(f"RSA keys have {RSA_MIN_BITS} to {RSA_MAX_BITS} bits")
+        raise KeyUnacceptable(f"an RSA key must have {RSA_MIN_BITS} to {RSA_MAX_BITS} bits")
     if math.gcd(modulus, SMALL_PRIMES_PRODUCT) != 1 or _is_power(modulus):
-        raise KeyUnacceptable("an RSA modulus is the product of two large primes")
+        raise KeyUnacceptable("an RSA modulus must be the product of two large primes")
     if exponent != RSA_EXPONENT:
-        raise KeyUnacceptable(f"the RSA exponent is not {RSA_EXPONENT}")
+        raise KeyUnacceptable(f"the RSA exponent must be {RSA_EXPONENT}")
     try:
         return rsa.RSAPublicNumbers(exponent, modulus).public_key()
     except ValueError as exc:
-        raise KeyUnacceptable("not an RSA key") from exc
+        raise KeyUnacceptable("the numbers are not an RSA key") from exc
 
 
 def _is_power(number: int) -> bool:
@@ -341,7 +340,7 @@ def _public_jwk(native: Any) -> dict[str, str]:
         numbers = native.public_key().public_numbers()
         n, e = (b64url(_minimal_bytes(number)) for number in (numbers.n, numbers.e))
         return {"kty": "RSA", "n": n, "e": e}
-    raise KeyUnacceptable("the key is none of Ed25519, P-256, RSA")
+    raise KeyUnacceptable("the key is not Ed25519, P-256 or RSA")
 
 
 def _minimal_bytes(number: int) -> bytes:

@@ -1,9 +1,10 @@
-"""What happened to a message on its way: entries, their hash chain, and who wrote them.
+"""The provenance of a message: its entries, their hash chain, and the agents that signed them.
 
-Entries written before the sender signs are plain objects; the signature covers them by the `prov`
-claim, their number and the head of a hash chain. Whoever adds one later signs it as an
-`atp-prov+jwt` token over (digest of the envelope, position, hash so far, entry): it can't move to
-another envelope, change places, or speak in another's name (docs/protocol.md#provenance).
+Entries written before the sender signs are plain objects. The signature covers them by the claim
+`prov`: their number and the head of a hash chain. An agent that adds an entry later signs it as an
+`atp-prov+jwt` token over the envelope's digest, the position, the hash so far and the entry. So an
+entry can't be moved to another envelope or position, or name another agent
+(docs/protocol.md#provenance).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ __all__ = [
     "verify_entries",
 ]
 
-ENTRIES_MAX = 256  # ours: steps of one message; keeps what a verifier does bounded
+ENTRIES_MAX = 256  # ours: entries of one message; bounds the work of a verifier
 _START: Final = hashlib.sha256(b"atp-provenance-v1").digest()  # the hash before the first entry
 
 ENTRY_MEMBERS: Final[Mapping[str, Check]] = {
@@ -57,7 +58,7 @@ FindKey = Callable[[str], tuple[str, PublicKey]]
 
 @dataclass(frozen=True, slots=True)
 class AddedEntry:
-    """A verified entry that was added after signing: by which agent, with which key, and where."""
+    """A verified entry that an agent added after signing, with that agent and its key."""
 
     entry: IProvenanceEntry
     agent: str
@@ -67,22 +68,22 @@ class AddedEntry:
 
 
 def check_entries(entries: object) -> bool:
-    """Whether it is a list of plain entries, then tokens; raises `MalformedEnvelope` if not."""
+    """Return `True` for a list of plain entries, then tokens; raises `MalformedEnvelope` else."""
     if not isinstance(entries, list) or len(entries) > ENTRIES_MAX:
-        raise MalformedEnvelope(f"provenance is a list of at most {ENTRIES_MAX} entries")
+        raise MalformedEnvelope(f"provenance must be a list of at most {ENTRIES_MAX} entries")
     plain = _plain_entries(entries)
     for position, entry in enumerate(plain):
         where = f"provenance[{position}]."
         check_members(entry, ENTRY_MEMBERS, {}, error=MalformedEnvelope, where=where)
     if not all(isinstance(token, str) for token in entries[len(plain) :]):
-        raise MalformedEnvelope("in provenance, entries come first and tokens after them")
+        raise MalformedEnvelope("in provenance, plain entries must come before tokens")
     return True
 
 
 def chain_head(entries: Sequence[Mapping[str, Any] | str]) -> str:
-    """The hash over all entries so far; of a token its claims count, not its bytes.
+    """Return the head of the hash chain over `entries`.
 
-    Each step is SHA-256(hash before || RFC 8785 form of the entry or of the token's claims).
+    Each step is SHA-256(previous hash || RFC 8785 form of the entry, or of the token's claims).
     """
     head = _START
     for entry in entries:
@@ -91,13 +92,13 @@ def chain_head(entries: Sequence[Mapping[str, Any] | str]) -> str:
 
 
 def provenance_claim(entries: Sequence[Any]) -> dict[str, Any] | None:
-    """The `prov` claim over the plain entries at the front; `None` where there is none."""
+    """Return the claim `prov` over the plain entries, or `None` if there are none."""
     plain = _plain_entries(entries)
     return {"n": len(plain), "head": chain_head(plain)} if plain else None
 
 
 def check_provenance_claim(entries: Sequence[Any], claim: object) -> None:
-    """Raise `SignatureProvenance` unless `claim` (`None` when absent) is that of these entries."""
+    """Raise `SignatureProvenance` unless `claim` (`None` if absent) fits these entries."""
     expected = provenance_claim(entries)
     if claim is not None:
         check_members(claim, _CLAIM_MEMBERS, {}, error=SignatureClaims, where="prov.")
@@ -114,9 +115,9 @@ def sign_entry(
     entries: Sequence[Mapping[str, Any] | str],
     now: int,
 ) -> str:
-    """The token that adds `entry` by `agent` after the `entries` that the envelope has so far.
+    """Return the token by which `agent` adds `entry` after the existing `entries`.
 
-    `digest` is the envelope's. Raises a `MalformedError` when entry or earlier entries are unfit.
+    `digest` is that of the envelope. Raises a `MalformedError` if an entry breaks the grammar.
     """
     content = entry.to_wire()
     check_members(content, ENTRY_MEMBERS, {}, error=MalformedEnvelope, where="entry.")
@@ -133,10 +134,10 @@ def sign_entry(
 def verify_entries(
     entries: Sequence[Mapping[str, Any] | str], *, digest: str, find_key: FindKey, now: float
 ) -> tuple[AddedEntry, ...]:
-    """The entries added after signing, each verified; the plain ones before them are `prov`'s.
+    """Verify the entries added after signing and return them; plain entries are skipped.
 
-    `find_key` gives the agent and the key of a `kid`, or raises. Raises `SignatureProvenance`
-    naming the first position that does not hold.
+    `find_key` returns the agent and the key of a `kid`, or raises. Raises `SignatureProvenance`,
+    which names the first position that is not valid.
     """
     added = []
     head = _START
@@ -145,13 +146,13 @@ def verify_entries(
             link = _Link(digest, position, b64url(head))
             added.append(_verify_entry(entry, link, find_key, now))
         elif added:
-            raise SignatureProvenance(f"entry {position} stands after a token and is none")
+            raise SignatureProvenance(f"entry {position} is a plain entry after a token")
         head = _next(head, entry)
     return tuple(added)
 
 
 def entry_kids(entries: Sequence[Mapping[str, Any] | str]) -> set[str]:
-    """The keys that added entries name, to be found before `verify_entries`, which judges them."""
+    """Return the key ids that added entries name, to load the keys before `verify_entries`."""
     kids = set()
     for entry in entries:
         if isinstance(entry, str):
@@ -177,7 +178,7 @@ def _verify_entry(token: str, link: _Link, find_key: FindKey, now: float) -> Add
     if claims["digest"] != link.digest:
         raise SignatureProvenance(f"entry {link.position} was written for another envelope")
     if (claims["n"], claims["prev"]) != (link.position, link.prev):
-        raise SignatureProvenance(f"entry {link.position} was written for another place")
+        raise SignatureProvenance(f"entry {link.position} was written for another position")
     entry = IProvenanceEntry.from_wire(claims["entry"])
     return AddedEntry(entry, agent, key.kid, link.position, claims["iat"])
 
@@ -193,10 +194,10 @@ def _plain_entries(entries: Sequence[Any]) -> list[Any]:
 
 
 def _unverified_claims(token: str) -> dict[str, Any]:
-    """A token's claims for hashing only: whoever relies on them verifies the token."""
+    """Return a token's unverified claims, for hashing only."""
     try:
         claims = signing.unverified_claims(token)
         check_claims(TokenKind.PROVENANCE, claims)
     except (MalformedError, SignatureClaims, SignatureMissing) as exc:
-        raise SignatureProvenance(f"{excerpt(token)} is no provenance token") from exc
+        raise SignatureProvenance(f"{excerpt(token)} is not a provenance token") from exc
     return claims

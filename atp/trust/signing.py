@@ -1,8 +1,8 @@
-"""Compact JWS (RFC 7515), narrowed: one key, one algorithm, a header of exactly three members.
+"""Compact JWS (RFC 7515), restricted: one key, one algorithm, a header of exactly three members.
 
-PyJWT's algorithms do the work (see `atp.keys`). Around them stands what it leaves to its caller:
-the header is closed and its `typ` compared, base64url is canonical, JSON is read strictly, and the
-key, never the token, says which algorithm verifies.
+PyJWT's algorithms sign and verify (see `atp.trust.keys`). This module adds the checks that PyJWT
+leaves to its caller: the header has no other members, its `typ` is compared, base64url is
+canonical, JSON is parsed strictly, and the key, never the token, decides the algorithm.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ __all__ = [
 ]
 
 HEADER_MEMBERS = frozenset({"alg", "kid", "typ"})  # docs/protocol.md#tokens: exactly these
-HEADER_MAX_CHARS = 512  # ours: three short strings; bounds what the cache keeps
-HEADERS_CACHED = 8192  # one per key and token kind; a miss costs some 10 us
+HEADER_MAX_CHARS = 512  # ours: three short strings; bounds the size of the cache
+HEADERS_CACHED = 8192  # one for each key and token kind; a miss costs about 10 us
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The protected header of a token: nothing in it is proven before the token is verified."""
+    """The protected header of a token. It proves nothing before the token is verified."""
 
     alg: str
     kid: str
@@ -48,12 +48,15 @@ class Header:
 
 
 def read_header(token: str) -> Header:
-    """The header of a token, to find its key by; raises `SignatureHeader`, `MalformedToken`."""
+    """Return the header of a token, which names its key.
+
+    Raises `SignatureMissing`, `SignatureHeader` or `MalformedToken`.
+    """
     return _closed_header(split_token(token)[0])
 
 
 def sign(claims: Mapping[str, Any], key: PrivateKey, *, typ: str) -> str:
-    """A compact JWS of type `typ` over the RFC 8785 form of `claims`."""
+    """Return a compact JWS of type `typ` over the RFC 8785 form of `claims`."""
     signing_input = f"{_header_segment(key.alg, key.kid, typ)}.{b64url(serialize(dict(claims)))}"
     return f"{signing_input}.{b64url(key.sign(signing_input.encode('ascii')))}"
 
@@ -61,11 +64,10 @@ def sign(claims: Mapping[str, Any], key: PrivateKey, *, typ: str) -> str:
 def verify(
     token: str, key: PublicKey, *, typ: str, max_bytes: int = ENVELOPE_MAX_BYTES
 ) -> dict[str, Any]:
-    """The claims of a token of type `typ` that `key` signed; neither claims nor times are judged.
+    """Verify that `key` signed a token of type `typ`; return its claims, which are not checked.
 
     Raises `SignatureHeader` for another type or key, `KeyAlgorithm` for another algorithm,
-    `SignatureInvalid` where the signature does not hold, `MalformedToken` and others of its family
-    where the token can't be read.
+    `SignatureInvalid` if the signature is wrong, and a `MalformedError` if the token can't be read.
     """
     header = read_header(token)
     if header.typ != typ:
@@ -74,27 +76,26 @@ def verify(
         raise SignatureHeader(f"the token names key {excerpt(header.kid)}, not {key.kid}")
     claims = parse(_verified_payload(token, key, header.alg), max_bytes=max_bytes)
     if not isinstance(claims, dict):
-        raise SignatureClaims("the claims are no object")
+        raise SignatureClaims("the claims are not an object")
     return claims
 
 
 def verify_compact(token: str, key: PublicKey) -> bytes:
-    """The payload of any compact JWS that `key` signed, for formats of others.
+    """Verify that `key` signed a compact JWS of another format; return its payload.
 
-    `kid` and `typ` may be absent and are not compared: tokens of this protocol go through `verify`.
+    `kid` and `typ` may be absent and are not compared. Use `verify` for tokens of this protocol.
     """
     return _verified_payload(token, key, _header_members(split_token(token)[0])["alg"])
 
 
 def unverified_claims(token: str) -> dict[str, Any]:
-    """The claims of a token of which nothing is proven.
+    """Return the unverified claims of a token.
 
-    Raises `SignatureMissing` where there is no token, and a `MalformedError` for one that can't be
-    read.
+    Raises `SignatureMissing` if there is no token, and a `MalformedError` if it can't be read.
     """
     claims = parse(b64url_decode(split_token(token)[1]))
     if not isinstance(claims, dict):
-        raise MalformedToken("the claims are no object")
+        raise MalformedToken("the claims are not an object")
     return claims
 
 
@@ -104,14 +105,14 @@ def split_token(token: object) -> tuple[str, str, str]:
         raise SignatureMissing("there is no token")
     parts = token.split(".", 3)
     if len(parts) != 3 or not all(parts):
-        raise MalformedToken("not three parts joined by dots")
+        raise MalformedToken("the token is not three parts joined by dots")
     return parts[0], parts[1], parts[2]
 
 
 def _verified_payload(token: str, key: PublicKey, alg: str) -> bytes:
     header, payload, signature = split_token(token)
     content = b64url_decode(payload)
-    # Each part has been decoded, so only ASCII is left to encode.
+    # Both parts were decoded before, so they are ASCII.
     key.verify(f"{header}.{payload}".encode("ascii"), b64url_decode(signature), alg)
     return content
 
@@ -126,13 +127,16 @@ def _closed_header(segment: str) -> Header:
     members = _header_members(segment)
     if members.keys() != HEADER_MEMBERS:
         raise SignatureHeader("the header is not exactly alg, kid and typ")
-    if not members["kid"].isprintable():  # PostgreSQL can't even be asked for a NUL
-        raise SignatureHeader("kid is no name of a key")
+    if not members["kid"].isprintable():  # PostgreSQL refuses a query with a NUL
+        raise SignatureHeader("kid is not printable text")
     return Header(members["alg"], members["kid"], members["typ"])
 
 
 def _header_members(segment: str) -> dict[str, str]:
-    """`alg`, and `kid` and `typ` where present; anything else (crit, jku, jwk, b64...) raises."""
+    """Return `alg`, and `kid` and `typ` if present.
+
+    Raises `SignatureHeader` for any other member, such as crit, jku, jwk or b64.
+    """
     if len(segment) > HEADER_MAX_CHARS:
         raise SignatureHeader(f"the header has more than {HEADER_MAX_CHARS} characters")
     try:
@@ -144,5 +148,5 @@ def _header_members(segment: str) -> dict[str, str]:
     if not members.keys() <= HEADER_MEMBERS:
         raise SignatureHeader("the header has members besides alg, kid and typ")
     if not all(isinstance(value, str) for value in members.values()):
-        raise SignatureHeader("a member of the header is no string")
+        raise SignatureHeader("a member of the header is not a string")
     return members

@@ -1,7 +1,7 @@
-"""One table of token kinds: type, whose key signs, claims, audience, life; and the checks on it.
+"""The table of token kinds (type, signer, claims, audience, lifetime), and their checks.
 
-A key serves one purpose, and each kind has its own `typ`, so no token passes for one of another
-kind. Times are whole seconds since 1970.
+A key serves one purpose and each kind has its own `typ`, so no token is accepted as another kind.
+Times are whole seconds since 1970.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
     "verify",
 ]
 
-CLOCK_SKEW_SECONDS = 60  # docs/protocol.md#tokens: how far ahead `iat` may be; none on `exp`
+CLOCK_SKEW_SECONDS = 60  # docs/protocol.md#tokens: the most that `iat` may be ahead; 0 for `exp`
 MESSAGE_MAX_LIFE_SECONDS = 24 * 3600  # docs/protocol.md#tokens
 PROOF_MAX_LIFE_SECONDS = 60  # docs/protocol.md#tokens
 ENROLMENT_MAX_LIFE_SECONDS = 300  # ours: time for a person to carry a request between machines
@@ -68,7 +68,7 @@ _CHECKS: Final[Mapping[str, Check]] = {
     "trust_mark_issuers": is_object,
     "authority_hints": list_of(is_text, at_most=LIST_MAX_ITEMS),
     "crit": list_of(is_text, at_most=LIST_MAX_ITEMS),
-}  # a claim that is not named here is a text
+}  # every other claim is a text
 
 
 def _checks(names: str = "") -> dict[str, Check]:
@@ -76,12 +76,13 @@ def _checks(names: str = "") -> dict[str, Check]:
 
 
 class TokenKind(Enum):
-    """What a token is for, and everything that is fixed about it.
+    """The kinds of tokens.
 
-    `typ` is the header's; `purpose` says whose key signs ("agent", "hub" or "issuer"); `required`
-    and `optional` are its claims, each with the check of its JSON type, and there are no others;
-    `max_life_seconds` is the most that `exp` may be after `iat`, `None` where others decide (a
-    trust mark's issuer) or where there is no `exp` (records that must verify years later).
+    `typ` is that of the header. `purpose` is the owner of the signing key: "agent", "hub" or
+    "issuer". `required` and `optional` are the claims, each with the check of its JSON type; no
+    other claims are allowed. `max_life_seconds` is the longest time from `iat` to `exp`. It is
+    `None` if the issuer decides (trust marks), or if there is no `exp` (records that must be valid
+    years later).
     """
 
     typ: str
@@ -180,9 +181,9 @@ class TokenKind(Enum):
 
 
 def issue(kind: TokenKind, claims: Mapping[str, Any], key: PrivateKey, *, now: int) -> str:
-    """A signed token; `iat` becomes `now` and `exp` the end of the longest life where not given.
+    """Return a signed token. `iat` defaults to `now`, and `exp` to the end of the longest lifetime.
 
-    Raises `SignatureClaims` for a claim that the kind does not have, or has otherwise.
+    Raises `SignatureClaims` if a claim is missing, unknown or of the wrong type.
     """
     complete = {"iat": now, **claims}
     if kind.max_life_seconds is not None:
@@ -201,11 +202,11 @@ def verify(
     issuer: str | None,
     max_bytes: int = ENVELOPE_MAX_BYTES,
 ) -> dict[str, Any]:
-    """The claims of a token of this kind, addressed to `audience`, by `issuer`, good at `now`.
+    """Verify a token of this kind for `audience`, from `issuer`, at `now`; return its claims.
 
-    `audience` is `None` only for kinds that have no `aud`; `issuer` is `None` where the caller
-    compares `iss` itself. Raises what `signing.verify` raises, and `SignatureClaims`,
-    `SignatureAudience` or a `ClockError`.
+    `audience` is `None` only for kinds without `aud`. `issuer` is `None` if the caller compares
+    `iss` itself. Raises the errors of `signing.verify`, and `SignatureClaims`, `SignatureAudience`
+    or a `ClockError`.
     """
     claims = signing.verify(token, key, typ=kind.typ, max_bytes=max_bytes)
     judge_claims(kind, claims, now=now, audience=audience, issuer=issuer)
@@ -220,7 +221,7 @@ def judge_claims(
     audience: str | list[str] | None,
     issuer: str | None,
 ) -> None:
-    """Raise what `verify` raises of claims whose signature holds."""
+    """Check claims whose signature is verified; raises as `verify`."""
     check_claims(kind, claims)
     # The whole value is compared: one matching member of a list of audiences is not enough.
     if claims.get("aud") != audience:
@@ -236,7 +237,7 @@ def check_claims(kind: TokenKind, claims: Mapping[str, Any]) -> None:
 
 
 def check_times(kind: TokenKind, claims: Mapping[str, Any], *, now: float) -> None:
-    """Raise a `ClockError` unless checked claims are in time at `now` (seconds since 1970)."""
+    """Raise a `ClockError` unless the claims are valid at `now` (seconds since 1970)."""
     issued, expires = claims["iat"], claims.get("exp")
     if issued > now + CLOCK_SKEW_SECONDS:
         raise ClockNotYet(f"issued {issued - now:.0f} s in the future; check the sender's clock")

@@ -21,7 +21,7 @@ _REFUSED = re.compile(r"(?=.{1,40}\Z)[a-z_]+(\.[a-z_]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Authenticate(WireFrame):
-    """The answer to a challenge: an `atp-auth+jwt`, and what the client says that it is."""
+    """The answer to a challenge. `proof` is an `atp-auth+jwt`, `client` the client's own name."""
 
     proof: str
     client: str = ""
@@ -32,9 +32,9 @@ class Authenticate(WireFrame):
 
     @classmethod
     def parse(cls, value: object) -> Authenticate:
-        """Read the first frame of an agent; raises `SessionAuthentication` if it is another one.
+        """Read the first frame of an agent; raises `SessionAuthentication` for any other frame.
 
-        A `client` that is no printable text is read as "": it is shown in logs and on pages.
+        A `client` that is not printable text is read as "", because logs and pages show it.
         """
         if not isinstance(value, dict) or value.get("type") != "authenticate":
             raise SessionAuthentication("the first frame must be authenticate")
@@ -46,7 +46,7 @@ class Authenticate(WireFrame):
 
 @dataclass(frozen=True, slots=True)
 class Ack(WireFrame):
-    """Acknowledges everything up to `seq`; with `refused` (a code), `seq` itself is refused."""
+    """An acknowledgement of everything up to `seq`. With `refused` (a code), `seq` is refused."""
 
     stream: Stream
     seq: int
@@ -58,14 +58,16 @@ class Ack(WireFrame):
 
     @classmethod
     def parse(cls, value: object) -> Ack:
-        """Read a frame of a logged-in agent that is no envelope; raises `MalformedFrame`."""
+        """Read a frame of a logged-in agent other than an envelope; raises `MalformedFrame`."""
         if not isinstance(value, dict) or value.get("type") != "ack":
-            raise MalformedFrame("an agent sends envelopes and acks, nothing else")
+            raise MalformedFrame("an agent may send envelopes and acks only")
         stream, seq, refused = value.get("stream"), value.get("seq"), value.get("refused", "")
         if stream not in STREAMS or not is_whole(seq, least=1):
-            raise MalformedFrame("an ack needs stream, mail or answers, and seq, from 1 up")
+            raise MalformedFrame(
+                "an ack needs stream (mail or answers) and seq (a whole number from 1)"
+            )
         if not isinstance(refused, str) or (refused and _REFUSED.fullmatch(refused) is None):
-            raise MalformedFrame("refused is a code, such as handler.failed")
+            raise MalformedFrame("refused must be a code such as handler.failed")
         return cls(stream, seq, refused)
 
 

@@ -1,7 +1,7 @@
-"""Strict JSON in, RFC 8785 (JCS) bytes out, and the base64url and SHA-256 that go with them.
+"""Strict JSON parsing, RFC 8785 (JCS) serialisation, and the base64url and SHA-256 used with them.
 
-Two honest readers of the same bytes must come to the same value, so whatever JSON leaves open is
-refused: duplicate members, lone surrogates, NaN, numbers that lose digits, bottomless nesting.
+Two correct readers of the same bytes must get the same value. So everything that JSON leaves open
+is refused: duplicate members, lone surrogates, NaN, numbers that lose digits, unbounded nesting.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ ENVELOPE_MAX_DEPTH = 32  # docs/protocol.md#json; the outermost object is at dep
 FRAME_MAX_DEPTH = (
     ENVELOPE_MAX_DEPTH + 2
 )  # a frame is an envelope, or holds one, or an array of them
-SERIALIZE_MAX_DEPTH = 128  # ours: records wrap parsed values in a few objects of their own
+SERIALIZE_MAX_DEPTH = 128  # ours: records put parsed values inside a few more objects
 SAFE_INTEGER_MAX = 2**53 - 1  # RFC 7493 section 2.2: exact in every implementation
 NUMBER_MAX_CHARS = 400  # ours: the longest useful literal is 5e-324 written out
 
 _ORJSON = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER | orjson.OPT_PASSTHROUGH_DATETIME
 _ORJSON |= orjson.OPT_PASSTHROUGH_DATACLASS
-# In JSON without white space a number stands after `[`, `,` or a member name's `":`. With digits
-# and signs taken out, `e` made a dot and `[` a comma, a float leaves `,.` or `":.`. A string that
-# does so too costs time (the general parser takes over), never a wrong answer. (A regular
-# expression that finds floats took ten times as long.)
+# How `is_surely_canonical` finds floats: in JSON without white space a number follows `[`, `,` or
+# the `":` of a member name. Remove digits and signs, replace `e` by a dot and `[` by a comma: now
+# every float shows as `,.` or `":.`. A string may show the same; then the general parser is used,
+# which is slower and gives the same result. (A regular expression took ten times as long.)
 _TRACED = bytes.maketrans(b"[e", b",.")
 _CONTAINERS = (dict, list)
 _TO_URL_ALPHABET = bytes.maketrans(b"+/", b"-_")
@@ -71,11 +71,11 @@ _BEYOND_BMP = re.compile(rb"[\xf0-\xf4]")  # first byte of a UTF-8 sequence abov
 
 @dataclass(frozen=True, slots=True)
 class ParsedJson:
-    """A parsed value, with what the parser learnt about it in passing.
+    """A parsed value, with facts that the parser found on the way.
 
-    `plain` is true when orjson with sorted keys gives its RFC 8785 form: no floats, and no member
-    name beyond the Basic Multilingual Plane. `canonical` is the input itself when that was the
-    RFC 8785 form already, else `None`.
+    `plain` is true when orjson with sorted keys writes its RFC 8785 form: it has no floats, and no
+    member name beyond the Basic Multilingual Plane. `canonical` is the input itself if that was
+    already in RFC 8785 form, else `None`.
     """
 
     value: Any
@@ -86,17 +86,18 @@ class ParsedJson:
 def parse(
     data: bytes | str, *, max_bytes: int = ENVELOPE_MAX_BYTES, max_depth: int = FRAME_MAX_DEPTH
 ) -> Any:
-    """The value of a JSON text of at most `max_bytes` bytes; raises a `MalformedError`."""
+    """Return the value of a JSON text of at most `max_bytes` bytes; raises a `MalformedError`."""
     return parse_noted(data, max_bytes=max_bytes, max_depth=max_depth).value
 
 
 def parse_noted(
     data: bytes | str, *, max_bytes: int = ENVELOPE_MAX_BYTES, max_depth: int = FRAME_MAX_DEPTH
 ) -> ParsedJson:
-    """Like `parse`, keeping what was noted; numbers of integral value come as `int`.
+    """Parse like `parse`, and return the value with the facts of `ParsedJson`.
 
-    Text that is in RFC 8785 form already (our own SDK sends nothing else) takes a short cut: what
-    orjson reads and writes back byte for byte has no duplicate member and lost no digit.
+    A number without a fraction is returned as `int`, also if it is written as `1.0`. Text that is
+    already in RFC 8785 form (our own SDK sends nothing else) is parsed by orjson, which is faster:
+    if orjson writes the same bytes again, there was no duplicate member and no digit was lost.
     """
     raw = _limited(data, max_bytes)
     parsed = _parse_canonical(raw) or _parse_general(raw)
@@ -105,10 +106,10 @@ def parse_noted(
 
 
 def serialize(value: Any, *, plain: bool = False) -> bytes:
-    """The RFC 8785 form of `value`; raises a `MalformedError` for what JSON can't say exactly.
+    """Return the RFC 8785 form of `value`.
 
-    `plain=True` is the caller's promise that `parse_noted` found this value (or the one it is a
-    part of) plain; the inspection is then skipped.
+    `plain=True` skips the inspection. Pass it only if `parse_noted` found this value, or a value
+    that contains it, to be plain. Raises a `MalformedError` if JSON can't express it exactly.
     """
     if plain or _inspect(value, SERIALIZE_MAX_DEPTH):
         return _orjson_dumps(value)
@@ -119,19 +120,19 @@ def serialize(value: Any, *, plain: bool = False) -> bytes:
 
 
 def digest(value: Any, *, plain: bool = False) -> str:
-    """base64url SHA-256 of the RFC 8785 form of `value`."""
+    """Return the base64url SHA-256 of the RFC 8785 form of `value`."""
     return sha256_b64url(serialize(value, plain=plain))
 
 
 def is_plain(value: Any) -> bool:
-    """Whether `value` is plain (see `ParsedJson`); raises a `MalformedError` for no JSON value."""
+    """Return whether `value` is plain (see `ParsedJson`); raises a `MalformedError` if not JSON."""
     return _inspect(value, SERIALIZE_MAX_DEPTH)
 
 
 def check_depth(value: Any, max_depth: int, *, written: bytes) -> None:
     """Raise `MalformedTooDeep` when `value` nests objects and arrays beyond `max_depth`.
 
-    `written` is a JSON text of it: with few enough brackets, nothing needs to be walked.
+    `written` is its JSON text. If it has few enough brackets, the value need not be walked.
     """
     if written.count(b"{") + written.count(b"[") <= max_depth:
         return
@@ -144,26 +145,26 @@ def check_depth(value: Any, max_depth: int, *, written: bytes) -> None:
 
 
 def b64url(data: bytes) -> str:
-    """base64url without padding (RFC 7515 section 2)."""
+    """Encode bytes as base64url without padding (RFC 7515 section 2)."""
     return _b64url(data).decode("ascii")
 
 
 def sha256_b64url(data: bytes) -> str:
-    """base64url SHA-256 of bytes, as all digests are written here."""
+    """Return the base64url SHA-256 of bytes, the form of all digests in the protocol."""
     return b64url(hashlib.sha256(data).digest())
 
 
 def b64url_decode(text: str) -> bytes:
-    """The bytes of unpadded base64url in its one canonical form; raises `MalformedToken`."""
+    """Decode unpadded base64url; raises `MalformedToken` for any but its one canonical form."""
     try:
         written = text.encode("ascii")
         data = a2b_base64(written.translate(_FROM_URL_ALPHABET) + b"==")
     except ValueError as exc:  # binascii.Error and UnicodeEncodeError among them
-        raise MalformedToken("not base64url") from exc
-    # The decoder skips what is not in its alphabet and ignores stray trailing bits; comparing what
-    # it read with what was written refuses both, and padding.
+        raise MalformedToken("a part is not base64url") from exc
+    # The decoder skips characters outside its alphabet and ignores trailing bits. Encoding the
+    # result again and comparing it with the input refuses both, and padding.
     if _b64url(data) != written:
-        raise MalformedToken("not base64url in canonical form")
+        raise MalformedToken("a part is not base64url in canonical form")
     return data
 
 
@@ -183,14 +184,14 @@ def _limited(data: bytes | str, max_bytes: int) -> bytes:
         except UnicodeEncodeError as exc:
             raise MalformedText("a lone surrogate") from exc
     if len(data) > max_bytes:
-        raise MalformedTooLarge(f"{len(data)} bytes, at most {max_bytes} are read")
+        raise MalformedTooLarge(f"it has {len(data)} bytes; at most {max_bytes} are allowed")
     return data
 
 
 def is_surely_canonical(raw: bytes) -> bool:
-    """Whether `raw`, written by orjson with sorted keys, is RFC 8785 for sure.
+    """Return whether `raw`, written by orjson with sorted keys, is certainly in RFC 8785 form.
 
-    False where it may hold a float, or a name beyond the Basic Multilingual Plane.
+    It is `False` if `raw` may hold a float, or a name beyond the Basic Multilingual Plane.
     """
     traces = raw.translate(_TRACED, b"0123456789+-")
     if b",." in traces or b'":.' in traces:
@@ -199,7 +200,7 @@ def is_surely_canonical(raw: bytes) -> bool:
 
 
 def _parse_canonical(raw: bytes) -> ParsedJson | None:
-    """The value, if `raw` is RFC 8785 and plain; `None` says nothing about it being well-formed."""
+    """Return the value if `raw` is plain and in RFC 8785 form, else `None`, also for valid JSON."""
     if raw[:1] not in (b"{", b"["):
         return None
     if not is_surely_canonical(raw):
@@ -218,25 +219,25 @@ def _parse_general(raw: bytes) -> ParsedJson:
         value = _DECODER.decode(raw.decode("utf-8"))
         plain = _inspect(value, SERIALIZE_MAX_DEPTH)
     except UnicodeDecodeError as exc:
-        raise MalformedText("not UTF-8") from exc
+        raise MalformedText("the text is not UTF-8") from exc
     except RecursionError as exc:
-        raise MalformedTooDeep("nested too deep") from exc
+        raise MalformedTooDeep("objects and arrays are nested too deep") from exc
     except MalformedError:
         raise
     except ValueError as exc:
-        raise MalformedJson("not JSON") from exc
+        raise MalformedJson("the text is not JSON") from exc
     return ParsedJson(value, plain)
 
 
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise MalformedDuplicateMember(f"member {excerpt(_twice(pairs))} stands there twice")
+        raise MalformedDuplicateMember(f"member {excerpt(_twice(pairs))} appears twice")
     return members
 
 
 def _twice(pairs: list[tuple[str, Any]]) -> str:
-    """The first name that comes again; in one pass, as whoever sends it decides how many."""
+    """Return the first repeated name. One pass only, because the sender chooses the number."""
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
@@ -254,9 +255,12 @@ def _integer(literal: str) -> int:
 
 
 def _fraction(literal: str) -> int | float:
-    """The number, if its RFC 8785 form (the shortest that reads back as the same) equals it."""
+    """Return the number of a literal; raises `MalformedNumber` if its RFC 8785 form differs.
+
+    That form is the shortest text that is read back as the same double.
+    """
     if len(literal) > NUMBER_MAX_CHARS:
-        raise MalformedNumber("a number of too many digits")
+        raise MalformedNumber(f"a number has more than {NUMBER_MAX_CHARS} characters")
     number = float(literal)
     try:
         exact = Decimal(literal) == Decimal(repr(number))
@@ -266,12 +270,12 @@ def _fraction(literal: str) -> int | float:
         raise MalformedNumber(f"{excerpt(literal)} would lose digits")
     if not number.is_integer() or abs(number) >= _FIRST_WITH_EXPONENT:
         return number
-    # Its RFC 8785 form is an integer's, so the next reader gets an integer; so do we.
+    # RFC 8785 writes it without a fraction, so the next reader gets an integer. So do we.
     return _integer(str(int(number)))
 
 
 def _constant(literal: str) -> Any:
-    raise MalformedNumber(f"{literal} is no JSON number")
+    raise MalformedNumber(f"{literal} is not a JSON number")
 
 
 _FIRST_WITH_EXPONENT: Final = 1e21  # ECMA-262 Number::toString: written as 1e+21 from here on
@@ -284,7 +288,10 @@ _DECODER: Final = json.JSONDecoder(
 
 
 def _inspect(value: Any, depth_left: int) -> bool:
-    """Whether `value` is plain (see `ParsedJson`); raises for what has no exact JSON form."""
+    """Return whether `value` is plain (see `ParsedJson`).
+
+    Raises a `MalformedError` if JSON can't express it exactly.
+    """
     kind = type(value)
     if kind is str:
         return _inspect_text(value)
@@ -300,7 +307,7 @@ def _inspect(value: Any, depth_left: int) -> bool:
         return False
     if isinstance(value, str):  # the enums of atp.types
         return _inspect_text(str(value))
-    raise MalformedJson(f"{kind.__name__} is no JSON type")
+    raise MalformedJson(f"{kind.__name__} is not a JSON type")
 
 
 def _inspect_container(value: Any, depth_left: int) -> bool:
@@ -310,10 +317,10 @@ def _inspect_container(value: Any, depth_left: int) -> bool:
     if type(value) is dict:
         for name in value:
             if not isinstance(name, str):
-                raise MalformedJson(f"member name {excerpt(name)} is no string")
+                raise MalformedJson(f"member name {excerpt(name)} is not a string")
             _inspect_text(name)
-            # Names sort by UTF-16 code units in RFC 8785 and by code points in orjson; the two
-            # orders part beyond the BMP.
+            # RFC 8785 sorts names by UTF-16 code units, orjson by code points. The two orders
+            # differ beyond the Basic Multilingual Plane.
             if not name.isascii() and max(name) > "\uffff":
                 plain = False
         value = value.values()

@@ -4,9 +4,9 @@ Each frame is a frozen dataclass. `to_wire` gives its members as JSON values, `t
 and `parse` reads it. The hub, the SDK and the in-memory transport use the same classes. What an
 agent sends is in `agent_frames` and can be imported from here too.
 
-No I/O: bytes in, values out, and back. A hub's frame of a type that this version does not know is
-read as an `Unknown`, because a newer hub may send more types. A frame of a known type that breaks
-its grammar raises `MalformedFrame`.
+There is no I/O here. A hub's frame of a type that this version does not know is read as an
+`Unknown`, because a newer hub may send more types. A frame of a known type that breaks its grammar
+raises `MalformedFrame`.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ __all__ = [
 SUBPROTOCOL: Final = "atp.v1"  # docs/protocol.md#connecting
 MESSAGE_MAX_BYTES: Final = 2 * 1024 * 1024  # docs/protocol.md#frames: a delivery always fits
 SEND_MAX_BYTES: Final = 900_000  # the hub reads messages of up to 1 MiB; an array adds little
-SEND_MAX_FRAMES: Final = 256  # docs/protocol.md#frames, the hub's own limit, kept by us as well
+SEND_MAX_FRAMES: Final = 256  # docs/protocol.md#frames: the hub's limit
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge(WireFrame):
-    """The hub's first frame: its id, a nonce for one login, and the time of its clock."""
+    """The hub's first frame: its id, a nonce for one login, and its clock (RFC 3339)."""
 
     hub: str
     nonce: str
@@ -70,15 +70,17 @@ class Challenge(WireFrame):
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Challenge:
         hub, nonce = get_member(value, "hub", str), get_member(value, "nonce", str)
-        time = value.get("time")  # informational, so that nothing depends on its grammar
+        time = value.get("time")  # for people only, so its grammar is not checked
         return cls(hub, nonce, time if isinstance(time, str) else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Welcome(WireFrame):
-    """The login held; `proof` is the hub's token over the agent's own nonce, "" without one.
+    """The hub's answer to a valid login.
 
-    `succession` are the tokens in which the hub's former keys name the next key, oldest first.
+    `window` is how many envelopes may be without a receipt, `pending` how many deliveries wait in
+    the inbox. `proof` is the hub's token over the agent's nonce, or "". `succession` holds the
+    tokens in which each former key of the hub names the next one, oldest first.
     """
 
     session: str
@@ -119,9 +121,9 @@ class Welcome(WireFrame):
 
 @dataclass(frozen=True, slots=True)
 class Receipt(WireFrame):
-    """What became of an envelope. `None` means that the hub did not say.
+    """The hub's answer to one envelope. `None` means that the hub did not say.
 
-    `message_id` is "" (null on the wire) where the hub could not read it; `retry_after` is in
+    `message_id` is "" (null on the wire) if the hub could not read it. `retry_after` is in
     seconds.
     """
 
@@ -171,9 +173,10 @@ def receipt_members(
     entry: int | None = None,
     retry_after: float | None = None,
 ) -> dict[str, Any]:
-    """The members of a `Receipt`, for the hub, which writes one for each envelope.
+    """Return the members of a `Receipt`.
 
-    Making the frozen dataclass first would take twice the time.
+    The hub writes one for each envelope and calls this directly: to make the dataclass first takes
+    twice the time.
     """
     frame: dict[str, Any] = {"type": "receipt", "messageId": message_id or None, "status": status}
     if code:
@@ -193,9 +196,9 @@ def receipt_members(
 
 @dataclass(frozen=True, slots=True)
 class Delivery(WireFrame):
-    """An envelope from the inbox, and what the hub says of its sender.
+    """An envelope from the inbox, with what the hub says about its sender.
 
-    `value` is the parsed envelope, `{"ATP": ...}`. `plain` is what `ParsedJson` says of it.
+    `value` is the parsed envelope, `{"ATP": ...}`. `plain` is that of `ParsedJson`.
     """
 
     stream: Stream
@@ -250,10 +253,10 @@ def splice_delivery(
     level: str,
     chain: Mapping[str, Any],
 ) -> bytes:
-    """The text of a `Delivery` around `content`, the stored canonical `{"ATP": ...}`.
+    """Return the text of a `Delivery` of `content`, the stored canonical `{"ATP": ...}`.
 
-    The envelope is not parsed: its bytes are kept as they are. "ATP" sorts before every other
-    member, so the whole frame is in RFC 8785 form, which the SDK reads by its short cut.
+    The envelope is not parsed; its bytes stay as they are. "ATP" sorts before every other member,
+    so the whole frame is in RFC 8785 form, which the SDK parses fastest.
     """
     tail = orjson.dumps(
         {
@@ -273,7 +276,7 @@ def splice_delivery(
 
 @dataclass(frozen=True, slots=True)
 class Withheld(WireFrame):
-    """This position in the stream stays empty: the sender lost its standing meanwhile."""
+    """The frame for an envelope that will not come: its sender may no longer be heard."""
 
     stream: Stream
     seq: int
@@ -291,7 +294,7 @@ class Withheld(WireFrame):
 
 @dataclass(frozen=True, slots=True)
 class Gone(WireFrame):
-    """The positions `first` to `last` in the stream stay empty."""
+    """The frame for positions `first` to `last` of a stream whose envelopes will not come."""
 
     stream: Stream
     first: int
@@ -314,7 +317,7 @@ class Gone(WireFrame):
 
 @dataclass(frozen=True, slots=True)
 class Notice(WireFrame):
-    """Later news on an envelope that this agent sent or received."""
+    """A later event of an envelope that this agent sent or received."""
 
     message_id: str
     status: str
@@ -338,7 +341,7 @@ class Notice(WireFrame):
 
 @dataclass(frozen=True, slots=True)
 class Failure(WireFrame):
-    """The frame `error`, the last of a connection; `retry_after` is in seconds."""
+    """The frame `error`, the last one of a connection. `retry_after` is in seconds."""
 
     code: str
     detail: str = ""
@@ -359,7 +362,7 @@ class Failure(WireFrame):
 
 @dataclass(frozen=True, slots=True)
 class Unknown(WireFrame):
-    """A frame type of a later version."""
+    """A frame of a type that this version does not know."""
 
     type: str
 
@@ -384,7 +387,10 @@ HUB_FRAMES: Final[Mapping[str, Callable[[Mapping[str, Any]], Frame]]] = {
 
 
 def parse_message(data: bytes | str) -> list[Frame]:
-    """The frames of a hub's message: a frame, or an array of them. Raises a `MalformedError`."""
+    """Return the frames of a hub's message, which is one frame or an array of them.
+
+    Raises a `MalformedError`.
+    """
     parsed = parse_noted(data, max_bytes=MESSAGE_MAX_BYTES)
     values = parsed.value if isinstance(parsed.value, list) else [parsed.value]
     return [_parse_frame(value, parsed.plain) for value in values]
@@ -405,14 +411,14 @@ def serialize_messages(frames: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def join_frames(frames: Iterable[bytes]) -> bytes:
-    """The text of a message: an array of the frames, or the frame itself if there is only one."""
+    """Return the text of a message: the frame itself if it is the only one, else an array."""
     parts = list(frames)
     return parts[0] if len(parts) == 1 else b"[" + b",".join(parts) + b"]"
 
 
 def _parse_frame(value: Any, plain: bool) -> Frame:
     if not isinstance(value, dict):
-        raise MalformedFrame(f"a frame is an object, not {excerpt(value)}")
+        raise MalformedFrame(f"a frame must be an object, not {excerpt(value)}")
     kind = get_member(value, "type", str)
     if kind == "delivery":
         return Delivery.parse(value, plain=plain)

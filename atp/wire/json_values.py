@@ -1,4 +1,4 @@
-"""What a JSON value is, where Python's own answer differs: true is no number, nor is NaN."""
+"""Checks of JSON values where Python's types differ: true and NaN are not numbers here."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ _T = TypeVar("_T")
 
 
 def is_whole(value: object, *, least: int | None = None, most: int | None = None) -> TypeGuard[int]:
-    """Whether it is a whole number, from `least` to `most` where these are given."""
+    """Return whether it is a whole number, from `least` to `most` if these are given."""
     return (
-        type(value) is int  # and not isinstance: true is not the number 1
+        type(value) is int  # and not isinstance: in Python, True is an int
         and (least is None or value >= least)
         and (most is None or value <= most)
     )
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether it is a whole number or a finite float."""
+    """Return whether it is a whole number or a finite float."""
     return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
 def find_typed(
     value: Mapping[str, Any], name: str, kind: type[_T], *, error: type[ATPError]
 ) -> _T | None:
-    """The member `name`, `None` if it is absent or null; raises `error` for another type."""
+    """Return the member `name`, or `None` if it is absent or null.
+
+    Raises `error` if its type is not exactly `kind`.
+    """
     item = value.get(name)
     if item is None or type(item) is kind:
         return item

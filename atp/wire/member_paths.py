@@ -1,4 +1,4 @@
-"""Where in a document an error is: the path of the member, such as `rules.0.action`."""
+"""The place of an error in a document: the path of a member, such as `rules.0.action`."""
 
 from __future__ import annotations
 

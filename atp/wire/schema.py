@@ -1,4 +1,4 @@
-"""Closed tables of members: which an object has, which it may have, and what each may be."""
+"""Checks of JSON objects against closed tables: required and optional members, their values."""
 
 from __future__ import annotations
 
@@ -48,12 +48,13 @@ def check_members(
     where: str = "",
     is_closed: bool = True,
 ) -> None:
-    """Raise `error` unless `value` is an object of these members; others only if not `is_closed`.
+    """Raise `error` unless `value` is an object with these members.
 
-    `where` is what the members' names are prefixed with in the message.
+    Unknown members are an error too, unless `is_closed` is false. `where` is put before the
+    members' names in the message.
     """
-    if not isinstance(value, dict | Mapping):  # dict first: asking the abstract class is slow
-        raise error(f"{where.rstrip('.') or 'the content'} is no object")
+    if not isinstance(value, dict | Mapping):  # dict first: a check against Mapping is slow
+        raise error(f"{where.rstrip('.') or 'the content'} is not an object")
     for name, is_right in required.items():
         if name not in value:
             raise error(f"{where}{name} is missing")
@@ -73,69 +74,72 @@ def check_members(
 
 
 def is_anything(_value: object) -> bool:
-    """Any JSON value."""
+    """Accept any JSON value."""
     return True
 
 
 def is_string(value: object) -> bool:
-    """Any string."""
+    """Return whether `value` is a string."""
     return isinstance(value, str)
 
 
 def is_text(value: object) -> bool:
-    """A string that says something and is not too long to keep."""
+    """Return whether `value` is a string of 1 to `TEXT_MAX_CHARS` characters."""
     return isinstance(value, str) and 0 < len(value) <= TEXT_MAX_CHARS
 
 
 def is_label(value: object) -> bool:
-    """A text for one line; NUL, which PostgreSQL can't store, raises `MalformedText`."""
+    """Return whether `value` is printable text of 1 to `LABEL_MAX_CHARS` characters.
+
+    Raises `MalformedText` for a NUL, because PostgreSQL can't store it.
+    """
     if not isinstance(value, str) or not 0 < len(value) <= LABEL_MAX_CHARS:
         return False
     if "\0" in value:
-        raise MalformedText("NUL in a text that is kept")
+        raise MalformedText("a NUL character in a text that is stored")
     return value.isprintable()
 
 
 def is_object(value: object) -> bool:
-    """A JSON object."""
+    """Return whether `value` is a JSON object."""
     return isinstance(value, dict)
 
 
 def is_flag(value: object) -> bool:
-    """True or false."""
+    """Return whether `value` is true or false."""
     return value is True or value is False
 
 
 def is_seconds(value: object) -> bool:
-    """A whole number from 0."""
+    """Return whether `value` is a whole number from 0; true and false are not numbers here."""
     return is_whole(value, least=0)
 
 
 def is_positive(value: object) -> bool:
-    """A whole number from 1."""
+    """Return whether `value` is a whole number from 1."""
     return is_whole(value, least=1)
 
 
 def is_digest(value: object) -> bool:
-    """A SHA-256 in base64url, as digests and thumbprints are written."""
+    """Return whether `value` has the form of a digest or thumbprint: SHA-256 in base64url."""
     return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
 def is_agent(value: object) -> bool:
-    """An agent id."""
+    """Return whether `value` follows the grammar of agent ids."""
     return is_agent_id(value)
 
 
 def is_timestamp(value: object) -> bool:
-    """A time on the wire; raises `MalformedTimestamp` for a string that is none."""
+    """Return `True` for a time on the wire; raises `MalformedTimestamp` for anything else."""
     if not isinstance(value, str):
-        raise MalformedTimestamp(f"{excerpt(value)} is no time")
+        raise MalformedTimestamp(f"{excerpt(value)} is not like 2026-01-31T23:59:59Z")
     parse_timestamp(value)
     return True
 
 
 def list_of(is_item: Check, *, at_most: int) -> Check:
-    """A check for lists of up to `at_most` items, each of which `is_item`."""
+    """Return a check for lists of up to `at_most` items that all pass `is_item`."""
 
     def is_list(value: object) -> bool:
         return isinstance(value, list) and len(value) <= at_most and all(map(is_item, value))
@@ -144,13 +148,13 @@ def list_of(is_item: Check, *, at_most: int) -> Check:
 
 
 def one_of(kind: type[StrEnum]) -> Check:
-    """A check for the strings that the members of `kind` are."""
+    """Return a check for the strings that are values of `kind`."""
     texts = frozenset(member.value for member in kind)
     return lambda value: isinstance(value, str) and value in texts
 
 
 def matches(pattern: str) -> Check:
-    """A check for strings that `pattern` matches in full."""
+    """Return a check for strings that `pattern` matches in full."""
     grammar = re.compile(pattern, re.ASCII)
     return lambda value: isinstance(value, str) and grammar.fullmatch(value) is not None
 
@@ -163,7 +167,7 @@ def object_of(
     where: str,
     is_closed: bool = True,
 ) -> Check:
-    """A check for objects as `check_members` checks them; it raises rather than says no."""
+    """Return a check that calls `check_members`: it raises `error` and never returns `False`."""
 
     def is_right(value: Any) -> bool:
         check_members(value, required, optional, error=error, where=where, is_closed=is_closed)

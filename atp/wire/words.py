@@ -1,7 +1,7 @@
-"""The closed lists of words that envelopes, policies, scores and the registry have in common.
+"""The closed lists of words that envelopes, policies, scores and the registry share.
 
-`LEVELS` and `SENSITIVITIES` are the values of `atp.types.TrustLevel` and `DataSensitivity`. Lists
-with an order begin with the lowest.
+`LEVELS` and `SENSITIVITIES` are the values of `atp.types.TrustLevel` and `DataSensitivity`.
+`LEVELS`, `SENSITIVITIES` and `SEVERITIES` are in rising order.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SENSITIVITIES = tuple(sensitivity.value for sensitivity in DataSensitivity)
 SEVERITIES = ("low", "medium", "high", "critical")
 
 KEY_ALGORITHMS = ("EdDSA", "ES256", "RS256", "PS256")  # of registered keys
-DEMO_SCORED_AS = "demo"  # HS256, in memory only
-SCORED_ALGORITHMS = (*KEY_ALGORITHMS, DEMO_SCORED_AS)  # what scores and rules can tell apart
+DEMO_SCORED_AS = "demo"  # HS256, over the in-memory transport only
+SCORED_ALGORITHMS = (*KEY_ALGORITHMS, DEMO_SCORED_AS)  # what scores and rules distinguish
 
 Stream = Literal["mail", "answers"]
 MAIL: Final = "mail"
@@ -39,5 +39,5 @@ STREAMS: Final[tuple[Stream, ...]] = (ANSWERS, MAIL)  # answers first: they neve
 
 
 def stream_of(message_type: str) -> Stream:
-    """The stream in which an agent gets a message of this type (docs/protocol.md#frames)."""
+    """Return the stream for messages of this type (docs/protocol.md#frames)."""
     return ANSWERS if message_type == MessageType.RESPONSE else MAIL

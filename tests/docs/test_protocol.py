@@ -77,8 +77,8 @@ def test_it_tells_the_limits_in_force() -> None:
     assert "has at most 1 MiB" in text
     assert frames.MESSAGE_MAX_BYTES == 2**21
     assert f"nesting deeper than {canonical.ENVELOPE_MAX_DEPTH}" in text
-    assert f"after {settings.ATP_HANDSHAKE_SECONDS} s is cut off" in text
-    assert f"at {settings.ATP_DELIVERY_WINDOW} unacknowledged" in text
+    assert f"not authenticated after {settings.ATP_HANDSHAKE_SECONDS} s" in text
+    assert f"at most {settings.ATP_DELIVERY_WINDOW} deliveries of a stream without an ack" in text
 
 
 def _codes(text: str) -> set[str]:

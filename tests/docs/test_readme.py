@@ -173,7 +173,7 @@ def _a_suspension_ends_the_connection(newcomer: Newcomer, responder: Responder) 
     with Officer(newcomer.hub.url) as officer:
         officer.sign_in("officer", newcomer.hub.officer_password)
         officer.resume("data-processor", reason="Seen.")
-    assert "lets it in again" in responder.problems.next("the responder's return")
+    assert "accepts it again" in responder.problems.next("the responder's return")
     assert newcomer.run(_noted("run: requester").text.strip())
 
 

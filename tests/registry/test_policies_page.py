@@ -106,7 +106,7 @@ def test_it_round_trips_the_baseline_through_the_form(officer: Client, name: str
         ({"rules-0-name": ""}, "This field is required."),
         ({"rules-0-conditions-0-value": "later"}, "Write two values, such as 18 to 6."),
         ({"rules-0-conditions-0-value": "25 to 26"}, "hours from 0 to 23"),
-        ({"rules-0-conditions-0-argument": "Atlantis"}, "is no time zone"),
+        ({"rules-0-conditions-0-argument": "Atlantis"}, "is not a time zone"),
         ({"rules-0-conditions-1-operator": "matches"}, "Does not apply to Sender: level"),
         ({"rules-0-conditions-1-value": "godlike"}, "use one of: sandboxed"),
         ({"rules-0-conditions-1-field": ""}, "This field is required."),

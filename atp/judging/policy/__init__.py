@@ -1,4 +1,4 @@
-"""Policies: compiled once, evaluated often; facts in, a decision with its reason out.
+"""Policies: compiled once, evaluated often. Facts go in; a decision with its reason comes out.
 
 Example::
 
@@ -6,10 +6,10 @@ Example::
     decision = evaluate(policy_set, context, payload=payload, throttled=over_limit)
     decision.action, decision.rule, decision.to_record()
 
-How it is fast: rules are bits of one integer. For each field in use, the rules that its value lets
-stand are computed once a value and remembered, so that judging a message is one look-up and one
-AND a field, however many rules there are. `explain_rules` goes condition by condition instead; a
-property test holds the two together. See docs/design/trust.md#policies.
+Why it is fast: rules are bits of one integer. For each field, the rules that a value does not rule
+out are computed once and cached. So judging a message costs one look-up and one AND for each field,
+however many rules there are. `explain_rules` checks condition by condition instead; a property test
+compares the two. See docs/design/trust.md#policies.
 """
 
 from __future__ import annotations
@@ -77,14 +77,15 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
 ]
 
 Throttled = Callable[[str, int, int], bool]
-"""Whether the rule of that key is over its limit in that many seconds: (key, limit, seconds)."""
+"""A function of (rule key, limit, seconds): whether the rule has reached its limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConditionVerdict:
-    """One condition and what became of it; `result` is `None` where it can't be told.
+    """A condition with its result; `result` is `None` if it is unknown.
 
-    `seen` is `None` where there was no value, and for payload values, which are not shown.
+    `seen` is the value it was checked against. It is `None` if there was no value, and for payload
+    values, which are never shown.
     """
 
     field: str
@@ -97,7 +98,7 @@ class ConditionVerdict:
 
 @dataclass(frozen=True, slots=True)
 class RuleVerdict:
-    """One rule and whether it matched, for officers who ask why."""
+    """A rule with its conditions and whether it matched, to explain a decision to officers."""
 
     policy: str
     rule: str
@@ -110,9 +111,9 @@ class RuleVerdict:
 
 
 def compile_policies(documents: Sequence[Mapping[str, Any]]) -> PolicySet:
-    """Compile policy documents; none at all makes a set that denies everything.
+    """Compile policy documents. A set without documents denies every message.
 
-    Raises `MalformedDocument` naming policy, rule and condition, and what to do about it.
+    Raises `MalformedDocument`, which names policy, rule and condition, and the correction.
     """
     rules = _in_order(parse_policies(documents))
     columns = build_columns(rules)
@@ -135,12 +136,13 @@ def evaluate(
     throttled: Throttled,
     waived: str = "",
 ) -> Decision:
-    """Judge one message: `deny` beats `quarantine` beats `escalate` beats `throttle` beats `allow`.
+    """Decide about one message: `deny` beats `quarantine`, `escalate`, `throttle` and `allow`.
 
-    `context` has a value under each field's name (`time.now`, in seconds, for hour and weekday);
-    what is not known is left out. `throttled` is asked about the limits that apply, by priority,
-    until one is exceeded, and only where the message would pass. `waived` is the key of one rule
-    that officers released the message from; denials can't be waived.
+    They win in this order. `context` maps field names to values; unknown values are left out, and
+    hour and weekday are derived from `time.now`, in seconds since 1970. `throttled` is called only
+    if the message would pass: for each limit that applies, by priority, until one is reached.
+    `waived` is the key of a rule from which officers released the message. A `deny` rule can't be
+    waived.
     """
     matching, values = policy_set.columns.match(context, payload)
     if waived:
@@ -157,15 +159,15 @@ def evaluate(
 def explain_rules(
     policy_set: PolicySet, context: Mapping[str, Any], payload: object = None
 ) -> list[RuleVerdict]:
-    """Every rule with every condition: true, false, or unknown (`None`), in order of priority."""
+    """Return every rule, by priority, with the result of every condition (`None`: unknown)."""
     seen = {key: read(key, context, payload) for key in policy_set.columns.keys}
     return [_explain(rule, seen) for rule in policy_set.rules]
 
 
 def effective_sensitivity(*levels: str | None) -> str:
-    """The highest of `levels`, of which `None` says nothing.
+    """Return the highest of `levels`; `None` is ignored.
 
-    The most is assumed for a word that is no sensitivity, and when nothing is said at all.
+    If a word is not a sensitivity, or all are `None`, the result is `restricted`.
     """
     said = [level for level in levels if level is not None]
     try:
@@ -178,11 +180,11 @@ def _hash(documents: Sequence[Mapping[str, Any]]) -> str:
     try:
         return digest(sorted(documents, key=lambda document: str(document["name"])))
     except MalformedError as exc:
-        raise MalformedDocument(f"the policies are not JSON that can be signed: {exc}") from exc
+        raise MalformedDocument(f"the policies have no canonical JSON form: {exc}") from exc
 
 
 def _in_order(policies: Sequence[ParsedPolicy]) -> tuple[ParsedRule, ...]:
-    """By priority, what is mandatory first; the order of a document breaks ties."""
+    """Sort the rules: mandatory policies first, then by priority, then by order in the document."""
     ordered = sorted(policies, key=lambda p: (not p.mandatory, p.priority, p.name))
     return tuple(
         rule for policy in ordered for rule in sorted(policy.rules, key=lambda r: r.priority)

@@ -6,19 +6,19 @@ What each level may send, at which score:
 
 | level | public | internal | confidential | restricted |
 |---|---|---|---|---|
-| certified | score 1 | yes | score 70 | score 85, everybody in the chain certified |
+| certified | score 1 | yes | score 70 | score 85, and every sender in the chain is certified |
 | verified | score 1 | yes | score 70 | no |
 | unverified | score 1 | no | no | no |
 | sandboxed | score 1, to sandboxed agents and sandbox hosts | no | no | no |
 
-A score of 0 means suspended, revoked or not attested, so 1 is the floor for everything public. A
-score too low for the data is answered by "no rule allows this" and is no violation, so that a
-score that has dipped is not pushed down further; reaching for data beyond one's level is one.
-Broadcasts carry public and internal data only. Each threshold stands in one rule, to be edited in
-one place. Responses are judged like any message.
+A score of 0 means suspended, revoked or not attested. So score 1 is the least for public data. A
+score that is too low for the data is refused because no rule allows it. That is not a violation, so
+it does not lower the score further. Sending data above one's level is a violation. Broadcasts carry
+public and internal data only. Each threshold is in one rule, so it is edited in one place.
+Responses are judged like any other message.
 
-The second policy watches without deciding: it records what receives sensitive data from senders
-that may send it, until officers enforce it.
+The second policy is in monitor mode: it decides nothing, and records which recipients get sensitive
+data, until officers enforce it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 __all__ = ["BASELINE"]
 
 SANDBOX_HOST_TAG = "sandbox-host"
-ADDRESSED = ["request", "response", "notification"]  # everything with one recipient
+ADDRESSED = ["request", "response", "notification"]  # the types with one recipient
 CONFIDENTIAL_SCORE = 70
 RESTRICTED_SCORE = 85
 USABLE_SCORE = 1

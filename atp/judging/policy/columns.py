@@ -1,7 +1,7 @@
-"""Rules, turned on their side: per field, which rules each of its values lets stand, as bits.
+"""Rules by field: for each value of a field, the rules that it does not rule out, as bits.
 
-What a value does to the rules is remembered, because most fields have few values. A memory is
-bounded in entries and in the size of what it keeps, for values come from senders.
+The bits of a value are cached, because most fields have few values. Each cache is bounded, in
+entries and in the size of a value, because values come from senders.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from atp.judging.policy.readers import FieldKey, read_payload, read_time, record
 
 __all__ = ["Columns", "build_columns", "recordable"]
 
-MASKS_MAX = 4_096  # remembered values a field
-TEXT_MAX_CHARS = 256  # a longer text is judged each time
-TEXTS_MAX = 64  # a longer list likewise
+MASKS_MAX = 4_096  # cached values for each field
+TEXT_MAX_CHARS = 256  # a longer text is not cached
+TEXTS_MAX = 64  # a longer list is not cached
 
-# 1 and true are one key of a dict but two values of a rule, so these keys carry the type, too.
+# 1 and True are the same key of a dict but different values for a rule. So the cache keys of these
+# kinds contain the type.
 _TYPED = frozenset({FieldKind.NUMBER, FieldKind.HOUR, FieldKind.BOOLEAN, FieldKind.ANY})
 
 
 @dataclass(slots=True)
 class _Test:
-    """A condition and the rules that have it, as bits: all of them, and those that need it true."""
+    """A condition, the rules that have it, and those of them that don't match if it is unknown."""
 
     check: Check
     rules: int = 0
@@ -37,7 +38,7 @@ class _Test:
 
 
 class Column:
-    """One field as all rules of a set see it."""
+    """One field, with all conditions on it in a set of rules."""
 
     __slots__ = ("_everything", "_tests", "_typed", "key", "masks")
 
@@ -49,7 +50,7 @@ class Column:
         self._typed = key.field.kind in _TYPED
 
     def mask(self, value: object) -> int:
-        """The bits of the rules that `value` lets stand, worked out unless it is remembered."""
+        """Return the bits of the rules that `value` does not rule out, cached if possible."""
         if isinstance(value, list):
             value = tuple(value)
         if not _is_small(value):
@@ -74,7 +75,7 @@ class Column:
 
 
 class Columns:
-    """All fields that a set of rules uses; `keys` are in the order of the values of `match`."""
+    """All fields that a set of rules uses. `keys` are in the order of the values of `match`."""
 
     __slots__ = ("_derived", "_everything", "_typed", "_untyped", "keys", "reads_payload")
 
@@ -90,10 +91,10 @@ class Columns:
         self.reads_payload = any(key.tokens for key in self.keys)
 
     def match(self, context: Mapping[str, Any], payload: object) -> tuple[int, tuple[object, ...]]:
-        """The bits of the rules that match, and the values that they were matched against."""
+        """Return the bits of the matching rules, and the value of each field in `keys`."""
         matching = self._everything
         values: list[object] = []
-        # The look-up stands here twice instead of in `mask`: a call costs as much as the rest.
+        # The look-up is repeated here instead of calling `mask`, because a call doubles the cost.
         for name, masks, column in self._untyped:
             value = context.get(name)
             values.append(value)
@@ -116,7 +117,7 @@ class Columns:
 
 
 def build_columns(rules: Sequence[ParsedRule]) -> Columns:
-    """The columns of `rules`, whose first is the lowest bit; equal conditions are tested once."""
+    """Return the columns of `rules`, the first being the lowest bit. Merge equal conditions."""
     tests: dict[FieldKey, dict[str, _Test]] = {}
     for bit, rule in enumerate(rules):
         strict = not ACTIONS[rule.action].matches_unknown
@@ -132,7 +133,7 @@ def build_columns(rules: Sequence[ParsedRule]) -> Columns:
 
 
 def read(key: FieldKey, context: Mapping[str, Any], payload: object) -> object:
-    """The value of any field; `None` where there is none."""
+    """Return the value of a field, or `None` without one."""
     if key.field.argument is Argument.POINTER:
         return read_payload(payload, key.tokens)
     if key.field.argument is Argument.ZONE:
@@ -141,12 +142,12 @@ def read(key: FieldKey, context: Mapping[str, Any], payload: object) -> object:
 
 
 def recordable(key: FieldKey, value: object, payload: object) -> Any:
-    """`value` as it may stand in a record: JSON, and of the payload only a hash."""
+    """Return `value` in the form for a record: JSON values, and for payload values only a hash."""
     if value is None:
         return None
     if key.tokens:
         return recorded_payload_value(payload, key, value)
-    if value.__class__ is str or value.__class__ is int:  # nearly all of them are
+    if value.__class__ is str or value.__class__ is int:  # the common case, and fast
         return value
     if isinstance(value, str):
         return str(value)
@@ -156,7 +157,7 @@ def recordable(key: FieldKey, value: object, payload: object) -> Any:
         texts = [str(item) for item in value if isinstance(item, str)]
         if len(texts) == len(value):
             return sorted(texts) if isinstance(value, set | frozenset) else texts
-    # Of no type that a rule can use, so every condition on it was unknown; the record says so.
+    # No rule can use this type, so every condition on it was unknown. The record says so.
     return {"unusable": type(value).__name__}
 
 

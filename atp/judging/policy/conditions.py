@@ -1,8 +1,8 @@
 """One condition of a rule, compiled to a function that answers true, false or unknown.
 
-Types are strict: `true` is not 1 and `"1"` is not 1. A value that is missing or of another type
-than the condition asks for makes it unknown (`None`), never false (docs/design/trust.md#policies).
-No value and JSON's null are one thing: `None`.
+Types are strict: `true` is not 1 and `"1"` is not 1. A value that is missing, or of another type
+than the condition needs, makes the condition unknown (`None`), never false
+(docs/design/trust.md#policies). A missing value and JSON's null are the same: `None`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from atp.wire.member_paths import below
 
 __all__ = ["Check", "compile_check"]
 
-LIST_MAX_VALUES = 1_000  # more than officers type; a longer list belongs into tags
+LIST_MAX_VALUES = 1_000  # more than officers type; use tags instead of a longer list
 TEXT_MAX_CHARS = 1_000  # of an operand; the longest id is 128
 PATTERN_MAX_BYTES = 1 << 20  # of memory for one compiled pattern and its automaton
 HOURS_A_DAY = 24
@@ -39,9 +39,9 @@ _Coerce = Callable[[object], Any]
 
 
 def compile_check(field: Field, operator_name: object, value: object) -> Check:
-    """The function that answers whether a value of `field` fulfils the condition.
+    """Return the function that answers whether a value of `field` fulfils the condition.
 
-    Raises `MalformedDocument` with what is wrong and what would be right; the caller adds where.
+    Raises `MalformedDocument` with the fault and the correction; the caller adds policy and rule.
     """
     operator = _operator(field, operator_name)
     with below("value"):
@@ -54,7 +54,7 @@ def _check_of(field: Field, operator: Operator, value: object) -> Check:
     if operator.name == "between" and field.kind is FieldKind.HOUR:
         return _guarded(_as_hour, _between_hours(value))
     if operator.name in ("contains", "starts_with") and value == "":
-        raise MalformedDocument(f"{operator.name} with an empty text holds always; give a text")
+        raise MalformedDocument(f"{operator.name} with an empty text always holds; give a text")
     if operator.name == "contains":
         return _containment(field, _operand(field, value, _as_text))
     coerce, test = _comparison(field, operator, value)
@@ -66,7 +66,7 @@ def _operator(field: Field, name: object) -> Operator:
     if operator is not None and field.kind in operator.kinds:
         return operator
     offered = ", ".join(offer.name for offer in operators_for(field))
-    problem = "is no operator" if operator is None else f"does not apply to {field.name}"
+    problem = "is not an operator" if operator is None else f"does not apply to {field.name}"
     raise MalformedDocument(
         f"operator {excerpt(name)} {problem}; use one of: {offered}", field="operator"
     )
@@ -131,7 +131,10 @@ def _containment(field: Field, part: str) -> Check:
 
 
 def _between_hours(value: object) -> _Test:
-    """Half open, over midnight when the first hour is the later one; 24 may end it."""
+    """Return the test whether an hour is in [start, end), across midnight if start is later.
+
+    The end may be 24. Raises `MalformedDocument` unless `value` is two different hours.
+    """
     ends = _listed(value)
     start, end = (_as_hour(ends[0]), ends[-1]) if len(ends) == 2 else (None, None)
     if is_whole(end, least=HOURS_A_DAY, most=HOURS_A_DAY):
@@ -150,13 +153,14 @@ def _full_match(pattern: str) -> _Test:
     options = re2.Options()
     options.max_mem = PATTERN_MAX_BYTES
     options.log_errors = False
-    # With '.' stopping at a line end, a line end in the text would slip past 'secret.*'.
+    # If '.' did not match a line end, 'secret.*' would not match "secret\\n...".
     options.dot_nl = True
     try:
         compiled = re2.compile(pattern.encode(), options)
     except re2.error as exc:
         raise MalformedDocument(
-            f"{excerpt(pattern)} is no RE2 pattern; look-around and back-references do not exist"
+            f"{excerpt(pattern)} is not an RE2 pattern; RE2 has no look-around and no"
+            " back-references"
         ) from exc
     return lambda seen: compiled.fullmatch(seen) is not None
 
@@ -170,7 +174,7 @@ def _pair(field: Field, value: object, coerce: _Coerce) -> tuple[Any, Any]:
 
 
 def _listed(value: object) -> Sequence[object]:
-    # An empty list would make not_in hold for everything: empty means a mistake here.
+    # With an empty list, not_in would hold for every value. So an empty list is refused.
     if isinstance(value, list | tuple) and 1 <= len(value) <= LIST_MAX_VALUES:
         return value
     raise MalformedDocument(
@@ -192,7 +196,7 @@ def _expected(field: Field) -> str:
     if field.choices:
         return f"{field.name}; use one of: {', '.join(field.choices)}"
     if field.argument is Argument.POINTER:
-        return "a payload value that way; give a text, a number, or true or false, all of one type"
+        return "a payload value; give texts, numbers, or true and false, all of one type"
     return f"{field.name}; it takes {_NOUNS[field.kind]}"
 
 
@@ -201,7 +205,7 @@ def _show(value: object) -> str:
 
 
 def _coerce_for(field: Field, operator: Operator, value: object) -> _Coerce:
-    """How a value of `field` becomes comparable; for payload values, the operand tells."""
+    """Return the function that makes a value comparable. For the payload, the operand decides."""
     if field.kind is not FieldKind.ANY:
         return _COERCE[field.kind]
     if operator.name in ("starts_with", "matches"):

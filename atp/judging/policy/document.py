@@ -1,4 +1,4 @@
-"""Policy documents, read strictly: what officers wrote becomes rules, or an error that says where.
+"""Strict reading of policy documents: the result is rules, or an error that names the place.
 
 A document is `{"name", "description"?, "mode"?: "enforce"|"monitor", "mandatory"?, "priority"?,
 "rules"}`; a rule is `{"name", "description"?, "action", "severity"?, "priority"?, "always"?,
@@ -25,8 +25,8 @@ __all__ = ["ParsedCondition", "ParsedPolicy", "ParsedRule", "parse_condition", "
 NAME_MAX_CHARS = 160
 DESCRIPTION_MAX_CHARS = 2_000
 PRIORITY_DEFAULT = 100
-PRIORITY_MAX = 32_767  # a small integer of every database
-RULES_MAX = 1_000  # of one set; ten times the design's load
+PRIORITY_MAX = 32_767  # the largest small integer of every supported database
+RULES_MAX = 1_000  # in one set; ten times the load that the hub is designed for
 CONDITIONS_MAX = 50
 THROTTLE_MAX = 1_000_000
 THROTTLE_MAX_SECONDS = 86_400  # counters are kept for a day
@@ -52,7 +52,7 @@ _CONDITION_MEMBERS = frozenset({"field", "operator", "value"})
 
 @dataclass(frozen=True, slots=True)
 class ParsedCondition:
-    """A field, an operator and a value, with the function that tells whether it holds."""
+    """A field, an operator and a value, with `check`, which tells whether the condition holds."""
 
     field: FieldKey
     operator: str
@@ -62,7 +62,7 @@ class ParsedCondition:
 
 @dataclass(frozen=True, slots=True)
 class ParsedRule:
-    """One rule; `throttle` is (limit, seconds), `officers` how many must release what it holds."""
+    """A rule. `throttle` is (limit, seconds); `officers` must agree to release a held message."""
 
     policy: str
     name: str
@@ -77,13 +77,13 @@ class ParsedRule:
 
     @property
     def key(self) -> str:
-        """The name under which counters and waivers know the rule; unique in a set."""
+        """The name of the rule in counters and waivers; unique in a set."""
         return f"{self.policy}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedPolicy:
-    """A named list of rules, either enforced or only watched."""
+    """A named list of rules, either enforced or only monitored."""
 
     name: str
     enforced: bool
@@ -93,9 +93,10 @@ class ParsedPolicy:
 
 
 def parse_policies(documents: Sequence[Mapping[str, Any]]) -> tuple[ParsedPolicy, ...]:
-    """Read `documents`; raises `MalformedDocument` naming policy, rule, condition and remedy.
+    """Read policy documents.
 
-    Its `field` is the path within the policy at fault: `rules.0.conditions.1.operator`.
+    Raises `MalformedDocument`, which names policy, rule and condition, and the correction. Its
+    `field` is the path within the wrong policy, such as `rules.0.conditions.1.operator`.
     """
     policies = tuple(_policy(document) for document in documents)
     names = [(policy.name, "name") for policy in policies]
@@ -107,14 +108,16 @@ def parse_policies(documents: Sequence[Mapping[str, Any]]) -> tuple[ParsedPolicy
     ]
     _refuse_repeats(keys, "two rules are called", "rules")
     if len(keys) > RULES_MAX:
-        raise MalformedDocument(f"{len(keys)} rules; merge some, at most {RULES_MAX} are taken")
+        raise MalformedDocument(
+            f"there are {len(keys)} rules; merge some, {RULES_MAX} is the limit"
+        )
     return policies
 
 
 def parse_condition(field: object, operator: Any, value: object) -> ParsedCondition:
-    """One condition of a rule; raises `MalformedDocument`, which does not say where it stands.
+    """Read one condition of a rule. Raises `MalformedDocument`; the caller adds policy and rule.
 
-    Its `field` is the member of the condition at fault: `field`, `operator` or `value`.
+    The error's `field` is the wrong member of the condition: `field`, `operator` or `value`.
     """
     with below("field"):
         key = parse_field(field)
@@ -127,7 +130,7 @@ def _refuse_repeats(names: Sequence[tuple[str, str]], problem: str, what: str) -
     for name, path in names:
         if name in seen:
             raise MalformedDocument(
-                f"{problem} {excerpt(name)}; {what} need names of their own", field=path
+                f"{problem} {excerpt(name)}; give all {what} different names", field=path
             )
         seen.add(name)
 
@@ -182,7 +185,7 @@ def _conditions(members: Mapping[str, Any], where: str) -> tuple[ParsedCondition
         )
     if not always and not documents:
         raise MalformedDocument(
-            f"{where} has no conditions; add one, or say always if it is meant for everything",
+            f"{where} has no conditions; add one, or say always if it is meant for every message",
             field="conditions",
         )
     return tuple(

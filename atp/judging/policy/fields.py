@@ -1,8 +1,8 @@
-"""What rules may ask for and how: the closed tables of fields, operators and actions.
+"""The closed tables of fields, operators and actions that rules may use.
 
-Everything a form needs to offer a rule is here (docs/design/trust.md#policies). Some fields take an
-argument after a colon: `payload:/data/amount` (a JSON Pointer, RFC 6901, from the envelope's
-`payload`), `time.hour:Europe/Berlin` and `time.weekday:...` (an IANA zone; without one, UTC).
+Forms for rules are built from these tables (docs/design/trust.md#policies). Some fields take an
+argument after a colon: `payload:/data/amount` (a JSON Pointer, RFC 6901, into the envelope's
+`payload`), `time.hour:Europe/Berlin` and `time.weekday:...` (an IANA zone; the default is UTC).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", 
 
 
 class FieldKind(StrEnum):
-    """What the values of a field are; an operator applies to some kinds only."""
+    """The type of a field's values. Each operator applies to certain kinds only."""
 
     TEXT = "text"
     CHOICE = "choice"
@@ -46,7 +46,7 @@ class FieldKind(StrEnum):
 
 
 class Operand(StrEnum):
-    """The shape of what a condition compares with."""
+    """The shape of a condition's operand."""
 
     ONE = "one"
     MANY = "many"
@@ -55,7 +55,7 @@ class Operand(StrEnum):
 
 
 class Argument(StrEnum):
-    """What may, or must, follow a field's name after a colon."""
+    """The argument that a field takes after a colon."""
 
     NONE = ""
     POINTER = "pointer"
@@ -64,7 +64,7 @@ class Argument(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One thing that a rule can look at."""
+    """A value that a rule can test."""
 
     name: str
     label: str
@@ -82,7 +82,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One way to compare; `kinds` are the kinds of field it applies to."""
+    """A comparison. `kinds` are the kinds of fields that it applies to."""
 
     name: str
     label: str
@@ -93,7 +93,7 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What a rule does; `matches_unknown` is whether a condition that can't be told holds."""
+    """The effect of a rule. `matches_unknown` is whether an unknown condition counts as a match."""
 
     name: str
     label: str
@@ -109,13 +109,13 @@ _EVERYTHING = frozenset(FieldKind)
 
 
 def _agent_fields(who: str, title: str) -> Iterable[Field]:
-    """The fields that sender and recipient have alike."""
+    """Return the fields that both sender and recipient have."""
     yield Field(f"{who}.id", f"{title}: id", FieldKind.TEXT, f"The registered id of the {who}.")
     yield Field(
         f"{who}.level",
         f"{title}: level",
         FieldKind.LEVEL,
-        f"The level that a valid attestation gives the {who}; never what it claims of itself.",
+        f"The level that a valid attestation gives the {who}. The {who}'s own claim never counts.",
         choices=LEVELS,
     )
     yield Field(
@@ -185,13 +185,14 @@ def _message_fields() -> Iterable[Field]:
         "message.lifespan_exceeded",
         "Message: lifespan exceeded",
         FieldKind.BOOLEAN,
-        "Whether it is older than its own maxLifespanSeconds; missing where it sets none.",
+        "Whether the envelope is older than its own maxLifespanSeconds; missing if it has none.",
     )
     yield Field(
         "data.sensitivity",
         "Data: sensitivity",
         FieldKind.SENSITIVITY,
-        "The highest of what is declared, both agents' floors, the request and the chain.",
+        "The highest of: the declared sensitivity, the floors of sender and recipient, and those"
+        " of the request which a response answers and of the chain of causes.",
         choices=SENSITIVITIES,
     )
 
@@ -201,8 +202,8 @@ def _time_fields() -> Iterable[Field]:
         "time.hour",
         "Time: hour",
         FieldKind.HOUR,
-        "The hour of the day when the message is judged. `between` includes the first hour,"
-        " excludes the last, and goes over midnight: 18 to 6 is the night.",
+        "The hour of the day when the message is judged. `between` includes the first hour and"
+        " excludes the last. It may cross midnight: between 18 and 6 is the night.",
         unit="0 to 23",
         argument=Argument.ZONE,
     )
@@ -235,28 +236,29 @@ def _context_fields() -> Iterable[Field]:
         "chain.lowest_level",
         "Chain: lowest level",
         FieldKind.LEVEL,
-        "The lowest level among the senders of everything that led to this message.",
+        "The lowest level among the senders of this message and of all its causes.",
         choices=LEVELS,
     )
     yield Field(
         "chain.lowest_score",
         "Chain: lowest score",
         FieldKind.NUMBER,
-        "The lowest score among the senders of everything that led to this message.",
+        "The lowest score among the senders of this message and of all its causes.",
         unit="points, 0 to 100",
     )
     yield Field(
         "chain.depth",
         "Chain: depth",
         FieldKind.NUMBER,
-        "How many messages led to this one, itself included.",
+        "The number of messages in the chain of causes, this one included.",
         unit="messages",
     )
     yield Field(
         "payload",
         "Payload: value at a JSON Pointer",
         FieldKind.ANY,
-        "A value such as payload:/data/amount; compared within its type, recorded as a hash.",
+        "A value in the payload, such as payload:/data/amount. It is compared with values of its"
+        " own type only. The trail has its hash.",
         argument=Argument.POINTER,
     )
 
@@ -287,63 +289,64 @@ OPERATORS: dict[str, Operator] = {
             "is not",
             Operand.ONE,
             _EVERYTHING - {FieldKind.TEXTS},
-            "The value is there and is another one.",
+            "There is a value, and it is not this one.",
         ),
         Operator(
             "in",
             "is one of",
             Operand.MANY,
             _EVERYTHING - {FieldKind.BOOLEAN},
-            "The value is in the list; of a field with several values, at least one is.",
+            "The value is in the list. If the field has several values, at least one is.",
         ),
         Operator(
             "not_in",
             "is none of",
             Operand.MANY,
             _EVERYTHING - {FieldKind.BOOLEAN},
-            "The value is not in the list; of a field with several values, none is.",
+            "The value is not in the list. If the field has several values, none is.",
         ),
         Operator(
             "less_than",
             "is below",
             Operand.ONE,
             _NUMBERS | _RANKED | {FieldKind.ANY},
-            "Below, not equal. Levels and sensitivities compare by rank.",
+            "The value is below this one. Levels and sensitivities compare by rank.",
         ),
         Operator(
             "at_most",
             "is at most",
             Operand.ONE,
             _NUMBERS | _RANKED | {FieldKind.ANY},
-            "Below or equal. Levels and sensitivities compare by rank.",
+            "The value is below or equal. Levels and sensitivities compare by rank.",
         ),
         Operator(
             "at_least",
             "is at least",
             Operand.ONE,
             _NUMBERS | _RANKED | {FieldKind.ANY},
-            "Above or equal. Levels and sensitivities compare by rank.",
+            "The value is above or equal. Levels and sensitivities compare by rank.",
         ),
         Operator(
             "greater_than",
             "is above",
             Operand.ONE,
             _NUMBERS | _RANKED | {FieldKind.ANY},
-            "Above, not equal. Levels and sensitivities compare by rank.",
+            "The value is above this one. Levels and sensitivities compare by rank.",
         ),
         Operator(
             "between",
             "is between",
             Operand.PAIR,
             _NUMBERS | _RANKED | {FieldKind.ANY},
-            "Both ends included; for hours the last one is excluded and midnight may lie between.",
+            "Both ends are included. For hours, the last one is excluded, and the range may cross"
+            " midnight.",
         ),
         Operator(
             "contains",
             "contains",
             Operand.ONE,
             frozenset({FieldKind.TEXTS, FieldKind.TEXT, FieldKind.ANY}),
-            "The list has this element; a text has this text in it.",
+            "The list has this element, or the text contains this text.",
         ),
         Operator(
             "contains_all",
@@ -357,39 +360,39 @@ OPERATORS: dict[str, Operator] = {
             "starts with",
             Operand.ONE,
             frozenset({FieldKind.TEXT, FieldKind.ANY}),
-            "The text begins with this one, case included.",
+            "The text begins with this one. Upper and lower case differ.",
         ),
         Operator(
             "matches",
             "matches the pattern",
             Operand.ONE,
             frozenset({FieldKind.TEXT, FieldKind.ANY}),
-            "The whole text matches this RE2 regular expression; add .* to match a part.",
+            "The whole text matches this RE2 regular expression. Add .* to match a part of it.",
         ),
         Operator(
             "exists",
             "is known",
             Operand.FLAG,
             _EVERYTHING,
-            "True: there is a value. False: there is none. Never unknown.",
+            "True: there is a value. False: there is no value. The result is never unknown.",
         ),
     )
 }
 
 ACTIONS: dict[str, Action] = {
     action.name: action
-    for action in (  # the order in which they beat each other
-        Action("deny", "Deny", "Refuses the message. Beats everything else.", True),
+    for action in (  # an earlier one beats a later one; log and notify decide nothing
+        Action("deny", "Deny", "Refuses the message. Beats every other action.", True),
         Action("quarantine", "Quarantine", "Holds the message until an officer decides.", True),
         Action("escalate", "Escalate", "Holds the message until several officers agree.", True),
         Action("throttle", "Throttle", "Turns allow into throttled while over the limit.", True),
-        Action("allow", "Allow", "Lets the message pass if nothing above objects.", False),
-        Action("log", "Log", "Adds a line to the operator's log; decides nothing.", True),
-        Action("notify", "Notify", "Tells the officers; decides nothing.", True),
+        Action("allow", "Allow", "Lets the message pass if no action above applies.", False),
+        Action("log", "Log", "Adds a line to the operator's log. Decides nothing.", True),
+        Action("notify", "Notify", "Tells the officers. Decides nothing.", True),
     )
 }
 
 
 def operators_for(field: Field) -> tuple[Operator, ...]:
-    """The operators that apply to `field`, in the order in which a form offers them."""
+    """Return the operators that apply to `field`, in the order of forms."""
     return tuple(operator for operator in OPERATORS.values() if field.kind in operator.kinds)

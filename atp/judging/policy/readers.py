@@ -1,8 +1,8 @@
-"""Fields as conditions name them, and how their values are found for one message.
+"""The names of fields in conditions, and how to read their values for one message.
 
-`payload:/data/amount` reads the payload by JSON Pointer (RFC 6901), `time.hour:Europe/Berlin`
-derives from `time.now`; everything else is looked up by its name. Zones come from the `tzdata`
-distribution where it is installed, so that the version on record is the version in use.
+`payload:/data/amount` reads the payload by JSON Pointer (RFC 6901), `time.hour:Europe/Berlin` is
+derived from `time.now`, and all other fields are looked up by name. Zones come from the `tzdata`
+distribution if it is installed, so that the recorded version is the version in use.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
     "split_field",
 ]
 
-POINTER_MAX_CHARS = 150  # what a field's column in a database holds, its name included
+POINTER_MAX_CHARS = 150  # field name and pointer together fit the hub's database column
 POINTER_MAX_TOKENS = 32  # as deep as an envelope may nest
 SALT_MIN_CHARS = 22  # 128 random bits in base64url
 _ZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,2}")
@@ -43,7 +43,7 @@ _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 @dataclass(frozen=True, slots=True)
 class FieldKey:
-    """A field with its argument; `text` is how a condition writes it."""
+    """A field with its argument. `text` is its form in a condition."""
 
     text: str
     field: Field
@@ -73,7 +73,7 @@ def split_field(text: str) -> tuple[str, str]:
 
 
 def parse_field(text: object) -> FieldKey:
-    """The field that `text` names, argument included; raises `MalformedDocument`."""
+    """Read a field's name with its argument; raises `MalformedDocument`."""
     if not isinstance(text, str):
         raise MalformedDocument(f"field must be a text, not {excerpt(text)}")
     name, colon, argument = text.partition(":")
@@ -91,7 +91,7 @@ def parse_field(text: object) -> FieldKey:
 
 
 def read_payload(payload: object, tokens: tuple[str, ...]) -> object:
-    """The value that the pointer's `tokens` lead to; `None` where there is none, or null."""
+    """Return the value at the pointer's `tokens`, or `None` if it is absent or null."""
     value = payload
     for token in tokens:
         if isinstance(value, dict):
@@ -104,7 +104,7 @@ def read_payload(payload: object, tokens: tuple[str, ...]) -> object:
 
 
 def read_time(key: FieldKey, context: Mapping[str, Any]) -> object:
-    """The hour or weekday in the field's zone: as recorded in `context`, or from `time.now`."""
+    """Return the hour or weekday in the field's zone, recorded in `context` or from `time.now`."""
     recorded = context.get(key.text)
     if recorded is not None:
         return recorded
@@ -119,23 +119,24 @@ def read_time(key: FieldKey, context: Mapping[str, Any]) -> object:
 
 
 def hash_payload_value(value: object, *, salt: str, pointer: str) -> str:
-    """What is recorded in place of a payload value: one can check a value, but not find it.
+    """Return the hash that is recorded instead of a payload value.
 
-    The envelope's `payload.salt` goes when the payload is erased, and with it the way back.
-    Raises a `MalformedError` for what is not JSON.
+    With the salt, a reader can check a guess of the value. `payload.salt` is erased together with
+    the payload; after that no guess can be checked. Raises a `MalformedError` if `value` is not
+    JSON.
     """
     return digest(["atp policy value", salt, pointer, value])
 
 
 def recorded_payload_value(payload: object, key: FieldKey, value: object) -> dict[str, str | None]:
-    """The record of a consulted payload value; without a good salt, not even a hash of it."""
+    """Return the record of a payload value: its hash, or `None` if the payload's salt is weak."""
     salt = payload.get("salt") if isinstance(payload, dict) else None
     if not isinstance(salt, str) or len(salt) < SALT_MIN_CHARS:
         return {"hash": None}
     _, pointer = split_field(key.text)
     try:
         return {"hash": hash_payload_value(value, salt=salt, pointer=pointer)}
-    except ATPError:  # no strictly parsed payload gets here; a record must not fail all the same
+    except ATPError:  # can't happen for a strictly parsed payload, and a record must not fail
         return {"hash": None}
 
 
@@ -153,7 +154,7 @@ def _parse_pointer(pointer: str) -> tuple[str, ...]:
         or not _POINTER.fullmatch(pointer)
     ):
         raise MalformedDocument(
-            f"{excerpt(pointer)} is no JSON Pointer of at most {POINTER_MAX_CHARS} characters;"
+            f"{excerpt(pointer)} is not a JSON Pointer of at most {POINTER_MAX_CHARS} characters;"
             " write the field like payload:/data/amount"
         )
     return tuple(token.replace("~1", "/").replace("~0", "~") for token in tokens)
@@ -171,5 +172,5 @@ def _load_zone(name: str) -> tzinfo:
             return ZoneInfo.from_file(stream, key=name)
     except (ValueError, OSError, KeyError) as exc:
         raise MalformedDocument(
-            f"{excerpt(name)} is no time zone; write one like Europe/Berlin, or UTC"
+            f"{excerpt(name)} is not a time zone; write one like Europe/Berlin, or UTC"
         ) from exc

@@ -1,4 +1,4 @@
-"""Compiled policies, and the decisions they lead to, as values."""
+"""Compiled policies, and their decisions, as values."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
     "PolicySet",
 ]
 
-EVALUATOR_VERSION = 1  # goes up when the same policies and facts could lead to another decision
-OUTCOMES_MAX = 4_096  # remembered per set: one for each combination of rules that matched
+EVALUATOR_VERSION = 1  # raise it when the same policies and facts could lead to another decision
+OUTCOMES_MAX = 4_096  # cached for each set: one for each combination of rules that matched
 
 _CODES: Final = {
     "deny": "policy.denied",
@@ -39,7 +39,7 @@ _VERBS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A rule whose conditions all held, or could not be told where that counts as holding."""
+    """A rule that matched: all its conditions hold, or are unknown where that counts as a match."""
 
     policy: str
     rule: str
@@ -49,7 +49,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class PolicyOutcome:
-    """What follows from the rules that matched; the same for every message that matches them."""
+    """The result of one combination of matching rules, shared by all messages that match it."""
 
     action: str
     matched: tuple[Match, ...]
@@ -63,7 +63,7 @@ class PolicyOutcome:
     limits: tuple[ParsedRule, ...] = ()
 
     def decided_by(self, rule: ParsedRule, action: str) -> PolicyOutcome:
-        """This outcome with `rule` as what decided on `action`."""
+        """Return a copy of this outcome in which `rule` decided on `action`."""
         verb = _VERBS.get(action)
         return replace(
             self,
@@ -79,10 +79,11 @@ class PolicyOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the policies say of one message, why, and what it was decided by.
+    """The decision of the policies about one message, with its reason and its inputs.
 
-    `action` is allow, throttle, quarantine, escalate or deny. `rule` and `severity` are empty
-    when no rule matched; then `code` is `policy.none`. `waived` is the rule left out of account.
+    `action` is allow, throttle, quarantine, escalate or deny. If no rule matched, `rule` and
+    `severity` are empty and `code` is `policy.none`. `waived` is the key of the rule that was not
+    counted.
     """
 
     policy_set: PolicySet = field(repr=False)
@@ -101,12 +102,12 @@ class Decision:
 
     @property
     def rule(self) -> str:
-        """The first by priority among the rules that decided."""
+        """The rule that decided; of several, the first by priority."""
         return self._outcome.rule
 
     @property
     def rule_key(self) -> str:
-        """What `waived` takes once officers have released what this rule holds."""
+        """The key of the rule that decided, for `waived` after officers released the message."""
         return f"{self.policy}/{self.rule}" if self.rule else ""
 
     @property
@@ -123,14 +124,14 @@ class Decision:
 
     @property
     def officers(self) -> int:
-        """How many officers must release a held message; 0 when it is not held."""
+        """How many officers must release a held message; 0 if it is not held."""
         return self._outcome.officers
 
     @property
     def counted_by(self) -> tuple[ParsedRule, ...]:
-        """The throttle rules that count this message: applied, and not over their limit.
+        """The throttle rules that count this message, by priority.
 
-        They are in order of priority. Rules behind the one that is over its limit do not count it.
+        If one of them is over its limit, that one and those after it do not count the message.
         """
         limits = self._outcome.limits
         if self.action != "throttle":
@@ -140,20 +141,20 @@ class Decision:
 
     @property
     def matched(self) -> tuple[Match, ...]:
-        """All enforced rules that matched, by priority; `log` and `notify` are among them."""
+        """All enforced rules that matched, by priority, `log` and `notify` included."""
         return self._outcome.matched
 
     @property
     def monitored(self) -> tuple[Match, ...]:
-        """The rules that matched in policies that only watch."""
+        """The rules that matched in policies in monitor mode."""
         return self._outcome.monitored
 
     @property
     def consulted(self) -> dict[str, Any]:
-        """Every field that the policies use with its value, `None` where there was none.
+        """Every field that the policies use, with its value, or `None` without one.
 
-        Payload values are salted hashes. Evaluating again with this as the context (and the
-        payload, where rules look into it) gives the same decision.
+        Payload values appear as salted hashes. `evaluate` with this as the context (and with the
+        payload, if rules read it) gives the same decision again.
         """
         keys = self.policy_set.columns.keys
         return {
@@ -163,16 +164,16 @@ class Decision:
 
     @property
     def record_key(self) -> Hashable | None:
-        """What two decisions of one set have in common when their records are the same.
+        """A key that is equal for two decisions of one set if their records are equal.
 
-        `None` where the record says something of the payload: that is salted for each message.
+        It is `None` if the record has payload values, because each message salts them differently.
         """
         if self.policy_set.columns.reads_payload:
             return None
         return id(self._outcome), self.waived, self._values
 
     def to_record(self) -> dict[str, Any]:
-        """All of it as JSON, for the trail."""
+        """Return the decision as JSON values, for the trail."""
         return {
             "action": self.action,
             "policy": self.policy,
@@ -192,9 +193,9 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PolicySet:
-    """Compiled policies, safe to share between threads; `rules` are in order of priority.
+    """Compiled policies. Threads may share one. `rules` are in order of priority.
 
-    `hash` is the digest of the documents, `uses` the names of the fields they look at, `limits`
+    `hash` is the digest of the documents, `uses` the names of the fields that they read, `limits`
     the enforced throttle rules.
     """
 
@@ -208,7 +209,7 @@ class PolicySet:
     _outcomes: dict[int, PolicyOutcome] = field(repr=False, default_factory=dict)
 
     def outcome(self, matching: int) -> PolicyOutcome:
-        """What follows when the rules of these bits match."""
+        """Return the outcome if the rules of these bits match."""
         known = self._outcomes.get(matching)
         if known is None:
             if len(self._outcomes) >= OUTCOMES_MAX:
@@ -217,7 +218,7 @@ class PolicySet:
         return known
 
     def waive(self, matching: int, key: str) -> int:
-        """`matching` without the rule `key`, if that rule is one that holds messages."""
+        """Return `matching` without the rule `key`, if that rule holds messages for officers."""
         for bit, rule in enumerate(self.rules):
             if rule.key == key and rule.officers:
                 return matching & ~(1 << bit)
