@@ -8,6 +8,7 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from atp_site import health, metrics
+from registry.admin.officers.accounts import change_own_password
 from registry.admin.officers.login import officer_login
 
 urlpatterns = [
@@ -16,6 +17,7 @@ urlpatterns = [
     path("readyz", health.readyz, name="readyz"),
     path("metrics", metrics.metrics, name="metrics"),
     path("admin/login/", officer_login),  # reversed as admin:login, as the admin has it
+    path("admin/password_change/", admin.site.admin_view(change_own_password, cacheable=True)),
     path("admin/", admin.site.urls),
     path("api/v1/health", health.HealthView.as_view(), name="health"),
     path("api/v1/", include("registry.api.urls")),

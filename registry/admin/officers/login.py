@@ -51,7 +51,9 @@ class OfficerLoginForm(AdminAuthenticationForm):
     """
 
     def clean(self) -> dict[str, Any]:
-        name = account_name(str(self.cleaned_data.get("username", "")))
+        if not {"username", "password"} <= self.cleaned_data.keys():
+            return self.cleaned_data  # the form says beside the field what is missing
+        name = account_name(str(self.cleaned_data["username"]))
         browser = _known_browser(self.request, name)
         place = f"{name}:{_hashed(name + (browser or _network(self.request)))}"
         if _failures_of(place) >= MOST_FAILURES or not (browser or _has_room(name)):
