@@ -5,9 +5,10 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularSwaggerSplitView
 
 from atp_site import health, metrics
+from atp_site.schema import SchemaView
 from registry.admin.officers.accounts import change_own_password
 from registry.admin.officers.login import officer_login
 
@@ -21,6 +22,6 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/v1/health", health.HealthView.as_view(), name="health"),
     path("api/v1/", include("registry.api.urls")),
-    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/schema/", SchemaView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerSplitView.as_view(), name="docs"),
 ]

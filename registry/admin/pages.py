@@ -20,6 +20,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from atp.errors import ATPError
+from registry.admin.lists import ClosedList
 from registry.officers.actor import Actor
 
 Row = TypeVar("Row", bound=models.Model)
@@ -45,7 +46,7 @@ class Question:
     alarm: str = ""
 
 
-class OfficerAdmin(admin.ModelAdmin[Row]):
+class OfficerAdmin(ClosedList, admin.ModelAdmin[Row]):
     """Shows rows; what changes them are decisions. Nothing that has a history is deleted."""
 
     actions: Any = None

@@ -20,6 +20,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse_lazy
 
+from registry.admin.lists import ClosedList
 from registry.change import registry_change
 from registry.officers.accounts import account_draft, deletion_draft, group_draft
 from registry.officers.actor import Actor
@@ -96,7 +97,7 @@ class _Entered:
 
 
 @admin.register(User)
-class AccountAdmin(_Entered, UserAdmin[User]):
+class AccountAdmin(_Entered, ClosedList, UserAdmin[User]):
     """People with an account."""
 
     may_touch = staticmethod(may_touch_account)
@@ -113,7 +114,7 @@ class AccountAdmin(_Entered, UserAdmin[User]):
 
 
 @admin.register(Group)
-class RoleAdmin(_Entered, GroupAdmin):
+class RoleAdmin(_Entered, ClosedList, GroupAdmin):
     """Groups, which are roles."""
 
     may_touch = staticmethod(may_touch_group)

@@ -4,12 +4,18 @@ Failures are counted by account name and by where they come from, so that whoeve
 officer's password keeps nobody out but themselves. Guesses from many addresses are bounded for the
 name as a whole, and the more so the longer they go on; a browser in which this officer has signed
 in before is not part of that (OWASP, "Slow Down Online Guessing Attacks with Device Cookies").
+
+Hashing a password is dear, so strangers are counted before it: so many of one network at a time,
+and so many failures of one network in a minute over all names. A known browser passes both, and
+its password is hashed before those of strangers (`registry.officers.hashing`).
 """
 
 from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from ipaddress import IPv6Address, ip_address
@@ -22,17 +28,20 @@ from django.core import signing
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Sum
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
+from registry.admin.officers.door import MOST_UNDER_WAY, Door
 from registry.change import registry_change
 from registry.officers.actor import Actor
+from registry.officers.hashing import HashingBusy, Turn, turn
 from registry.trail.actions import EntryDraft, count_refusals
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, RefusalCount
 
 MOST_FAILURES = 5  # from one place for one account name in a minute; OWASP ASVS 5.0, 6.3.1
+MOST_OF_NETWORK = 30  # failures in a minute, of one network over all names
 MOST_ANYWHERE = 40  # for one name, wherever from; half of it after each minute with failures ...
 FEWEST_ANYWHERE = 2  # ... of the last hour, down to this
 REMEMBERED = timedelta(hours=1)
@@ -40,6 +49,8 @@ IPV6_NETWORK_BITS = 64  # what one customer has; single addresses cost them noth
 KNOWN_BROWSER_SECONDS = 180 * 86_400
 NAME_HEX_CHARS = 12
 _DOMAIN = b"atp account name\0"
+BUSY = "Too many people are signing in right now. Wait a moment, go back and try again."
+_door = Door(MOST_UNDER_WAY)
 _BROWSERS = signing.TimestampSigner(salt="atp known browser")
 
 
@@ -56,21 +67,36 @@ class OfficerLoginForm(AdminAuthenticationForm):
         name = account_name(str(self.cleaned_data["username"]))
         browser = _known_browser(self.request, name)
         place = f"{name}:{_hashed(name + (browser or _network(self.request)))}"
+        network = "" if browser else _network_name(self.request)
+        if network and _failures_of(network) >= MOST_OF_NETWORK:
+            raise ValidationError(
+                "Too many failed attempts from your network. Wait a minute and try again."
+            )
         if _failures_of(place) >= MOST_FAILURES or not (browser or _has_room(name)):
             raise ValidationError(
                 "Too many failed attempts for this account. Wait a minute and try again."
             )
         try:
-            cleaned: dict[str, Any] = super().clean()
+            with _hashing_as(Turn.KNOWN_BROWSER if browser else Turn.STRANGER):
+                cleaned: dict[str, Any] = super().clean()
         except ValidationError:
-            _note_failure(name, place)
+            _note_failure(*filter(None, (name, place, network)))
             raise
+        except HashingBusy as exc:
+            raise ValidationError(BUSY) from exc
         _enter_login(self.get_user())
         return cleaned
 
 
 def officer_login(request: HttpRequest) -> HttpResponseBase:
     """The admin's own page; a browser in which somebody signs in is known for that account."""
+    if request.method != "POST" or _known_browser(request, _typed_account(request)):
+        return _login(request)
+    with _door.entering(_network(request)) as admitted:
+        return _login(request) if admitted else _too_many()
+
+
+def _login(request: HttpRequest) -> HttpResponseBase:
     response: HttpResponseBase = admin.site.login(request)
     if request.method == "POST" and request.user.is_authenticated:
         name = account_name(request.user.get_username())
@@ -89,6 +115,32 @@ def officer_login(request: HttpRequest) -> HttpResponseBase:
 def account_name(typed: str) -> str:
     """What an account's name, or what was typed in its place, is counted under."""
     return f"login:{_hashed(typed)}"
+
+
+def _typed_account(request: HttpRequest) -> str:
+    """What the form of a request names, as the form would read it."""
+    return account_name(str(request.POST.get("username", "")).strip())
+
+
+def _too_many() -> HttpResponse:
+    """A short answer, made without a template: there may be very many of them."""
+    return HttpResponse(
+        BUSY, status=429, content_type="text/plain; charset=utf-8", headers={"Retry-After": "5"}
+    )
+
+
+@contextmanager
+def _hashing_as(whose: Turn) -> Iterator[None]:
+    before = turn.set(whose)
+    try:
+        yield
+    finally:
+        turn.reset(before)
+
+
+def _network_name(request: HttpRequest | None) -> str:
+    """What the failures of a network are counted under, whatever names it tries."""
+    return f"login-from:{_hashed(_network(request))}"
 
 
 def _known_browser(request: HttpRequest | None, name: str) -> str:
@@ -132,8 +184,8 @@ def _has_room(name: str) -> bool:
     return _failures_of(name) < max(FEWEST_ANYWHERE, most)
 
 
-def _note_failure(name: str, place: str) -> None:
-    counts = {(who, str(Kind.ADMIN_DENIED)): 1 for who in (name, place)}
+def _note_failure(*counted: str) -> None:
+    counts = {(who, str(Kind.ADMIN_DENIED)): 1 for who in counted}
     with transaction.atomic():
         count_refusals(counts, datetime.now(UTC))
 

@@ -23,6 +23,7 @@ from atp.log import leaves
 from atp.wire.canonical import b64url
 from atp.wire.timestamps import format_microseconds
 from atp.wire.words import SENSITIVITIES
+from registry.admin.lists import ClosedList
 from registry.admin.trail.fit import body_of, misfits
 from registry.officers.actor import officer_names
 from registry.trail.kinds import Kind, kinds_named
@@ -116,7 +117,7 @@ class _PeriodFilter(admin.SimpleListFilter):
 
 
 @admin.register(Entry)
-class EntryAdmin(admin.ModelAdmin[Entry]):
+class EntryAdmin(ClosedList, admin.ModelAdmin[Entry]):
     list_display = ("place", "when", "kind", "who", "what", "verdict_badge", "why")
     list_display_links = ("place",)
     list_filter = (_PeriodFilter, _KindFilter, _VerdictFilter, _SensitivityFilter)
