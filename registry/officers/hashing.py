@@ -59,6 +59,11 @@ class Gate:
                 self._free += 1
                 self._changed.notify_all()
 
+    def waiting(self) -> int:
+        """How many wait now."""
+        with self._changed:
+            return len(self._waiting)
+
     def _queue(self, whose: Turn) -> None:
         strangers = sum(waiting is Turn.STRANGER for waiting, _ in self._waiting)
         if whose is Turn.STRANGER and strangers >= self._most_strangers:

@@ -50,7 +50,7 @@ KNOWN_BROWSER_SECONDS = 180 * 86_400
 NAME_HEX_CHARS = 12
 _DOMAIN = b"atp account name\0"
 BUSY = "Too many people are signing in right now. Wait a moment, go back and try again."
-_door = Door(MOST_UNDER_WAY)
+door = Door(MOST_UNDER_WAY)
 _BROWSERS = signing.TimestampSigner(salt="atp known browser")
 
 
@@ -67,7 +67,7 @@ class OfficerLoginForm(AdminAuthenticationForm):
         name = account_name(str(self.cleaned_data["username"]))
         browser = _known_browser(self.request, name)
         place = f"{name}:{_hashed(name + (browser or _network(self.request)))}"
-        network = "" if browser else _network_name(self.request)
+        network = "" if browser else network_name(_network(self.request))
         if network and _failures_of(network) >= MOST_OF_NETWORK:
             raise ValidationError(
                 "Too many failed attempts from your network. Wait a minute and try again."
@@ -92,7 +92,7 @@ def officer_login(request: HttpRequest) -> HttpResponseBase:
     """The admin's own page; a browser in which somebody signs in is known for that account."""
     if request.method != "POST" or _known_browser(request, _typed_account(request)):
         return _login(request)
-    with _door.entering(_network(request)) as admitted:
+    with door.entering(_network(request)) as admitted:
         return _login(request) if admitted else _too_many()
 
 
@@ -138,9 +138,9 @@ def _hashing_as(whose: Turn) -> Iterator[None]:
         turn.reset(before)
 
 
-def _network_name(request: HttpRequest | None) -> str:
+def network_name(network: str) -> str:
     """What the failures of a network are counted under, whatever names it tries."""
-    return f"login-from:{_hashed(_network(request))}"
+    return f"login-from:{_hashed(network)}"
 
 
 def _known_browser(request: HttpRequest | None, name: str) -> str:
