@@ -144,6 +144,7 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
 # --- Django ------------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
+    "registry",  # first: its createsuperuser and changepassword stand before Django's
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -154,7 +155,6 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "channels",
-    "registry",
     "messaging",
     "atp_site",
 ]

@@ -32,10 +32,15 @@ class ClosedList(admin.ModelAdmin[Any]):
     """A list that takes the lookups of its own filters; any other is refused with 400."""
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
+        return lookup in self._lookups()
+
+    def _lookups(self) -> set[str]:
+        """What the filters of the list write into its addresses."""
         filters: Any = self.list_filter
+        own = {each.parameter_name for each in filters if hasattr(each, "parameter_name")}
         fields = [each[0] if isinstance(each, tuple) else each for each in filters]
         names = [field for field in fields if isinstance(field, str)]
-        return any(lookup == name + ending for name in names for ending in ENDINGS)
+        return own | {name + ending for name in names for ending in ENDINGS}
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return BoundedChangeList

@@ -90,6 +90,8 @@ def test_it_answers_every_list_with_odd_queries(boss: Client, world: World) -> N
 
 
 def _reads_query(address: Address) -> bool:
+    if address.route == "api/v1/health":
+        return False  # it reads none, and says 503 where no node runs
     lists = address.route.startswith("admin/") and address.route.count("/") == 3
     return lists or address.route.startswith("api/") or "autocomplete" in address.route
 
