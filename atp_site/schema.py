@@ -25,4 +25,4 @@ class SchemaView(SpectacularAPIView):
         if set(request.query_params) - PARAMETERS:
             problem = problem_of(MalformedDocument("the schema takes no parameter but format"))
             return JsonResponse(problem, status=400, content_type=PROBLEM_JSON)
-        return super().get(request, *args, **kwargs)
+        return super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]  # the library's

@@ -6,13 +6,15 @@ dates among them, and fails with 500 where the database can't compute one.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
-from django.db import DataError
+from django.db import DataError, models
 from django.http import HttpRequest
+
+Row = TypeVar("Row", bound=models.Model)
 
 # How the filters of a list write their own lookups into its addresses.
 ENDINGS = ("", "__exact", "__isnull", "__isempty", "__id__exact", "__in")
@@ -28,7 +30,7 @@ class BoundedChangeList(ChangeList):
             raise IncorrectLookupParameters(exc) from exc
 
 
-class ClosedList(admin.ModelAdmin[Any]):
+class ClosedList(admin.ModelAdmin[Row]):
     """A list that takes the lookups of its own filters; any other is refused with 400."""
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
 from django.db import models
@@ -46,7 +46,7 @@ class Question:
     alarm: str = ""
 
 
-class OfficerAdmin(ClosedList, admin.ModelAdmin[Row]):
+class OfficerAdmin(ClosedList[Row]):
     """Shows rows; what changes them are decisions. Nothing that has a history is deleted."""
 
     actions: Any = None

@@ -145,7 +145,7 @@ class _AgentPages(CursorPagination):
     def decode_cursor(self, request: Request) -> Any:
         """A cursor names an agent to go on from; it comes in base64, so any text may be in it."""
         cursor = super().decode_cursor(request)
-        if cursor is not None and not (cursor.position or "").isprintable():
+        if cursor is not None and not str(cursor.position or "").isprintable():
             raise NotFound(self.invalid_cursor_message)
         return cursor
 

@@ -74,7 +74,7 @@ def rights_of(account: Any) -> set[str]:
     row = get_user_model()._default_manager.get(pk=account.pk)
     if row.is_superuser:
         return {"everything", *Permission.objects.values_list("codename", flat=True)}
-    rows = [row.user_permissions, *(group.permissions for group in row.groups.all())]
+    rows: list[Any] = [row.user_permissions, *(group.permissions for group in row.groups.all())]
     return {name for each in rows for name in each.values_list("codename", flat=True)}
 
 

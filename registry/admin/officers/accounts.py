@@ -97,7 +97,7 @@ class _Entered:
 
 
 @admin.register(User)
-class AccountAdmin(_Entered, ClosedList, UserAdmin[User]):
+class AccountAdmin(_Entered, ClosedList[User], UserAdmin[User]):
     """People with an account."""
 
     may_touch = staticmethod(may_touch_account)
@@ -114,7 +114,7 @@ class AccountAdmin(_Entered, ClosedList, UserAdmin[User]):
 
 
 @admin.register(Group)
-class RoleAdmin(_Entered, ClosedList, GroupAdmin):
+class RoleAdmin(_Entered, ClosedList[Group], GroupAdmin):
     """Groups, which are roles."""
 
     may_touch = staticmethod(may_touch_group)

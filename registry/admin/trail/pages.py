@@ -117,7 +117,7 @@ class _PeriodFilter(admin.SimpleListFilter):
 
 
 @admin.register(Entry)
-class EntryAdmin(ClosedList, admin.ModelAdmin[Entry]):
+class EntryAdmin(ClosedList[Entry]):
     list_display = ("place", "when", "kind", "who", "what", "verdict_badge", "why")
     list_display_links = ("place",)
     list_filter = (_PeriodFilter, _KindFilter, _VerdictFilter, _SensitivityFilter)
