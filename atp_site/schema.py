@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.http import JsonResponse
+from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularAPIView
 from rest_framework.request import Request
 
@@ -21,6 +22,7 @@ class SchemaView(SpectacularAPIView):
     header as it came; this hub has one of each.
     """
 
+    @extend_schema(exclude=True)
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Any:
         if set(request.query_params) - PARAMETERS:
             problem = problem_of(MalformedDocument("the schema takes no parameter but format"))
