@@ -11,7 +11,6 @@ from typing import Any, cast
 import django
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
-from django.core.asgi import get_asgi_application
 from django.http.request import split_domain_port, validate_host
 from django.urls import re_path
 
@@ -19,6 +18,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "atp_site.settings")
 django.setup()
 
 from atp_site import tracing  # noqa: E402  # models need django.setup() first
+from atp_site.unreadable import Handler  # noqa: E402
 from messaging.node.process_node import process_node  # noqa: E402
 from messaging.wire.routing import websocket_urlpatterns  # noqa: E402
 
@@ -91,7 +91,7 @@ sockets = URLRouter([*websocket_urlpatterns, anything_else])
 
 application = ProtocolTypeRouter(
     {
-        "http": get_asgi_application(),
+        "http": Handler(),
         "websocket": over_tls,
         "lifespan": run_lifespan,
     }

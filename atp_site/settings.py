@@ -156,6 +156,7 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
 # --- Django ------------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
+    "registry",  # first: its createsuperuser and changepassword stand before Django's
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -166,13 +167,13 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "channels",
-    "registry",
     "messaging",
     "atp_site",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "atp_site.headers.security_headers",
+    "atp_site.unreadable.refuse_unreadable",
     "atp_site.static_files.StaticFilesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -198,6 +199,7 @@ TEMPLATES = [
 ROOT_URLCONF = "atp_site.urls"
 ASGI_APPLICATION = "atp_site.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+PASSWORD_HASHERS = ["registry.officers.hashing.BoundedPBKDF2PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {

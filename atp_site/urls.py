@@ -5,9 +5,11 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularSwaggerSplitView
 
 from atp_site import health, metrics
+from atp_site.schema import SchemaView
+from registry.admin.officers.accounts import change_own_password
 from registry.admin.officers.login import officer_login
 
 handler400 = "atp_site.error_pages.bad_request"
@@ -21,9 +23,10 @@ urlpatterns = [
     path("readyz", health.readyz, name="readyz"),
     path("metrics", metrics.metrics, name="metrics"),
     path("admin/login/", officer_login),  # reversed as admin:login, as the admin has it
+    path("admin/password_change/", admin.site.admin_view(change_own_password, cacheable=True)),
     path("admin/", admin.site.urls),
     path("api/v1/health", health.HealthView.as_view(), name="health"),
     path("api/v1/", include("registry.api.urls")),
-    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/schema/", SchemaView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerSplitView.as_view(), name="docs"),
 ]

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
 from django.db import models
@@ -22,6 +22,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from atp.errors import ATPError
+from registry.admin.closed_lists import ClosedList
 from registry.admin.fields import add_refusal
 from registry.change import ChangedMeanwhile
 from registry.officers.actor import Actor
@@ -52,7 +53,7 @@ class Question:
     alarm: str = ""
 
 
-class OfficerAdmin(admin.ModelAdmin[Row]):
+class OfficerAdmin(ClosedList[Row]):
     """An admin page that shows rows, and changes them only by decisions. It deletes nothing."""
 
     actions: Any = None

@@ -8,6 +8,7 @@ from typing import Any
 from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
+from rest_framework.exceptions import NotFound
 from rest_framework.generics import ListAPIView, RetrieveAPIView
 from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
@@ -163,6 +164,13 @@ class AgentDetailSerializer(AgentSerializer):
 class _AgentPages(CursorPagination):
     ordering = "id"
     page_size = 100
+
+    def decode_cursor(self, request: Request) -> Any:
+        """A cursor names an agent to go on from; it comes in base64, so any text may be in it."""
+        cursor = super().decode_cursor(request)
+        if cursor is not None and not str(cursor.position or "").isprintable():
+            raise NotFound(self.invalid_cursor_message)
+        return cursor
 
 
 class _AgentReads(ProblemView):

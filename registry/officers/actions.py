@@ -28,8 +28,12 @@ class IssuedApiToken:
     text: str = field(repr=False)
 
 
-def issue_api_token(user: Any, name: str, *, days: int, actor: Actor) -> IssuedApiToken:
-    """A token by which a program of `user` may do what `user` may, for so many days."""
+def issue_api_token(user: Any, name: str, *, days: int) -> IssuedApiToken:
+    """A token by which a program of `user` may do what `user` may, for so many days.
+
+    It is `user` who issues it: there is no way to hold a token in another person's name.
+    """
+    actor = Actor.of_user(user)
     name = name.strip()
     if not 1 <= len(name) <= NAME_MAX_CHARS:
         raise MalformedDocument(

@@ -36,13 +36,15 @@ def ensure_groups() -> None:
     view = {(label, f"view_{name}") for label, name in models}
     change = {(label, f"change_{name}") for label, name in models if name in _CHANGED}
     add = {(label, f"add_{name}") for label, name in models if name in _MADE}
+    # Nobody else can issue an auditor's token, so auditors issue and revoke their own.
+    own_tokens = {("registry", "add_apitoken"), ("registry", "change_apitoken")}
     known = {
         (permission.content_type.app_label, permission.codename): permission
         for permission in Permission.objects.filter(
             content_type__app_label__in=_SEEN_BY_BOTH
         ).select_related("content_type")
     }
-    for group_name, wanted in ((OFFICERS, view | change | add), (AUDITORS, view)):
+    for group_name, wanted in ((OFFICERS, view | change | add), (AUDITORS, view | own_tokens)):
         _set(group_name, [known[key] for key in wanted if key in known])
 
 

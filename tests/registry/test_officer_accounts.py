@@ -14,7 +14,7 @@ from django.test import Client, RequestFactory
 
 from registry.admin.pages import OfficerAdmin
 from registry.officers.actions import issue_api_token
-from registry.officers.actor import Actor, pseudonym
+from registry.officers.actor import pseudonym
 from registry.officers.models import ApiToken
 from registry.trail.models import Entry
 
@@ -64,7 +64,7 @@ def test_rejects_a_token_made_somebody_else_s(boss: Client) -> None:
     users = get_user_model()._default_manager
     officer = users.create_user(f"ann-{uuid.uuid4().hex[:8]}", is_staff=True)
     officer.groups.set([Group.objects.get(name="Compliance officers")])
-    issue_api_token(officer, "the feed", days=1, actor=Actor.of_user(officer))
+    issue_api_token(officer, "the feed", days=1)
     token = ApiToken.objects.get(user=officer)
     client = Client()
     client.force_login(officer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -11,11 +12,19 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import transaction
 
-from registry.admin.officers.login import MOST_ANYWHERE, MOST_FAILURES, account_name
+from registry.admin.officers.door import MOST_UNDER_WAY
+from registry.admin.officers.login import (
+    MOST_ANYWHERE,
+    MOST_FAILURES,
+    MOST_OF_NETWORK,
+    account_name,
+    door,
+    network_name,
+)
 from registry.officers.actor import pseudonym
 from registry.trail.actions import count_refusals, summarise_refusals
 from registry.trail.kinds import Kind
-from registry.trail.models import Entry
+from registry.trail.models import Entry, RefusalCount
 from tests.conftest import LiveHub
 
 PASSWORD = "a long enough password"
@@ -124,3 +133,44 @@ def test_it_takes_fewer_guesses_the_longer_they_go_on(hub: LiveHub, officer: str
             pass
     _guessed_from_everywhere(officer, MOST_ANYWHERE // 2 - 1)
     assert "Too many failed attempts" in _log_in(hub, officer, PASSWORD).text
+
+
+def test_rejects_more_sign_ins_of_one_network_at_a_time_than_people_need(
+    hub: LiveHub, officer: str
+) -> None:
+    """Before anything is hashed; other networks, and browsers that were here, go on."""
+    address = "127.0.0.7"
+    with _browser(hub, address=address) as known, ExitStack() as inside:
+        assert _signed_in(_submit(known, officer, PASSWORD))
+        del known.cookies[settings.SESSION_COOKIE_NAME]
+        assert all(inside.enter_context(door.entering(address)) for _ in range(MOST_UNDER_WAY))
+
+        refused = _log_in(hub, f"nobody-{uuid.uuid4().hex[:8]}", "wrong", address=address)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
+        assert _signed_in(_submit(known, officer, PASSWORD))
+        assert _signed_in(_log_in(hub, officer, PASSWORD, address="127.0.0.8"))
+    assert _signed_in(_log_in(hub, officer, PASSWORD, address=address))
+
+
+def test_rejects_guesses_of_one_network_over_many_names(hub: LiveHub, officer: str) -> None:
+    address = "127.0.0.9"
+    with _browser(hub, address=address) as known:
+        assert _signed_in(_submit(known, officer, PASSWORD))
+        del known.cookies[settings.SESSION_COOKIE_NAME]
+        now = datetime.now(UTC)
+        for moment in (now, now + timedelta(minutes=1)):
+            with transaction.atomic():
+                counts = {(network_name(address), str(Kind.ADMIN_DENIED)): MOST_OF_NETWORK}
+                count_refusals(counts, moment)
+
+        assert "from your network" in _log_in(hub, _officer(), PASSWORD, address=address).text
+        assert _signed_in(_submit(known, officer, PASSWORD))
+        assert _signed_in(_log_in(hub, _officer(), PASSWORD, address="127.0.0.10"))
+
+
+def test_it_counts_a_failure_for_the_network_it_came_from(hub: LiveHub) -> None:
+    address = "127.0.0.11"
+    for _ in range(2):
+        _log_in(hub, f"nobody-{uuid.uuid4().hex[:8]}", "wrong", address=address)
+    rows = RefusalCount.objects.filter(agent=network_name(address))
+    assert sum(row.count for row in rows) == 2

@@ -17,7 +17,7 @@ from registry.officers.actions import issue_api_token, revoke_api_token
 from registry.officers.actor import Actor
 from registry.officers.groups import AUDITORS, ensure_groups
 from registry.officers.models import ApiToken
-from tests.registry.agent_cast import OFFICER, active, attest, fresh
+from tests.registry.agent_cast import active, attest, fresh
 
 pytestmark = pytest.mark.usefixtures("database")
 AGENTS = "/api/v1/agents/"
@@ -64,7 +64,7 @@ def test_it_says_when_to_try_again() -> None:
 
 def test_it_says_who_may_not() -> None:
     assert is_problem(get(AGENTS), 401, "http.not_authenticated")
-    token = issue_api_token(reader(group="none"), "x", days=1, actor=OFFICER).text
+    token = issue_api_token(reader(group="none"), "x", days=1).text
     assert is_problem(get(AGENTS, token), 403, "http.permission_denied")
     assert is_problem(get(AGENTS, "wrong"), 401, "http.authentication_failed")
 
@@ -72,7 +72,7 @@ def test_it_says_who_may_not() -> None:
 def test_it_lets_readers_read_agents() -> None:
     agent = active("zz-reader").agent
     attest(agent, level="certified", capabilities=["a.b"])
-    token = issue_api_token(reader(), "x", days=1, actor=OFFICER).text
+    token = issue_api_token(reader(), "x", days=1).text
     listed = get(AGENTS, token).json()
     assert listed["results"] == sorted(listed["results"], key=lambda row: row["id"])
     row = get(f"{AGENTS}{agent}/", token).json()
@@ -97,14 +97,14 @@ def test_rejects_other_methods() -> None:
 
 
 def test_it_keeps_only_the_hash_of_an_api_token() -> None:
-    issued = issue_api_token(reader(), "feed", days=1, actor=OFFICER)
+    issued = issue_api_token(reader(), "feed", days=1)
     assert issued.text not in repr(issued)
     assert issued.text not in str(ApiToken.objects.filter(pk=issued.row.pk).values())
 
 
 @pytest.mark.parametrize("ended", ["revoked", "expired", "inactive"])
 def test_rejects_a_token_that_has_ended(ended: str) -> None:
-    issued = issue_api_token(reader(), "feed", days=1, actor=OFFICER)
+    issued = issue_api_token(reader(), "feed", days=1)
     assert get(AGENTS, issued.text).status_code == 200
     if ended == "revoked":
         revoke_api_token(issued.row.pk, actor=Actor.hub())

@@ -27,8 +27,8 @@ ALLOWED = {
     "registry.storage.round_trips.Asked.__init__": "how queries are sent; it writes nothing",
 }
 # `append` is called by registry_change. These write entries that belong to no change of a row of
-# the registry: a person read the trail, Django's own account pages, and the traffic.
-MAY_APPEND = {"registry.change", "registry.trail.actions", "registry.admin.officers.accounts"}
+# the registry: a person read the trail, and the traffic.
+MAY_APPEND = {"registry.change", "registry.trail.actions"}
 CHANGES = """
 from registry.agents.models import Agent
 from registry.change import registry_change as opened

@@ -17,7 +17,6 @@ from django.contrib.auth.models import Group
 from messaging.health import probes
 from messaging.health.probes import Probe, Service, ServiceAway
 from registry.officers.actions import issue_api_token
-from registry.officers.actor import Actor
 from registry.officers.groups import AUDITORS, ensure_groups
 from tests.conftest import LiveHub
 from tests.messaging.conftest import until
@@ -33,7 +32,7 @@ def token_of(group: str | None) -> str:
     user = users.create_user(f"otto-{secrets.token_hex(6)}", is_staff=True)
     if group is not None:
         user.groups.add(Group.objects.get(name=group))
-    return issue_api_token(user, "a monitor", days=1, actor=Actor.hub()).text
+    return issue_api_token(user, "a monitor", days=1).text
 
 
 def ask(hub: LiveHub, token: str = "") -> httpx.Response:

@@ -11,7 +11,6 @@ from django.contrib.auth.models import Group
 from django.db import transaction
 
 from registry.officers.actions import issue_api_token
-from registry.officers.actor import Actor
 from registry.officers.groups import AUDITORS, ensure_groups
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
@@ -41,7 +40,7 @@ def person(*groups: str) -> Any:
 
 
 def token_of(user: Any) -> str:
-    return issue_api_token(user, "tests", days=1, actor=Actor.hub()).text
+    return issue_api_token(user, "tests", days=1).text
 
 
 def reader(url: str, *groups: str, user: Any = None) -> httpx.Client:

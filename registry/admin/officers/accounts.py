@@ -1,28 +1,80 @@
 """Accounts and groups of officers and auditors: what they may is in the trail, like all else.
 
-Django's own pages do the work; each change they log is entered with what the account or group may
-afterwards. The pages run in one transaction, so a change that can't be entered is not made.
+Django's own pages do the work. Each of their writes runs in one `registry_change`, so what Django
+logs is entered with the row it is about, and a change that can't be entered is not made. What a
+person may grant, and whom they may touch, is `registry.officers.rights`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.forms import AdminPasswordChangeForm
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
-from django.http import HttpRequest
+from django.contrib.auth.views import PasswordChangeView
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.urls import reverse_lazy
 
-from registry.officers.actor import Actor, pseudonym
-from registry.trail.actions import EntryDraft, append
+from registry.admin.closed_lists import ClosedList
+from registry.change import registry_change
+from registry.officers.accounts import account_draft, deletion_draft, group_draft
+from registry.officers.actor import Actor
+from registry.officers.rights import (
+    groups_within,
+    may_touch_account,
+    may_touch_group,
+    permissions_within,
+)
 from registry.trail.kinds import Kind
+
+View = Callable[..., HttpResponse]
 
 admin.site.unregister(User)
 admin.site.unregister(Group)
 
 
+def _in_one_change(view: View) -> View:
+    """Run a view of Django's that writes on POST in one change, by whoever is signed in."""
+
+    @wraps(view)
+    def wrapped(self: Any, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if request.method != "POST":
+            return view(self, request, *args, **kwargs)
+        with registry_change(Actor.of_user(request.user), moves_epoch=False):
+            return view(self, request, *args, **kwargs)
+
+    return wrapped
+
+
 class _Entered:
-    """Enters what Django's pages log: additions, changes and deletions."""
+    """Django's pages of a model whose rows give rights; each change enters what it logs."""
+
+    may_touch: Callable[[Any, Any], bool]
+
+    @_in_one_change
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return super().changeform_view(request, *args, **kwargs)  # type: ignore[misc,no-any-return]  # a mixin
+
+    @_in_one_change
+    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return super().delete_view(request, *args, **kwargs)  # type: ignore[misc,no-any-return]  # a mixin
+
+    @_in_one_change
+    def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return super().changelist_view(request, *args, **kwargs)  # type: ignore[misc,no-any-return]  # a mixin
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        allowed: bool = super().has_change_permission(request, obj)  # type: ignore[misc]  # a mixin
+        return allowed and (obj is None or self.may_touch(request.user, obj))
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        allowed: bool = super().has_delete_permission(request, obj)  # type: ignore[misc]  # a mixin
+        return allowed and (obj is None or self.may_touch(request.user, obj))
 
     def log_addition(self, request: HttpRequest, object: Any, message: Any) -> Any:
         _enter(Kind.OFFICER_CREATED, request, object, message)
@@ -33,36 +85,64 @@ class _Entered:
         return super().log_change(request, object, message)  # type: ignore[misc]  # a mixin
 
     def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
-        for row in queryset:
-            _enter(Kind.OFFICER_CHANGED, request, row, "deleted")
+        with registry_change(Actor.of_user(request.user), moves_epoch=False) as change:
+            change.enter(*map(deletion_draft, queryset))
         return super().log_deletions(request, queryset)  # type: ignore[misc]  # a mixin
+
+    def formfield_for_manytomany(self, db_field: Any, request: Any = None, **kwargs: Any) -> Any:
+        """Offer what this person may give: a group or a permission beyond it is no choice."""
+        within = groups_within if db_field.name == "groups" else permissions_within
+        kwargs.setdefault("queryset", within(request.user))
+        return super().formfield_for_manytomany(db_field, request, **kwargs)  # type: ignore[misc]  # a mixin
 
 
 @admin.register(User)
-class AccountAdmin(_Entered, UserAdmin[User]):
+class AccountAdmin(_Entered, ClosedList[User], UserAdmin[User]):
     """People with an account."""
+
+    may_touch = staticmethod(may_touch_account)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        fields = super().get_readonly_fields(request, obj)
+        return fields if request.user.is_superuser else (*fields, "is_superuser")
+
+    @_in_one_change
+    def user_change_password(
+        self, request: HttpRequest, id: str, form_url: str = ""
+    ) -> HttpResponse:
+        return super().user_change_password(request, id, form_url)
 
 
 @admin.register(Group)
-class RoleAdmin(_Entered, GroupAdmin):
+class RoleAdmin(_Entered, ClosedList[Group], GroupAdmin):
     """Groups, which are roles."""
+
+    may_touch = staticmethod(may_touch_group)
+
+
+class OwnPasswordForm(AdminPasswordChangeForm):
+    """Django's own form, whose change is entered."""
+
+    def save(self, commit: bool = True) -> Any:
+        with registry_change(Actor.of_user(self.user), moves_epoch=False) as change:
+            user = super().save(commit)
+            change.enter(account_draft(Kind.OFFICER_CHANGED, user, "own password"))
+        return user
+
+
+def change_own_password(request: HttpRequest) -> HttpResponseBase:
+    """The admin's page on which a person changes their own password."""
+    request.current_app = admin.site.name
+    view = PasswordChangeView.as_view(
+        form_class=OwnPasswordForm,
+        success_url=reverse_lazy("admin:password_change_done"),
+        extra_context=admin.site.each_context(request),
+    )
+    return view(request)
 
 
 def _enter(kind: Kind, request: HttpRequest, row: Any, message: Any) -> None:
-    actor = Actor.of_user(request.user)
-    subject = pseudonym(row.pk) if isinstance(row, User) else f"group:{row.name}"
-    body = {"change": message, "after": _rights(row)}
-    append([EntryDraft(kind=kind, actor=actor.name, subject=subject[:200], body=body)])
-
-
-def _rights(row: Any) -> dict[str, Any]:
-    """What the account or group may, as it stands now; never a password."""
-    if isinstance(row, User):
-        return {
-            "active": row.is_active,
-            "staff": row.is_staff,
-            "superuser": row.is_superuser,
-            "groups": sorted(row.groups.values_list("name", flat=True)),
-            "permissions": sorted(row.user_permissions.values_list("codename", flat=True)),
-        }
-    return {"permissions": sorted(row.permissions.values_list("codename", flat=True))}
+    """Enter a change inside the one that `_in_one_change` has opened."""
+    draft = account_draft if isinstance(row, User) else group_draft
+    with registry_change(Actor.of_user(request.user), moves_epoch=False) as change:
+        change.enter(draft(kind, row, message))

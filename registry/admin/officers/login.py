@@ -5,12 +5,18 @@ client that guesses an officer's password locks out only itself. Guesses from ma
 limit for each name, which falls while the guessing goes on. This limit does not apply to a browser
 in which the officer has signed in before (OWASP, "Slow Down Online Guessing Attacks with Device
 Cookies").
+
+Hashing a password is expensive, so there are limits before it: on the sign-ins of one network at a
+time, and on the failures of one network in a minute over all names. A known browser passes both,
+and its password is hashed before those of strangers (`registry.officers.hashing`).
 """
 
 from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from ipaddress import IPv6Address, ip_address
@@ -23,17 +29,20 @@ from django.core import signing
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Sum
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
+from registry.admin.officers.door import MOST_UNDER_WAY, Door
 from registry.change import registry_change
 from registry.officers.actor import Actor
+from registry.officers.hashing import HashingBusy, Turn, turn
 from registry.trail.actions import EntryDraft, count_refusals
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, RefusalCount
 
 MOST_FAILURES = 5  # by one client for one account name in a minute; OWASP ASVS 5.0, 6.3.1
+MOST_OF_NETWORK = 30  # failures of one network in a minute, over all names
 MOST_ANYWHERE = 40  # for one name by all clients in a minute; each minute with failures halves it
 FEWEST_ANYWHERE = 2  # the lowest value of that limit
 REMEMBERED = timedelta(hours=1)
@@ -41,6 +50,8 @@ IPV6_NETWORK_BITS = 64  # one customer has a whole /64, so single addresses are 
 KNOWN_BROWSER_SECONDS = 180 * 86_400
 NAME_HEX_CHARS = 12
 _DOMAIN = b"atp account name\0"
+BUSY = "Too many people are signing in right now. Wait a moment, go back and try again."
+door = Door(MOST_UNDER_WAY)
 _BROWSERS = signing.TimestampSigner(salt="atp known browser")
 
 
@@ -52,24 +63,44 @@ class OfficerLoginForm(AdminAuthenticationForm):
     """
 
     def clean(self) -> dict[str, Any]:
-        name = account_name(str(self.cleaned_data.get("username", "")))
+        if not {"username", "password"} <= self.cleaned_data.keys():
+            return self.cleaned_data  # the form says beside the field what is missing
+        name = account_name(str(self.cleaned_data["username"]))
         browser = _known_browser(self.request, name)
         place = f"{name}:{_hashed(name + (browser or _network(self.request)))}"
+        network = "" if browser else network_name(_network(self.request))
+        if network and _failures_of(network) >= MOST_OF_NETWORK:
+            raise ValidationError(
+                "Too many failed attempts from your network. Wait a minute and try again."
+            )
         if _failures_of(place) >= MOST_FAILURES or not (browser or _has_room(name)):
             raise ValidationError(
                 "Too many failed attempts for this account. Wait a minute and try again."
             )
         try:
-            cleaned: dict[str, Any] = super().clean()
+            with _hashing_as(Turn.KNOWN_BROWSER if browser else Turn.STRANGER):
+                cleaned: dict[str, Any] = super().clean()
         except ValidationError:
-            _note_failure(name, place)
+            _note_failure(*filter(None, (name, place, network)))
             raise
+        except HashingBusy as exc:
+            raise ValidationError(BUSY) from exc
         _enter_login(self.get_user())
         return cleaned
 
 
 def officer_login(request: HttpRequest) -> HttpResponseBase:
-    """Show the admin's own sign-in page; after success, mark the browser as known by a cookie."""
+    """Show the admin's own sign-in page; after success, mark the browser as known by a cookie.
+
+    A network with too many sign-ins under way gets 429 before any password is hashed.
+    """
+    if request.method != "POST" or _known_browser(request, _typed_account(request)):
+        return _login(request)
+    with door.entering(_network(request)) as admitted:
+        return _login(request) if admitted else _too_many()
+
+
+def _login(request: HttpRequest) -> HttpResponseBase:
     response: HttpResponseBase = admin.site.login(request)
     if request.method == "POST" and request.user.is_authenticated:
         name = account_name(request.user.get_username())
@@ -88,6 +119,32 @@ def officer_login(request: HttpRequest) -> HttpResponseBase:
 def account_name(typed: str) -> str:
     """Return the name under which failures are counted: a keyed hash of the typed text."""
     return f"login:{_hashed(typed)}"
+
+
+def _typed_account(request: HttpRequest) -> str:
+    """What the form of a request names, as the form would read it."""
+    return account_name(str(request.POST.get("username", "")).strip())
+
+
+def _too_many() -> HttpResponse:
+    """A short answer, made without a template: there may be very many of them."""
+    return HttpResponse(
+        BUSY, status=429, content_type="text/plain; charset=utf-8", headers={"Retry-After": "5"}
+    )
+
+
+@contextmanager
+def _hashing_as(whose: Turn) -> Iterator[None]:
+    before = turn.set(whose)
+    try:
+        yield
+    finally:
+        turn.reset(before)
+
+
+def network_name(network: str) -> str:
+    """What the failures of a network are counted under, whatever names it tries."""
+    return f"login-from:{_hashed(network)}"
 
 
 def _known_browser(request: HttpRequest | None, name: str) -> str:
@@ -134,8 +191,8 @@ def _has_room(name: str) -> bool:
     return _failures_of(name) < max(FEWEST_ANYWHERE, most)
 
 
-def _note_failure(name: str, place: str) -> None:
-    counts = {(who, str(Kind.ADMIN_DENIED)): 1 for who in (name, place)}
+def _note_failure(*counted: str) -> None:
+    counts = {(who, str(Kind.ADMIN_DENIED)): 1 for who in counted}
     with transaction.atomic():
         count_refusals(counts, datetime.now(UTC))
 

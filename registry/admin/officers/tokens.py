@@ -8,7 +8,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.contrib.auth import get_user_model
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern
@@ -23,11 +22,6 @@ from registry.officers.models import ApiToken
 
 
 class ApiTokenForm(forms.Form):
-    user = forms.ModelChoiceField(
-        queryset=get_user_model()._default_manager.filter(is_active=True),
-        empty_label=None,
-        help_text="The token may what this person may, and acts in this person's name.",
-    )
     name = forms.CharField(max_length=80, help_text="What it is for, such as the SIEM feed.")
     days = forms.IntegerField(
         min_value=1, max_value=LONGEST_DAYS, initial=90, label="Good for how many days"
@@ -36,7 +30,7 @@ class ApiTokenForm(forms.Form):
 
 @admin.register(ApiToken)
 class ApiTokenAdmin(OfficerAdmin[ApiToken]):
-    """The officer's own tokens; superusers see and make the tokens of all officers."""
+    """The officer's own tokens; superusers see and revoke those of all people."""
 
     list_display = ("name", "user", "state", "created_at", "expires_at")
     list_display_links = None
@@ -59,21 +53,17 @@ class ApiTokenAdmin(OfficerAdmin[ApiToken]):
         return format_html('{} <a href="{}">revoke</a>', badge("valid", "good"), link)
 
     def add_page(self, request: HttpRequest) -> HttpResponse:
-        form = ApiTokenForm(posted(request), initial={"user": request.user.pk})
-        if not request.user.is_superuser:
-            users = get_user_model()._default_manager.filter(pk=request.user.pk or 0)
-            form.fields["user"].queryset = users  # type: ignore[attr-defined]  # a choice field
+        form = ApiTokenForm(posted(request))
         question = Question(
             title="Issue an API token",
-            text="It is shown once. A program sends it as: Authorization: Token ...",
+            text="It may what you may, and acts in your name. It is shown once. A program sends it"
+            " as: Authorization: Token ...",
             button="Issue",
             back=self.url("changelist"),
         )
 
         def run(values: Mapping[str, Any], actor: Actor) -> HttpResponse:
-            issued = issue_api_token(
-                values["user"], values["name"], days=values["days"], actor=actor
-            )
+            issued = issue_api_token(request.user, values["name"], days=values["days"])
             return self.render(
                 request, "apitoken/shown.html", title="The new API token", issued=issued
             )

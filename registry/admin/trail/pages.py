@@ -23,6 +23,7 @@ from atp.log import leaves
 from atp.wire.canonical import b64url
 from atp.wire.timestamps import format_microseconds
 from atp.wire.words import SENSITIVITIES
+from registry.admin.closed_lists import ClosedList
 from registry.admin.trail.fit import body_of, misfits
 from registry.officers.actor import officer_names
 from registry.trail.kinds import Kind, kinds_named
@@ -119,7 +120,7 @@ class _PeriodFilter(admin.SimpleListFilter):
 
 
 @admin.register(Entry)
-class EntryAdmin(admin.ModelAdmin[Entry]):
+class EntryAdmin(ClosedList[Entry]):
     """The list of entries and the page of each; it changes nothing."""
 
     list_display = ("place", "when", "kind", "who", "what", "verdict_badge", "why")

@@ -1,0 +1,114 @@
+"""The one place that refuses input which no view of the hub reads: NUL, and texts not in UTF-8.
+
+PostgreSQL stores no NUL in a text and fails where it is asked for one, SQLite takes it; so it is
+refused before any view, in addresses, queries, forms and cookies alike. An API caller hears it as
+problem details, a person on a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from inspect import iscoroutinefunction
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.core.exceptions import BadRequest, SuspiciousOperation
+from django.core.handlers.asgi import ASGIHandler
+from django.http import HttpRequest, HttpResponseBadRequest, JsonResponse
+from django.http.multipartparser import MultiPartParserError
+from django.http.response import HttpResponseBase
+from django.utils.decorators import sync_and_async_middleware
+from django.views.defaults import bad_request
+
+from atp.errors import MalformedDocument
+from registry.api.errors import PROBLEM_JSON, problem_of
+
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii")
+ADMIN = "/admin/"
+ADMIN_NUL = "_00"  # how the admin writes a NUL in a row's key (django.contrib.admin.utils.unquote)
+
+# What Django raises while it reads a query or a form.
+_UNREADABLE = (BadRequest, SuspiciousOperation, MultiPartParserError, LookupError, ValueError)
+
+
+class Handler(ASGIHandler):
+    """Django's own, which answers 400 where a request's head can't be read (it would raise)."""
+
+    def create_request(self, scope: Any, body_file: Any) -> Any:
+        try:
+            return super().create_request(scope, body_file)
+        except ValueError:
+            return None, HttpResponseBadRequest(b"The head of the request can't be read.\n")
+
+
+@sync_and_async_middleware
+def refuse_unreadable(get_response: Callable[[HttpRequest], Any]) -> Callable[..., Any]:
+    """Answer 400 to what can't be read, before a view or the database sees it."""
+    if iscoroutinefunction(get_response):
+
+        async def answer_async(request: HttpRequest) -> HttpResponseBase:
+            # A form is read from its body; everything else is in memory.
+            found = fault_of(request, with_form=False)
+            if not found and _has_form(request):
+                found = await sync_to_async(fault_of)(request, with_form=True)
+            if found:
+                return refusal(request, found)
+            pending: Awaitable[HttpResponseBase] = get_response(request)
+            return await pending
+
+        return answer_async
+
+    def answer(request: HttpRequest) -> HttpResponseBase:
+        found = fault_of(request, with_form=_has_form(request))
+        if found:
+            return refusal(request, found)
+        response: HttpResponseBase = get_response(request)
+        return response
+
+    return answer
+
+
+def fault_of(request: HttpRequest, *, with_form: bool) -> str:
+    """What can't be read in a request, in words that repeat nothing of it; "" where all can."""
+    charset = (request.content_params or {}).get("charset", "utf-8")
+    if charset.lower() not in CHARSETS:
+        return "the charset is not UTF-8"
+    try:
+        for place, texts in _texts(request, with_form=with_form):
+            if any("\0" in text for text in texts):
+                return f"there is a NUL character in the {place}"
+    except _UNREADABLE:
+        return "the query or the form can't be read"
+    return ""
+
+
+def refusal(request: HttpRequest, fault: str) -> HttpResponseBase:
+    """400, as problem details below /api/ and as a page elsewhere."""
+    if request.path_info.startswith("/api/"):
+        problem = problem_of(MalformedDocument(fault))
+        return JsonResponse(problem, status=400, content_type=PROBLEM_JSON)
+    return bad_request(request, BadRequest(fault))
+
+
+def _texts(request: HttpRequest, *, with_form: bool) -> Iterator[tuple[str, Iterable[str]]]:
+    path = request.path_info
+    if path.startswith(ADMIN):
+        path = path.replace(ADMIN_NUL, "\0")
+    yield "address", [path]
+    yield "query", _of(request.GET)
+    yield "cookies", [*request.COOKIES.keys(), *request.COOKIES.values()]
+    if with_form:
+        yield "form", _of(request.POST)
+        files = [file for _, found in request.FILES.lists() for file in found]
+        yield "form", [*request.FILES.keys(), *(str(file.name) for file in files)]
+
+
+def _of(parameters: Any) -> Iterator[str]:
+    for name, values in parameters.lists():
+        yield name
+        yield from values
+
+
+def _has_form(request: HttpRequest) -> bool:
+    return request.method == "POST" and request.content_type in FORMS
