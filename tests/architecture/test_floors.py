@@ -36,7 +36,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("agents.actions",),
         ("scores.actions", "attestations.status_list"),
         ("issuers.actions", "officers.first_officer", "policies.notices", "scores.inputs"),
-        ("officers.actions", "policies.actions", "scores.offences"),
+        ("officers.accounts", "officers.actions", "policies.actions", "scores.offences"),
         ("change",),
         ("models", "trail.checks trail.triggers", "thumbprints"),
         ("trail.actions", "hub.actions", "scores.registered"),
