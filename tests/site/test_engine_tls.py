@@ -45,7 +45,7 @@ class Authority:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Of {folder}")])
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Of {folder.name}")])
         self.file = folder / "ca.pem"
         root = self._builder(self.name, self.key.public_key()).add_extension(
             x509.BasicConstraints(ca=True, path_length=None), critical=True
