@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from atp.trust.provenance import sign_entry
 from atp.types import IProvenanceEntry
-from messaging.models import Delivery
+from messaging.models import Delivery, Envelope, Mailbox
 from messaging.tasks import sweep
 from registry.agents.actions import revoke_agent, revoke_key, suspend_agent
 from registry.models import Violation
@@ -97,10 +98,13 @@ def _names_as_cause(wire: Any, sender: Player, cause: Letter) -> dict[str, Any]:
 def test_it_takes_a_cause_that_expired_while_it_was_handled(log_in: LogIn) -> None:
     asker, worker = make_agent(), make_agent()
     askers, workers = log_in(asker), log_in(worker)
-    letter = write(asker, worker, lifetime=1)
+    letter = write(asker, worker)
     askers.submit(letter)
     assert workers.mail()["seq"] == 1
-    time.sleep(1.1)
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    Envelope.objects.filter(message_id=letter.message_id).update(expires_at=past)
+    Delivery.objects.filter(recipient_id=worker.id).update(expires_at=past)
+    Mailbox.objects.filter(agent_id=worker.id).update(next_expiry=past)
     sweep()
     assert Delivery.objects.get(recipient_id=worker.id).state == Delivery.State.EXPIRED
 

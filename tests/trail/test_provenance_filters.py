@@ -127,7 +127,6 @@ def test_it_selects_members(auditor: httpx.Client) -> None:
         ("sendr", "alice"),
         ("sender__startswith", "a"),
         ("sender", ""),
-        ("sender", "a\0b"),
         ("sender", "x" * 201),
         ("sender", ["alice"] * 51),
         ("kind", "envelope"),
