@@ -18,13 +18,13 @@ from atp.judging.policy import Decision
 from atp.judging.recipients import check_takes, demanded_level, recipient_context
 from atp.trust.envelope import Envelope
 
-__all__ = ["Hearing", "Refused", "hear"]
+__all__ = ["HearerRefusal", "Hearing", "hear"]
 
 _Key = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class HearerRefusal:
     """Why a hearer was left out, and the decision with its context where rules said so."""
 
     status: str
@@ -42,14 +42,14 @@ class Hearing:
     sensitivity: str = ""
     decisions: list[Decision] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
-    refusals: dict[str, Refused] = field(default_factory=dict)
+    refusals: dict[str, HearerRefusal] = field(default_factory=dict)
 
-    def refuse(self, why: Refused) -> None:
+    def refuse(self, why: HearerRefusal) -> None:
         self.left_out[why.code] += 1
         self.refusals.setdefault(why.code, why)
 
     @property
-    def main_refusal(self) -> Refused:
+    def main_refusal(self) -> HearerRefusal:
         """What is told where nobody hears it: what may pass later, else what most fail by."""
         passing = [code for code, why in self.refusals.items() if why.status != "denied"]
         codes = passing or list(self.refusals)
@@ -116,7 +116,9 @@ def _note(hearing: Hearing, judged: _Judged, agent: str) -> None:
     decision = judged.decision
     if decision.action != "allow":
         status = "throttled" if decision.action == "throttle" else "denied"
-        hearing.refuse(Refused(status, decision.code, decision.detail, decision, judged.context))
+        hearing.refuse(
+            HearerRefusal(status, decision.code, decision.detail, decision, judged.context)
+        )
         return
     hearing.hearers.append(agent)
     if not judged.heard:
@@ -127,6 +129,6 @@ def _note(hearing: Hearing, judged: _Judged, agent: str) -> None:
         )
 
 
-def _refused(problem: ATPError) -> Refused:
+def _refused(problem: ATPError) -> HearerRefusal:
     status = "busy" if isinstance(problem, FlowError) else "denied"
-    return Refused(status, problem.code, problem.detail)
+    return HearerRefusal(status, problem.code, problem.detail)

@@ -18,7 +18,7 @@ from atp.types import BROADCAST_TARGET
 from registry.issuers.standing import issuer_standing
 from registry.models import Agent, AgentKey, Attestation, Hub
 from registry.policies.querysets import current_policy_set
-from registry.scores.inputs import Registered, attested_inputs, inputs_of
+from registry.scores.inputs import RegisteredAgents, attested_inputs, inputs_of
 from registry.scores.querysets import current_profile
 from registry.storage.compiled import Compiled
 from registry.storage.round_trips import Asked
@@ -42,7 +42,7 @@ class RegistryView:
         self._keys: dict[str, KeyFacts] = {}
         self._inputs: dict[str, tuple[float, ScoreInputs]] = {}
         self._attested: dict[str, tuple[float, float, ScoreInputs]] = {}  # from, until, what
-        self._registered = Registered()
+        self._registered = RegisteredAgents()
 
     def stands(self, hub_id: str, epoch: int, now: float) -> bool:
         """Whether it is of this hub and epoch, and not too old for the dates in it."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from django.db import Error as DatabaseProblem
 
 from atp.wire.words import STREAMS
-from messaging.mail.mailboxes import Ack, acknowledge
+from messaging.mail.mailboxes import MailboxAck, acknowledge
 from messaging.node.connections import AgentConnection
 from messaging.node.lanes import Lane
 from messaging.node.roster import Roster
@@ -61,12 +61,12 @@ class Acks:
         for ack in taken:
             self._go_on(ack)
 
-    def _take_again(self, acks: Iterable[Ack]) -> None:
+    def _take_again(self, acks: Iterable[MailboxAck]) -> None:
         for ack in acks:
             if (connection := self._roster.sessions.get(ack.session)) is not None:
                 self.take(connection, ack.stream, ack.seq, ack.refused)
 
-    def _go_on(self, ack: Ack) -> None:
+    def _go_on(self, ack: MailboxAck) -> None:
         """Move a stream's window; where rows wait, read on."""
         if (connection := self._roster.sessions.get(ack.session)) is None:
             return
@@ -76,16 +76,16 @@ class Acks:
             self._streams.read_on(connection, ack.stream)
 
 
-def last_acks(connection: AgentConnection) -> list[Ack]:
+def last_acks(connection: AgentConnection) -> list[MailboxAck]:
     """What an agent acknowledged before it hung up, and was not written down yet."""
     waiting = [stream for stream in STREAMS if connection.position(stream).acking]
     return [ack for stream in waiting for ack in _heard(connection, stream)]
 
 
-def _heard(connection: AgentConnection, stream: str) -> list[Ack]:
+def _heard(connection: AgentConnection, stream: str) -> list[MailboxAck]:
     """Take the acks of a stream that wait: one for each refusal, and the highest `seq`."""
     position = connection.position(stream)
     refused, position.refused, position.acking = position.refused, {}, False
     codes = {position.heard: "", **refused}
     agent, session = connection.agent, connection.session
-    return [Ack(agent, session, stream, seq, code) for seq, code in sorted(codes.items())]
+    return [MailboxAck(agent, session, stream, seq, code) for seq, code in sorted(codes.items())]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from django.db import Error as DatabaseProblem
 
-from messaging.mail.mailboxes import Ack, acknowledge
+from messaging.mail.mailboxes import MailboxAck, acknowledge
 from messaging.node.lanes import Lane
 from messaging.node.threads import NodeThreads
 from messaging.sessions.sessions import Opened, close_sessions
@@ -27,7 +27,7 @@ class Closing:
     agent: str
     session: str
     code: str
-    acks: Sequence[Ack] = ()
+    acks: Sequence[MailboxAck] = ()
 
 
 class Closings:
