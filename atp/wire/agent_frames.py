@@ -92,13 +92,18 @@ class Submission(WireFrame):
         return dict(self.value)
 
 
-def parse_agent_message(data: bytes | str, *, max_bytes: int) -> list[Submission | Ack]:
-    """The frames of a logged-in agent's message: a frame, or an array of them.
+def parse_agent_message(
+    data: bytes | str, *, max_bytes: int, max_frames: int | None = None
+) -> list[Submission | Ack]:
+    """Read the frames of a logged-in agent's message: one frame, or an array of frames.
 
-    Raises a `MalformedError` for a message of more than `max_bytes` and for what is no frame.
+    Raises a `MalformedError` if the message has more than `max_bytes` or `max_frames`, or if one
+    of its values is neither an envelope nor an ack.
     """
     parsed = parse_noted(data, max_bytes=max_bytes)
     values = parsed.value if isinstance(parsed.value, list) else [parsed.value]
+    if max_frames is not None and len(values) > max_frames:
+        raise MalformedFrame(f"at most {max_frames} frames in one message")
     return [
         Submission(value, parsed.plain)
         if isinstance(value, dict) and "ATP" in value

@@ -106,7 +106,7 @@ def _take(acks: Sequence[MailboxAck]) -> None:
 
 
 def _is_in(taken: Mapping[tuple[str, str], tuple[int, int]], ack: MailboxAck) -> bool:
-    """Whether the ack is about a place that was acknowledged just now, and not before."""
+    """Return whether this call acknowledged the sequence number of the ack for the first time."""
     first, last = taken.get((ack.agent, ack.stream), (1, 0))
     return first <= ack.seq <= last
 

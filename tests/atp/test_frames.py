@@ -157,6 +157,14 @@ def test_it_reads_the_envelopes_and_acks_of_one_message() -> None:
     assert ack == Ack("mail", 4)
 
 
+def test_rejects_a_message_of_more_frames_than_it_may_have() -> None:
+    ack = Ack("mail", 1)
+    message = join_frames([ack.to_bytes()] * 3)
+    assert parse_agent_message(message, max_bytes=1000, max_frames=3) == [ack] * 3
+    with pytest.raises(MalformedFrame, match="at most 2 frames"):
+        parse_agent_message(message, max_bytes=1000, max_frames=2)
+
+
 @pytest.mark.parametrize("document", [None, [], {}, {"messageId": 1}])
 def test_it_knows_no_message_id_where_there_is_none(document: Any) -> None:
     assert Submission({"ATP": document}).message_id == ""

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from atp.types import MessageType
-from tests.cast import Player, forged, tampered
+from messaging.models import Envelope
+from tests.cast import Player, forged, tampered, write
 from tests.messaging.conftest import LogIn, Scene
 
 
@@ -61,6 +62,18 @@ def test_rejects_an_envelope_that_can_t_be_read(
     else:
         assert packed
         assert wire.ended()[1] == 4400
+    scene.victims_saw_nothing()
+
+
+def test_it_takes_no_frame_of_an_array_in_which_one_is_malformed(
+    scene: Scene, log_in: LogIn, intruder: Player
+) -> None:
+    wire = log_in(intruder)
+    wire.send_text(f'[{write(intruder, scene.bob).text},{{"type":"greeting"}}]')
+
+    assert wire.next("error")["code"] == "malformed.frame"
+    assert wire.ended()[1] == 4400
+    assert not Envelope.objects.filter(sender_id=intruder.id).exists()
     scene.victims_saw_nothing()
 
 
