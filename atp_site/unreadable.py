@@ -36,6 +36,7 @@ class Handler(ASGIHandler):
     """Django's own, which answers 400 where a request's head can't be read (it would raise)."""
 
     def create_request(self, scope: Any, body_file: Any) -> Any:
+        """Return the request, or a response with status 400."""
         try:
             return super().create_request(scope, body_file)
         except ValueError:

@@ -36,7 +36,9 @@ class Session(models.Model):
     node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="sessions")
     kid = models.CharField("key", max_length=64)
     remote_address = models.CharField(max_length=64, blank=True)
-    client = models.CharField(max_length=120, blank=True, help_text="The name that the client gave itself.")
+    client = models.CharField(
+        max_length=120, blank=True, help_text="The name that the client gave itself."
+    )
     opened_at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True, blank=True)
     close_code = models.CharField(max_length=40, blank=True)

@@ -45,6 +45,7 @@ class Hearing:
     refusals: dict[str, HearerRefusal] = field(default_factory=dict)
 
     def refuse(self, why: HearerRefusal) -> None:
+        """Leave a hearer out; keep the first refusal with each code."""
         self.left_out[why.code] += 1
         self.refusals.setdefault(why.code, why)
 

@@ -111,6 +111,7 @@ class Verdict:
 
     @property
     def accepted(self) -> bool:
+        """Whether the envelope is accepted."""
         return self.status == "accepted"
 
     @property

@@ -27,6 +27,7 @@ class Authenticate(WireFrame):
     client: str = ""
 
     def to_wire(self) -> dict[str, Any]:
+        """Return the frame's members as JSON values, in their order on the wire."""
         client = {"client": self.client} if self.client else {}
         return {**client, "proof": self.proof, "type": "authenticate"}
 
@@ -53,6 +54,7 @@ class Ack(WireFrame):
     refused: str = ""
 
     def to_wire(self) -> dict[str, Any]:
+        """Return the frame's members as JSON values, in their order on the wire."""
         refused = {"refused": self.refused} if self.refused else {}
         return {**refused, "seq": self.seq, "stream": self.stream, "type": "ack"}
 
@@ -89,6 +91,7 @@ class Submission(WireFrame):
         return found if isinstance(found, str) else ""
 
     def to_wire(self) -> dict[str, Any]:
+        """Return the frame's members as JSON values, in their order on the wire."""
         return dict(self.value)
 
 

@@ -74,6 +74,7 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Envelope]:
+        """Return envelopes, in the list without their content."""
         rows: QuerySet[Envelope] = super().get_queryset(request)
         match = request.resolver_match
         if match is not None and match.url_name == "messaging_envelope_changelist":

@@ -35,6 +35,7 @@ class Unreadable:
 
     @property
     def message_id(self) -> None:
+        """`None`: a frame that is no envelope has no readable id."""
         return None
 
 

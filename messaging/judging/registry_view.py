@@ -63,12 +63,15 @@ class RegistryView:
             self._load_keys(unknown)
 
     def agent(self, agent_id: str) -> AgentFacts | None:
+        """Return what is known of a loaded agent, or `None`."""
         return self._agents.get(agent_id)
 
     def attestations(self, agent_id: str) -> list[AttestationFacts]:
+        """Return the attestations of a loaded agent."""
         return self._attestations.get(agent_id, [])
 
     def key(self, kid: str) -> KeyFacts | None:
+        """Return what is known of a loaded key, or `None`."""
         return self._keys.get(kid)
 
     def score_inputs(self, agents: Collection[str], now: float) -> dict[str, ScoreInputs]:

@@ -24,6 +24,7 @@ class BoundedChangeList(ChangeList):
     """Django's own, which leads back to the whole list where the database refuses a value."""
 
     def get_results(self, request: HttpRequest) -> None:
+        """Read the page; raises `IncorrectLookupParameters` for a value out of range."""
         try:
             super().get_results(request)
         except (DataError, OverflowError, ValueError) as exc:
@@ -34,6 +35,7 @@ class ClosedList(admin.ModelAdmin[Row]):
     """A list that takes the lookups of its own filters; any other is refused with 400."""
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
+        """Return whether a filter of this list writes the lookup."""
         return lookup in self._lookups()
 
     def _lookups(self) -> set[str]:
@@ -45,4 +47,5 @@ class ClosedList(admin.ModelAdmin[Row]):
         return own | {name + ending for name in names for ending in ENDINGS}
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """Return the class that reads a page of the list."""
         return BoundedChangeList

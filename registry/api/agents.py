@@ -195,6 +195,7 @@ class AgentListView(_AgentReads, ListAPIView[Agent]):
         return page
 
     def get_serializer_context(self) -> dict[str, Any]:
+        """Add the current scores of the agents of this page."""
         ids = [row.pk for row in getattr(self, "_page", [])]
         return {**super().get_serializer_context(), "scores": _scores(ids)}
 
@@ -206,6 +207,7 @@ class AgentDetailView(_AgentReads, RetrieveAPIView[Agent]):
     serializer_class = AgentDetailSerializer
 
     def get_serializer_context(self) -> dict[str, Any]:
+        """Add the current score of the agent."""
         return {**super().get_serializer_context(), "scores": _scores([self.kwargs["pk"]])}
 
 

@@ -84,5 +84,6 @@ class BoundedPBKDF2PasswordHasher(PBKDF2PasswordHasher):
     """Django's own, behind the gate; what it stored before verifies as it did."""
 
     def encode(self, *args: Any, **kwargs: Any) -> str:
+        """Wait for the gate, then hash; raises `HashingBusy` for a stranger too many."""
         with _gate.passing(turn.get()):
             return super().encode(*args, **kwargs)

@@ -103,6 +103,7 @@ class AccountAdmin(_Entered, ClosedList[User], UserAdmin[User]):
     may_touch = staticmethod(may_touch_account)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Let only a superuser change who is a superuser."""
         fields = super().get_readonly_fields(request, obj)
         return fields if request.user.is_superuser else (*fields, "is_superuser")
 
@@ -110,6 +111,7 @@ class AccountAdmin(_Entered, ClosedList[User], UserAdmin[User]):
     def user_change_password(
         self, request: HttpRequest, id: str, form_url: str = ""
     ) -> HttpResponse:
+        """Set another person's password and enter it in the trail."""
         return super().user_change_password(request, id, form_url)
 
 
@@ -124,6 +126,7 @@ class OwnPasswordForm(AdminPasswordChangeForm):
     """Django's own form, whose change is entered."""
 
     def save(self, commit: bool = True) -> Any:
+        """Store the password and enter the change in the trail."""
         with registry_change(Actor.of_user(self.user), moves_epoch=False) as change:
             user = super().save(commit)
             change.enter(account_draft(Kind.OFFICER_CHANGED, user, "own password"))

@@ -63,6 +63,7 @@ class OfficerLoginForm(AdminAuthenticationForm):
     """
 
     def clean(self) -> dict[str, Any]:
+        """Check limits, then the password; enter a sign-in, count a failure."""
         if not {"username", "password"} <= self.cleaned_data.keys():
             return self.cleaned_data  # the form says beside the field what is missing
         name = account_name(str(self.cleaned_data["username"]))
