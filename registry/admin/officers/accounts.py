@@ -1,8 +1,8 @@
-"""Accounts and groups of officers and auditors: what they may is in the trail, like all else.
+"""Accounts and groups of officers and auditors; each change of their rights is in the trail.
 
-Django's own pages do the work. Each of their writes runs in one `registry_change`, so what Django
-logs is entered with the row it is about, and a change that can't be entered is not made. What a
-person may grant, and whom they may touch, is `registry.officers.rights`.
+The pages are Django's. Each of their writes runs in one `registry_change`: the row and its entry
+are written in one transaction, or neither is. `registry.officers.rights` decides which rights a
+person may grant and which accounts and groups they may change.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ admin.site.unregister(Group)
 
 
 def _in_one_change(view: View) -> View:
-    """Run a view of Django's that writes on POST in one change, by whoever is signed in."""
+    """Run a POST to one of Django's views in one change by the user who is signed in."""
 
     @wraps(view)
     def wrapped(self: Any, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -52,7 +52,7 @@ def _in_one_change(view: View) -> View:
 
 
 class _Entered:
-    """Django's pages of a model whose rows give rights; each change enters what it logs."""
+    """Django's pages of a model whose rows give rights; each change that they log is entered."""
 
     may_touch: Callable[[Any, Any], bool]
 
@@ -90,7 +90,7 @@ class _Entered:
         return super().log_deletions(request, queryset)  # type: ignore[misc]  # a mixin
 
     def formfield_for_manytomany(self, db_field: Any, request: Any = None, **kwargs: Any) -> Any:
-        """Offer what this person may give: a group or a permission beyond it is no choice."""
+        """Offer only the groups and permissions that this person may grant."""
         within = groups_within if db_field.name == "groups" else permissions_within
         kwargs.setdefault("queryset", within(request.user))
         return super().formfield_for_manytomany(db_field, request, **kwargs)  # type: ignore[misc]  # a mixin
@@ -98,7 +98,7 @@ class _Entered:
 
 @admin.register(User)
 class AccountAdmin(_Entered, ClosedList[User], UserAdmin[User]):
-    """People with an account."""
+    """The list of accounts and the page of each."""
 
     may_touch = staticmethod(may_touch_account)
 
@@ -117,13 +117,13 @@ class AccountAdmin(_Entered, ClosedList[User], UserAdmin[User]):
 
 @admin.register(Group)
 class RoleAdmin(_Entered, ClosedList[Group], GroupAdmin):
-    """Groups, which are roles."""
+    """The list of groups, which are roles, and the page of each."""
 
     may_touch = staticmethod(may_touch_group)
 
 
 class OwnPasswordForm(AdminPasswordChangeForm):
-    """Django's own form, whose change is entered."""
+    """Django's form for one's own password; it enters the change in the trail."""
 
     def save(self, commit: bool = True) -> Any:
         """Store the password and enter the change in the trail."""
@@ -134,7 +134,7 @@ class OwnPasswordForm(AdminPasswordChangeForm):
 
 
 def change_own_password(request: HttpRequest) -> HttpResponseBase:
-    """The admin's page on which a person changes their own password."""
+    """Show the admin's page on which a person changes their own password."""
     request.current_app = admin.site.name
     view = PasswordChangeView.as_view(
         form_class=OwnPasswordForm,
@@ -145,7 +145,7 @@ def change_own_password(request: HttpRequest) -> HttpResponseBase:
 
 
 def _enter(kind: Kind, request: HttpRequest, row: Any, message: Any) -> None:
-    """Enter a change inside the one that `_in_one_change` has opened."""
+    """Enter a change as part of the one that `_in_one_change` opened."""
     draft = account_draft if isinstance(row, User) else group_draft
     with registry_change(Actor.of_user(request.user), moves_epoch=False) as change:
         change.enter(draft(kind, row, message))
