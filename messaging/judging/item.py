@@ -49,7 +49,7 @@ class Fenced:
 
 @dataclass(frozen=True, slots=True)
 class _Readable:
-    """What the stages of a frame that is an envelope have in common."""
+    """The base of the stages of a frame that is an envelope."""
 
     frame: SentFrame
     envelope: Envelope
@@ -60,7 +60,7 @@ class _Readable:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What identifies the envelope: its agent and its messageId."""
+        """The identity of the envelope: its agent and its messageId."""
         return self.frame.agent, self.envelope.message_id
 
 
@@ -78,14 +78,14 @@ class Repeat(_Readable):
 
 @dataclass(frozen=True, slots=True)
 class Echo(_Readable):
-    """An envelope that an earlier frame of the batch has too; `first` is the index of that one."""
+    """A copy of the envelope of an earlier frame; `first` is the index of that frame."""
 
     first: int
 
 
 @dataclass(frozen=True, slots=True)
 class Refused(_Readable):
-    """An envelope that leaves no row, without being judged by the core or as an echo of such."""
+    """An envelope that is refused before it is judged, and its copies; it leaves no row."""
 
     verdict: Verdict
 
@@ -110,7 +110,7 @@ class Decided(_Readable):
 
     verified: VerifiedEnvelope
     verdict: Verdict
-    counted: bool = False  # one of too many denials: a count is all that it leaves
+    counted: bool = False  # the denial is only counted, because the sender has too many
 
     @property
     def final(self) -> bool:

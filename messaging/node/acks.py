@@ -1,4 +1,4 @@
-"""The lane of acks: what the agents acknowledged, written down in one transaction for many."""
+"""The lane of acks: it stores the acks of many agents in one transaction."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RETRY_SECONDS = 1.0  # while the database is away
 
 
 class Acks:
-    """Takes acks from sockets, writes them down and lets the streams go on."""
+    """Collects acks from sockets, stores them, and then continues the streams."""
 
     def __init__(self, threads: NodeThreads, roster: Roster, streams: Streams) -> None:
         self._threads = threads
@@ -37,7 +37,8 @@ class Acks:
     def take(self, connection: AgentConnection, stream: str, seq: int, refused: str) -> None:
         """Note an ack up to `seq`; `refused` is the code of a delivery that the agent refuses.
 
-        An ack beyond what was written to this socket counts up to there, and refuses nothing.
+        An ack beyond the last delivery written to this socket counts only up to that delivery; its
+        refusal is ignored.
         However many come, the lane holds one item for each stream of a socket.
         """
         position = connection.position(stream)
@@ -67,7 +68,7 @@ class Acks:
                 self.take(connection, ack.stream, ack.seq, ack.refused)
 
     def _go_on(self, ack: MailboxAck) -> None:
-        """Move a stream's window; where rows wait, read on."""
+        """Advance a stream's window; if rows wait, read on."""
         if (connection := self._roster.sessions.get(ack.session)) is None:
             return
         position = connection.position(ack.stream)
@@ -77,7 +78,7 @@ class Acks:
 
 
 def last_acks(connection: AgentConnection) -> list[MailboxAck]:
-    """What an agent acknowledged before it hung up, and was not written down yet."""
+    """Return the acks of a closed connection that are not stored yet."""
     waiting = [stream for stream in STREAMS if connection.position(stream).acking]
     return [ack for stream in waiting for ack in _heard(connection, stream)]
 

@@ -28,9 +28,9 @@ class StreamPosition:
     acked: int = 0
     behind: bool = False  # rows beyond `sent` wait in the database
     reading: bool = False
-    heard: int = 0  # the highest ack that came; acks are cumulative, so one stands for all
+    heard: int = 0  # the highest ack received; acks are cumulative, so it covers the others
     refused: dict[int, str] = field(default_factory=dict)
-    acking: bool = False  # what was heard waits to be written down
+    acking: bool = False  # an ack waits to be stored
 
     @property
     def window(self) -> int:
