@@ -2,9 +2,9 @@
 
 See docs/design/architecture.md#when-a-batch-goes-wrong.
 
-A batch without an outcome is sent again under the same id. A batch that fails is sent once more,
-then in halves, until the faulty envelope is alone in a batch. After its third failure it is refused
-as invalid, with an entry and an alarm. While no worker can judge, senders get `busy`.
+A batch whose outcome is lost is sent again under the same id. One that fails is sent once more
+and then halved, until the envelope that fails stands alone; failing a third time it is refused
+as invalid, with an entry and an alarm. While no worker can judge, senders hear `busy`.
 """
 
 from __future__ import annotations

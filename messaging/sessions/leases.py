@@ -32,7 +32,7 @@ def take(node_id: uuid.UUID, name: str, channel: str) -> None:
 
 
 def renew(node_id: uuid.UUID) -> bool:
-    """Renew a lease. Return `False` if it had run out: the lease is new, its sessions are lost."""
+    """Renew a lease. False if it had run out, and its sessions with it; it is new then."""
     held = Node.objects.filter(id=node_id, lease_until__gt=Now()).update(lease_until=_lease_end())
     if not held:
         Node.objects.filter(id=node_id).update(lease_until=_lease_end())

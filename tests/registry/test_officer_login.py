@@ -12,15 +12,15 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import transaction
 
+from registry.admin.officers.door import MOST_UNDER_WAY
 from registry.admin.officers.login import (
     MOST_ANYWHERE,
     MOST_FAILURES,
     MOST_OF_NETWORK,
     account_name,
+    door,
     network_name,
-    sign_in_limit,
 )
-from registry.admin.officers.sign_in_limit import MOST_UNDER_WAY
 from registry.officers.actor import pseudonym
 from registry.trail.actions import count_refusals, summarise_refusals
 from registry.trail.kinds import Kind
@@ -143,9 +143,7 @@ def test_rejects_more_sign_ins_of_one_network_at_a_time_than_people_need(
     with _browser(hub, address=address) as known, ExitStack() as inside:
         assert _signed_in(_submit(known, officer, PASSWORD))
         del known.cookies[settings.SESSION_COOKIE_NAME]
-        assert all(
-            inside.enter_context(sign_in_limit.counted(address)) for _ in range(MOST_UNDER_WAY)
-        )
+        assert all(inside.enter_context(door.entering(address)) for _ in range(MOST_UNDER_WAY))
 
         refused = _log_in(hub, f"nobody-{uuid.uuid4().hex[:8]}", "wrong", address=address)
         assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")

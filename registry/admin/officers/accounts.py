@@ -98,7 +98,7 @@ class _Entered:
 
 @admin.register(User)
 class AccountAdmin(_Entered, ClosedList[User], UserAdmin[User]):
-    """The list of accounts and the page of each."""
+    """People with an account."""
 
     may_touch = staticmethod(may_touch_account)
 
@@ -123,7 +123,7 @@ class RoleAdmin(_Entered, ClosedList[Group], GroupAdmin):
 
 
 class OwnPasswordForm(AdminPasswordChangeForm):
-    """Django's form for one's own password; it enters the change in the trail."""
+    """Django's own form, whose change is entered."""
 
     def save(self, commit: bool = True) -> Any:
         """Store the password and enter the change in the trail."""
@@ -134,7 +134,7 @@ class OwnPasswordForm(AdminPasswordChangeForm):
 
 
 def change_own_password(request: HttpRequest) -> HttpResponseBase:
-    """Show the admin's page on which a person changes their own password."""
+    """The admin's page on which a person changes their own password."""
     request.current_app = admin.site.name
     view = PasswordChangeView.as_view(
         form_class=OwnPasswordForm,

@@ -1,4 +1,4 @@
-"""The sign-in of the admin: it enters sign-ins in the trail and limits guesses of passwords.
+"""Signing in to the admin: entered in the trail, and limited for clients that guess passwords.
 
 Failures are counted by account name and by client (a network address or a known browser). So a
 client that guesses an officer's password locks out only itself. Guesses from many addresses have a
@@ -6,9 +6,9 @@ limit for each name, which falls while the guessing goes on. This limit does not
 in which the officer has signed in before (OWASP, "Slow Down Online Guessing Attacks with Device
 Cookies").
 
-Hashing a password is expensive, so two limits are checked before it: the sign-ins of one network at
-a time, and the failures of one network in a minute over all names. Both do not apply to a known
-browser, whose password is also hashed before those of strangers (`registry.officers.hashing`).
+Hashing a password is expensive, so there are limits before it: on the sign-ins of one network at a
+time, and on the failures of one network in a minute over all names. A known browser passes both,
+and its password is hashed before those of strangers (`registry.officers.hashing`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
-from registry.admin.officers.sign_in_limit import MOST_UNDER_WAY, SignInLimit
+from registry.admin.officers.door import MOST_UNDER_WAY, Door
 from registry.change import registry_change
 from registry.officers.actor import Actor
 from registry.officers.hashing import HashingBusy, HashingPriority, hashing_priority
@@ -51,7 +51,7 @@ KNOWN_BROWSER_SECONDS = 180 * 86_400
 NAME_HEX_CHARS = 12
 _DOMAIN = b"atp account name\0"
 BUSY = "Too many people are signing in right now. Wait a moment, go back and try again."
-sign_in_limit = SignInLimit(MOST_UNDER_WAY)
+door = Door(MOST_UNDER_WAY)
 _BROWSERS = signing.TimestampSigner(salt="atp known browser")
 
 
@@ -63,27 +63,25 @@ class OfficerLoginForm(AdminAuthenticationForm):
     """
 
     def clean(self) -> dict[str, Any]:
-        """Check limits, then the password; enter a sign-in, count a failure."""
         if not {"username", "password"} <= self.cleaned_data.keys():
-            return self.cleaned_data  # the form itself names the missing field
+            return self.cleaned_data  # the form says beside the field what is missing
         name = account_name(str(self.cleaned_data["username"]))
         browser = _known_browser(self.request, name)
-        client = f"{name}:{_hashed(name + (browser or _network(self.request)))}"
+        place = f"{name}:{_hashed(name + (browser or _network(self.request)))}"
         network = "" if browser else network_name(_network(self.request))
-        priority = HashingPriority.KNOWN_BROWSER if browser else HashingPriority.STRANGER
         if network and _failures_of(network) >= MOST_OF_NETWORK:
             raise ValidationError(
                 "Too many failed attempts from your network. Wait a minute and try again."
             )
-        if _failures_of(client) >= MOST_FAILURES or not (browser or _has_room(name)):
+        if _failures_of(place) >= MOST_FAILURES or not (browser or _has_room(name)):
             raise ValidationError(
                 "Too many failed attempts for this account. Wait a minute and try again."
             )
         try:
-            with _hashing_as(priority):
+            with _hashing_for(known=bool(browser)):
                 cleaned: dict[str, Any] = super().clean()
         except ValidationError:
-            _note_failure(*filter(None, (name, client, network)))
+            _note_failure(*filter(None, (name, place, network)))
             raise
         except HashingBusy as exc:
             raise ValidationError(BUSY) from exc
@@ -98,7 +96,7 @@ def officer_login(request: HttpRequest) -> HttpResponseBase:
     """
     if request.method != "POST" or _known_browser(request, _typed_account(request)):
         return _login(request)
-    with sign_in_limit.counted(_network(request)) as admitted:
+    with door.entering(_network(request)) as admitted:
         return _login(request) if admitted else _too_many()
 
 
@@ -124,7 +122,7 @@ def account_name(typed: str) -> str:
 
 
 def _typed_account(request: HttpRequest) -> str:
-    """Return the counted name of the account that the form names, with the form's trimming."""
+    """What the form of a request names, as the form would read it."""
     return account_name(str(request.POST.get("username", "")).strip())
 
 
@@ -136,8 +134,11 @@ def _too_many() -> HttpResponse:
 
 
 @contextmanager
-def _hashing_as(priority: HashingPriority) -> Iterator[None]:
-    before = hashing_priority.set(priority)
+def _hashing_for(*, known: bool) -> Iterator[None]:
+    """Hash with the priority of a known browser, or of a stranger, until the block ends."""
+    before = hashing_priority.set(
+        HashingPriority.KNOWN_BROWSER if known else HashingPriority.STRANGER
+    )
     try:
         yield
     finally:
@@ -145,7 +146,7 @@ def _hashing_as(priority: HashingPriority) -> Iterator[None]:
 
 
 def network_name(network: str) -> str:
-    """Return the name under which all failures of a network are counted."""
+    """What the failures of a network are counted under, whatever names it tries."""
     return f"login-from:{_hashed(network)}"
 
 

@@ -214,7 +214,6 @@ class ViolationAdmin(OfficerAdmin[Violation]):
 
     @admin.action(description="Close, with a reason", permissions=["close"])
     def close_selected(self, request: HttpRequest, queryset: QuerySet[Violation]) -> HttpResponse:
-        """Go to the page that closes the selected violations."""
         return self.for_many(queryset, "close")
 
     def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
