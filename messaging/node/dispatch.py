@@ -1,4 +1,4 @@
-"""Have a batch judged by a worker, through failures of workers and services.
+"""Having a batch judged, whatever happens to it.
 
 See docs/design/architecture.md#when-a-batch-goes-wrong.
 
@@ -134,13 +134,13 @@ class BatchDispatcher:
         try:
             handing_over = loop.run_in_executor(self._executor, dispatch)
             handing_over.add_done_callback(_note_end)
-            if settings.CELERY_TASK_ALWAYS_EAGER:  # the task runs within this call
+            if settings.CELERY_TASK_ALWAYS_EAGER:  # it is judged in there
                 await handing_over
-            else:  # a broker that hangs must not delay the `busy` of the senders
+            else:  # a broker that hangs must not keep senders from hearing that they are to wait
                 await asyncio.wait_for(asyncio.shield(handing_over), seconds)
             return await asyncio.wait_for(waiting, seconds)
         except TimeoutError:
-            # No outcome of a batch that a worker began: the worker died, or the database hangs.
+            # A batch that was begun and is silent has killed its worker, unless the database hangs.
             killed = attempt.batch in self._begun and self._sees()
             return "failed" if killed else "unavailable"
         except Exception:  # the broker is away: no worker has the batch
@@ -170,7 +170,7 @@ class BatchDispatcher:
         envelope, batches = attempt.envelopes[0], (*attempt.before, attempt.batch)
         try:
             receipt = await loop.run_in_executor(self._executor, _last_word, envelope, batches)
-        except Exception:  # without its entry in the trail the refusal would not be final
+        except Exception:  # without an entry in the trail it is not refused for good
             logger.exception("a poisoned envelope of %s could not be entered", envelope.agent)
             self._answer_busy([envelope])
             return

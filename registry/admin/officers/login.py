@@ -127,7 +127,7 @@ def _typed_account(request: HttpRequest) -> str:
 
 
 def _too_many() -> HttpResponse:
-    """Return a short answer without a template, because an attack may cause very many."""
+    """A short answer, made without a template: there may be very many of them."""
     return HttpResponse(
         BUSY, status=429, content_type="text/plain; charset=utf-8", headers={"Retry-After": "5"}
     )

@@ -194,7 +194,6 @@ class ViolationAdmin(OfficerAdmin[Violation]):
     actions = ("close_selected",)
 
     def get_urls(self) -> list[URLPattern]:
-        """Return the addresses of the officers' decisions, then Django's own."""
         return [self.decision_url("close/", self.close_view), *super().get_urls()]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
