@@ -1,4 +1,4 @@
-"""One class a name: a reader who searches for a class finds the one that is meant."""
+"""Each class has its own name, so that a search for a class finds one definition."""
 
 from __future__ import annotations
 

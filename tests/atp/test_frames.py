@@ -1,4 +1,4 @@
-"""The text of each frame, byte for byte, and that it is read as what was written."""
+"""Each frame has its exact text, and parsing the text gives the frame back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node counts and measures of the traffic that goes through it."""
+"""The counters and measurements of a node's traffic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the registry knows of an agent becomes the inputs of its score."""
+"""The registry's rows about an agent become the inputs of its score."""
 
 from __future__ import annotations
 
