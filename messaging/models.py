@@ -275,7 +275,7 @@ class Mailbox(models.Model):
 
 
 class RuleCounter(models.Model):
-    """How many envelopes of a sender passed a throttling rule in one window of time."""
+    """A count of a sender's envelopes that passed a throttling rule in one window of time."""
 
     rule = models.CharField(max_length=300)
     sender = models.CharField(max_length=128)

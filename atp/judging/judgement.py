@@ -270,7 +270,7 @@ def _judge(verified: VerifiedEnvelope, facts: Facts, found: _Findings) -> None:
 
 
 def _weigh(envelope: Envelope, facts: Facts, found: _Findings) -> None:
-    """How sensitive it is: by its sender alone, and with what came before and who gets it."""
+    """Find the sender's own sensitivity, and the one with recipient, request and chain."""
     assert facts.sender is not None
     found.own_sensitivity = policies.effective_sensitivity(
         envelope.sensitivity, facts.sender.sensitivity_floor
@@ -338,7 +338,7 @@ def _inputs_for(inputs: scoring.ScoreInputs, attestation: AttestationFacts) -> s
 
 
 def _check_target(envelope: Envelope, facts: Facts, found: _Findings) -> RecipientFacts | None:
-    """Who the envelope is addressed to; `None` for a broadcast, which is judged by hearer."""
+    """Return the facts about the addressee; `None` for a broadcast."""
     broadcast = envelope.message_type == MessageType.BROADCAST
     if broadcast != (envelope.target == BROADCAST_TARGET):
         raise MalformedEnvelope("a broadcast must be addressed to *, and no other message may be")

@@ -44,7 +44,7 @@ class BroadcastBudget:
             self.costs[sender, seconds] += audience + BROADCAST_COST
 
     def excess(self, sender: str) -> FlowThrottled | None:
-        """Why this sender may not broadcast now, and when to try again; `None` where it may."""
+        """Return why this sender may not broadcast now and when to try again; `None` if it may."""
         if self.waiting[sender] >= MOST_BROADCASTS:
             detail = "wait until your earlier broadcasts have reached their audiences"
             return FlowThrottled(detail, retry_after=BROADCAST_LIMITS[0][0])

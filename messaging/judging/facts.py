@@ -1,4 +1,4 @@
-"""The facts of one batch: what its judgements share, and what earlier ones in it changed."""
+"""The facts of one batch, shared by its judgements and updated after each of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SENDERS_SHARE = 10  # one sender may fill at most a tenth of an inbox (docs/prot
 
 @dataclass(slots=True)
 class BatchFacts:
-    """All that the judgements of one batch share, and what earlier ones in it changed."""
+    """The facts of one batch, shared by its judgements and updated after each of them."""
 
     now: float
     view: RegistryView

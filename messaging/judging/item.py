@@ -19,7 +19,7 @@ FINAL = {"accepted", "denied"}  # verdicts that leave a row and an entry
 
 
 class SentFrame(NamedTuple):
-    """What an agent sent in a session, and in which order the batch has it."""
+    """The text that an agent sent in a session; a batch has its frames in order."""
 
     session: str
     agent: str
@@ -132,10 +132,10 @@ def unusable(problem: ATPError) -> Verdict:
 
 
 def judged(stages: Sequence[Stage]) -> Iterator[Judged]:
-    """What is to be stored or counted, in the order of the frames.
+    """Yield the stages to store or count, in the order of the frames.
 
-    An echo of an envelope that leaves a row is a repeat of it. An echo of another shares its
-    verdict, and is told and counted by itself.
+    The echo of an envelope with a row is a repeat and is left out. The echo of an envelope without
+    a row gets the same verdict and is counted by itself.
     """
     for stage in stages:
         if isinstance(stage, Unreadable | Refused | Decided):

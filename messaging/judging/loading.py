@@ -35,7 +35,7 @@ _MAILBOXES = Compiled(
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """An envelope that others name by its digest: as what they answer, or as their cause."""
+    """An envelope that others name by its digest, as their request or as their cause."""
 
     id: int
     digest: str

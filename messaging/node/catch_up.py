@@ -20,7 +20,7 @@ POLL_CHUNK = 500  # agents asked for in one query
 
 
 class CatchUp:
-    """Compares the inboxes in the database with what was written to the sockets."""
+    """Compares the inboxes in the database with the positions written to the sockets."""
 
     def __init__(self, threads: NodeThreads, roster: Roster, streams: Streams) -> None:
         self._threads = threads

@@ -89,7 +89,7 @@ class _Proven:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """Why a login is refused, and whose key signed its proof; "" where the signature is bad."""
+    """The error of a refused login, and the signer of its proof; "" if the signature is bad."""
 
     problem: ATPError
     signer: str = ""
@@ -354,7 +354,7 @@ def _lock_presences(agents: Collection[str]) -> dict[str, _Held]:
 
 
 def _takeovers(agent: str, previous: _Held | None) -> int:
-    """How often a live session of this agent was taken over, this time included; 0 if not now."""
+    """Return how many live sessions of this agent were replaced so far; 0 if none was now."""
     if previous is None or not previous.live:
         return 0
     takeovers = previous.takeovers + 1

@@ -1,4 +1,4 @@
-"""What the officers' lists have in common: badges, and a filter for rows that are dealt with."""
+"""Parts of officers' lists: badges, and a filter for rows that are dealt with."""
 
 from __future__ import annotations
 

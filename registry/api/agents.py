@@ -166,7 +166,7 @@ class _AgentPages(CursorPagination):
     page_size = 100
 
     def decode_cursor(self, request: Request) -> Any:
-        """A cursor names an agent to go on from; it comes in base64, so any text may be in it."""
+        """Read the cursor, which names the last agent in base64; raises `NotFound` for odd text."""
         cursor = super().decode_cursor(request)
         if cursor is not None and not str(cursor.position or "").isprintable():
             raise NotFound(self.invalid_cursor_message)

@@ -90,10 +90,10 @@ def attested_inputs(
     standing: Mapping[int, str],
     registered: RegisteredAgents,
 ) -> dict[str, tuple[float, ScoreInputs]]:
-    """What keys and attestations alone say of these agents, without conduct and violations.
+    """Return inputs from keys and attestations only, without conduct and violations.
 
-    Each with the time, in Unix seconds, up to which it stays so while the registry does. It is not
-    enough for a score; nothing is read that `registered` has.
+    Each has the time, in Unix seconds, until which it is valid if the registry does not change.
+    These inputs are not enough for a score. Only rows that `registered` lacks are read.
     """
     found = {}
     for member in registered.family(agent_ids).values():

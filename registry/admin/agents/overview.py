@@ -112,7 +112,7 @@ def _next_step(
     worth: dict[str, State],
     token: EnrolmentToken | None,
 ) -> str:
-    """Return what an officer has to do before this agent is trusted.
+    """Return the next step of an officer before this agent is trusted.
 
     It is '' if the agent has a valid attestation, or is suspended or revoked.
     """
