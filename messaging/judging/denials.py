@@ -1,7 +1,7 @@
-"""A limit on the denials of a sender that become rows and entries; further ones are only counted.
+"""How many denials of a sender become rows and entries, which nobody may delete; more are counted.
 
-Entries are never deleted, so a flood of denials would fill the trail. The limit changes no verdict:
-it decides only how a denial is recorded. So an attacker can't use it to silence an agent.
+An envelope that would pass is never in question: only what is denied anyway leaves less behind. So
+nobody can silence an agent by having its envelopes denied.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 @dataclass(slots=True)
 class DenialBudget:
-    """The recent denials of the senders of a batch, read when the first envelope is denied."""
+    """The denials entered lately of the senders of a batch; read when the first is denied."""
 
     senders: Collection[str]
     now: float
@@ -30,7 +30,7 @@ class DenialBudget:
     _loaded: bool = False
 
     def enter(self, sender: str) -> bool:
-        """Return whether one more denial of this sender is entered; if so, count it."""
+        """Whether one more denial of this sender is entered; it is counted as such then."""
         if not self._loaded:
             self._load()
         if (

@@ -90,7 +90,7 @@ async def stream(query: Query, written_as: Format, *, log_size: int) -> AsyncGen
 
 
 class RunningExports:
-    """Counts the exports that this process streams; used on its event loop only."""
+    """How many exports this process streams; touched on its event loop only."""
 
     def __init__(self) -> None:
         self._count = 0
