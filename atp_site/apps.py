@@ -12,6 +12,7 @@ class SiteConfig(AppConfig):
     verbose_name = "Agent Trust Protocol"
 
     def ready(self) -> None:
+        """Register checks and tasks when Django starts."""
         from atp_site import checks, tracing  # noqa: F401  # registers their checks
         from atp_site.celery import TASK_PACKAGES
         from atp_site.celery import app as celery_app

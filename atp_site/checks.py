@@ -43,7 +43,7 @@ def engines_are_verified(app_configs: Sequence[Any] | None, **_: Any) -> list[ch
     if settings.ATP_ENGINE_TLS != "verify":
         found.append(
             checks.Warning(
-                "ATP_ENGINE_TLS is unverified: the hub gives its logins to whoever answers.",
+                "ATP_ENGINE_TLS is unverified: a machine that poses as one gets the password.",
                 hint="Give the engines certificates and unset it (docs/production.md).",
                 id="atp.W002",
             )

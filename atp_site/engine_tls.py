@@ -1,4 +1,4 @@
-"""TLS to PostgreSQL, Redis and the broker: whose certificate a connection accepts.
+"""TLS to PostgreSQL, Redis and the broker: which certificates a connection accepts.
 
 The hub verifies the certificate chain and the host name. `ATP_ENGINE_TLS=unverified` switches that
 off for all three (docs/production.md#tls-to-the-engines).
@@ -18,7 +18,7 @@ MODES = ("verify", "unverified")
 def postgres(host: str, mode: str, ca_file: str) -> dict[str, str]:
     """Return libpq's parameters for a server on `host`; a URL's own parameters override them.
 
-    A socket or the loopback leaves no wire to listen on, so libpq's default stays there.
+    For a Unix socket or the loopback it returns none, because no network can be listened to.
     """
     if mode != "verify" or is_local(host):
         return {}
@@ -55,7 +55,7 @@ def broker(url: str, mode: str, ca_file: str) -> dict[str, Any] | None:
 
 
 def is_local(host: str) -> bool:
-    """Whether a host is the loopback, the folder of a Unix socket, or "" (libpq's own socket)."""
+    """Return whether a host is the loopback, a Unix socket's folder, or "" (libpq's socket)."""
     if not host or host.startswith("/") or host == "localhost":
         return True
     try:
@@ -72,9 +72,9 @@ def unprotected(url: str) -> str:
 
 
 def _system_roots() -> str:
-    """The file of root certificates that this Python trusts.
+    """Return the file of root certificates that this Python trusts.
 
-    psycopg's wheel brings an OpenSSL of its own, which does not know where this system keeps them.
+    psycopg's wheel has its own OpenSSL, which does not know where this system has its certificates.
     """
     found = ssl.get_default_verify_paths().cafile
     return found if found and Path(found).is_file() else "system"

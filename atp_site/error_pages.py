@@ -1,4 +1,4 @@
-"""Answers to requests that no view has answered: problem details below /api/, pages elsewhere."""
+"""Error responses outside the views: problem details below `/api/`, pages elsewhere."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ API = "/api/"
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """400: Django could not read the request."""
+    """Answer 400: Django could not read the request."""
     if _is_api(request):
         return plain_problem(HTTPStatus.BAD_REQUEST, "The request can't be read.")
     return defaults.bad_request(request, exception)
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """403: a view or a middleware refused."""
+    """Answer 403: a view or a middleware refused the request."""
     if _is_api(request):
         return plain_problem(HTTPStatus.FORBIDDEN, "You may not do this.")
     return defaults.permission_denied(request, exception)
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """404: there is no such address."""
+    """Answer 404: there is no such URL."""
     if _is_api(request):
         return plain_problem(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
     return defaults.page_not_found(request, exception)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """503 while the database can't be used, 500 for any other fault; Django has logged it."""
+    """Answer 503 if the database can't be used, else 500. Django has logged the exception."""
     problem = sys.exc_info()[1]
     if isinstance(problem, (OperationalError, InterfaceError)):
         return _unavailable(request)

@@ -2,7 +2,7 @@
 
 A node stays ready while workers, layer or broker are away: every node is in the same case then, so
 a balancer that took them out would take out the whole hub, with the admin, the trail, and the
-inboxes of agents that only read. What is away is told by `/api/v1/health`, for those who watch.
+inboxes of agents that only read. `/api/v1/health` names the missing part, for monitoring.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class HealthView(ProblemView):
     permission_classes = (AllowAny,)
 
     def perform_authentication(self, request: Request) -> None:
-        """Not before the parts were looked at: a database that hangs would hold up the answer."""
+        """Do nothing: authentication would wait for a database that hangs. `get` does it later."""
 
     @extend_schema(responses={200: HealthSerializer, 503: HealthSerializer}, tags=["hub"])
     def get(self, request: Request) -> Response:

@@ -24,6 +24,7 @@ class SchemaView(SpectacularAPIView):
 
     @extend_schema(exclude=True)
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Any:
+        """Answer the schema; 400 for any parameter but `format`."""
         if set(request.query_params) - PARAMETERS:
             problem = problem_of(MalformedDocument("the schema takes no parameter but format"))
             return JsonResponse(problem, status=400, content_type=PROBLEM_JSON)

@@ -103,7 +103,7 @@ class Spans:
 
         return carrier["traceparent"], finish
 
-    def record_work(self, work: telemetry.Work, problem: str) -> None:
+    def record_work(self, work: telemetry.BatchMeasurements, problem: str) -> None:
         """Record the spans of finished work; `problem` is "" if it succeeded."""
         parent = self._propagator.extract({"traceparent": work.traceparent})
         span = self._tracer.start_span(

@@ -1,8 +1,7 @@
-"""The one place that refuses input which no view of the hub reads: NUL, and texts not in UTF-8.
+"""Refuse input that no view of the hub reads: NUL characters, and text that is not UTF-8.
 
-PostgreSQL stores no NUL in a text and fails where it is asked for one, SQLite takes it; so it is
-refused before any view, in addresses, queries, forms and cookies alike. An API caller hears it as
-problem details, a person on a page.
+PostgreSQL fails on a NUL in a text, and SQLite accepts it. So this middleware answers 400 before
+any view, for URLs, queries, forms and cookies. API callers get problem details, people a page.
 """
 
 from __future__ import annotations
@@ -33,9 +32,10 @@ _UNREADABLE = (BadRequest, SuspiciousOperation, MultiPartParserError, LookupErro
 
 
 class Handler(ASGIHandler):
-    """Django's own, which answers 400 where a request's head can't be read (it would raise)."""
+    """Django's ASGI handler, but a request whose head can't be read gets 400 and no exception."""
 
     def create_request(self, scope: Any, body_file: Any) -> Any:
+        """Return the request, or a response with status 400."""
         try:
             return super().create_request(scope, body_file)
         except ValueError:
@@ -44,7 +44,7 @@ class Handler(ASGIHandler):
 
 @sync_and_async_middleware
 def refuse_unreadable(get_response: Callable[[HttpRequest], Any]) -> Callable[..., Any]:
-    """Answer 400 to what can't be read, before a view or the database sees it."""
+    """Answer 400 to a request that can't be read, before any view and query."""
     if iscoroutinefunction(get_response):
 
         async def answer_async(request: HttpRequest) -> HttpResponseBase:
@@ -70,21 +70,21 @@ def refuse_unreadable(get_response: Callable[[HttpRequest], Any]) -> Callable[..
 
 
 def fault_of(request: HttpRequest, *, with_form: bool) -> str:
-    """What can't be read in a request, in words that repeat nothing of it; "" where all can."""
+    """Return why a request can't be read, without a quotation from it; "" if it can be read."""
     charset = (request.content_params or {}).get("charset", "utf-8")
     if charset.lower() not in CHARSETS:
         return "the charset is not UTF-8"
     try:
-        for place, texts in _texts(request, with_form=with_form):
+        for part, texts in _texts(request, with_form=with_form):
             if any("\0" in text for text in texts):
-                return f"there is a NUL character in the {place}"
+                return f"there is a NUL character in the {part}"
     except _UNREADABLE:
         return "the query or the form can't be read"
     return ""
 
 
 def refusal(request: HttpRequest, fault: str) -> HttpResponseBase:
-    """400, as problem details below /api/ and as a page elsewhere."""
+    """Return a response with 400: problem details below `/api/`, a page elsewhere."""
     if request.path_info.startswith("/api/"):
         problem = problem_of(MalformedDocument(fault))
         return JsonResponse(problem, status=400, content_type=PROBLEM_JSON)

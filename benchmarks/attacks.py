@@ -25,9 +25,8 @@ from urllib.parse import urlsplit
 
 from websockets.exceptions import ConnectionClosed
 
-from atp import IAgentIdentity, MessageType
+from atp import MessageType
 from atp.errors import ATPError
-from atp.trust.envelope import new_document, sign_envelope
 from atp.wire.frames import Ack
 from benchmarks.lean import LeanSocket, log_in_all, upgrade_request
 from benchmarks.load import SEQ, Identity, connect, load_identities
@@ -69,13 +68,7 @@ async def flood(plan: Plan) -> dict[str, int]:
     """Send as fast as possible and ignore receipts; the accomplice acknowledges everything."""
     attacker, accomplice, *_ = plan.identities
     letters = _letters(attacker, accomplice.agent, int(FLOOD_PER_SECOND * plan.seconds))
-    _ready()
-    async with _connected(accomplice) as taking, _connected(attacker) as socket:
-        busy = [asyncio.create_task(_acknowledge(taking)), asyncio.create_task(_discard(socket))]
-        sent = await _send_all(socket, letters, plan.seconds)
-        for task in busy:
-            task.cancel()
-    return {"sent": sent}
+    return await _send_to_accomplice(plan, letters)
 
 
 async def deaf_flood(plan: Plan) -> dict[str, int]:
@@ -153,13 +146,7 @@ async def large_envelopes(plan: Plan) -> dict[str, int]:
     """Send only envelopes of the largest allowed size; the accomplice acknowledges them."""
     attacker, accomplice, *_ = plan.identities
     letters = _letters(attacker, accomplice.agent, 100, filler=LARGE_ENVELOPE_BYTES)
-    _ready()
-    async with _connected(accomplice) as taking, _connected(attacker) as socket:
-        busy = [asyncio.create_task(_acknowledge(taking)), asyncio.create_task(_discard(socket))]
-        sent = await _send_all(socket, letters, plan.seconds)
-        for task in busy:
-            task.cancel()
-    return {"sent": sent}
+    return await _send_to_accomplice(plan, letters)
 
 
 async def fragments(plan: Plan) -> dict[str, int]:
@@ -252,23 +239,22 @@ def _letters(
     kind: MessageType = MessageType.NOTIFICATION,
     filler: int = 300,
 ) -> list[str]:
-    made = []
-    for _ in range(count):
-        document = new_document(
-            identity=IAgentIdentity(id=sender.agent),
-            message_type=kind,
-            target=target,
-            data={"filler": "x" * filler},
-        )
-        signed = sign_envelope(
-            document,
-            sender.key,
-            hub_id=sender.hub,
-            now=time.time(),
-            lifetime_seconds=LIFETIME_SECONDS,
-        )
-        made.append(signed.decode())
-    return made
+    sign = partial(
+        sender.sign, target, filler="x" * filler, kind=kind, lifetime_seconds=LIFETIME_SECONDS
+    )
+    return [sign()[1].decode() for _ in range(count)]
+
+
+async def _send_to_accomplice(plan: Plan, letters: list[str]) -> dict[str, int]:
+    """Send as fast as possible, while the accomplice acknowledges every delivery."""
+    attacker, accomplice, *_ = plan.identities
+    _ready()
+    async with _connected(accomplice) as taking, _connected(attacker) as socket:
+        busy = [asyncio.create_task(_acknowledge(taking)), asyncio.create_task(_discard(socket))]
+        sent = await _send_all(socket, letters, plan.seconds)
+        for task in busy:
+            task.cancel()
+    return {"sent": sent}
 
 
 async def _send_all(socket: Any, letters: list[str], seconds: float) -> int:

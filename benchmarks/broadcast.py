@@ -17,11 +17,10 @@ from pathlib import Path
 
 import uvloop
 
-from atp import IAgentIdentity, MessageType
-from atp.trust.envelope import new_document, sign_envelope
+from atp import MessageType
 from atp.wire.frames import Ack
 from benchmarks.lean import LeanSocket, log_in, log_in_all, spread
-from benchmarks.load import LIFETIME_SECONDS, Identity, load_identities
+from benchmarks.load import Identity, load_identities
 
 ROUNDS = 5
 PATIENCE_SECONDS = 30.0
@@ -65,7 +64,7 @@ async def run(sender: Identity, others: list[Identity]) -> dict[str, list[float]
     sending = await log_in(sender)
     took = []
     for _ in range(ROUNDS):
-        message_id, letter = _letter(sender)
+        message_id, letter = sender.sign("*", filler="x" * 100, kind=MessageType.BROADCAST)
         audience.expect(message_id)
         started = time.perf_counter()
         sending.send(letter)
@@ -75,23 +74,6 @@ async def run(sender: Identity, others: list[Identity]) -> dict[str, list[float]
     for socket in (sending, *listening):
         socket.abort()
     return {"milliseconds": took}
-
-
-def _letter(sender: Identity) -> tuple[str, bytes]:
-    document = new_document(
-        identity=IAgentIdentity(id=sender.agent),
-        message_type=MessageType.BROADCAST,
-        target="*",
-        data={"filler": "x" * 100},
-    )
-    signed = sign_envelope(
-        document,
-        sender.key,
-        hub_id=sender.hub,
-        now=time.time(),
-        lifetime_seconds=LIFETIME_SECONDS,
-    )
-    return str(document["messageId"]), signed
 
 
 def main() -> None:

@@ -46,6 +46,30 @@ class Identity:
     ws_url: str
     key: PrivateKey
 
+    def sign(
+        self,
+        target: str,
+        *,
+        filler: str,
+        kind: MessageType = MessageType.NOTIFICATION,
+        lifetime_seconds: int = LIFETIME_SECONDS,
+    ) -> tuple[str, bytes]:
+        """Return the message id and the bytes of a new envelope with `filler` as its data."""
+        document = new_document(
+            identity=IAgentIdentity(id=self.agent),
+            message_type=kind,
+            target=target,
+            data={"filler": filler},
+        )
+        signed = sign_envelope(
+            document,
+            self.key,
+            hub_id=self.hub,
+            now=time.time(),
+            lifetime_seconds=lifetime_seconds,
+        )
+        return str(document["messageId"]), signed
+
 
 @dataclass(slots=True)
 class Tally:
@@ -94,7 +118,6 @@ class Sender:
         self._identity = identity
         self._target = target
         self._tally = tally
-        self._key = identity.key
         self._under_way = 0
         self._window_open = asyncio.Event()
         self._filler = ""
@@ -122,19 +145,7 @@ class Sender:
             await socket.send(message.decode())
 
     def _envelope(self) -> bytes:
-        document = new_document(
-            identity=IAgentIdentity(id=self._identity.agent),
-            message_type=MessageType.NOTIFICATION,
-            target=self._target,
-            data={"filler": self._filler},
-        )
-        return sign_envelope(
-            document,
-            self._key,
-            hub_id=self._identity.hub,
-            now=time.time(),
-            lifetime_seconds=LIFETIME_SECONDS,
-        )
+        return self._identity.sign(self._target, filler=self._filler)[1]
 
     async def _read(self, socket: Any) -> None:
         async for message in socket:

@@ -64,27 +64,12 @@ def _open_sessions(agents: list[str]) -> dict[str, str]:
 
 
 def _batch(identities: list[Identity], sessions: dict[str, str]) -> dict[str, object]:
-    from atp import IAgentIdentity, MessageType
-    from atp.trust.envelope import new_document, sign_envelope
-
     half = len(identities) // 2
     frames = []
     for n in range(BATCH):
         sender, receiver = identities[n % half], identities[half + n % half]
-        document = new_document(
-            identity=IAgentIdentity(id=sender.agent),
-            message_type=MessageType.NOTIFICATION,
-            target=receiver.agent,
-            data={"filler": "x" * 100},
-        )
-        text = sign_envelope(
-            document,
-            sender.key,
-            hub_id=sender.hub,
-            now=time.time(),
-            lifetime_seconds=LIFETIME_SECONDS,
-        ).decode()
-        frames.append([sessions[sender.agent], sender.agent, text])
+        _, letter = sender.sign(receiver.agent, filler="x" * 100, lifetime_seconds=LIFETIME_SECONDS)
+        frames.append([sessions[sender.agent], sender.agent, letter.decode()])
     return {
         "batch": str(uuid.uuid4()),
         "channel": "bench.node",

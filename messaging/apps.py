@@ -13,6 +13,7 @@ class MessagingConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        """Import the tasks, and give the registry the functions that act on traffic."""
         from messaging import tasks  # noqa: F401  # a task is known once imported
         from messaging.sessions import presence  # a task is known once imported
         from messaging.telemetry import signs  # noqa: F401  # listens to Celery, as recording does

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 
+from atp.wire import words
 from messaging.health.models import Process as Process
 from messaging.periodic.models import BackgroundTask as BackgroundTask
 from messaging.periodic.models import TaskRun as TaskRun
@@ -35,7 +36,9 @@ class Session(models.Model):
     node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="sessions")
     kid = models.CharField("key", max_length=64)
     remote_address = models.CharField(max_length=64, blank=True)
-    client = models.CharField(max_length=120, blank=True, help_text="What the SDK says it is.")
+    client = models.CharField(
+        max_length=120, blank=True, help_text="The name that the client gave itself."
+    )
     opened_at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True, blank=True)
     close_code = models.CharField(max_length=40, blank=True)
@@ -172,16 +175,16 @@ class Envelope(models.Model):
 class Delivery(models.Model):
     """One envelope at one sequence number of a recipient's stream.
 
-    `seq` has no gaps. Acknowledgements are stored in the mailbox. That the row exists is the fact
-    that the envelope was given to the recipient. `state` says what became of it later.
+    `seq` has no gaps. Acknowledgements are stored in the mailbox. The row exists from the moment at
+    which the envelope has its sequence number; `state` is the state of the delivery since then.
     """
 
     class State(models.TextChoices):
-        """What became of a delivery. An acknowledged one stays `WAITING`."""
+        """The states of a delivery. An acknowledged one stays `WAITING`."""
 
         WAITING = "waiting", "waiting or acknowledged"
         REFUSED = "refused", "refused by the recipient"
-        WITHHELD = "withheld", "withheld: it never comes at this place"
+        WITHHELD = "withheld", "withheld: never delivered at this sequence number"
         HELD = "held", "held: its sender is suspended"
         EXPIRED = "expired", "expired before it was delivered"
 
@@ -228,24 +231,28 @@ class Mailbox(models.Model):
     class Stream(models.TextChoices):
         """The two streams of an agent (docs/protocol.md#frames)."""
 
-        MAIL = "mail", "mail"
-        ANSWERS = "answers", "answers"
+        MAIL = words.MAIL, words.MAIL
+        ANSWERS = words.ANSWERS, words.ANSWERS
 
     agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="mailboxes")
     stream = models.CharField(max_length=8, choices=Stream.choices)
     last_seq = models.BigIntegerField(default=0)
     acked_seq = models.BigIntegerField(default=0)
     credited_seq = models.BigIntegerField(
-        default=0, help_text="Up to where acknowledged mail was counted for its senders' scores."
+        default=0, help_text="The seq up to which acks are counted in the senders' scores."
     )
     swept_seq = models.BigIntegerField(
-        default=0, db_default=0, help_text="Up to where nothing waits: acknowledged, or ended."
+        default=0,
+        db_default=0,
+        help_text="The seq up to which no delivery waits: each is acknowledged or ended.",
     )
     ended = models.PositiveIntegerField(
-        default=0, db_default=0, help_text="Places beyond that which have ended without an ack."
+        default=0,
+        db_default=0,
+        help_text="Deliveries beyond the swept seq that ended without an ack.",
     )
     next_expiry = models.DateTimeField(
-        null=True, blank=True, help_text="Nothing that waits expires before."
+        null=True, blank=True, help_text="No waiting delivery expires before this time."
     )
 
     class Meta:
@@ -268,7 +275,7 @@ class Mailbox(models.Model):
 
 
 class RuleCounter(models.Model):
-    """How many envelopes of a sender passed a throttling rule in one window of time."""
+    """A count of a sender's envelopes that passed a throttling rule in one window of time."""
 
     rule = models.CharField(max_length=300)
     sender = models.CharField(max_length=128)

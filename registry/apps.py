@@ -14,6 +14,7 @@ class RegistryConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        """Register the trail's check; make its triggers after each migration."""
         from registry.trail import checks as _checks  # noqa: F401  # registers itself
         from registry.trail.triggers import make_triggers
 

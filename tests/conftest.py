@@ -1,7 +1,7 @@
 """One live database for a run of the tests, and one real hub on it.
 
-Nothing is rolled back and nothing is flushed: the trail is append-only, and what a test sees is
-what the hub committed. Each test makes agents of its own, under random names.
+Nothing is rolled back and nothing is flushed: the trail is append-only, and a test sees the
+rows that the hub committed. Each test makes its own agents, with random names.
 """
 
 from __future__ import annotations

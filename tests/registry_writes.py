@@ -42,7 +42,7 @@ class Use:
 
 @dataclass(slots=True)
 class Program:
-    """What a set of modules defines, and which names each module knows."""
+    """The definitions of a set of modules, and the names that each module knows."""
 
     names: dict[str, dict[str, str]] = field(default_factory=dict)
     functions: set[str] = field(default_factory=set)
@@ -63,7 +63,7 @@ class Program:
 
 
 class Writes:
-    """The writes of rows in a set of modules, by full name, and what uses what.
+    """The writes of rows in a set of modules, by full name, and the uses of each function.
 
     In a module that is not below `registry`, a write counts where a model of it is named in it.
     """
@@ -116,7 +116,7 @@ def _program_of(modules: Mapping[str, ast.Module]) -> Program:
 
 
 def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """The names that a module knows by its imports, each with what it stands for."""
+    """Return the names that a module imports, each with its full name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level == 0:
             yield from ((a.asname or a.name, f"{node.module}.{a.name}") for a in node.names)
@@ -213,7 +213,7 @@ class _Walk(ast.NodeVisitor):
         return Use(where, used, node.lineno, self._guarded)
 
     def _full_name(self, node: ast.expr) -> str:
-        """The full name of what an expression names; empty where no definition is known."""
+        """Return the full name of the definition that an expression names; "" if none is known."""
         dotted = _dotted(node)
         for scope in reversed(self._scopes):
             names = self._program.names.get(scope, {})
@@ -247,7 +247,7 @@ def _is_query(value: ast.expr) -> bool:
 
 
 def _dotted(node: ast.expr) -> str:
-    """`a.b.c` as it is written; empty for what is not only names."""
+    """Return `a.b.c` as written; "" for an expression that is not only names."""
     if isinstance(node, ast.Attribute):
         owner = _dotted(node.value)
         return f"{owner}.{node.attr}" if owner else ""
@@ -255,6 +255,6 @@ def _dotted(node: ast.expr) -> str:
 
 
 def _full(names: Mapping[str, str], dotted: str) -> str:
-    """What a dotted name stands for, by the names that its module knows."""
+    """Return the full name of a dotted name, by the names that its module knows."""
     first, dot, rest = dotted.partition(".")
     return f"{names.get(first, first)}{dot}{rest}"

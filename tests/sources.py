@@ -57,7 +57,7 @@ def _origin(node: ast.ImportFrom, package: tuple[str, ...]) -> str:
 
 @cache
 def module_graph(*packages: str) -> dict[str, frozenset[str]]:
-    """What each module of `packages` imports of them, anywhere in it.
+    """Return the modules of `packages` that each of them imports, anywhere in it.
 
     Imports for type checkers and those within functions count. `from a import b` counts as `a.b`
     where that is a module, else as `a`.

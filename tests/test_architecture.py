@@ -1,4 +1,4 @@
-"""The arrows of the architecture: who may import whom, and what a file may be."""
+"""The rules of the architecture: directions of imports, and sizes of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public face of `atp`: what is exported exists, in order, and nothing is by accident."""
+"""The exports of `atp`: each exists, they are in order, and none is by accident."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A wait for a line of a program ends, and says what it waited for."""
+"""A wait for a program's line has a limit and names the line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waits with a limit, whose failures say what they waited for."""
+"""Waits with a limit; a failed wait names its purpose."""
 
 from __future__ import annotations
 

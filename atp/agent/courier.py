@@ -122,7 +122,7 @@ class Courier:
         self._exchanges.fail_all(SessionClosed("the client was disconnected"))
 
     async def request(self, target: str, data: Any, options: SendOptions) -> Received:
-        """Send a request and wait for its answer; raises the error that came instead."""
+        """Send a request and wait for its answer; raises the error of a failed request."""
         document = self._document(MessageType.REQUEST, target, data, options)
         envelope = parse_envelope(self._sign(document, options.request_lifetime()))
         expected = Expected(

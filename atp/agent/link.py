@@ -156,7 +156,7 @@ class Link:
                 logger.exception("%s: not connected yet, by a fault", self._login.identity.id)
 
     def _suspend(self, problem: IdentityNotActive) -> None:
-        """Note that the agent may not connect for now; tell the waiting callers once."""
+        """Note that the agent may not connect for now; fail the waiting callers once."""
         if self.suspended is not None:
             return
         self.suspended = IdentityNotActive(

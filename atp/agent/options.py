@@ -45,6 +45,7 @@ class SendOptions:
 
     @property
     def timeout_seconds(self) -> float:
+        """The timeout in seconds; `timeout` is in milliseconds."""
         return self.timeout / 1000
 
     def request_lifetime(self) -> int:

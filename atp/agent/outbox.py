@@ -69,7 +69,7 @@ class Outbox:
         return True
 
     def next_due(self) -> float | None:
-        """Return when the next envelope that was told to wait may go, in ticks, or `None`."""
+        """Return the tick at which the next waiting envelope may be sent, or `None`."""
         return min(self._due.values(), default=None)
 
     def take(self, *, ticks: float) -> list[bytes]:

@@ -146,7 +146,7 @@ def _check_url(text: str) -> str:
 
 @contextmanager
 def _http_client(base: str) -> Iterator[httpx.Client]:
-    """A client that takes no proxy but the one `proxy_for` names; errors tell which."""
+    """Yield a client that uses only the proxy of `proxy_for`; errors name the proxy."""
     proxy = proxy_for(base)
     with httpx.Client(
         timeout=HTTP_SECONDS,

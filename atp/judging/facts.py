@@ -100,7 +100,7 @@ class Chain:
 
     @classmethod
     def from_wire(cls, value: Mapping[str, Any]) -> Chain:
-        """Read the member `chain` that `to_wire` wrote; an older hub does not tell sensitivity."""
+        """Read the member `chain` that `to_wire` wrote; older hubs write no sensitivity."""
         sensitivity = value.get("highestSensitivity", DataSensitivity.RESTRICTED.value)
         return cls(value["lowestLevel"], value["lowestScore"], value["depth"], sensitivity)
 

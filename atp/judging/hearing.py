@@ -1,7 +1,7 @@
-"""A broadcast, judged for each of those who are there to hear it.
+"""Judge a broadcast for each connected agent that could hear it.
 
-Whoever does not fit is left out. Rules are asked once for all hearers that look the same to them,
-so that an audience of a thousand costs hardly more than one recipient.
+Agents that may not hear the broadcast are left out. The rules are evaluated once for all hearers
+with the same field values, so an audience of a thousand costs little more than one recipient.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from atp.judging.policy import Decision
 from atp.judging.recipients import check_takes, demanded_level, recipient_context
 from atp.trust.envelope import Envelope
 
-__all__ = ["Hearing", "Refused", "hear"]
+__all__ = ["HearerRefusal", "Hearing", "hear"]
 
 _Key = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """Why a hearer was left out, and the decision with its context where rules said so."""
+class HearerRefusal:
+    """Why a hearer was left out; with decision and context if a rule refused it."""
 
     status: str
     code: str
@@ -36,21 +36,25 @@ class Refused:
 
 @dataclass(slots=True)
 class Hearing:
-    """Who hears a broadcast, by which decisions, and why others do not, by code."""
+    """The hearers of a broadcast, the decisions that let them hear it, and refusals by code."""
 
     hearers: list[str] = field(default_factory=list)
     sensitivity: str = ""
     decisions: list[Decision] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
-    refusals: dict[str, Refused] = field(default_factory=dict)
+    refusals: dict[str, HearerRefusal] = field(default_factory=dict)
 
-    def refuse(self, why: Refused) -> None:
+    def refuse(self, why: HearerRefusal) -> None:
+        """Leave a hearer out; keep the first refusal with each code."""
         self.left_out[why.code] += 1
         self.refusals.setdefault(why.code, why)
 
     @property
-    def main_refusal(self) -> Refused:
-        """What is told where nobody hears it: what may pass later, else what most fail by."""
+    def main_refusal(self) -> HearerRefusal:
+        """The refusal to report if no agent hears it.
+
+        It is one that a later try may pass, if there is one; of several, the most frequent.
+        """
         passing = [code for code, why in self.refusals.items() if why.status != "denied"]
         codes = passing or list(self.refusals)
         return self.refusals[max(codes, key=self.left_out.__getitem__)]
@@ -58,7 +62,7 @@ class Hearing:
 
 @dataclass(slots=True)
 class _Judged:
-    """What the rules say for one kind of hearer."""
+    """The decision on all hearers with the same field values."""
 
     decision: Decision
     context: Mapping[str, Any]
@@ -74,9 +78,10 @@ def hear(
     level: str,
     total: int,
 ) -> Hearing:
-    """Judge a broadcast by a sender of that level and score for each of `facts.audience`.
+    """Judge a broadcast for each agent of `facts.audience`.
 
-    `context` has the field values without a recipient's.
+    `level` and `total` are the sender's level and score. `context` has the field values except
+    those of a recipient.
     """
     hearing = Hearing()
     known: dict[_Key, _Judged] = {}
@@ -116,7 +121,9 @@ def _note(hearing: Hearing, judged: _Judged, agent: str) -> None:
     decision = judged.decision
     if decision.action != "allow":
         status = "throttled" if decision.action == "throttle" else "denied"
-        hearing.refuse(Refused(status, decision.code, decision.detail, decision, judged.context))
+        hearing.refuse(
+            HearerRefusal(status, decision.code, decision.detail, decision, judged.context)
+        )
         return
     hearing.hearers.append(agent)
     if not judged.heard:
@@ -127,6 +134,6 @@ def _note(hearing: Hearing, judged: _Judged, agent: str) -> None:
         )
 
 
-def _refused(problem: ATPError) -> Refused:
+def _refused(problem: ATPError) -> HearerRefusal:
     status = "busy" if isinstance(problem, FlowError) else "denied"
-    return Refused(status, problem.code, problem.detail)
+    return HearerRefusal(status, problem.code, problem.detail)

@@ -111,6 +111,7 @@ class Verdict:
 
     @property
     def accepted(self) -> bool:
+        """Whether the envelope is accepted."""
         return self.status == "accepted"
 
     @property
@@ -121,7 +122,7 @@ class Verdict:
 
     @property
     def matched(self) -> tuple[policies.Match, ...]:
-        """All enforced rules that matched, each once; of a broadcast, for anybody who hears it."""
+        """All enforced rules that matched, each once; of a broadcast, those of all its hearers."""
         return tuple(dict.fromkeys(match for one in self.decisions for match in one.matched))
 
 
@@ -135,7 +136,7 @@ class _Findings:
     total: int = 0
     inputs: scoring.ScoreInputs | None = None
     chain: Chain | None = None
-    own_sensitivity: str = ""  # what the sender alone brought
+    own_sensitivity: str = ""  # as declared by the sender itself
     own_chain: Chain | None = None
     decision: policies.Decision | None = None
     hearing: Hearing | None = None
@@ -224,9 +225,9 @@ def best_attestation(
 
 
 def violation_of(problem: ATPError) -> str:
-    """How heavily a refusal weighs that is the sender's doing; empty where it is none.
+    """Return the severity of the violation that a refusal is; "" if it is none.
 
-    That the key of somebody else, who added to the provenance, was revoked since is not.
+    A provenance entry whose signer's key was revoked later is no violation of the sender.
     """
     if isinstance(problem, SignatureProvenance) and isinstance(problem.__cause__, KeyRevoked):
         return ""
@@ -269,7 +270,7 @@ def _judge(verified: VerifiedEnvelope, facts: Facts, found: _Findings) -> None:
 
 
 def _weigh(envelope: Envelope, facts: Facts, found: _Findings) -> None:
-    """How sensitive it is: by its sender alone, and with what came before and who gets it."""
+    """Find the sender's own sensitivity, and the one with recipient, request and chain."""
     assert facts.sender is not None
     found.own_sensitivity = policies.effective_sensitivity(
         envelope.sensitivity, facts.sender.sensitivity_floor
@@ -288,7 +289,7 @@ def _weigh(envelope: Envelope, facts: Facts, found: _Findings) -> None:
 def _judge_audience(
     envelope: Envelope, facts: Facts, context: Mapping[str, Any], found: _Findings
 ) -> None:
-    """Judge a broadcast for each of those who are there."""
+    """Judge a broadcast for each connected agent."""
     hearing = hear(envelope, facts, context, level=found.level, total=found.total)
     found.hearing = hearing
     if hearing.hearers:
@@ -337,7 +338,7 @@ def _inputs_for(inputs: scoring.ScoreInputs, attestation: AttestationFacts) -> s
 
 
 def _check_target(envelope: Envelope, facts: Facts, found: _Findings) -> RecipientFacts | None:
-    """Who the envelope is addressed to; `None` for a broadcast, which is judged by hearer."""
+    """Return the facts about the addressee; `None` for a broadcast."""
     broadcast = envelope.message_type == MessageType.BROADCAST
     if broadcast != (envelope.target == BROADCAST_TARGET):
         raise MalformedEnvelope("a broadcast must be addressed to *, and no other message may be")
@@ -434,10 +435,13 @@ def _refusal(problem: ATPError, found: _Findings) -> Verdict:
 
 
 def _unheard(hearing: Hearing, found: _Findings) -> Verdict:
-    """The verdict on a broadcast that nobody who is there may hear."""
+    """Return the verdict on a broadcast that no connected agent may hear."""
     why, present = hearing.main_refusal, hearing.left_out.total()
     return _verdict(
-        why.status, why.code, f"{why.detail}; nobody of the {present} who are there hears it", found
+        why.status,
+        why.code,
+        f"{why.detail}; none of the {present} connected agents may hear it",
+        found,
     )
 
 

@@ -1,4 +1,4 @@
-"""What is asked about one recipient: of a message the addressee, of a broadcast each hearer."""
+"""Checks and field values of one recipient: the addressee, or one hearer of a broadcast."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def check_takes(recipient: RecipientFacts, *, level: str, total: int) -> None:
 
 
 def demanded_level(envelope: Envelope, recipient: RecipientFacts, *, now: float) -> str:
-    """The recipient's level for this envelope, having checked what the sender demands of it.
+    """Check the sender's demands on the recipient; return the recipient's level for this envelope.
+
+    The level is "" if the recipient has none.
 
     Raises `AttestationCapability` or `TrustLevelTooLow`.
     """
@@ -69,7 +71,7 @@ def demanded_level(envelope: Envelope, recipient: RecipientFacts, *, now: float)
 def recipient_context(
     recipient: RecipientFacts, level: str, facts: Facts, uses: Collection[str]
 ) -> dict[str, Any]:
-    """The field values of a recipient that rules ask for; its score costs most, if it is asked."""
+    """Return the recipient's values of the fields in `uses`; compute its score only if used."""
     agent, inputs = recipient.agent, recipient.inputs
     context: dict[str, Any] = {
         "recipient.id": agent.id,
@@ -88,7 +90,7 @@ def recipient_context(
 
 
 def chain_context(chain: Chain) -> dict[str, Any]:
-    """The field values of a chain that rules may ask for."""
+    """Return the field values of a chain of causes."""
     return {
         "chain.lowest_level": chain.lowest_level,
         "chain.lowest_score": chain.lowest_score,
@@ -97,5 +99,5 @@ def chain_context(chain: Chain) -> dict[str, Any]:
 
 
 def is_below(level: str, demanded: str) -> bool:
-    """Whether `level`, empty for none, is lower than the one that is demanded."""
+    """Return whether `level` ("" for none) is lower than `demanded`."""
     return not level or TrustLevel(level).rank < TrustLevel(demanded).rank

@@ -60,7 +60,7 @@ def canonical(value: Mapping[str, Any]) -> bytes:
 
 
 def written(value: Mapping[str, Any]) -> orjson.Fragment:
-    """Serialise a value that many bodies share once; the result can stand in each body."""
+    """Serialise a value that many bodies share once; the result can be put into each body."""
     return orjson.Fragment(canonical(value))
 
 

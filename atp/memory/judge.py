@@ -72,7 +72,7 @@ class Ruling:
     req: str | None = None
 
     def to_receipt(self, message_id: str, *, entry: int | None = None) -> Receipt:
-        """What its sender is told; `entry` is its number in the trail, where there is one."""
+        """Return the receipt for the sender; `entry` is the index in the trail, if any."""
         verdict, is_final = self.verdict, self.verdict.status in FINAL
         return Receipt(
             message_id,
@@ -184,7 +184,7 @@ class Judge:
         now: float,
         full: Collection[str],
     ) -> list[RecipientFacts]:
-        """What is known of each agent that is there to hear a broadcast."""
+        """Return the facts about each connected agent that may hear a broadcast."""
         if verified.envelope.target != BROADCAST_TARGET:
             return []
         known = ((agent, self._registry.recipient(agent, now=now)) for agent in audience)

@@ -27,6 +27,7 @@ class Authenticate(WireFrame):
     client: str = ""
 
     def to_wire(self) -> dict[str, Any]:
+        """Return the frame's members as JSON values, in their order on the wire."""
         client = {"client": self.client} if self.client else {}
         return {**client, "proof": self.proof, "type": "authenticate"}
 
@@ -53,6 +54,7 @@ class Ack(WireFrame):
     refused: str = ""
 
     def to_wire(self) -> dict[str, Any]:
+        """Return the frame's members as JSON values, in their order on the wire."""
         refused = {"refused": self.refused} if self.refused else {}
         return {**refused, "seq": self.seq, "stream": self.stream, "type": "ack"}
 
@@ -89,16 +91,22 @@ class Submission(WireFrame):
         return found if isinstance(found, str) else ""
 
     def to_wire(self) -> dict[str, Any]:
+        """Return the frame's members as JSON values, in their order on the wire."""
         return dict(self.value)
 
 
-def parse_agent_message(data: bytes | str, *, max_bytes: int) -> list[Submission | Ack]:
-    """The frames of a logged-in agent's message: a frame, or an array of them.
+def parse_agent_message(
+    data: bytes | str, *, max_bytes: int, max_frames: int | None = None
+) -> list[Submission | Ack]:
+    """Read the frames of a logged-in agent's message: one frame, or an array of frames.
 
-    Raises a `MalformedError` for a message of more than `max_bytes` and for what is no frame.
+    Raises a `MalformedError` if the message has more than `max_bytes` or `max_frames`, or if one
+    of its values is neither an envelope nor an ack.
     """
     parsed = parse_noted(data, max_bytes=max_bytes)
     values = parsed.value if isinstance(parsed.value, list) else [parsed.value]
+    if max_frames is not None and len(values) > max_frames:
+        raise MalformedFrame(f"at most {max_frames} frames in one message")
     return [
         Submission(value, parsed.plain)
         if isinstance(value, dict) and "ATP" in value

@@ -65,10 +65,12 @@ class Challenge(WireFrame):
     time: str = ""
 
     def to_wire(self) -> dict[str, Any]:
+        """Return the frame's members as JSON values, in their order on the wire."""
         return {"type": "challenge", "hub": self.hub, "nonce": self.nonce, "time": self.time}
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Challenge:
+        """Read a challenge; raises `MalformedFrame`."""
         hub, nonce = get_member(value, "hub", str), get_member(value, "nonce", str)
         time = value.get("time")  # for people only, so its grammar is not checked
         return cls(hub, nonce, time if isinstance(time, str) else "")
@@ -93,6 +95,7 @@ class Welcome(WireFrame):
     succession: tuple[str, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
+        """Return the frame's members as JSON values, in their order on the wire."""
         frame = {
             "type": "welcome",
             "session": self.session,
@@ -107,6 +110,7 @@ class Welcome(WireFrame):
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Welcome:
+        """Read a welcome; raises `MalformedFrame`."""
         return cls(
             session=get_member(value, "session", str),
             agent=get_member(value, "agent", str),
@@ -137,6 +141,7 @@ class Receipt(WireFrame):
     retry_after: float | None = None
 
     def to_wire(self) -> dict[str, Any]:
+        """Return the frame's members as JSON values, in their order on the wire."""
         return receipt_members(
             self.message_id,
             self.status,
@@ -150,6 +155,7 @@ class Receipt(WireFrame):
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Receipt:
+        """Read a receipt; raises `MalformedFrame`."""
         return cls(
             message_id=find_member(value, "messageId", str) or "",
             status=get_member(value, "status", str),
@@ -212,6 +218,7 @@ class Delivery(WireFrame):
     chain: Mapping[str, Any] = field(default_factory=dict)
 
     def to_wire(self) -> dict[str, Any]:
+        """Return the frame's members as JSON values, in their order on the wire."""
         return {
             "ATP": self.value["ATP"],
             "acceptedAt": self.accepted_at,
@@ -283,11 +290,13 @@ class Withheld(WireFrame):
     code: str
 
     def to_wire(self) -> dict[str, Any]:
+        """Return the frame's members as JSON values, in their order on the wire."""
         place = {"type": "delivery", "stream": self.stream, "seq": self.seq}
         return {**place, "withheld": self.code}
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Withheld:
+        """Read a withheld delivery; raises `MalformedFrame`."""
         stream, seq = stream_member(value), get_member(value, "seq", int)
         return cls(stream, seq, get_member(value, "withheld", str))
 
@@ -302,11 +311,13 @@ class Gone(WireFrame):
     code: str
 
     def to_wire(self) -> dict[str, Any]:
+        """Return the frame's members as JSON values, in their order on the wire."""
         place = {"type": "gone", "stream": self.stream, "from": self.first, "to": self.last}
         return {**place, "code": self.code}
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Gone:
+        """Read a range of sequence numbers that will not come; raises `MalformedFrame`."""
         return cls(
             stream=stream_member(value),
             first=get_member(value, "from", int),
@@ -325,12 +336,14 @@ class Notice(WireFrame):
     detail: str = ""
 
     def to_wire(self) -> dict[str, Any]:
+        """Return the frame's members as JSON values, in their order on the wire."""
         frame = {"type": "notice", "messageId": self.message_id, "status": self.status}
         why = {"code": self.code, "detail": self.detail}
         return {**frame, **{name: text for name, text in why.items() if text}}
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Notice:
+        """Read a notice; raises `MalformedFrame`."""
         return cls(
             message_id=get_member(value, "messageId", str),
             status=get_member(value, "status", str),
@@ -348,11 +361,13 @@ class Failure(WireFrame):
     retry_after: float | None = None
 
     def to_wire(self) -> dict[str, Any]:
+        """Return the frame's members as JSON values, in their order on the wire."""
         frame = {"type": "error", "code": self.code, "detail": self.detail}
         return frame if self.retry_after is None else {**frame, "retryAfter": self.retry_after}
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Failure:
+        """Read an error frame; raises `MalformedFrame`."""
         return cls(
             code=get_member(value, "code", str),
             detail=find_member(value, "detail", str) or "",
@@ -367,6 +382,7 @@ class Unknown(WireFrame):
     type: str
 
     def to_wire(self) -> dict[str, Any]:
+        """Return the frame's members as JSON values, in their order on the wire."""
         return {"type": self.type}
 
 

@@ -69,7 +69,7 @@ class WriterLock:
 
     @property
     def waiting(self) -> int:
-        """How many connections wait for the lock."""
+        """Return how many connections wait for the lock."""
         return len(self._queue)
 
     def _wait(self, claim: _Claim, deadline: float) -> bool:

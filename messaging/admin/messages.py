@@ -74,6 +74,7 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Envelope]:
+        """Return envelopes, in the list without their content."""
         rows: QuerySet[Envelope] = super().get_queryset(request)
         match = request.resolver_match
         if match is not None and match.url_name == "messaging_envelope_changelist":
@@ -98,7 +99,7 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
 
     @admin.display(description="weakest link")
     def chain(self, row: Envelope) -> str:
-        """The length of the chain, and the lowest level and score in it."""
+        """Return the length of the chain, and its lowest level and score."""
         count = f"{row.chain_depth} envelope{'s' if row.chain_depth > 1 else ''}"
         if not row.chain_lowest_level:
             return count
@@ -108,7 +109,7 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
 
     @admin.display(description="rule by rule")
     def decision(self, row: Envelope) -> str:
-        """Each rule of the policies of that time, with what it saw."""
+        """Return each rule of the policies of that time, with the values that it tested."""
         record = _record(row).get("decision")
         if not record:
             return "It was refused before any policy was asked."

@@ -29,9 +29,11 @@ class BackgroundTaskAdmin(OfficerAdmin[BackgroundTask]):
     """A page for the schedule and one for each task; both are read-only."""
 
     def get_urls(self) -> list[URLPattern]:
+        """Return the addresses of the officers' decisions, then Django's own."""
         return [self.decision_url("<str:object_id>/run/", self.run_view), *super().get_urls()]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
+        """Return `False`: the schedule is part of the code."""
         return False
 
     def changelist_view(

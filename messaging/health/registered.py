@@ -18,7 +18,7 @@ MISSED_FOR = timedelta(minutes=10)  # then a process that went silent was replac
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
+class RegisteredProcesses:
     """The hub's processes and tasks in the database; `now` is the database's clock.
 
     `nodes` are those with a lease. `processes` are the workers and beats that gave a sign of life
@@ -31,10 +31,10 @@ class Registered:
     tasks: Mapping[str, BackgroundTask]
 
 
-def registered_now() -> Registered:
+def registered_now() -> RegisteredProcesses:
     """Read processes and tasks, in four short queries. Raises `DatabaseError` if it is away."""
     seen_lately = Q(stopped_at=None, seen_at__gt=Now() - MISSED_FOR)
-    return Registered(
+    return RegisteredProcesses(
         now=Hub.objects.values_list(Now(), flat=True).get(pk=Hub.SINGLETON_ID),
         nodes=list(Node.objects.filter(lease_until__gt=Now())),
         processes=list(Process.objects.filter(seen_lately)),

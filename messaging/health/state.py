@@ -32,7 +32,7 @@ from messaging.health.probes import (
     reach_broker,
     reach_layer,
 )
-from messaging.health.registered import Registered, registered_now
+from messaging.health.registered import RegisteredProcesses, registered_now
 from messaging.node.process_node import process_node
 from messaging.periodic.schedule import Scheduled, scheduled_tasks
 
@@ -77,7 +77,7 @@ class HubState:
 
     at: datetime
     parts: Sequence[Part]
-    registered: Registered | None
+    registered: RegisteredProcesses | None
 
     @property
     def serves(self) -> bool:
@@ -152,7 +152,7 @@ def _services() -> list[Probe[Any]]:
     return [*layer, *([] if settings.CELERY_TASK_ALWAYS_EAGER else [_broker])]
 
 
-def _look_at_database() -> tuple[Registered | None, Part]:
+def _look_at_database() -> tuple[RegisteredProcesses | None, Part]:
     part = partial(Part, "database", "Database")
     hint = "Start it, or see what its log says. Nothing is accepted until it answers."
     seen, problem = _result(_database, Service.DATABASE)
@@ -162,7 +162,7 @@ def _look_at_database() -> tuple[Registered | None, Part]:
     return seen, part(Status.OK, f"{name} answers.")
 
 
-def _hub(registered: Registered | None) -> Part:
+def _hub(registered: RegisteredProcesses | None) -> Part:
     part = partial(Part, "hub", "Hub (this node)")
     if not process_node.is_ready():
         hint = "Others serve meanwhile. If it stays so, the log of this process says why."
@@ -181,7 +181,7 @@ def _hub(registered: Registered | None) -> Part:
     return part(Status.OK, f"This node serves{f', and {others} more' if others else ''}.")
 
 
-def _worker(registered: Registered | None) -> Part:
+def _worker(registered: RegisteredProcesses | None) -> Part:
     part = partial(Part, "worker", "Workers")
     if settings.CELERY_TASK_ALWAYS_EAGER:
         return part(Status.OK, WITHIN)
@@ -189,7 +189,7 @@ def _worker(registered: Registered | None) -> Part:
     return _by_signs(part, ProcessKind.WORKER, registered, hint)
 
 
-def _beat(registered: Registered | None) -> Part:
+def _beat(registered: RegisteredProcesses | None) -> Part:
     part = partial(Part, "beat", "Beat (the schedule)", needed=False)
     if settings.CELERY_TASK_ALWAYS_EAGER:
         own = process_node.running()
@@ -204,7 +204,7 @@ def _beat(registered: Registered | None) -> Part:
 
 
 def _by_signs(
-    part: Callable[..., Part], kind: ProcessKind, registered: Registered | None, hint: str
+    part: Callable[..., Part], kind: ProcessKind, registered: RegisteredProcesses | None, hint: str
 ) -> Part:
     """Return the state of all processes of a kind: up while one of them gives signs of life."""
     if registered is None:
@@ -255,7 +255,7 @@ def _broker_part() -> Part:
     )
 
 
-def _tasks_part(registered: Registered | None, tasks: Sequence[Scheduled]) -> Part:
+def _tasks_part(registered: RegisteredProcesses | None, tasks: Sequence[Scheduled]) -> Part:
     part = partial(Part, "tasks", "Background tasks", needed=False)
     if registered is None:
         return part(Status.UNKNOWN, "The database would know.", "See to the database first.")
@@ -272,7 +272,7 @@ def _tasks_part(registered: Registered | None, tasks: Sequence[Scheduled]) -> Pa
     return part(Status.DEGRADED, " ".join(says), hint)
 
 
-def tasks_of(registered: Registered) -> list[Scheduled]:
+def tasks_of(registered: RegisteredProcesses) -> list[Scheduled]:
     """Return the schedule with the last runs.
 
     A task that never ran is due one interval after beat began.

@@ -63,7 +63,7 @@ class StoredDelivery:
 
 @dataclass(slots=True)
 class Stored:
-    """What a batch became: entries by (agent, messageId), deliveries, and the rest's receipts."""
+    """The result of a batch: entries by (agent, messageId), deliveries, receipts of the rest."""
 
     entries: dict[tuple[str, str], int] = field(default_factory=dict)
     recipients: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -184,14 +184,14 @@ def _envelope_row(
 
 
 def _is_kept(one: Decided) -> bool:
-    """Whether the content is stored: large envelopes that are denied would fill the disk."""
+    """Return whether the content is stored: large denied envelopes could fill the disk."""
     return one.verdict.accepted or len(one.envelope.canonical) <= DENIED_KEPT_BYTES
 
 
 def _insert_deliveries(
     final: Sequence[Decided], row_ids: Mapping[tuple[str, str], int]
 ) -> list[tuple[Decided, str, int]]:
-    """The deliveries of what was accepted, but broadcasts: with stream and sequence number."""
+    """Store the deliveries of accepted envelopes, except broadcasts; return stream and `seq`."""
     direct = [
         (one, stream_of(one.envelope.message_type))
         for one in final
@@ -213,7 +213,7 @@ def _insert_deliveries(
 
 
 def _count(judged: Sequence[Judged], facts: BatchFacts, now: datetime) -> None:
-    """Rule counters, refusals, violations and signatures: bulk statements, most often none."""
+    """Count throttled rules, refusals, violations and signatures, each in one bulk statement."""
     if facts.counted:
         _count_up(facts.counted)
     refused = Counter((j.frame.agent, j.verdict.code) for j in judged if not _is_final(j))
@@ -235,12 +235,12 @@ def _count(judged: Sequence[Judged], facts: BatchFacts, now: datetime) -> None:
 
 
 def _is_bad(judged: Judged) -> bool:
-    """Whether its agent has signed badly; an entry that another agent added may be at fault."""
+    """Return whether the agent's own signature is bad, and not that of a provenance entry."""
     return judged.verdict.code in BAD_SIGNATURES and bool(judged.verdict.violation)
 
 
 def _count_up(counted: Mapping[tuple[str, str, int], int]) -> None:
-    """Add to what stands there now, as other lanes may have since the facts were read."""
+    """Add to the stored counters, which other lanes may have changed since the facts were read."""
     rows = ", ".join(["(%s, %s, %s, %s)"] * len(counted))
     parameters = [value for key, n in sorted(counted.items()) for value in (*key, n)]
     with connection.cursor() as cursor:
@@ -248,7 +248,7 @@ def _count_up(counted: Mapping[tuple[str, str, int], int]) -> None:
 
 
 def _is_spotless(agent: str, facts: BatchFacts) -> bool:
-    """Whether one more good signature would leave the agent's window as it is."""
+    """Return whether one more good signature would not change the agent's window."""
     inputs = facts.inputs.get(agent)
     return inputs is not None and (
         inputs.signatures_good == inputs.signatures_total == SIGNATURES_MAX

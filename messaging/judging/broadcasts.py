@@ -1,4 +1,4 @@
-"""How much a sender may broadcast: what its broadcasts have cost the hub lately."""
+"""A limit on the cost of a sender's broadcasts: by count and by deliveries of the last seconds."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from atp.types import BROADCAST_TARGET
 from messaging.models import Envelope
 
 MOST_BROADCASTS = 16  # of one sender that are not fanned out yet; then it is throttled
-BROADCAST_LIMITS = ((0.25, 250), (10.0, 10_000))  # seconds, and what a sender's may cost in them
-BROADCAST_COST = 40  # of one, in deliveries, besides those that it makes
+# (seconds, the most that a sender's broadcasts may cost in them)
+BROADCAST_LIMITS = ((0.25, 250), (10.0, 10_000))
+BROADCAST_COST = 40  # of one broadcast, in addition to its deliveries
 
 
 @dataclass(slots=True)
@@ -26,7 +27,7 @@ class BroadcastBudget:
     costs: Counter[tuple[str, float]] = field(default_factory=Counter)
 
     def load(self, senders: Collection[str], now: float) -> None:
-        """Read what these senders have broadcast lately."""
+        """Read the recent broadcasts of these senders."""
         pending = Envelope.objects.filter(sender_id__in=senders, fan_out__isnull=False)
         self.waiting.update(dict(pending.values_list("sender_id").annotate(n=Count("id"))))
         self._load_costs(senders, datetime.fromtimestamp(now, UTC))
@@ -38,12 +39,12 @@ class BroadcastBudget:
             self.costs[sender, seconds] += recipients + BROADCAST_COST
 
     def note_refused(self, sender: str, audience: int) -> None:
-        """Count one that was judged for so many and may be heard by nobody, in this batch alone."""
+        """Count, in this batch only, a broadcast that was judged for `audience` and refused."""
         for seconds, _ in BROADCAST_LIMITS:
             self.costs[sender, seconds] += audience + BROADCAST_COST
 
     def excess(self, sender: str) -> FlowThrottled | None:
-        """Why this sender may not broadcast now, and when to try again; `None` where it may."""
+        """Return why this sender may not broadcast now and when to try again; `None` if it may."""
         if self.waiting[sender] >= MOST_BROADCASTS:
             detail = "wait until your earlier broadcasts have reached their audiences"
             return FlowThrottled(detail, retry_after=BROADCAST_LIMITS[0][0])

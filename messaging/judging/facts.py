@@ -1,4 +1,4 @@
-"""The facts of one batch: what its judgements share, and what earlier ones in it changed."""
+"""The facts of one batch, shared by its judgements and updated after each of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SENDERS_SHARE = 10  # one sender may fill at most a tenth of an inbox (docs/prot
 
 @dataclass(slots=True)
 class BatchFacts:
-    """All that the judgements of one batch share, and what earlier ones in it changed."""
+    """The facts of one batch, shared by its judgements and updated after each of them."""
 
     now: float
     view: RegistryView
@@ -79,13 +79,13 @@ class BatchFacts:
         )
 
     def record_of_inputs(self, inputs: ScoreInputs) -> Any:
-        """The inputs as the trail keeps them, written once a batch and sender."""
+        """Return the inputs as JSON for the trail, serialized once for each batch and sender."""
         if inputs not in self._records:
             self._records[inputs] = leaves.written(inputs.to_dict())
         return self._records[inputs]
 
     def record_of_decision(self, decision: Decision) -> Any:
-        """The decision as the trail keeps it, written once for all that were decided alike."""
+        """Return the decision as JSON for the trail, serialized once for all equal decisions."""
         key = decision.record_key
         if key is None:
             return decision.to_record()
@@ -103,7 +103,7 @@ class BatchFacts:
             self._count_for(rule, sender)
 
     def note_accepted(self, verified: VerifiedEnvelope, verdict: Verdict) -> None:
-        """What an acceptance changes for the envelopes behind it in the batch."""
+        """Count an acceptance for the envelopes behind it in the batch."""
         envelope = verified.envelope
         sender, stream = envelope.sender, stream_of(envelope.message_type)
         if verified.req is not None:
@@ -123,7 +123,7 @@ class BatchFacts:
         return replace(request, answered=True)
 
     def _audience(self, sender: str) -> list[RecipientFacts]:
-        """What is known of each agent that is there to hear a broadcast of this sender."""
+        """Return the facts about each connected agent that may hear a broadcast of this sender."""
         view, inputs = self.view, self.audience_inputs
         return [
             RecipientFacts(
@@ -137,7 +137,7 @@ class BatchFacts:
         ]
 
     def members_besides(self, sender: str) -> list[str]:
-        """The connected agents of this sender's organisation, without itself."""
+        """Return the connected agents of this sender's organisation, without the sender."""
         agent = self.view.agent(sender)
         organisation = agent.organisation if agent else ""
         return [a for a in self.members.get(organisation, []) if a != sender]

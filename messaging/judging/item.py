@@ -19,7 +19,7 @@ FINAL = {"accepted", "denied"}  # verdicts that leave a row and an entry
 
 
 class SentFrame(NamedTuple):
-    """What an agent sent in a session, and in which order the batch has it."""
+    """The text that an agent sent in a session; a batch has its frames in order."""
 
     session: str
     agent: str
@@ -35,6 +35,7 @@ class Unreadable:
 
     @property
     def message_id(self) -> None:
+        """`None`: a frame that is no envelope has no readable id."""
         return None
 
 
@@ -48,7 +49,7 @@ class Fenced:
 
 @dataclass(frozen=True, slots=True)
 class _Readable:
-    """What the stages of a frame that is an envelope have in common."""
+    """The base of the stages of a frame that is an envelope."""
 
     frame: SentFrame
     envelope: Envelope
@@ -59,7 +60,7 @@ class _Readable:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What identifies the envelope: its agent and its messageId."""
+        """The identity of the envelope: its agent and its messageId."""
         return self.frame.agent, self.envelope.message_id
 
 
@@ -77,14 +78,14 @@ class Repeat(_Readable):
 
 @dataclass(frozen=True, slots=True)
 class Echo(_Readable):
-    """An envelope that an earlier frame of the batch has too; `first` is the index of that one."""
+    """A copy of the envelope of an earlier frame; `first` is the index of that frame."""
 
     first: int
 
 
 @dataclass(frozen=True, slots=True)
 class Refused(_Readable):
-    """An envelope that leaves no row, without being judged by the core or as an echo of such."""
+    """An envelope that is refused before it is judged, and its copies; it leaves no row."""
 
     verdict: Verdict
 
@@ -109,7 +110,7 @@ class Decided(_Readable):
 
     verified: VerifiedEnvelope
     verdict: Verdict
-    counted: bool = False  # one of too many denials: a count is all that it leaves
+    counted: bool = False  # the denial is only counted, because the sender has too many
 
     @property
     def final(self) -> bool:
@@ -131,10 +132,10 @@ def unusable(problem: ATPError) -> Verdict:
 
 
 def judged(stages: Sequence[Stage]) -> Iterator[Judged]:
-    """What is to be stored or counted, in the order of the frames.
+    """Yield the stages to store or count, in the order of the frames.
 
-    An echo of an envelope that leaves a row is a repeat of it. An echo of another shares its
-    verdict, and is told and counted by itself.
+    The echo of an envelope with a row is a repeat and is left out. The echo of an envelope without
+    a row gets the same verdict and is counted by itself.
     """
     for stage in stages:
         if isinstance(stage, Unreadable | Refused | Decided):

@@ -35,7 +35,7 @@ _MAILBOXES = Compiled(
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """An envelope that others name by its digest: as what they answer, or as their cause."""
+    """An envelope that others name by its digest, as their request or as their cause."""
 
     id: int
     digest: str
@@ -95,7 +95,7 @@ NAMED = Compiled(
 def load_facts(
     verified: list[VerifiedEnvelope], view: RegistryView, routes: dict[str, Route], now: float
 ) -> BatchFacts:
-    """Read what the judgements of these envelopes need."""
+    """Read the facts that the judgements of these envelopes need."""
     senders = {v.envelope.sender for v in verified}
     targets = {v.envelope.target for v in verified}
     view.load(senders | targets, {v.kid for v in verified})
@@ -119,7 +119,7 @@ def load_facts(
 
 
 def _load_named(facts: BatchFacts, verified: Iterable[VerifiedEnvelope], asked: Asked) -> None:
-    """The requests that are answered here, and the chains of what senders were handling."""
+    """Note the requests that this batch answers, and the chains of the causes."""
     requests = {v.req for v in verified if v.req}
     causes = {(v.cause, v.envelope.sender) for v in verified if v.cause}
     named = [_Named(*row) for row in asked.rows()]
@@ -132,9 +132,10 @@ def _load_named(facts: BatchFacts, verified: Iterable[VerifiedEnvelope], asked: 
 def _load_causes(
     facts: BatchFacts, wanted: set[tuple[str, str]], named: Mapping[int, _Named]
 ) -> None:
-    """The chain of a cause counts for an agent that was given it, whatever became of it since.
+    """Note the chain of each cause for the agents that received the cause.
 
-    It may have expired, or its sender been revoked, while the agent was still at work on it.
+    The later state of the cause does not matter. It may have expired, or its sender may have been
+    revoked, while the agent was still working on it.
     """
     digests = {digest for digest, _ in wanted}
     causes = {row: one for row, one in named.items() if one.digest in digests}
@@ -149,19 +150,17 @@ def _load_causes(
 
 
 def _load_waiting(facts: BatchFacts, boxes: Asked, senders: set[str], *, coming: int) -> None:
-    """What waits for whom, and from whom where this batch could bring a sender to its share."""
+    """Count waiting deliveries by stream, and by sender in streams that this batch could fill."""
     now = datetime.fromtimestamp(facts.now, UTC)
     crowded = []
     for row in boxes.rows():
         box = Mailbox(**dict(zip(_COUNTERS, row, strict=True)))
         key = (box.agent_id, box.stream)
         facts.waiting[key] += box.waiting
-        limit = settings.ATP_INBOX_LIMIT  # a full inbox takes from no sender
+        limit = settings.ATP_INBOX_LIMIT  # a full inbox takes no further envelope
         if limit > facts.waiting[key] > limit // SENDERS_SHARE - coming:
             crowded.append(Q(recipient_id=box.agent_id, stream=box.stream, seq__gt=box.done_seq))
-    for start in range(
-        0, len(crowded), CROWDED_CHUNK
-    ):  # most often none: no sender can fill a tenth
+    for start in range(0, len(crowded), CROWDED_CHUNK):
         condition = reduce(or_, crowded[start : start + CROWDED_CHUNK])
         rows = Delivery.objects.filter(
             condition, sender__in=senders, state=Delivery.State.WAITING, expires_at__gt=now
@@ -172,7 +171,7 @@ def _load_waiting(facts: BatchFacts, boxes: Asked, senders: set[str], *, coming:
 
 
 def _load_members(facts: BatchFacts, verified: list[VerifiedEnvelope]) -> None:
-    """Who may hear a broadcast: the connected agents of the sender's organisation.
+    """Read the possible hearers of each broadcast: the connected agents of the organisation.
 
     A broadcast that is not fanned out yet counts as waiting for all of them.
     """

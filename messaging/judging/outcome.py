@@ -1,4 +1,4 @@
-"""What a judged batch has to tell: receipts to its senders, deliveries to connected recipients."""
+"""The messages after a judged batch: receipts to senders, deliveries to connected recipients."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _add_receipts(ours: News, stages: Sequence[Stage], stored: Stored) -> None:
 def _receipt(
     stage: Stage, stages: Sequence[Stage], stored: Stored, entries: Mapping[tuple[str, str], int]
 ) -> dict[str, Any] | None:
-    """The receipt of what was stored, now or before; `None` for what `unstored` tells."""
+    """Return the receipt of a stored envelope; `None` if its receipt is in `unstored`."""
     if isinstance(stage, Repeat):
         return _receipt_of_row(stage.row, entries.get(stage.key))
     source = stages[stage.first] if isinstance(stage, Echo) else stage

@@ -63,7 +63,7 @@ MOST_JUDGEMENTS = 5  # of one batch, while officers keep changing the registry u
 def check(batch: Mapping[str, Any]) -> None:
     """Judge and store a batch `{"batch", "channel", "frames": [[session, agent, text], ...]}`.
 
-    Raises what the database raises; nothing is half-written then.
+    Errors of the database are not caught; in that case nothing is stored.
     """
     parsed = [_parse(SentFrame(*frame)) for frame in batch["frames"]]  # (1)
     telemetry.lap("parse")
@@ -102,10 +102,10 @@ def _parse(frame: SentFrame) -> Parsed | Unreadable:
 
 
 def _fence(one: Parsed | Unreadable, routes: Mapping[str, Route]) -> Parsed | Unreadable | Fenced:
-    """Fence what an older session of an agent sent, or a session on a node without a lease.
+    """Fence a frame of a superseded session, or of a session on a node without a lease.
 
-    This is not checked again before the commit. Where a session ends meanwhile, what it sent was
-    its agent's; what the agent sends again on its next session is a repeat, by (agent, messageId).
+    This is not checked again before the commit. A frame of a session that ends meanwhile is still
+    its agent's, and if the agent sends it again, it is a repeat by (agent, messageId).
     """
     route = routes.get(one.frame.agent)
     if route is None or route.session != one.frame.session or not route.live:
@@ -176,7 +176,7 @@ def _judge_and_store(
 
 
 def _verify(stages: Iterable[Stage], view: RegistryView, now: float) -> list[Stage]:
-    """Verify the signatures of what is parsed (4); the other stages stay as they are."""
+    """Verify the signatures of parsed envelopes (4); return other stages unchanged."""
     signed = [_sign(one) if isinstance(one, Parsed) else one for one in stages]
     open_ones = [one for one in signed if isinstance(one, Signed)]
     kids = {kid for one in open_ones for kid in (one.kid, *entry_kids(one.envelope.provenance))}
@@ -185,7 +185,7 @@ def _verify(stages: Iterable[Stage], view: RegistryView, now: float) -> list[Sta
 
 
 def _sign(one: Parsed) -> Signed | Refused:
-    """Read which key the signature names."""
+    """Read the id of the signature's key."""
     try:
         return Signed(one.frame, one.envelope, signature_header(one.envelope).kid)
     except ATPError as problem:
@@ -211,7 +211,7 @@ def _verify_one(one: Signed, view: RegistryView, now: float) -> Verified | Refus
 
 
 def _judge(stages: Iterable[Stage], facts: BatchFacts) -> list[Stage]:
-    """Judge what is verified (6), in order: a verdict counts for the envelopes behind it."""
+    """Judge verified envelopes (6) in order: a verdict counts for the envelopes behind it."""
     return [_judge_one(one, facts) if isinstance(one, Verified) else one for one in stages]
 
 
@@ -231,20 +231,20 @@ def _judge_one(one: Verified, facts: BatchFacts) -> Decided:
 
 
 def _excess(verified: VerifiedEnvelope, facts: BatchFacts) -> FlowThrottled | None:
-    """Why a broadcast has to wait; `None` for every other envelope."""
+    """Return why a broadcast has to wait; `None` for every other envelope."""
     envelope = verified.envelope
     return facts.broadcasts.excess(envelope.sender) if envelope.target == BROADCAST_TARGET else None
 
 
 def _decided(stages: Iterable[Stage], stored: Stored) -> Iterator[tuple[Envelope, Verdict]]:
-    """What this batch stored with a verdict of its own; not what was told again."""
+    """Yield the envelopes that this batch stored; no repeats and no copies."""
     for one in stages:
         if isinstance(one, Decided) and one.key in stored.entries:
             yield one.envelope, one.verdict
 
 
 def _outcome(stage: Stage) -> tuple[str, str]:
-    """Verdict and code as they are counted."""
+    """Return verdict and code for the metrics."""
     if isinstance(stage, Fenced):
         return "fenced", "session.fenced"
     if isinstance(stage, Unreadable | Refused | Decided):

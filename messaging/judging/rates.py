@@ -1,4 +1,4 @@
-"""How much senders have sent lately: rates that policies ask for, and counts of throttle rules."""
+"""Recent traffic of senders: the rates that policies use, and the counts of throttle rules."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load_rates(
 def judged_since(
     since: datetime, senders: Collection[str], statuses: Collection[str]
 ) -> QuerySet[Envelope, tuple[str, int]]:
-    """How many envelopes of each of these senders were judged so since then."""
+    """Return the number of each sender's envelopes with one of these verdicts since then."""
     rows = Envelope.objects.filter(
         sender_id__in=senders, judged_at__gt=since, status__in=statuses
     ).order_by()
@@ -44,7 +44,7 @@ def judged_since(
 def load_rule_counts(
     policy_set: PolicySet, senders: Collection[str], now: float
 ) -> dict[str, dict[str, int]]:
-    """How many envelopes each throttle rule has counted in its window, by sender and rule key."""
+    """Return the count of each throttle rule in its window, by sender and rule key."""
     windows = {rule.key: window_of(rule, now) for rule in policy_set.limits}
     found: dict[str, dict[str, int]] = {}
     if not windows:

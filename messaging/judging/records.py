@@ -1,8 +1,8 @@
-"""What an entry keeps of an envelope. Of one that was denied, nothing that would fill the trail.
+"""The large members of an envelope's entry. Entries of denied envelopes leave large parts out.
 
-Nobody may delete an entry, and an agent chooses what it sends. So of the large parts of a denied
-envelope only number, size and digest are entered, and `notKept` names them: those who hold such a
-part can show that it is the one, but from the trail alone it can't be checked any more.
+Entries are never deleted, and an agent chooses what it sends, so denied envelopes could fill the
+trail. Of each large part of a denied envelope, the entry has only number, size and digest, in
+`notKept`. With a copy of the part, the digest can be checked; without a copy, it can't.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from messaging.judging.item import Decided
 
 __all__ = ["DENIED_KEPT_BYTES", "record_parts"]
 
-DENIED_KEPT_BYTES = 16_384  # of what no agent gets; digest and size tell what a larger one was
+DENIED_KEPT_BYTES = 16_384  # the largest part of a denied envelope that its entry keeps
 
 
 def record_parts(one: Decided, facts: BatchFacts) -> dict[str, Any]:
-    """The members of the entry's body that may be large: `decision`, `provenance`, `notKept`."""
+    """Return the large members of the entry's body: `decision`, `provenance`, `notKept`."""
     parts: dict[str, Any] = {}
     not_kept: dict[str, Any] = {}
     accepted, decision = one.verdict.accepted, one.verdict.decision
@@ -41,7 +41,7 @@ def record_parts(one: Decided, facts: BatchFacts) -> dict[str, Any]:
 
 
 def _large_values(decision: Decision) -> dict[str, Any]:
-    """The lists among the consulted values that are too large for a denial, each cut."""
+    """Return a summary of each consulted list that is too large for the entry of a denial."""
     lists = {n: v for n, v in decision.consulted.items() if isinstance(v, list)}
     return {name: cut for name, value in lists.items() if (cut := _cut(value)) is not None}
 
@@ -52,7 +52,7 @@ def _without(decision: Decision, large: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _cut(items: Sequence[Any]) -> dict[str, Any] | None:
-    """Number, size in bytes and digest of items whose canonical form is too large, or `None`."""
+    """Return number, size in bytes and digest of the items; `None` if they are small enough."""
     written = serialize(items)
     if len(written) <= DENIED_KEPT_BYTES:
         return None

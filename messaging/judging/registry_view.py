@@ -1,7 +1,7 @@
-"""What the registry says, remembered for as long as its epoch stands.
+"""A cache of the registry, valid for one epoch.
 
-One query per table for whatever a batch needs and the view has not. Dates are compared with
-`now` at each use; the standing of issuers, which depends on dates, is read again every minute.
+The rows of a batch that the cache lacks are read with one query for each table. Dates are compared
+with `now` at each use. The standing of issuers depends on dates, so it is read again every minute.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from atp.types import BROADCAST_TARGET
 from registry.issuers.standing import issuer_standing
 from registry.models import Agent, AgentKey, Attestation, Hub
 from registry.policies.querysets import current_policy_set
-from registry.scores.inputs import Registered, attested_inputs, inputs_of
+from registry.scores.inputs import RegisteredAgents, attested_inputs, inputs_of
 from registry.scores.querysets import current_profile
 from registry.storage.compiled import Compiled
 from registry.storage.round_trips import Asked
@@ -42,37 +42,42 @@ class RegistryView:
         self._keys: dict[str, KeyFacts] = {}
         self._inputs: dict[str, tuple[float, ScoreInputs]] = {}
         self._attested: dict[str, tuple[float, float, ScoreInputs]] = {}  # from, until, what
-        self._registered = Registered()
+        self._registered = RegisteredAgents()
 
     def stands(self, hub_id: str, epoch: int, now: float) -> bool:
-        """Whether it is of this hub and epoch, and not too old for the dates in it."""
-        # Of a time to come it is where the clock was set back; another lane may be a bit ahead.
+        """Return whether the view is of this hub and epoch, and not too old."""
+        # `made_at` is in the future if the clock was set back, or if another lane is a bit ahead.
         timely = -INPUTS_SECONDS < now - self.made_at < LONGEST_SECONDS
         return (self.hub_id, self.epoch) == (hub_id, epoch) and timely
 
     def load(self, agents: Collection[str], kids: Collection[str]) -> None:
-        """Read what is not here yet of these agents and keys.
+        """Read those of these agents and keys that the view does not have yet.
 
-        Unknown ones are not remembered: whoever makes them up would fill the memory.
+        Unknown ids are not cached, because invented ids could fill the memory.
         """
         if missing := set(agents) - self._agents.keys() - {BROADCAST_TARGET}:
             found = self._read_agents(missing)
             self._attestations.update(self._read_attestations(found.keys()))
-            self._agents.update(found)  # last: other threads find all about whom they find
+            self._agents.update(
+                found
+            )  # last: other threads must not find an agent without attestations
         if unknown := set(kids) - self._keys.keys():
             self._load_keys(unknown)
 
     def agent(self, agent_id: str) -> AgentFacts | None:
+        """Return what is known of a loaded agent, or `None`."""
         return self._agents.get(agent_id)
 
     def attestations(self, agent_id: str) -> list[AttestationFacts]:
+        """Return the attestations of a loaded agent."""
         return self._attestations.get(agent_id, [])
 
     def key(self, kid: str) -> KeyFacts | None:
+        """Return what is known of a loaded key, or `None`."""
         return self._keys.get(kid)
 
     def score_inputs(self, agents: Collection[str], now: float) -> dict[str, ScoreInputs]:
-        """What the scores of these agents are made of, at most a second old."""
+        """Return the score inputs of these agents, at most `INPUTS_SECONDS` old."""
         known = self._inputs
         old = [a for a in agents if a not in known or abs(now - known[a][0]) > INPUTS_SECONDS]
         for agent, inputs in inputs_of(
@@ -86,7 +91,7 @@ class RegistryView:
         return {agent: self._inputs[agent][1] for agent in agents if agent in self._inputs}
 
     def audience_inputs(self, agents: Collection[str], now: float) -> dict[str, ScoreInputs]:
-        """What an audience is judged by; conduct and violations only where rules ask for scores."""
+        """Return the inputs of hearers; conduct and violations only if rules use their scores."""
         if "recipient.score" in self.policy_set.uses:
             return self.score_inputs(agents, now)
         known = self._attested
@@ -98,7 +103,7 @@ class RegistryView:
         return {agent: known[agent][2] for agent in agents if agent in known}
 
     def forget_inputs(self, agents: Collection[str]) -> None:
-        """Read the inputs of these agents again: they have just violated something."""
+        """Drop the inputs of these agents, which have new violations."""
         for agent in agents:
             self._inputs.pop(agent, None)
 

@@ -1,7 +1,7 @@
-"""What policies want told of the messages that they match: `log` and `notify`.
+"""Apply the `log` and `notify` rules that matched the envelopes of a batch.
 
-After the commit, because they decide nothing; that they matched stands in the entry already. Where
-it fails there is an alarm, and no denial (docs/design/trust.md#deciding).
+This happens after the commit, because these rules decide nothing and the entry already names them.
+A failure raises an alarm and denies no envelope (docs/design/trust.md#deciding).
 """
 
 from __future__ import annotations

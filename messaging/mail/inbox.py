@@ -1,6 +1,6 @@
 """Read the deliveries of a stream from the database.
 
-A node reads here what it could not push: mail of offline agents, gaps, and mail beyond the window.
+A node reads the deliveries that it could not push: after a login, after a gap, beyond the window.
 """
 
 from __future__ import annotations

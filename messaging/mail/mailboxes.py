@@ -40,7 +40,7 @@ WHERE agent_id = ack.column1 AND stream = ack.column2
 
 
 @dataclass(frozen=True, slots=True)
-class Ack:
+class MailboxAck:
     """An acknowledgement of everything up to `seq` in one stream.
 
     `refused` is a code if the recipient refuses the delivery `seq` itself, else "".
@@ -76,7 +76,7 @@ def assign_sequence_numbers(
     return {stream: last[stream] - len(dates) + 1 for stream, dates in expiries.items()}
 
 
-def acknowledge(acks: Iterable[Ack]) -> list[Ack]:
+def acknowledge(acks: Iterable[MailboxAck]) -> list[MailboxAck]:
     """Store a batch of acknowledgements; return those that were taken.
 
     Leave out an ack whose session is not the agent's current one. Reduce an ack beyond the last
@@ -93,7 +93,7 @@ def acknowledge(acks: Iterable[Ack]) -> list[Ack]:
     return ours
 
 
-def _take(acks: Sequence[Ack]) -> None:
+def _take(acks: Sequence[MailboxAck]) -> None:
     """Take acks, the highest of a stream last: in one transaction, with their entries."""
     highest = {(ack.agent, ack.stream): ack for ack in acks}
     with transaction.atomic():
@@ -105,13 +105,15 @@ def _take(acks: Sequence[Ack]) -> None:
         failpoints.hit("inside_ack", taken)
 
 
-def _is_in(taken: Mapping[tuple[str, str], tuple[int, int]], ack: Ack) -> bool:
-    """Whether the ack is about a place that was acknowledged just now, and not before."""
+def _is_in(taken: Mapping[tuple[str, str], tuple[int, int]], ack: MailboxAck) -> bool:
+    """Return whether this call acknowledged the sequence number of the ack for the first time."""
     first, last = taken.get((ack.agent, ack.stream), (1, 0))
     return first <= ack.seq <= last
 
 
-def _advance(highest: Mapping[tuple[str, str], Ack]) -> dict[tuple[str, str], tuple[int, int]]:
+def _advance(
+    highest: Mapping[tuple[str, str], MailboxAck],
+) -> dict[tuple[str, str], tuple[int, int]]:
     """Advance the counters, locked in sorted order; return the new ranges by (agent, stream)."""
     boxes = Mailbox.objects.select_for_update().filter(agent_id__in={a for a, _ in highest})
     taken = {}
@@ -129,7 +131,7 @@ def _advance(highest: Mapping[tuple[str, str], Ack]) -> dict[tuple[str, str], tu
     return taken
 
 
-def _refuse(acks: Sequence[Ack]) -> list[Delivery]:
+def _refuse(acks: Sequence[MailboxAck]) -> list[Delivery]:
     """Mark deliveries as refused, if they wait for this agent; return those marked."""
     if not acks:
         return []

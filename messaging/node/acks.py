@@ -1,4 +1,4 @@
-"""The lane of acks: what the agents acknowledged, written down in one transaction for many."""
+"""The lane of acks: it stores the acks of many agents in one transaction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from django.db import Error as DatabaseProblem
 
 from atp.wire.words import STREAMS
-from messaging.mail.mailboxes import Ack, acknowledge
+from messaging.mail.mailboxes import MailboxAck, acknowledge
 from messaging.node.connections import AgentConnection
 from messaging.node.lanes import Lane
 from messaging.node.roster import Roster
@@ -24,7 +24,7 @@ RETRY_SECONDS = 1.0  # while the database is away
 
 
 class Acks:
-    """Takes acks from sockets, writes them down and lets the streams go on."""
+    """Collects acks from sockets, stores them, and then continues the streams."""
 
     def __init__(self, threads: NodeThreads, roster: Roster, streams: Streams) -> None:
         self._threads = threads
@@ -37,7 +37,8 @@ class Acks:
     def take(self, connection: AgentConnection, stream: str, seq: int, refused: str) -> None:
         """Note an ack up to `seq`; `refused` is the code of a delivery that the agent refuses.
 
-        An ack beyond what was written to this socket counts up to there, and refuses nothing.
+        An ack beyond the last delivery written to this socket counts only up to that delivery; its
+        refusal is ignored.
         However many come, the lane holds one item for each stream of a socket.
         """
         position = connection.position(stream)
@@ -61,13 +62,13 @@ class Acks:
         for ack in taken:
             self._go_on(ack)
 
-    def _take_again(self, acks: Iterable[Ack]) -> None:
+    def _take_again(self, acks: Iterable[MailboxAck]) -> None:
         for ack in acks:
             if (connection := self._roster.sessions.get(ack.session)) is not None:
                 self.take(connection, ack.stream, ack.seq, ack.refused)
 
-    def _go_on(self, ack: Ack) -> None:
-        """Move a stream's window; where rows wait, read on."""
+    def _go_on(self, ack: MailboxAck) -> None:
+        """Advance a stream's window; if rows wait, read on."""
         if (connection := self._roster.sessions.get(ack.session)) is None:
             return
         position = connection.position(ack.stream)
@@ -76,16 +77,16 @@ class Acks:
             self._streams.read_on(connection, ack.stream)
 
 
-def last_acks(connection: AgentConnection) -> list[Ack]:
-    """What an agent acknowledged before it hung up, and was not written down yet."""
+def last_acks(connection: AgentConnection) -> list[MailboxAck]:
+    """Return the acks of a closed connection that are not stored yet."""
     waiting = [stream for stream in STREAMS if connection.position(stream).acking]
     return [ack for stream in waiting for ack in _heard(connection, stream)]
 
 
-def _heard(connection: AgentConnection, stream: str) -> list[Ack]:
+def _heard(connection: AgentConnection, stream: str) -> list[MailboxAck]:
     """Take the acks of a stream that wait: one for each refusal, and the highest `seq`."""
     position = connection.position(stream)
     refused, position.refused, position.acking = position.refused, {}, False
     codes = {position.heard: "", **refused}
     agent, session = connection.agent, connection.session
-    return [Ack(agent, session, stream, seq, code) for seq, code in sorted(codes.items())]
+    return [MailboxAck(agent, session, stream, seq, code) for seq, code in sorted(codes.items())]

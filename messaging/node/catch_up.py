@@ -1,4 +1,4 @@
-"""Finding mail that no push brought: of agents that have just come, and of all by a poll."""
+"""Find deliveries that were not pushed: for new connections at once, for all others by a poll."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POLL_CHUNK = 500  # agents asked for in one query
 
 
 class CatchUp:
-    """Compares the inboxes in the database with what was written to the sockets."""
+    """Compares the inboxes in the database with the positions written to the sockets."""
 
     def __init__(self, threads: NodeThreads, roster: Roster, streams: Streams) -> None:
         self._threads = threads
@@ -29,7 +29,7 @@ class CatchUp:
         self.newcomers: Lane[str] = Lane("newcomers", self._catch_up)
 
     async def poll(self) -> None:
-        """Find what a lost push would have brought, every `ATP_POLL_SECONDS`."""
+        """Find deliveries whose push was lost, every `ATP_POLL_SECONDS`."""
         while True:
             await asyncio.sleep(settings.ATP_POLL_SECONDS)
             agents = list(self._roster.agents)
@@ -37,7 +37,7 @@ class CatchUp:
                 await self._catch_up(agents[start : start + POLL_CHUNK])
 
     async def _catch_up(self, agents: list[str]) -> None:
-        """Read on where a stream of these agents goes further than was written."""
+        """Read on in each stream of these agents that has deliveries not written yet."""
         try:
             last_numbers = await self._threads.run(inbox.last_sequence_numbers, agents)
         except DatabaseProblem:

@@ -1,4 +1,4 @@
-"""The lane of closings: sessions whose sockets have gone are closed in batches."""
+"""The lane of closings: it closes the sessions of closed sockets in batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from django.db import Error as DatabaseProblem
 
-from messaging.mail.mailboxes import Ack, acknowledge
+from messaging.mail.mailboxes import MailboxAck, acknowledge
 from messaging.node.lanes import Lane
 from messaging.node.threads import NodeThreads
 from messaging.sessions.sessions import Opened, close_sessions
@@ -22,23 +22,23 @@ RETRY_SECONDS = 1.0  # while the database is away
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """A session to close, why, and the acks that its agent sent before it hung up."""
+    """A session to close, the code of its end, and its last acks."""
 
     agent: str
     session: str
     code: str
-    acks: Sequence[Ack] = ()
+    acks: Sequence[MailboxAck] = ()
 
 
 class Closings:
-    """Writes down that sessions have ended, with their last acks."""
+    """Stores the ends of sessions, with their last acks."""
 
     def __init__(self, threads: NodeThreads) -> None:
         self._threads = threads
         self.lane: Lane[Closing] = Lane("closings", self._close)
 
     def abandon(self, opened: Opened) -> None:
-        """Close a session whose agent has gone before its socket was attached."""
+        """Close a session whose socket closed before it was attached to the node."""
         self.lane.put(Closing(opened.agent, opened.session, "session.closed"))
 
     async def _close(self, closings: list[Closing]) -> None:

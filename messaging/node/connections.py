@@ -1,4 +1,4 @@
-"""One agent's socket, as its node sees it: its queue, its window, how far each stream is."""
+"""The node's state of one agent's socket: queue, window, and position of each stream."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ STALLED_SECONDS = 30.0  # one write that takes longer: the agent does not read
 
 @dataclass(slots=True)
 class StreamPosition:
-    """How far a stream has been written to this socket, and acknowledged."""
+    """The positions up to which a stream is written to this socket and acknowledged."""
 
     sent: int = 0
     acked: int = 0
     behind: bool = False  # rows beyond `sent` wait in the database
     reading: bool = False
-    heard: int = 0  # the highest ack that came; acks are cumulative, so one stands for all
+    heard: int = 0  # the highest ack received; acks are cumulative, so it covers the others
     refused: dict[int, str] = field(default_factory=dict)
-    acking: bool = False  # what was heard waits to be written down
+    acking: bool = False  # an ack waits to be stored
 
     @property
     def window(self) -> int:
@@ -40,7 +40,7 @@ class StreamPosition:
 
     @property
     def room(self) -> int:
-        """How many more may be written before an acknowledgement comes."""
+        """How many more deliveries may be written before the next acknowledgement."""
         return max(0, self.window - (self.sent - self.acked))
 
 
@@ -68,7 +68,7 @@ class AgentConnection:
     _drained: asyncio.Event = field(default_factory=asyncio.Event)
 
     def position(self, stream: str) -> StreamPosition:
-        """How far a stream is; made at the first call."""
+        """Return the position of a stream; the first call makes it."""
         return self.streams.setdefault(stream, StreamPosition())
 
     @property

@@ -1,11 +1,11 @@
-"""Which items of a lane are handled next: their owners take turns.
+"""The order of a lane's items: a round-robin over their owners.
 
-Without turns an agent that floods the hub would delay all others. Three rules hold:
+Without it, an agent that floods the hub would delay all others. Three rules hold:
 1. A batch holds at most a share of one owner's items (`SHARE`).
 2. An owner has items in one batch at a time, so its items are handled in order.
 3. An owner that used more than its part of the lane's time (`MOST_TIME`) waits until its average
-   is back below that, however much it has queued. Where several owners send, each of them stays
-   below its part by rule 1, so the lane never waits.
+   is back below that. If several owners send, rule 1 keeps each of them below its part, so the lane
+   is never idle because of this rule.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ NEVER = float("inf")
 SHARE = 8  # an owner has at most 1/8 of a batch's items, and 2/8 of its bytes
 MOST_TIME = 0.25  # the part of a lane's time that one owner may use on average
 BURST_SECONDS = 0.1  # of a lane's time that an owner may use before it has to wait
-MOST_REST_SECONDS = 0.5  # the longest wait: an outage makes batches slow, and is no owner's fault
-ITEM_BYTES = 4_096  # what an item costs besides its own bytes, as if it were bytes
+MOST_REST_SECONDS = 0.5  # the longest wait; slow batches may be due to an outage
+ITEM_BYTES = 4_096  # added to the bytes of an item to get its cost
 LIGHT = 8  # an owner that uses at most 1/8 of a share in a batch is charged nothing
 REMEMBERED = 1_000  # owners; beyond that, those that need not wait are forgotten
 
@@ -38,7 +38,7 @@ class LaneBatch(Generic[T]):
 
 
 class Turns(Generic[T]):
-    """A queue for each owner, served in turns; times are seconds of the event loop's clock.
+    """A queue for each owner, served round-robin; times are seconds of the event loop's clock.
 
     `whose` names the owner of an item. Without it all items have one owner, which may use whole
     batches and all of the time.
@@ -52,7 +52,7 @@ class Turns(Generic[T]):
         self._share_items = max(1, most_items // SHARE) if whose else most_items
         self._share_bytes = 2 * most_bytes // SHARE if whose else most_bytes
         self._light_cost = self._share_items // LIGHT * ITEM_BYTES + self._share_bytes // LIGHT
-        self._queues: dict[str, deque[tuple[T, int]]] = {}  # in the order of the turns
+        self._queues: dict[str, deque[tuple[T, int]]] = {}  # in round-robin order
         self._count = 0
         self._within_at: dict[str, float] = {}  # when an owner's average is back within `MOST_TIME`
         self._under_way: set[str] = set()  # owners with items in a batch that is not done
@@ -67,7 +67,7 @@ class Turns(Generic[T]):
         self._count += 1
 
     def holds(self, count: int, now: float) -> bool:
-        """Whether a batch of `count` items could be taken now."""
+        """Return whether a batch of `count` items could be taken now."""
         for owner, queue in self._queues.items():
             if self.due(owner) <= now:
                 count -= self._share_of(queue, count)
@@ -76,7 +76,7 @@ class Turns(Generic[T]):
         return False
 
     def _share_of(self, queue: deque[tuple[T, int]], most: int) -> int:
-        """How many items of one queue, up to `most`, fit in one batch."""
+        """Return how many items of one queue, up to `most`, fit in one batch."""
         room, taken = self._share_bytes, 0
         for _, size in islice(queue, min(most, self._share_items)):
             if taken and size > room:
@@ -99,9 +99,9 @@ class Turns(Generic[T]):
     def done(self, batch: LaneBatch[T], seconds: float, now: float) -> None:
         """Charge the owners of a batch, which took `seconds` and ended `now`.
 
-        The seconds are divided by cost. An owner with few items is charged nothing: most of the
-        time of a small batch is a round trip and a commit, whatever is in it, so a few requests a
-        second would otherwise use up an owner's part.
+        The seconds are divided by cost. An owner with few items is charged nothing, because most of
+        the time of a small batch is a round trip and a commit. Otherwise a few requests a second
+        would use up an owner's part.
         """
         self._under_way -= batch.costs.keys()
         if self._whose is None or not batch.costs:
@@ -119,16 +119,16 @@ class Turns(Generic[T]):
             self._within_at = {o: at for o, at in self._within_at.items() if at > now}
 
     def due(self, owner: str) -> float:
-        """When this owner may have its next turn; `NEVER` while its items are in a batch.
+        """Return when items of this owner may be taken; `NEVER` while it has items in a batch.
 
-        A debt that `BURST_SECONDS` of use would make does not have to be waited for.
+        An owner does not have to wait for a debt of up to `BURST_SECONDS` of use.
         """
         if owner in self._under_way:
             return NEVER
         return self._within_at.get(owner, 0.0) - BURST_SECONDS / MOST_TIME
 
     def next_due(self, now: float) -> float:
-        """When the next owner that has items, and has to wait now, may have its turn."""
+        """Return the earliest time at which an owner that has to wait now may be taken."""
         return min((due for o in self._queues if (due := self.due(o)) > now), default=NEVER)
 
     def _take_from(self, owner: str, batch: LaneBatch[T], room: int) -> int:

@@ -1,4 +1,4 @@
-"""Micro-batching: while batches are under way, what arrives forms the next one.
+"""Micro-batching: the items that arrive while batches are under way form the next batch.
 
 Latency is low when idle, batches grow under load, and a slow worker makes batches larger
 (docs/design/architecture.md#why-lanes, 2). A batch of one item costs nearly as much as a batch of
@@ -42,10 +42,10 @@ class Lane(Generic[T]):
     ) -> None:
         """`handle` gets each batch, of up to `most_items` items and about `most_bytes` bytes.
 
-        `whose` names the owner of an item; owners take turns (`messaging.node.fairness`). At most
-        `most_batches` are under way at a time, and an owner has items in one of them.
-        The lane waits `linger_seconds` before each batch, so that it grows; for acks, which no
-        agent waits for.
+        `whose` names the owner of an item (`messaging.node.fairness`). At most `most_batches` are
+        under way at a time, and an owner has items in only one of them. The lane waits
+        `linger_seconds` before each batch, so that it grows. That is for acks: no agent waits for
+        them.
         """
         self.name = name
         self._handle = handle
@@ -63,25 +63,25 @@ class Lane(Generic[T]):
 
     @property
     def busy(self) -> bool:
-        """Whether something waits, or is being handled."""
+        """Whether an item waits or is in a batch under way."""
         return not self._idle.is_set()
 
     def start(self) -> None:
-        """Begin to hand over batches; what was put before waits for this."""
+        """Begin to hand over batches. Items that were put before wait until then."""
         self._task = asyncio.create_task(self._run(), name=f"lane {self.name}")
 
     def put(self, item: T, *, size: int = 0) -> None:
-        """Add an item of `size` bytes; the lane refuses none, the caller bounds how many wait."""
+        """Add an item of `size` bytes. The lane has no limit; the caller limits waiting items."""
         self._waiting.put(item, size)
         self._idle.clear()
         self._changed.set()
 
     async def settled(self) -> None:
-        """Wait until nothing waits and nothing is under way."""
+        """Wait until no item waits and no batch is under way."""
         await self._idle.wait()
 
     async def stop(self, *, within_seconds: float) -> None:
-        """Handle what waits, for at most `within_seconds`, and end; what is left is dropped."""
+        """Handle waiting items for at most `within_seconds`, drop the others, and end."""
         try:
             await asyncio.wait_for(self.settled(), within_seconds)
         except TimeoutError:
@@ -103,7 +103,7 @@ class Lane(Generic[T]):
                     break
 
     def _begin(self, now: float) -> bool:
-        """Begin the next batch, if there is one, and say so.
+        """Begin the next batch; return whether there was one.
 
         Only the task refers to the batch, so that its items are freed when it ends.
         """
@@ -121,7 +121,7 @@ class Lane(Generic[T]):
         self._changed.clear()
 
     def _next_look(self, looked_at: float) -> float | None:
-        """When something that could not begin at `looked_at` may begin, if nothing happens."""
+        """Return when a batch that could not begin at `looked_at` may begin by itself."""
         if not self._waiting or len(self._under_way) >= self._most_batches:
             return None
         looks = [self._waiting.next_due(looked_at), self._quiet_until()]
@@ -133,11 +133,11 @@ class Lane(Generic[T]):
         return now >= self._quiet_until() or self._waiting.holds(CROWD, now)
 
     def _quiet_until(self) -> float:
-        """When a small batch may begin.
+        """Return when a small batch may begin.
 
-        At once while fewer than half of `most_batches` are under way. Else when so many of them
-        have been under way for `STUCK_SECONDS` that those younger than that are fewer than half:
-        that is decided by the batch that began last but `kept - 1`.
+        A small batch may begin while fewer than half of `most_batches` are under way; batches
+        older than `STUCK_SECONDS` do not count. So the time depends on the start of the batch that
+        is the `kept`-th newest.
         """
         kept = (self._most_batches + 1) // 2
         began = sorted(self._under_way.values(), reverse=True)

@@ -1,8 +1,8 @@
-"""The node of a serving process: its lease, its sockets, its lanes, and how they start and end.
+"""The node of a serving process: its lease, its sockets, its lanes, and their start and end.
 
-A push over the channel layer only saves time. What it loses is found by the gap in `seq` or by
-the poll (`catch_up.py`); what an officer revoked is seen at the next look at the epoch
-(`registry_watch.py`), with or without the layer.
+A push over the channel layer only saves time. A lost push is found by the gap in `seq` or by the
+poll (`catch_up.py`). A revocation is seen when the node next reads the epoch (`registry_watch.py`),
+with or without the layer.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from registry.hub.actions import hub_id
 logger = logging.getLogger(__name__)
 
 CARRY_OVER_SECONDS = 1.0  # between two looks at SQLite's write-ahead log
-STOP_SECONDS = 1.0  # for what a lane still holds when the node stops
-DRAIN_SECONDS = 5.0  # before that, for what was taken to get its receipts
+STOP_SECONDS = 1.0  # for the items that a lane still has when the node stops
+DRAIN_SECONDS = 5.0  # before that, for the receipts of the envelopes taken
 GOODBYE_SECONDS = 2.0  # and for the sockets to be closed with a reason
 
 
 class ServingNode:
-    """Everything that a serving process holds. `begin` makes it; `process_node` owns it."""
+    """The state of a serving process. `begin` makes it; `process_node` owns it."""
 
     def __init__(
         self, node_id: uuid.UUID, *, channel: str, hub: str, epoch: int, threads: NodeThreads
@@ -93,7 +93,7 @@ class ServingNode:
 
     @classmethod
     async def begin(cls) -> ServingNode:
-        """Take a lease and start a node on it. Raises what the database or the layer raises."""
+        """Take a lease and start a node. Errors of the database and the layer are not caught."""
         node_id = uuid.uuid4()
         name = f"{socket.gethostname()}:{os.getpid()}"
         threads = NodeThreads(settings.ATP_EXECUTOR_THREADS, "hub-db")
@@ -120,9 +120,9 @@ class ServingNode:
             self._beat.start()
 
     async def drain(self) -> None:
-        """Take no more envelopes, tell the receipts of those taken, then close the sockets.
+        """Take no more envelopes, send the receipts of those taken, then close the sockets.
 
-        It ends in bounded time; agents send again elsewhere what has no receipt by then.
+        It ends in bounded time. Agents send envelopes without a receipt again, to another node.
         """
         self.draining = True
         live = list(self.roster.sessions.values())
@@ -133,13 +133,13 @@ class ServingNode:
                 await self.envelope_lane.settled()
                 await asyncio.gather(*(connection.written() for connection in live))
         except TimeoutError:
-            logger.warning("stopping with receipts that could not be told")
+            logger.warning("stopping with receipts that could not be sent")
         self.roster.close_all("session.closed")
         with suppress(TimeoutError):
             await asyncio.wait_for(self.roster.emptied(), GOODBYE_SECONDS)
 
     async def stop(self) -> None:
-        """Close the sockets with a code that makes agents come back, finish, let the lease go."""
+        """Close the sockets so that agents reconnect, finish the lanes, and release the lease."""
         beat_stopped = asyncio.create_task(self._stop_beat())
         self.roster.close_all("session.closed")
         await asyncio.gather(*(lane.stop(within_seconds=STOP_SECONDS) for lane in self._lanes))
@@ -160,7 +160,7 @@ class ServingNode:
         self._tasks.append(asyncio.create_task(work))
 
     async def _carry_over_log(self) -> None:
-        """Keep SQLite's log short from a thread of its own, so that no commit has to."""
+        """Keep SQLite's log short in the background, so that no commit has to."""
         while True:
             await asyncio.sleep(CARRY_OVER_SECONDS)
             try:
@@ -168,7 +168,7 @@ class ServingNode:
             except DatabaseProblem:
                 logger.exception("the write-ahead log could not be carried over")
 
-    # --- What is asked of it -------------------------------------------------------------------
+    # --- Use -----------------------------------------------------------------------------------
 
     @property
     def waiting(self) -> dict[str, int]:
@@ -176,11 +176,11 @@ class ServingNode:
         return {lane.name: len(lane) for lane in self._lanes}
 
     def sees(self) -> bool:
-        """Whether this node knows what officers did lately; without that it delivers nothing."""
+        """Whether the node has read the epoch recently; otherwise it delivers nothing."""
         return self._watch.sees()
 
     def beat_lives(self) -> bool:
-        """Whether this node runs the schedule itself, and its thread is alive."""
+        """Whether this node runs the schedule and the thread for it is alive."""
         return self._beat is not None and self._beat.lives()
 
     def attach(self, connection: AgentConnection, opened: Opened) -> None:
@@ -191,7 +191,7 @@ class ServingNode:
         self._catch_up.newcomers.put(connection.agent)
 
     def detach(self, connection: AgentConnection, code: str) -> None:
-        """Forget a socket that has gone, and have its session closed with `code`."""
+        """Remove a closed socket, and have its session closed with `code`."""
         if code == "session.revoked":
             self._watch.note_closed()
         self.roster.remove(connection)
@@ -205,5 +205,5 @@ class ServingNode:
         self.envelope_lane.put(envelope, size=len(text))
 
     def _resume(self) -> None:
-        """Go on delivering, after a time in which the registry could not be read."""
+        """Continue deliveries after a time in which the epoch could not be read."""
         self._streams.resume(self.roster.sessions.values())

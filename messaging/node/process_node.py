@@ -39,7 +39,7 @@ class ProcessNode:
         return (node := self._node) is not None and not node.draining
 
     def is_busy(self) -> bool:
-        """Whether agents wait for this process to judge what they sent."""
+        """Return whether envelopes wait in this process to be judged."""
         return (node := self._node) is not None and node.envelope_lane.busy
 
     def current(self) -> ServingNode:

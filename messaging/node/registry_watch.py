@@ -1,7 +1,7 @@
-"""What a node watches all the time: its lease, and the registry's epoch.
+"""Keep a node's lease, and follow the registry's epoch.
 
-What an officer revoked is seen at the next look at the epoch, with or without the channel layer.
-A node that can't read the epoch is blind, and delivers nothing until it can.
+The node sees a revocation when it next reads the epoch, with or without the channel layer. A node
+that can't read the epoch is blind: it delivers nothing until it can.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 
 
 class RegistryWatch:
-    """The looks of one node, from a thread of its own that no batch can hold up.
+    """Reads epoch and lease in its own thread, so that no batch delays it.
 
-    `epoch` is the registry's epoch as it was read last; `on_sight` is called when the node sees
-    again after a time in which it could not look.
+    `epoch` is the epoch as it was read last. `on_sight` is called when the epoch is read for the
+    first time after the node was blind.
     """
 
     def __init__(
@@ -39,24 +39,26 @@ class RegistryWatch:
         self._sessions = roster.sessions
         self._close_all = roster.close_all
         self._on_sight = on_sight
-        self._saw_at = time.monotonic()  # when the last look at the epoch that succeeded began
-        self._fresh: set[str] = set()  # sessions whose standing was not looked at since attached
-        self._closed: list[float] = []  # when sockets of the revoked were closed, not yet measured
+        self._saw_at = time.monotonic()  # when the last successful read of the epoch began
+        self._fresh: set[str] = set()  # sessions that are not checked since they were attached
+        self._closed: list[
+            float
+        ] = []  # times of closed sockets of revoked agents, not measured yet
 
     def sees(self) -> bool:
-        """Whether this node knows what officers did lately."""
+        """Whether the epoch was read within `ATP_EPOCH_BLIND_SECONDS`."""
         return time.monotonic() - self._saw_at < settings.ATP_EPOCH_BLIND_SECONDS
 
     def look_at(self, session: str) -> None:
-        """Check this session's agent and key at the next look at the epoch."""
+        """Check this session's agent and key at the next read of the epoch."""
         self._fresh.add(session)
 
     def note_closed(self) -> None:
-        """Note that a socket was closed because its agent lost its standing; that is measured."""
+        """Note the time at which a revoked agent's socket was closed, to measure the delay."""
         self._closed.append(time.monotonic())
 
     async def keep_lease(self) -> None:
-        """Renew the lease until cancelled; where it had run out, close every socket."""
+        """Renew the lease until cancelled; if it had run out, close every socket."""
         while True:
             await asyncio.sleep(settings.ATP_LEASE_RENEW_SECONDS)
             try:
@@ -64,7 +66,7 @@ class RegistryWatch:
             except DatabaseProblem:
                 logger.exception("the lease could not be renewed")
                 continue
-            if not held:  # frozen for longer than the lease: others may have taken our agents
+            if not held:  # frozen for longer than the lease: agents may be connected elsewhere
                 logger.warning("the lease had run out; closing every socket")
                 self._close_all("session.fenced")
 
@@ -83,12 +85,12 @@ class RegistryWatch:
                 self._epoch = epoch
                 self._look_up(asked)
                 await self._measure_closings()
-            except Exception:  # whatever it is: a node that does not look delivers nothing
+            except Exception:  # of any kind: without the epoch the node delivers nothing
                 logger.exception("the registry's epoch could not be read")
             await asyncio.sleep(settings.ATP_EPOCH_POLL_SECONDS)
 
     def _look_up(self, asked: float) -> None:
-        """Note that the epoch was read, at `asked` or later; go on delivering after blindness."""
+        """Note that the epoch was read, at `asked` or later; end blindness."""
         was_blind, self._saw_at = not self.sees(), asked
         if was_blind:
             self._on_sight()

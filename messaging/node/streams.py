@@ -1,6 +1,6 @@
-"""Writing streams to sockets, in order: pushed as they come, else read from the rows.
+"""Write streams to sockets in order: deliveries are pushed, or else read from the rows.
 
-A stream is `behind` while rows wait that were not written; then nothing is pushed past them.
+A stream is `behind` while it has rows that are not written. Until they are, nothing is pushed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BACKLOG_READERS = 4  # pages read from the database at once
 
 
 class Streams:
-    """Brings each connection's streams forward, while `sees` says that the node may deliver."""
+    """Writes the streams of each connection while `sees()` allows deliveries."""
 
     def __init__(self, threads: NodeThreads, sees: Callable[[], bool]) -> None:
         self._threads = threads
@@ -34,7 +34,7 @@ class Streams:
         self._readers = asyncio.Semaphore(BACKLOG_READERS)
 
     def begin(self, connection: AgentConnection, acked: Mapping[str, int]) -> None:
-        """Set each stream to the `seq` acknowledged so far; `catch_up` has the rest read."""
+        """Set each stream to its acknowledged `seq`; `catch_up` reads the rest."""
         for stream in STREAMS:
             position = connection.position(stream)
             position.sent = position.acked = acked.get(stream, 0)
@@ -42,9 +42,9 @@ class Streams:
     def push(
         self, connection: AgentConnection, stream: str, first: int, last: int, text: str
     ) -> None:
-        """Write `text`, deliveries `first` to `last`, if it comes next in the stream and fits.
+        """Write `text`, deliveries `first` to `last`, if they come next and fit in the window.
 
-        Otherwise, and where `text` is empty, the rows are read, in order.
+        Otherwise, or if `text` is empty, read the rows in order.
         """
         position = connection.position(stream)
         fits = first == position.sent + 1 and last - first < position.room
@@ -57,7 +57,7 @@ class Streams:
             self.read_on(connection, stream)
 
     def catch_up(self, connection: AgentConnection, stream: str, last: int) -> None:
-        """Read on if the stream goes further than was written; `last` is its last `seq`."""
+        """Read on if the stream has deliveries that are not written; `last` is its last `seq`."""
         position = connection.position(stream)
         if last > position.sent or position.behind:
             position.behind = True
@@ -81,7 +81,7 @@ class Streams:
         task.add_done_callback(self._page_reads.discard)
 
     async def stop(self) -> None:
-        """Cancel the reads that are under way; the rows stay for the next session."""
+        """Cancel the reads that are under way. The rows stay for the next session."""
         await loops.end(self._page_reads)
 
     async def _read_pages(self, connection: AgentConnection, stream: str) -> None:

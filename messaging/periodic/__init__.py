@@ -1,1 +1,1 @@
-"""What runs in the background: what is scheduled, how it went, and when it is due."""
+"""Background tasks: their schedule, their last runs, and when they are due."""

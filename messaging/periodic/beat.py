@@ -35,6 +35,7 @@ class LastingScheduler(PersistentScheduler):
             os.umask(before)
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
+        """Move the pulse that health looks at, then send the tasks that are due."""
         beat_pulse.move()
         return float(super().tick(*args, **kwargs))
 
@@ -46,6 +47,7 @@ class EmbeddedScheduler(Scheduler):
     """
 
     def setup_schedule(self) -> None:
+        """Load the schedule with the last runs that the database knows."""
         super().setup_schedule()
         try:
             began = give_up_running()
@@ -60,6 +62,7 @@ class EmbeddedScheduler(Scheduler):
                 entry.last_run_at = min(began.get(name, long_ago), entry.default_now())
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
+        """Move the pulse that health looks at, then send the tasks that are due."""
         beat_pulse.move()
         return float(super().tick(*args, **kwargs))
 

@@ -8,7 +8,7 @@ ERROR_MAX_CHARS = 400
 
 
 class Outcome(models.TextChoices):
-    """How a run ended, or that it runs."""
+    """The states of a run."""
 
     RUNNING = "running", "running"
     SUCCEEDED = "succeeded", "succeeded"

@@ -21,6 +21,7 @@ class CeleryCommand(BaseCommand):
         raise NotImplementedError
 
     def handle(self, *args: Any, **options: Any) -> None:
+        """Check options and services, then run Celery; exit with one sentence on refusal."""
         try:
             arguments = self.celery_arguments(options)
             prepare_celery()

@@ -1,4 +1,4 @@
-"""A node's lease, by the database's clock, and what a node reads of the registry all the time."""
+"""A node's lease, by the database's clock, and the node's reads of epoch and standing."""
 
 from __future__ import annotations
 

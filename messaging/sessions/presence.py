@@ -15,7 +15,7 @@ def close_sockets(agents: Collection[str], code: str) -> None:
 
 
 def online_agents(agents: Collection[str]) -> set[str]:
-    """Those of `agents` whose current session is on a node with a lease."""
+    """Return those of `agents` whose current session is on a node with a lease."""
     from messaging.models import Presence
 
     live = Presence.objects.filter(agent_id__in=agents, node__lease_until__gt=Now())

@@ -54,7 +54,7 @@ ALARMING_TAKEOVERS = 5  # sessions of one agent replaced while live, before offi
 
 @dataclass(frozen=True, slots=True)
 class LoginRequest:
-    """What a socket offers: the proof, the nonce it was challenged with, and where it dialled."""
+    """The data of a login: the proof, the nonce of the challenge, and the address called."""
 
     proof: str
     nonce: str
@@ -66,7 +66,7 @@ class LoginRequest:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An authenticated session, and what the welcome frame says of it."""
+    """An authenticated session with the values of its welcome frame."""
 
     session: str
     agent: str
@@ -76,7 +76,7 @@ class Opened:
     proof: str
     succession: tuple[str, ...] = ()
     acked: dict[str, int] = field(default_factory=dict)
-    superseded: tuple[str, str] | None = None  # session and its node's channel
+    superseded: tuple[str, str] | None = None  # the earlier session, and the channel of its node
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class _Proven:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """Why a login is refused, and whose key signed its proof; "" where the signature is bad."""
+    """The error of a refused login, and the signer of its proof; "" if the signature is bad."""
 
     problem: ATPError
     signer: str = ""
@@ -354,7 +354,7 @@ def _lock_presences(agents: Collection[str]) -> dict[str, _Held]:
 
 
 def _takeovers(agent: str, previous: _Held | None) -> int:
-    """How often a live session of this agent was taken over, this time included; 0 if not now."""
+    """Return how many live sessions of this agent were replaced so far; 0 if none was now."""
     if previous is None or not previous.live:
         return 0
     takeovers = previous.takeovers + 1

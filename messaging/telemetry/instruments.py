@@ -127,7 +127,7 @@ def batch_under_way(batch: str, envelopes: int) -> Iterator[UnderWay]:
 
 
 def take_tally(tally: Mapping[str, Any]) -> None:
-    """Add what a worker measured (`telemetry.tally`).
+    """Add a worker's measurements (`telemetry.tally`).
 
     A worker of another version may leave out fields or send unknown ones.
     """

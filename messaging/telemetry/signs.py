@@ -43,6 +43,7 @@ class Signs(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
+        """Enter the process, then give a sign of life every `SIGN_SECONDS` until the end."""
         self._write(processes.sign_on)
         while not self._ended.wait(SIGN_SECONDS):
             if self._lives():

@@ -39,12 +39,12 @@ class Tracing(Protocol):
         Return its W3C `traceparent`, and a function that ends the span with the outcome.
         """
 
-    def record_work(self, work: Work, problem: str) -> None:
+    def record_work(self, work: BatchMeasurements, problem: str) -> None:
         """Record the spans of finished work and of its stages; `problem` is "" if it succeeded."""
 
 
 @dataclass(slots=True)
-class Work:
+class BatchMeasurements:
     """The measurements of one batch on a worker, up to now."""
 
     batch: str
@@ -102,13 +102,13 @@ class LayerFailures:
 tracing = TracingSwitch()
 layer_failures = LayerFailures()
 
-_work: ContextVar[Work | None] = ContextVar("atp_work", default=None)
+_work: ContextVar[BatchMeasurements | None] = ContextVar("atp_work", default=None)
 
 
 @contextmanager
 def working_on(payload: Mapping[str, Any]) -> Iterator[None]:
     """Measure the work of this thread for the batch in `payload`, while the context lasts."""
-    work = Work(payload["batch"], payload.get("traceparent", ""))
+    work = BatchMeasurements(payload["batch"], payload.get("traceparent", ""))
     work.queued_seconds = max(0.0, work.began_at - payload.get("dispatched", work.began_at))
     token = _work.set(work)
     problem = "abandoned"

@@ -1,4 +1,4 @@
-"""Admission: the event loop hears one new connection in each iteration, however many wait.
+"""Admission: the event loop reads one new connection in each iteration, even if many wait.
 
 A stranger is a connection that has not authenticated. If a thousand strangers send a request at
 once, one iteration of the loop would serve them all and take a third of a second. Each message of

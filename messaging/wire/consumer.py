@@ -25,7 +25,8 @@ from atp.errors import (
     SessionAuthentication,
 )
 from atp.wire import canonical
-from atp.wire.frames import SUBPROTOCOL, Ack, Authenticate, Challenge, Failure, Welcome
+from atp.wire.agent_frames import Ack, Authenticate, parse_agent_message
+from atp.wire.frames import SUBPROTOCOL, Challenge, Failure, Welcome
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_milliseconds
 from messaging.node.connections import AgentConnection
@@ -158,20 +159,18 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
                 await self._take_frames(connection, text)
 
     async def _take_frames(self, connection: AgentConnection, text: str) -> None:
-        parsed = canonical.parse_noted(text, max_bytes=settings.ATP_MAX_FRAME_BYTES)
-        several = parsed.value if isinstance(parsed.value, list) else [parsed.value]
-        if len(several) > settings.ATP_MAX_FRAMES:
-            raise MalformedFrame(f"at most {settings.ATP_MAX_FRAMES} frames in one message")
+        frames = parse_agent_message(
+            text, max_bytes=settings.ATP_MAX_FRAME_BYTES, max_frames=settings.ATP_MAX_FRAMES
+        )
         other_bytes = len(text)
-        for frame in several:
-            if isinstance(frame, dict) and "ATP" in frame:
-                envelope = canonical.serialize(frame, plain=parsed.plain).decode()
+        for frame in frames:
+            if isinstance(frame, Ack):
+                self._node.acks.take(connection, frame.stream, frame.seq, frame.refused)
+            else:
+                envelope = canonical.serialize(frame.value, plain=frame.plain).decode()
                 other_bytes -= len(envelope)
                 await connection.window_open(len(envelope))
                 self._node.take_envelope(connection, envelope)
-            else:
-                ack = Ack.parse(frame)
-                self._node.acks.take(connection, ack.stream, ack.seq, ack.refused)
         # The event loop parses these bytes while all agents wait, and no window limits them.
         if other_bytes > ACKS_BYTES:
             raise MalformedFrame(f"at most {ACKS_BYTES} bytes of a message are not envelopes")

@@ -152,6 +152,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             self._abort_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Free timer, buffers and parser of the closed connection."""
         super().connection_lost(exc)
         if self._abort_timer is not None:
             self._abort_timer.cancel()
@@ -175,6 +176,7 @@ class BoundedHttp(HttpToolsProtocol):
     _refused = False
 
     def connection_made(self, transport: BaseTransport) -> None:
+        """Begin to wait for the first request."""
         super().connection_made(cast(asyncio.Transport, transport))
         self._admission = admissions.of_running_loop()
         self._expect_request()
@@ -250,6 +252,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.parser = cast(Any, None)  # the parser refers to this protocol: break the cycle
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Leave the admission and free the buffers of the closed connection."""
         self._admission.leave(self)
         self._queued = b""
         self._stop_waiting()

@@ -1,7 +1,7 @@
-"""Lists in the admin that are filtered by what they offer, and by nothing else.
+"""Lists of the admin that accept only the lookups of their own filters.
 
-Django takes any lookup of a model's own columns from an address, regular expressions and parts of
-dates among them, and fails with 500 where the database can't compute one.
+By default Django accepts from a URL any lookup of a model's own columns, such as regular
+expressions and parts of dates, and answers 500 if the database can't evaluate it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from django.http import HttpRequest
 
 Row = TypeVar("Row", bound=models.Model)
 
-# How the filters of a list write their own lookups into its addresses.
+# The endings of the lookups that filters write into the URLs of their list.
 ENDINGS = ("", "__exact", "__isnull", "__isempty", "__id__exact", "__in")
 
 
 class BoundedChangeList(ChangeList):
-    """Django's own, which leads back to the whole list where the database refuses a value."""
+    """Redirects to the unfiltered list if the database refuses a value of a filter."""
 
     def get_results(self, request: HttpRequest) -> None:
+        """Read the page; raises `IncorrectLookupParameters` for a value out of range."""
         try:
             super().get_results(request)
         except (DataError, OverflowError, ValueError) as exc:
@@ -31,13 +32,14 @@ class BoundedChangeList(ChangeList):
 
 
 class ClosedList(admin.ModelAdmin[Row]):
-    """A list that takes the lookups of its own filters; any other is refused with 400."""
+    """A list that answers 400 to a lookup that is not one of its own filters."""
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
+        """Return whether a filter of this list writes the lookup."""
         return lookup in self._lookups()
 
     def _lookups(self) -> set[str]:
-        """What the filters of the list write into its addresses."""
+        """Return the lookups that the list's filters write into its URLs."""
         filters: Any = self.list_filter
         own = {each.parameter_name for each in filters if hasattr(each, "parameter_name")}
         fields = [each[0] if isinstance(each, tuple) else each for each in filters]
@@ -45,4 +47,5 @@ class ClosedList(admin.ModelAdmin[Row]):
         return own | {name + ending for name in names for ending in ENDINGS}
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """Return the class that reads a page of the list."""
         return BoundedChangeList

@@ -24,13 +24,16 @@ class LinesField(forms.CharField):
         super().__init__(max_length=LINES_MAX_CHARS, **kwargs)
 
     def to_python(self, value: Any) -> Any:
+        """Return the names in the text."""
         text = super().to_python(value)
         return [part for part in SEPARATORS.split(text or "") if part]
 
     def prepare_value(self, value: Any) -> Any:
+        """Return the names as text, one a line."""
         return value if isinstance(value, str) else "\n".join(self._texts(value))
 
     def validate(self, value: Any) -> None:
+        """Raise `ValidationError` if a required list is empty."""
         if self.required and not value:
             raise forms.ValidationError(self.error_messages["required"], code="required")
 
@@ -57,6 +60,7 @@ class MomentField(forms.DateTimeField):
         super().__init__(**kwargs)
 
     def to_python(self, value: Any) -> Any:
+        """Return the time in UTC, or `None` if the field is empty."""
         moment = super().to_python(value)
         return moment if moment is None else moment.astimezone(UTC)
 

@@ -1,4 +1,4 @@
-"""What the officers' lists have in common: badges, and a filter for rows that are dealt with."""
+"""Parts of officers' lists: badges, and a filter for rows that are dealt with."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ class DealtWithFilter(admin.SimpleListFilter):
     dealt_with: tuple[str, str]
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the choices of the filter: the value in the URL, and the words."""
         return [self.waiting, self.dealt_with]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the rows that the chosen value selects."""
         if self.value() is None:
             return queryset
         return queryset.filter(**{f"{self.column}__isnull": self.value() == self.waiting[0]})

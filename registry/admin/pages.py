@@ -61,6 +61,7 @@ class OfficerAdmin(ClosedList[Row]):
     show_full_result_count = False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return `False`: no row of the registry is deleted."""
         return False
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -73,6 +74,7 @@ class OfficerAdmin(ClosedList[Row]):
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
+        """Show `add_page` instead of Django's form."""
         if not self.has_add_permission(request):
             raise PermissionDenied
         return self.add_page(request)
@@ -88,6 +90,7 @@ class OfficerAdmin(ClosedList[Row]):
         form_url: str = "",
         extra_context: Any = None,
     ) -> HttpResponse:
+        """Show `row_page` instead of Django's form."""
         return self.row_page(request, object_id)
 
     def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -127,6 +130,7 @@ class OfficerAdmin(ClosedList[Row]):
     def render(
         self, request: HttpRequest, template: str, *, title: str, **context: Any
     ) -> HttpResponse:
+        """Render a template of the admin with the admin's own context."""
         return TemplateResponse(
             request,
             f"admin/registry/{template}",
@@ -183,9 +187,11 @@ class ReadOnlyAdmin(OfficerAdmin[Row]):
     """An admin page that shows rows and changes none."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
+        """Return `False`: the admin adds no row."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return `False`: the admin changes no row."""
         return False
 
 

@@ -54,6 +54,8 @@ class Agent(models.Model):
     """
 
     class Status(models.TextChoices):
+        """The states in which a row can be."""
+
         PENDING = "pending", "pending"
         ACTIVE = "active", "active"
         SUSPENDED = "suspended", "suspended"
@@ -125,6 +127,8 @@ class AgentKey(models.Model):
     """
 
     class Status(models.TextChoices):
+        """The states in which a row can be."""
+
         PENDING = "pending", "waits for an officer"
         ACTIVE = "active", "active"
         RETIRED = "retired", "retired"

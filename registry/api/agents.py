@@ -166,7 +166,7 @@ class _AgentPages(CursorPagination):
     page_size = 100
 
     def decode_cursor(self, request: Request) -> Any:
-        """A cursor names an agent to go on from; it comes in base64, so any text may be in it."""
+        """Read the cursor, which names the last agent in base64; raises `NotFound` for odd text."""
         cursor = super().decode_cursor(request)
         if cursor is not None and not str(cursor.position or "").isprintable():
             raise NotFound(self.invalid_cursor_message)
@@ -195,6 +195,7 @@ class AgentListView(_AgentReads, ListAPIView[Agent]):
         return page
 
     def get_serializer_context(self) -> dict[str, Any]:
+        """Add the current scores of the agents of this page."""
         ids = [row.pk for row in getattr(self, "_page", [])]
         return {**super().get_serializer_context(), "scores": _scores(ids)}
 
@@ -206,6 +207,7 @@ class AgentDetailView(_AgentReads, RetrieveAPIView[Agent]):
     serializer_class = AgentDetailSerializer
 
     def get_serializer_context(self) -> dict[str, Any]:
+        """Add the current score of the agent."""
         return {**super().get_serializer_context(), "scores": _scores([self.kwargs["pk"]])}
 
 

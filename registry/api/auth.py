@@ -76,4 +76,5 @@ class HasPermission(BasePermission):
     """Allows users who have the view's `required_permission`."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
+        """Return whether the user has the view's permission."""
         return bool(request.user and request.user.has_perm(view.required_permission))

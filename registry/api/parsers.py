@@ -27,6 +27,7 @@ class StrictJSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
+        """Return the JSON of a body; raises `MalformedError` for what is not strict JSON."""
         data = stream.read(BODY_MAX_BYTES + 1)
         if len(data) > BODY_MAX_BYTES:
             raise MalformedTooLarge(f"a body may have at most {BODY_MAX_BYTES} bytes")

@@ -38,6 +38,8 @@ class HubKey(models.Model):
     """
 
     class Purpose(models.TextChoices):
+        """The uses of a key of the hub."""
+
         SESSION = "session", "proves the hub to a connecting agent"
 
     kid = models.CharField(max_length=64, primary_key=True)

@@ -14,6 +14,8 @@ class Issuer(models.Model):
     """
 
     class Status(models.TextChoices):
+        """The states in which a row can be."""
+
         ACTIVE = "active", "active"
         SUSPENDED = "suspended", "suspended"
         REVOKED = "revoked", "revoked"
@@ -56,6 +58,8 @@ class IssuerKey(models.Model):
     """A key of an issuer. `private_sealed` is empty if the issuer signs elsewhere."""
 
     class Status(models.TextChoices):
+        """The states in which a row can be."""
+
         ACTIVE = "active", "active"
         RETIRED = "retired", "retired"
         REVOKED = "revoked", "revoked"

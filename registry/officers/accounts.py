@@ -1,4 +1,4 @@
-"""Accounts and groups as the trail tells of them, and what the operator does to accounts."""
+"""Entries about accounts and groups, and the operator's actions on accounts."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ SUBJECT_MAX_CHARS = 200  # of the column
 
 
 def account_draft(kind: Kind, account: Any, change: Any) -> EntryDraft:
-    """What was changed, and what the account may now; never a password."""
+    """Return an entry with the change and the account's rights after it, never with a password."""
     return _draft(kind, pseudonym(account.pk), change, _rights_of_account(account))
 
 
 def group_draft(kind: Kind, group: Group, change: Any) -> EntryDraft:
-    """What was changed, and what the members of the group may now."""
+    """Return an entry with the change and the rights of the group's members after it."""
     return _draft(kind, f"group:{group.name}", change, _rights_of_group(group))
 
 
 def deletion_draft(row: Any) -> EntryDraft:
-    """An account or a group that is about to be deleted, and what it may until then."""
+    """Return an entry about an account or a group before its deletion, with its rights."""
     of_account = isinstance(row, AbstractUser)
     subject = pseudonym(row.pk) if of_account else f"group:{row.name}"
     rights = _rights_of_account(row) if of_account else _rights_of_group(row)
@@ -35,7 +35,7 @@ def deletion_draft(row: Any) -> EntryDraft:
 
 
 def create_superuser(name: str, *, email: str = "", password: str | None, actor: Actor) -> Any:
-    """A new account that may everything; without a password nobody can sign in to it yet."""
+    """Make an account with all rights. Without a password, it can't be used to sign in yet."""
     users = get_user_model()._default_manager
     with registry_change(actor, moves_epoch=False) as change:
         account = users.create_superuser(name, email=email, password=password)
@@ -44,7 +44,7 @@ def create_superuser(name: str, *, email: str = "", password: str | None, actor:
 
 
 def set_password(account: Any, password: str, *, actor: Actor) -> None:
-    """Give an account another password, which ends its sessions."""
+    """Set the password of an account, which ends its sessions."""
     with registry_change(actor, moves_epoch=False) as change:
         account.set_password(password)
         account.save(update_fields=["password"])
@@ -52,7 +52,7 @@ def set_password(account: Any, password: str, *, actor: Actor) -> None:
 
 
 def _rights_of_account(account: Any) -> dict[str, Any]:
-    """What an account may, in the words of the trail."""
+    """Return the rights of an account as JSON values for the trail."""
     return {
         "active": account.is_active,
         "staff": account.is_staff,
@@ -63,7 +63,7 @@ def _rights_of_account(account: Any) -> dict[str, Any]:
 
 
 def _rights_of_group(group: Group) -> dict[str, Any]:
-    """What the members of a group may, in the words of the trail."""
+    """Return the rights of a group's members as JSON values for the trail."""
     return {"permissions": _names(group.permissions)}
 
 

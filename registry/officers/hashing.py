@@ -1,7 +1,7 @@
-"""Hashing of passwords, a few at a time in one process, and those of strangers last.
+"""A queue for the hashing of passwords: a few at a time in one process, unknown clients last.
 
-A hash is made slow on purpose. Without a bound everybody who types a password takes a share of all
-processors, before anybody knows who it is.
+A password hash is slow on purpose. Without a limit, sign-ins of unknown clients could use all
+processors, because the hub hashes a password before it knows whose it is.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ AT_A_TIME = max(1, (os.cpu_count() or 1) // 2)  # the other processors are for e
 MOST_STRANGERS = 16  # waiting in a process; about ten seconds of hashing
 
 
-class Turn(IntEnum):
-    """Whose password is hashed; the lower comes first."""
+class HashingPriority(IntEnum):
+    """The client whose password is hashed. Lower values come first."""
 
     SIGNED_IN = 0
     KNOWN_BROWSER = 1
@@ -31,27 +31,32 @@ class Turn(IntEnum):
 
 
 class HashingBusy(Exception):
-    """So many strangers wait that one more would wait for long."""
+    """The queue has as many strangers as it takes; one more would wait too long."""
 
 
-turn: ContextVar[Turn] = ContextVar("whose password is hashed", default=Turn.SIGNED_IN)
+hashing_priority: ContextVar[HashingPriority] = ContextVar(
+    "hashing_priority", default=HashingPriority.SIGNED_IN
+)
 
 
-class Gate:
-    """Lets `at_a_time` callers through; who waits does so in the order of turns."""
+class HashingQueue:
+    """Lets `at_a_time` threads hash; the others wait by priority, then in order of arrival."""
 
     def __init__(self, at_a_time: int, most_strangers: int) -> None:
         self._free = at_a_time
         self._most_strangers = most_strangers
-        self._waiting: list[tuple[Turn, int]] = []
+        self._waiting: list[tuple[HashingPriority, int]] = []
         self._numbers = count()
         self._changed = threading.Condition()
 
     @contextmanager
-    def passing(self, whose: Turn) -> Iterator[None]:
-        """Wait for one's turn and hold it; raises `HashingBusy` before any wait."""
+    def slot(self, priority: HashingPriority) -> Iterator[None]:
+        """Wait for a slot and hold it until the block ends.
+
+        Raises `HashingBusy`, without a wait, for a stranger if `most_strangers` wait already.
+        """
         with self._changed:
-            self._queue(whose)
+            self._take_slot(priority)
         try:
             yield
         finally:
@@ -60,29 +65,30 @@ class Gate:
                 self._changed.notify_all()
 
     def waiting(self) -> int:
-        """How many wait now."""
+        """Return how many threads wait now."""
         with self._changed:
             return len(self._waiting)
 
-    def _queue(self, whose: Turn) -> None:
-        strangers = sum(waiting is Turn.STRANGER for waiting, _ in self._waiting)
-        if whose is Turn.STRANGER and strangers >= self._most_strangers:
+    def _take_slot(self, priority: HashingPriority) -> None:
+        strangers = sum(waiting is HashingPriority.STRANGER for waiting, _ in self._waiting)
+        if priority is HashingPriority.STRANGER and strangers >= self._most_strangers:
             raise HashingBusy
-        place = (whose, next(self._numbers))
-        heappush(self._waiting, place)
-        while not self._free or self._waiting[0] != place:
+        ticket = (priority, next(self._numbers))
+        heappush(self._waiting, ticket)
+        while not self._free or self._waiting[0] != ticket:
             self._changed.wait()
         heappop(self._waiting)
         self._free -= 1
         self._changed.notify_all()
 
 
-_gate = Gate(AT_A_TIME, MOST_STRANGERS)
+_queue = HashingQueue(AT_A_TIME, MOST_STRANGERS)
 
 
 class BoundedPBKDF2PasswordHasher(PBKDF2PasswordHasher):
-    """Django's own, behind the gate; what it stored before verifies as it did."""
+    """Django's PBKDF2 hasher, behind the queue. Hashes that Django stored before stay valid."""
 
     def encode(self, *args: Any, **kwargs: Any) -> str:
-        with _gate.passing(turn.get()):
+        """Wait in the queue, then hash; raises `HashingBusy` as `HashingQueue.slot` does."""
+        with _queue.slot(hashing_priority.get()):
             return super().encode(*args, **kwargs)

@@ -1,7 +1,7 @@
-"""What an account or a group may do, and whom that lets it touch.
+"""The rights of accounts and groups, and the accounts and groups that a person may change.
 
-Nobody grants what they lack, and nobody touches an account or a group that may do more than they
-may: its password is its rights.
+A person can't grant a right that they lack. A person can't change an account or a group with more
+rights than their own either: with its password they would have those rights.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from django.db.models import Q, QuerySet
 
 from registry.officers.groups import AUDITORS, OFFICERS
 
-HUBS_OWN = frozenset({OFFICERS, AUDITORS})  # each start sets them anew
+HUBS_OWN = frozenset({OFFICERS, AUDITORS})  # each start sets their rights
 
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """Permissions by primary key; a superuser has `everything`, those of tomorrow included."""
+    """Permissions by primary key. `everything` is a superuser's: all present and future ones."""
 
     everything: bool
     permissions: frozenset[int]
 
     def cover(self, other: Rights) -> bool:
-        """Whether whoever has these rights may give, take or use the other ones."""
+        """Return whether a person with these rights may grant or remove the `other` ones."""
         if self.everything:
             return True
         return not other.everything and other.permissions <= self.permissions
 
 
 def rights_of(account: Any) -> Rights:
-    """What an account may, or may again as soon as somebody activates it; nobody may nothing."""
+    """Return the rights of an account, those of an inactive account too; without one, no rights."""
     if not isinstance(account, AbstractUser):
         return Rights(False, frozenset())
     held = Q(user=account.pk) | Q(group__user=account.pk)
@@ -41,14 +41,14 @@ def rights_of(account: Any) -> Rights:
 
 
 def may_touch_account(person: Any, account: Any) -> bool:
-    """Whether `person` may change the account, set its password or delete it."""
+    """Return whether `person` may change the account, set its password or delete it."""
     return rights_of(person).cover(rights_of(account))
 
 
 def may_touch_group(person: Any, group: Group) -> bool:
-    """Whether `person` may change or delete the group, which changes what its members may.
+    """Return whether `person` may change or delete the group and so the rights of its members.
 
-    The hub's own groups are changed by nobody: the next start would undo it without a word.
+    The hub's own groups can't be changed: the next start would undo the change silently.
     """
     if group.name in HUBS_OWN:
         return False
@@ -59,14 +59,14 @@ def may_touch_group(person: Any, group: Group) -> bool:
 
 
 def permissions_within(person: Any) -> QuerySet[Permission]:
-    """The permissions that `person` may give away."""
+    """Return the permissions that `person` may grant."""
     rights = rights_of(person)
     rows = Permission.objects.all()
     return rows if rights.everything else rows.filter(pk__in=rights.permissions)
 
 
 def groups_within(person: Any) -> QuerySet[Group]:
-    """The groups in which `person` may put somebody: those that may nothing beyond them."""
+    """Return the groups that `person` may grant: those without more rights than their own."""
     rights = rights_of(person)
     rows = Group.objects.all()
     if rights.everything:
@@ -76,7 +76,7 @@ def groups_within(person: Any) -> QuerySet[Group]:
 
 
 def _beyond(accounts: QuerySet[Any], rights: Rights) -> QuerySet[Any]:
-    """Those of the accounts that may something which `rights` don't cover."""
+    """Return the accounts with at least one right that `rights` do not cover."""
     if rights.everything:
         return accounts.none()
     beyond = Permission.objects.exclude(pk__in=rights.permissions)

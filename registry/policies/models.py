@@ -10,6 +10,8 @@ class Policy(models.Model):
     """A policy as officers edit it. The hub evaluates its newest `PolicyVersion`."""
 
     class Mode(models.TextChoices):
+        """The modes of a policy."""
+
         ENFORCE = "enforce", "enforce: it decides"
         MONITOR = "monitor", "monitor: evaluated and recorded, decides nothing"
         OFF = "off", "off"

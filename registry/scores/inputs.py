@@ -23,9 +23,9 @@ from registry.issuers.standing import issuer_standing
 from registry.scores.models import Conduct
 from registry.scores.offences import VIOLATIONS_MAX, Offence, load_offences
 from registry.scores.querysets import current_profile
-from registry.scores.registered import Member, Registered
+from registry.scores.registered import Member, RegisteredAgents
 
-__all__ = ["Registered", "attested_inputs", "inputs_of"]
+__all__ = ["RegisteredAgents", "attested_inputs", "inputs_of"]
 
 MILDER = {"critical": "high", "high": "medium", "medium": "low"}
 
@@ -39,7 +39,7 @@ class _Known:
     now: float
     profile: Profile
     standing: Mapping[int, str]
-    registered: Registered
+    registered: RegisteredAgents
     members: Mapping[str, Member]
     conduct: Mapping[str, tuple[str, int]]
     by_organisation: Mapping[int, list[Offence]]
@@ -53,7 +53,7 @@ def inputs_of(
     *,
     profile: Profile | None = None,
     standing: Mapping[int, str] | None = None,
-    registered: Registered | None = None,
+    registered: RegisteredAgents | None = None,
 ) -> dict[str, ScoreInputs]:
     """Return by agent id the inputs of its score at `now` (seconds since 1970).
 
@@ -62,7 +62,7 @@ def inputs_of(
     """
     if not agent_ids:
         return {}
-    registered = registered or Registered()
+    registered = registered or RegisteredAgents()
     members = registered.family(agent_ids)
     profile = profile or current_profile()
     offences = load_offences(members, now=now, profile=profile)
@@ -88,12 +88,12 @@ def attested_inputs(
     now: float,
     *,
     standing: Mapping[int, str],
-    registered: Registered,
+    registered: RegisteredAgents,
 ) -> dict[str, tuple[float, ScoreInputs]]:
-    """What keys and attestations alone say of these agents, without conduct and violations.
+    """Return inputs from keys and attestations only, without conduct and violations.
 
-    Each with the time, in Unix seconds, up to which it stays so while the registry does. It is not
-    enough for a score; nothing is read that `registered` has.
+    Each has the time, in Unix seconds, until which it is valid if the registry does not change.
+    These inputs are not enough for a score. Only rows that `registered` lacks are read.
     """
     found = {}
     for member in registered.family(agent_ids).values():
@@ -172,7 +172,7 @@ def _parent_total(
 
 
 def _vouched_for(
-    agent_id: str, registered: Registered, issuers: Mapping[int, str], now: float
+    agent_id: str, registered: RegisteredAgents, issuers: Mapping[int, str], now: float
 ) -> tuple[AttestationFacts | None, str | None]:
     """Return the best valid attestation of the agent's active keys, and that key's algorithm."""
     keys = registered.keys(agent_id)

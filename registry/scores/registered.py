@@ -11,7 +11,7 @@ from atp.judging.facts import AttestationFacts
 from registry.agents.models import Agent, AgentKey
 from registry.attestations.models import Attestation
 
-__all__ = ["Member", "Registered"]
+__all__ = ["Member", "RegisteredAgents"]
 
 ANCESTORS_MAX = 8  # generations above a spawned agent; a deeper one gets score 0
 
@@ -28,7 +28,7 @@ class Member:
     declared: tuple[str, ...]
 
 
-class Registered:
+class RegisteredAgents:
     """A cache of agents with their keys and attestations; missing ones cost one query a table.
 
     The owner of a cache must drop it when the registry's epoch moves.

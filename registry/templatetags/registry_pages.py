@@ -46,7 +46,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class WaitingWork:
     """Everything that waits for officers, and which first steps a new hub has taken."""
 
     registered: bool
@@ -68,10 +68,10 @@ def state_badge(state: State) -> SafeString:
 
 
 @register.simple_tag
-def work_in_hand() -> Work:
+def work_in_hand() -> WaitingWork:
     """Return what waits for officers; about eight short queries."""
     active = Agent.objects.active().exists()
-    return Work(
+    return WaitingWork(
         registered=active or Agent.objects.exists(),
         enrolled=active or AgentKey.objects.exists(),
         first_steps=not active,

@@ -22,9 +22,11 @@ class AppendOnly(models.Model):
         abstract = True
 
     def save(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise `TypeError`: only `registry.trail.actions` appends rows."""
         raise TypeError(f"only registry.trail.actions appends {type(self).__name__} rows")
 
     def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise `TypeError`: no row is ever deleted."""
         raise TypeError(f"{type(self).__name__} rows are never deleted")
 
 

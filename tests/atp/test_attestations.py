@@ -1,4 +1,4 @@
-"""Attestations: what an issuer's key vouches for, and every way in which a token is none."""
+"""Attestations: tokens that are valid, and every kind of token that is refused."""
 
 from __future__ import annotations
 

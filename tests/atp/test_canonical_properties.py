@@ -1,4 +1,4 @@
-"""Properties of canonical JSON: both writers agree, and reading what was written gives it back."""
+"""Properties of canonical JSON: serializers agree, and parsing gives the value back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RFC 8785: the published vectors, its number table, and what the strict parser makes of them."""
+"""RFC 8785: the published vectors and the number table, also through the strict parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Capability patterns: what they cover, and when one set lies within another."""
+"""Capability patterns: the names that they cover, and sets of patterns within others."""
 
 from __future__ import annotations
 

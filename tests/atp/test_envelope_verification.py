@@ -1,4 +1,4 @@
-"""A signed envelope says what its sender signed, to that hub and recipient, then; or is refused."""
+"""Verification refuses an envelope with another content, hub, recipient or time than signed."""
 
 from __future__ import annotations
 

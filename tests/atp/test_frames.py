@@ -1,4 +1,4 @@
-"""The text of each frame, byte for byte, and that it is read as what was written."""
+"""Each frame has its exact text, and parsing the text gives the frame back."""
 
 from __future__ import annotations
 
@@ -155,6 +155,14 @@ def test_it_reads_the_envelopes_and_acks_of_one_message() -> None:
     assert isinstance(envelope, Submission)
     assert (envelope.message_id, envelope.value) == ("id-1", {"ATP": {"messageId": "id-1"}})
     assert ack == Ack("mail", 4)
+
+
+def test_rejects_a_message_of_more_frames_than_it_may_have() -> None:
+    ack = Ack("mail", 1)
+    message = join_frames([ack.to_bytes()] * 3)
+    assert parse_agent_message(message, max_bytes=1000, max_frames=3) == [ack] * 3
+    with pytest.raises(MalformedFrame, match="at most 2 frames"):
+        parse_agent_message(message, max_bytes=1000, max_frames=2)
 
 
 @pytest.mark.parametrize("document", [None, [], {}, {"messageId": 1}])

@@ -34,7 +34,7 @@ POLICIES = compile_policies([{"name": "more", "mode": "enforce", "rules": RULES}
 
 
 def _sent(chance: random.Random, *, to_all: bool) -> VerifiedEnvelope:
-    """The same content to Bob alone, or to all who are there."""
+    """Return envelopes with the same content: one to Bob, one as a broadcast."""
     content = document(
         message_type=MessageType.BROADCAST if to_all else MessageType.NOTIFICATION,
         target="*" if to_all else "bob",
@@ -92,7 +92,7 @@ def _alone(one: RecipientFacts) -> dict[str, Any]:
 
 
 def _said(verdict: Verdict) -> tuple[str, str, str]:
-    """The sensitivity where it counted: what is refused before has no hearer's floor in it."""
+    """The sensitivity, if it was used: an earlier refusal does not include a hearer's floor."""
     return verdict.status, verdict.code, verdict.sensitivity if verdict.accepted else ""
 
 

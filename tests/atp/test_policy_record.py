@@ -1,4 +1,4 @@
-"""A decision carries what it was made from, so that it can be made again, and keeps secrets."""
+"""The record of a decision has its inputs, so that it can be repeated, and no secrets."""
 
 from __future__ import annotations
 

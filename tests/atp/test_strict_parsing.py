@@ -1,4 +1,4 @@
-"""What the strict parser takes and what it refuses, by code."""
+"""The strict parser: accepted texts, and refused texts with their codes."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_it_reads_what_has_one_meaning(text: bytes, value: object) -> None:
 
 
 def test_it_gives_integral_numbers_as_integers() -> None:
-    """Whoever reads the canonical form gets an int, so whoever reads the original does, too."""
+    """The canonical form is an int, so the original is parsed as an int too."""
     assert [type(number) for number in parse(b"[1.0,1e2,-0.0,0.5,1e21]")] == [
         int,
         int,

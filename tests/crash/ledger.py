@@ -99,7 +99,7 @@ def _entry(row: tuple[Any, ...]) -> StoredEntry:
 
 
 def unfinished(query: Query) -> str:
-    """Return what the hub must still do while all agents are connected; "" if nothing."""
+    """Return the work left to the hub while all agents are connected; "" if there is none."""
     waiting, behind = (int(query(sql)[0][0]) for sql in (_FANNING_OUT, _BEHIND))
     parts = (f"{waiting} broadcasts to give out", f"{behind} streams to acknowledge")
     return ", ".join(p for p, n in zip(parts, (waiting, behind), strict=True) if n)

@@ -133,7 +133,7 @@ class Stage:
         self._say("run", rate)
 
     def settle(self) -> tuple[float, str]:
-        """Wait until the hub has nothing left to do; return the seconds, and what is left."""
+        """Wait until the hub has no work left; return the seconds, and the work that is left."""
         began = time.monotonic()
         self.company.disarm()
         self._say("quiet")

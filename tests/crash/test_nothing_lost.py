@@ -51,7 +51,7 @@ def test_rejects_a_hub_that_tells_too_early_and_one_that_acknowledges_for_others
 
 
 def _run_of_mutant(mutant: str, folder: Path) -> Outcome:
-    """One process on SQLite, with nothing going wrong but what is wrong with it."""
+    """One process on SQLite without injected faults."""
     plan = Plan(
         MUTANT_SECONDS,
         seed=7,

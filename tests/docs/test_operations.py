@@ -112,7 +112,7 @@ def _running(data: Path) -> Iterator[HubProcess]:
 
 
 def _documented() -> dict[str, tuple[str, str]]:
-    """Name -> what it is and its default, from the docstring of the settings."""
+    """Return each setting's description and default by name, from the docstring of the settings."""
     table = (source.__doc__ or "").split("\n\n")[1]
     found = {}
     for item in re.split(r"\n(?=ATP_)", table.strip()):

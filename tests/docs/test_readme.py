@@ -1,4 +1,4 @@
-"""The README holds: its commands are run as they stand, by a newcomer who has nothing else."""
+"""The README's commands work as written, in a fresh environment."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Newcomer:
         return output
 
     def _environment(self) -> dict[str, str]:
-        """A newcomer's, in which Python keeps back what it prints into a pipe."""
+        """Return a newcomer's environment: Python buffers its output into a pipe."""
         environment = hub_environment(self.folder, self.hub.port, {"PYTHONPATH": str(ROOT)})
         environment.pop("PYTHONUNBUFFERED", None)
         return environment
@@ -72,7 +72,7 @@ class Newcomer:
 
 
 class Responder:
-    """The program of step 6 that answers, and what it prints."""
+    """The responder of step 6, and its output."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -178,7 +178,7 @@ def _a_suspension_ends_the_connection(newcomer: Newcomer, responder: Responder) 
 
 
 def _programs_end_quietly(responder: Responder) -> None:
-    """Ctrl-C, as the last of what the responder is asked to do."""
+    """Stop the responder with Ctrl-C."""
     responder.process.send_signal(signal.SIGINT)
     assert responder.process.wait(LONGEST_SECONDS) == 0
     assert (responder.said.rest()[-1], responder.problems.rest()) == ("stopped", [])
@@ -252,7 +252,7 @@ def test_it_links_to_headings_that_exist() -> None:
 
 
 def _only_line(newcomer: Newcomer, command: str) -> str:
-    """What a program says that fails in an ordinary way."""
+    """Return the output of a program that fails with an ordinary error."""
     process = newcomer.start(command)
     _, problems = process.communicate(timeout=LONGEST_SECONDS)
     assert process.returncode == 1

@@ -147,7 +147,7 @@ def intruder(hub: LiveHub) -> Player:
 
 @pytest.fixture(scope="module")
 def intruders(hub: LiveHub) -> Iterator[Wire]:
-    """The socket of another agent, which such attacks leave open."""
+    """The socket of an uninvolved agent, which the attacks must not close."""
     with Wire.log_in(hub, make_agent(name="mallory")) as wire:
         yield wire
 

@@ -39,7 +39,7 @@ def no_collector() -> Iterator[None]:
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 def test_one_stranger_enters_at_a_turn(run: Callable[[Any], object]) -> None:
-    """Whoever is inside has a turn between any two of them, in whichever loop."""
+    """Between two admissions, the work of connected agents runs, in every kind of loop."""
     happened: list[str] = []
 
     async def scenario() -> None:
@@ -106,7 +106,7 @@ async def test_nobody_rests_where_the_queue_is_long(monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def outside(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The protocols that wait; nobody is let in but by `let_in`."""
+    """Return the waiting protocols; only `let_in` admits them."""
     waiting: list[Any] = []
 
     def leave(_: Admission, stranger: object) -> None:
@@ -126,7 +126,7 @@ def let_in(outside: list[Any]) -> None:
 def test_a_stranger_is_not_heard_before_its_turn(
     scene: Scene, hub: LiveHub, outside: list[Any]
 ) -> None:
-    """Its turn comes when it has asked for something; who has gone waits no longer."""
+    """A protocol waits once it has a request; a closed one waits no longer."""
     with dial(hub.url) as stranger, dial(hub.url) as gone:
         for socket in (stranger, gone):
             socket.sendall(HEALTH[:20])

@@ -1,8 +1,8 @@
-"""Attacks from a socket that nobody has authenticated.
+"""Attacks from a socket without a login.
 
 See docs/security.md#from-a-socket-that-has-not-logged-in.
 
-Each is refused by its code, and the victim, who is connected meanwhile, hears nothing of it.
+Each is refused with its code, and the victim, which is connected, receives no frame.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Proof = Callable[["Attempt"], object]
 
 
 class Attempt:
-    """Mallory at the door, wanting to be Bob; `url` is what she dialled, `nonce` her challenge."""
+    """Mallory's login as Bob; `url` is the address that she called, `nonce` her challenge."""
 
     def __init__(self, scene: Scene, mallory: Player, wire: Wire) -> None:
         self.bob, self.alice, self.mallory = scene.bob, scene.alice, mallory
@@ -210,7 +210,7 @@ def _revoked() -> Player:
 def test_it_counts_refused_logins_for_the_trail(
     scene: Scene, knock: LogIn, intruder: Player
 ) -> None:
-    """In the name of who signed the proof; a forged one smears nobody."""
+    """It is entered for the agent that signed the proof; a forged proof counts for no agent."""
     bob = scene.bob.id
     before = _counted(bob, "clock.expired"), _counted("", "signature.invalid")
     wire = knock()

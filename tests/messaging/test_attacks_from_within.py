@@ -1,4 +1,4 @@
-"""What a valid agent may try with honest signatures: others' mail, others' ids, too much of it."""
+"""Attacks of a valid agent with valid signatures: other agents' mail and ids, and floods."""
 
 from __future__ import annotations
 

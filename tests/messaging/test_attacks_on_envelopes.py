@@ -1,6 +1,6 @@
 """Envelopes that a valid agent must not get through: forged, relabelled, changed, taken over.
 
-Each has one thing wrong, gets a receipt that says what, leaves no row, and nobody else hears of it.
+Each has one fault, gets a receipt that names it, leaves no row, and reaches no other agent.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ENTRIES = [
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Who takes part in an attack: Mallory writes to Bob, Alice's papers lie about."""
+    """The agents of an attack: Mallory writes to Bob and has Alice's tokens."""
 
     alice: Player
     bob: Player
@@ -393,7 +393,7 @@ ATTACKS = {
 
 
 def _stranger() -> Player:
-    """Somebody with a key that is enrolled nowhere."""
+    """An agent whose key is not enrolled."""
     return replace(make_agent(approved=False), key=PrivateKey.generate())
 
 

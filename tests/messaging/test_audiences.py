@@ -1,4 +1,4 @@
-"""A broadcast is judged for each of those who are there: a check for one holds for many."""
+"""A broadcast is judged for each connected agent by the checks for a single recipient."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_it_counts_a_broadcast_once_for_a_throttle_rule(
 
 
 def test_it_holds_a_demand_that_nobody_is_there_to_meet(log_in: LogIn, alice: Player) -> None:
-    """Nobody is there: it is accepted for nobody, as ever."""
+    """Without a connected agent, the broadcast is accepted and reaches no agent."""
     receipt = log_in(alice).submit(broadcast(alice, requires_trust="certified"))
     assert (receipt["status"], receipt["recipients"]) == ("accepted", 0)
     row = Envelope.objects.get(message_id=receipt["messageId"])
@@ -140,7 +140,7 @@ def test_it_holds_a_demand_that_nobody_is_there_to_meet(log_in: LogIn, alice: Pl
 def test_it_asks_the_database_no_more_for_a_larger_audience(
     log_in: LogIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One query a table and batch, whoever is there."""
+    """There is one query for each table and batch, for any number of hearers."""
     seen: list[list[str]] = []
     judge_and_store = pipeline._judge_and_store
 

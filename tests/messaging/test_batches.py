@@ -28,7 +28,7 @@ from tests.wire import Wire
 
 
 class Broken(Exception):
-    """What a worker dies of."""
+    """The end of a worker's process."""
 
 
 def test_it_refuses_a_poisoned_envelope_and_keeps_its_neighbours(
@@ -149,7 +149,7 @@ def test_it_sends_a_batch_again_whose_outcome_was_lost(
     lost: list[str] = []
 
     def lose(news: bytes) -> None:
-        """Drop what the layer should carry, once: receipts, deliveries and outcome with it."""
+        """Drop the layer message of one batch, with its receipts, deliveries and outcome."""
         if not lost and letters[0].message_id.encode() in news:
             lost.append(News.unpack(news).batch)
             raise Broken
@@ -358,7 +358,7 @@ def test_it_frees_no_place_twice_when_receipts_are_told_again(
 
 
 def _once(problem: type[Exception], *, about: Letter) -> Callable[[Any], None]:
-    """Raise at the first hit by a batch with this envelope in it."""
+    """Raise at the first hit of a batch that contains this envelope."""
     left = [problem]
 
     def action(items: Any) -> None:

@@ -1,4 +1,4 @@
-"""A broadcast reaches the connected agents of the sender's organisation, and nobody else."""
+"""A broadcast reaches the connected agents of the sender's organisation, and no other agent."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_it_keeps_the_order_of_a_senders_broadcasts(
 def test_it_goes_on_with_a_broadcast_that_was_interrupted(
     log_in: LogIn, alice: Player, bob: Player, arm: Arm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half way through, the worker dies: the rest is fanned out later, and nobody gets it twice."""
+    """The worker dies half way: the rest is fanned out later, and no agent gets it twice."""
     monkeypatch.setattr(fan_out, "CHUNK", 2)
     members = [bob, *(make_agent("verified", organisation=alice.organisation) for _ in range(4))]
     alices, wires = log_in(alice), [log_in(member) for member in members]

@@ -1,4 +1,4 @@
-"""What a batch asks the database reads as much with many envelopes stored as with few."""
+"""The queries of a batch read as many rows with many stored envelopes as with few."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is denied can't fill the trail, which nobody may delete."""
+"""Denied envelopes can't fill the trail, whose entries are never deleted."""
 
 from __future__ import annotations
 

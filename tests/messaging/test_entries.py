@@ -130,7 +130,8 @@ def test_it_enters_more_refusals_than_one_append_takes(
         bobs.mail()
     session = str(Presence.objects.get(agent_id=bob.id).session_id)
     acks = [
-        mailboxes.Ack(bob.id, session, "mail", seq, "handler.failed") for seq in range(5, 0, -1)
+        mailboxes.MailboxAck(bob.id, session, "mail", seq, "handler.failed")
+        for seq in range(5, 0, -1)
     ]
     mailboxes.acknowledge(acks)
 

@@ -1,4 +1,4 @@
-"""Mail that nobody came for in time: it is in nobody's way, and costs one look for many agents."""
+"""Expired mail: it delays no other mail, and one query finds it for many agents."""
 
 from __future__ import annotations
 

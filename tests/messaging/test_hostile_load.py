@@ -187,7 +187,7 @@ class Besieged:
         self._seq = 0
 
     def serves(self) -> None:
-        """Those who are connected go on, and others come in."""
+        """Connected agents keep working, and new agents can log in."""
         with Wire.log_in(LiveHub(self.hub.url), self._bob) as bobs:
             for _ in range(3):
                 assert self._alices.submit(write(self._alice, self._bob))["status"] == "accepted"

@@ -60,7 +60,7 @@ def test_it_delivers_again_what_was_not_acknowledged(
 def test_it_takes_an_ack_that_is_the_last_thing_an_agent_says(
     log_in: LogIn, alice: Player, bob: Player
 ) -> None:
-    """Acks wait a moment for each other; whoever hangs up meanwhile has still said it."""
+    """Acks wait a moment to share a commit; those of a socket that closes meanwhile count."""
     alices, bobs = log_in(alice), log_in(bob)
     alices.submit(write(alice, bob))
     bobs.mail()

@@ -1,4 +1,4 @@
-"""Batches under way at once: small ones wait for company, crowds and stuck batches for nobody."""
+"""Concurrent batches: small ones wait, unless many items wait or a batch is stuck."""
 
 from __future__ import annotations
 

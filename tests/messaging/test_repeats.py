@@ -1,4 +1,4 @@
-"""The same envelope again: its sender hears how it stands, and nobody gets it twice."""
+"""A repeated envelope: its sender gets its present state, and no agent gets it twice."""
 
 from __future__ import annotations
 

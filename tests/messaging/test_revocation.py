@@ -165,7 +165,7 @@ def test_it_takes_back_a_suspended_agent_that_is_resumed(
 def test_it_closes_a_socket_that_opened_while_its_agent_was_revoked(
     log_in: LogIn, bob: Player
 ) -> None:
-    """Between the login's commit and the first frame nobody else can see the socket."""
+    """Between the login's commit and the first frame the socket is not in the node's roster."""
     nonce = b64url(uuid.uuid4().bytes)
     proof = prove(bob, url="ws://hub.test/ws/agents/", nonce=nonce)
     login = LoginRequest(proof, nonce, host="hub.test", path="/ws/agents/", remote_address="")

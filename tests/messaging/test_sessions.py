@@ -13,7 +13,7 @@ from django.conf import settings as hub_settings
 from pytest_django.fixtures import Settings
 
 from messaging.judging import pipeline
-from messaging.mail.mailboxes import Ack, acknowledge
+from messaging.mail.mailboxes import MailboxAck, acknowledge
 from messaging.models import Envelope, Mailbox, Node, Presence, Session
 from messaging.node.process_node import process_node
 from registry.trail.kinds import Kind
@@ -49,7 +49,7 @@ def test_it_fences_off_what_a_superseded_session_still_sends(
     late = write(bob, alice)
     pipeline.check(_batch(older, late))
 
-    assert acknowledge([Ack(bob.id, older.welcome["session"], "mail", 1)]) == []
+    assert acknowledge([MailboxAck(bob.id, older.welcome["session"], "mail", 1)]) == []
     assert Mailbox.objects.get(agent_id=bob.id, stream="mail").acked_seq == 0
     assert not Envelope.objects.filter(message_id=late.message_id).exists()
     assert newer.mail()["seq"] == 1  # delivered again, to the session that counts

@@ -1,4 +1,4 @@
-"""Suspended is for a while: mail that waits does so too, and keeps nobody else's from coming."""
+"""Mail of a suspended sender is held, and does not delay the mail of other senders."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _kinds(letter: Letter) -> list[str]:
 
 @pytest.fixture
 def letters(log_in: LogIn, alice: Player, bob: Player) -> list[Letter]:
-    """Two of Alice to Bob, who is away; then she is suspended."""
+    """Store two envelopes of Alice to Bob, who is not connected; then suspend Alice."""
     alices = log_in(alice)
     written = [write(alice, bob, lifetime=LIFETIME_SECONDS) for _ in range(2)]
     for letter in written:
@@ -39,7 +39,7 @@ def letters(log_in: LogIn, alice: Player, bob: Player) -> list[Letter]:
 
 @pytest.fixture
 def bobs(log_in: LogIn, bob: Player, letters: list[Letter]) -> Wire:
-    """Bob comes while Alice is suspended, and there is mail of somebody else behind hers."""
+    """Bob connects while Alice is suspended, and mail of another sender follows hers."""
     carol = make_agent()
     assert log_in(carol).submit(other := write(carol, bob))["status"] == "accepted"
     wire = log_in(bob)

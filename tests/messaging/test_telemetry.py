@@ -1,4 +1,4 @@
-"""What a node counts and measures of the traffic that goes through it."""
+"""The counters and measurements of a node's traffic."""
 
 from __future__ import annotations
 
@@ -153,5 +153,5 @@ def test_it_understands_a_worker_of_another_version() -> None:
 
 
 def test_it_sums_what_was_done_over() -> None:
-    work = telemetry.Work("b", laps=[("verify", 1.0), ("store", 3.0), ("verify", 3.5)])
+    work = telemetry.BatchMeasurements("b", laps=[("verify", 1.0), ("store", 3.0), ("verify", 3.5)])
     assert work.seconds == pytest.approx({"queue": 0.0, "verify": 1.5, "store": 2.0})

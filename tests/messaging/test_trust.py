@@ -1,4 +1,4 @@
-"""What an agent may do follows from who vouches for it, as the shipped baseline says."""
+"""The shipped baseline: an agent's attestation decides which envelopes it may send."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def test_rejects_a_request_laundered_through_a_better_trusted_agent(
 def test_rejects_causes_that_the_sender_did_not_receive(
     log_in: LogIn, alice: Player, bob: Player, mallory: Player
 ) -> None:
-    """Not even those that exist, and in the same words: nobody learns which ones do."""
+    """The refusal is the same for existing ids, so it does not tell which ids exist."""
     alices, mallorys = log_in(alice), log_in(mallory)
     foreign = write(alice, bob)
     alices.submit(foreign)

@@ -1,6 +1,6 @@
-"""Envelopes that can't be read at all, or break the grammar: refused before anybody is looked up.
+"""Envelopes that are no JSON or break the grammar: refused before any query for agents.
 
-Each is sent by a valid agent and gets a refusal that names the fault; nobody else hears of it.
+Each is sent by a valid agent, gets a refusal that names the fault, and reaches no other agent.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from atp.types import MessageType
-from tests.cast import Player, forged, tampered
+from messaging.models import Envelope
+from tests.cast import Player, forged, tampered, write
 from tests.messaging.conftest import LogIn, Scene
 
 
@@ -48,7 +49,7 @@ UNREADABLE: dict[str, tuple[Callable[[str], str], str]] = {
 def test_rejects_an_envelope_that_can_t_be_read(
     scene: Scene, log_in: LogIn, intruder: Player, name: str, packed: bool
 ) -> None:
-    """Alone it gets a receipt; in an array nobody can tell where it ends, and the socket closes."""
+    """Alone it gets a receipt. In an array its end can't be found, so the socket closes."""
     change, code = UNREADABLE[name]
     wire = log_in(intruder)
     text = change(forged(intruder, scene.bob).text)
@@ -61,6 +62,18 @@ def test_rejects_an_envelope_that_can_t_be_read(
     else:
         assert packed
         assert wire.ended()[1] == 4400
+    scene.victims_saw_nothing()
+
+
+def test_it_takes_no_frame_of_an_array_in_which_one_is_malformed(
+    scene: Scene, log_in: LogIn, intruder: Player
+) -> None:
+    wire = log_in(intruder)
+    wire.send_text(f'[{write(intruder, scene.bob).text},{{"type":"greeting"}}]')
+
+    assert wire.next("error")["code"] == "malformed.frame"
+    assert wire.ended()[1] == 4400
+    assert not Envelope.objects.filter(sender_id=intruder.id).exists()
     scene.victims_saw_nothing()
 
 

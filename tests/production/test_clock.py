@@ -69,7 +69,7 @@ def log_in(hub: HubProcess) -> Iterator[LogIn]:
 
 @pytest.fixture(scope="module")
 def pair(hub: HubProcess, tmp_path_factory: pytest.TempPathFactory) -> list[Player]:
-    """Alice and Bob, who were enrolled an hour ago."""
+    """Return Alice and Bob, enrolled an hour ago."""
     folder = tmp_path_factory.mktemp("identities")
     earlier = Clock(folder / "offset", _library())
     earlier.set_back(60 * MINUTE)
@@ -98,7 +98,7 @@ def test_it_goes_on_when_its_clock_is_set_back_by_a_minute(
 def test_it_takes_no_attestation_of_the_future(
     hub: HubProcess, clock: Clock, pair: list[Player], log_in: LogIn, tmp_path: Path
 ) -> None:
-    """Who was attested in the minute that the clock has yet to pass again is nobody till then."""
+    """An attestation from a minute that the clock has not reached again is not valid yet."""
     carol = player(enrol(hub, 1, tmp_path)[0])
     clock.set_back(MINUTE)
     assert log_in(carol).submit(write(carol, pair[0]))["status"] == "denied"
@@ -110,7 +110,7 @@ def test_it_takes_no_attestation_of_the_future(
 def test_it_is_right_again_after_a_clock_that_was_further_off(
     hub: HubProcess, clock: Clock, pair: list[Player], log_in: LogIn
 ) -> None:
-    """What it held to be a message of the future leaves nothing behind, and can be sent again."""
+    """An envelope that seemed to be from the future is not stored and can be sent again."""
     alice, bob = pair
     letter, alices = write(alice, bob), log_in(alice)
     clock.set_back(2 * MINUTE)

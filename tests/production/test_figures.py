@@ -1,4 +1,4 @@
-"""The nodes of a fleet show what their workers measured, who serve no HTTP."""
+"""The nodes of a fleet show the measurements of the workers, which serve no HTTP."""
 
 from __future__ import annotations
 

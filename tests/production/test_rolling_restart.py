@@ -21,7 +21,7 @@ TIMEOUT_MS = 60_000
 
 
 def behind(front: Balancer, identity: Path) -> ATPClient:
-    """A client that dials the one address that others know."""
+    """A client that connects to the balancer's address."""
     members = json.loads(identity.read_text())
     members["ws_url"] = f"ws://127.0.0.1:{front.port}/ws/agents/"
     moved = identity.with_name(f"{identity.stem}.behind.json")

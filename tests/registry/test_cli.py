@@ -205,7 +205,7 @@ def _shown(name: str, page: str) -> str:
 
 @contextmanager
 def deaf_hub(hub: LiveHub) -> Iterator[str]:
-    """An address that says which hub it is, and hangs up on whoever enrols."""
+    """A server that answers with the hub's document and closes the connection of an enrolment."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -219,7 +219,7 @@ def deaf_hub(hub: LiveHub) -> Iterator[str]:
             self.close_connection = True
 
         def log_message(self, *arguments: object) -> None:
-            """Nobody reads it."""
+            """Log nothing."""
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)

@@ -1,4 +1,4 @@
-"""Who is given which rights is in the trail, by pseudonym, with what the account may afterwards."""
+"""Changes of rights are in the trail, by pseudonym, with the account's rights after them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the operator does to accounts by commands is in the trail, too."""
+"""The operator's commands for accounts leave entries in the trail."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _entry(name: str) -> Entry:
 
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is typed where a password is asked for, one after the other."""
+    """Answer the questions for a password with these texts, in order."""
     answers: list[str] = []
     monkeypatch.setattr("getpass.getpass", lambda prompt="": answers.pop(0))
     return answers

@@ -1,4 +1,4 @@
-"""What the officers' pages do for whoever uses them: say why, lead back, do no harm by accident."""
+"""Officers' pages explain refusals, link back, and do no harm by accident."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Passwords are hashed a few at a time: those of known people first, of strangers within bounds."""
+"""Passwords are hashed a few at a time: known people first, and few strangers wait."""
 
 from __future__ import annotations
 
@@ -8,60 +8,70 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from django.contrib.auth.hashers import PBKDF2PasswordHasher, check_password
 
-from registry.officers.hashing import Gate, HashingBusy, Turn
+from registry.officers.hashing import HashingBusy, HashingPriority, HashingQueue
 from tests.waits import LONGEST_SECONDS, result
 
 
-def _come(pool: ThreadPoolExecutor, gate: Gate, whose: Turn, passed: list[Turn]) -> Future[None]:
-    """One more who waits at a gate that is taken."""
-    already = gate.waiting()
+def _come(
+    pool: ThreadPoolExecutor,
+    queue: HashingQueue,
+    whose: HashingPriority,
+    passed: list[HashingPriority],
+) -> Future[None]:
+    """Start one more thread that waits at a queue without a free slot."""
+    already = queue.waiting()
 
     def pass_through() -> None:
-        with gate.passing(whose):
+        with queue.slot(whose):
             passed.append(whose)
 
     coming = pool.submit(pass_through)
     end = time.monotonic() + LONGEST_SECONDS
-    while gate.waiting() == already and not coming.done():
-        assert time.monotonic() < end, f"{whose.name} did not come to the gate"
+    while queue.waiting() == already and not coming.done():
+        assert time.monotonic() < end, f"{whose.name} did not come to the queue"
         time.sleep(0.005)
     return coming
 
 
 def test_it_lets_known_people_pass_before_strangers() -> None:
-    gate, passed = Gate(1, 5), list[Turn]()
-    come = (Turn.STRANGER, Turn.STRANGER, Turn.KNOWN_BROWSER, Turn.SIGNED_IN)
+    queue, passed = HashingQueue(1, 5), list[HashingPriority]()
+    come = (
+        HashingPriority.STRANGER,
+        HashingPriority.STRANGER,
+        HashingPriority.KNOWN_BROWSER,
+        HashingPriority.SIGNED_IN,
+    )
     with ThreadPoolExecutor(len(come)) as pool:
-        with gate.passing(Turn.STRANGER):
-            coming = [_come(pool, gate, whose, passed) for whose in come]
+        with queue.slot(HashingPriority.STRANGER):
+            coming = [_come(pool, queue, whose, passed) for whose in come]
             assert passed == []
         for one in coming:
-            result(one, "a turn at the gate")
+            result(one, "a slot of the queue")
     assert passed == sorted(come)
 
 
 def test_rejects_a_stranger_where_many_wait_and_nobody_else() -> None:
-    gate, passed = Gate(1, 2), list[Turn]()
+    queue, passed = HashingQueue(1, 2), list[HashingPriority]()
     with ThreadPoolExecutor(3) as pool:
-        with gate.passing(Turn.STRANGER):
-            coming = [_come(pool, gate, Turn.STRANGER, passed) for _ in range(2)]
-            with pytest.raises(HashingBusy), gate.passing(Turn.STRANGER):
+        with queue.slot(HashingPriority.STRANGER):
+            coming = [_come(pool, queue, HashingPriority.STRANGER, passed) for _ in range(2)]
+            with pytest.raises(HashingBusy), queue.slot(HashingPriority.STRANGER):
                 pass
-            coming.append(_come(pool, gate, Turn.KNOWN_BROWSER, passed))
+            coming.append(_come(pool, queue, HashingPriority.KNOWN_BROWSER, passed))
         for one in coming:
-            result(one, "a turn at the gate")
+            result(one, "a slot of the queue")
     assert len(passed) == 3
 
 
-def test_it_frees_the_gate_after_an_exception() -> None:
-    gate = Gate(1, 0)
-    with pytest.raises(ValueError), gate.passing(Turn.SIGNED_IN):
+def test_it_frees_the_slot_after_an_exception() -> None:
+    queue = HashingQueue(1, 0)
+    with pytest.raises(ValueError), queue.slot(HashingPriority.SIGNED_IN):
         raise ValueError
-    with gate.passing(Turn.SIGNED_IN):
+    with queue.slot(HashingPriority.SIGNED_IN):
         pass
 
 
-def test_it_hashes_behind_the_gate_and_verifies_what_was_stored_before() -> None:
+def test_it_hashes_behind_the_queue_and_verifies_what_was_stored_before() -> None:
     before = PBKDF2PasswordHasher().encode("a password", "salt" * 6)
     assert before.startswith("pbkdf2_sha256$")
     assert check_password("a password", before)

@@ -1,4 +1,4 @@
-"""Nobody grants what they lack, touches those above them, or holds another person's token."""
+"""A person can't grant rights they lack, change stronger accounts, or hold another's token."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OTHERS = ["view_agent", "change_agent", "add_apitoken", "change_apitoken", "view
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What an account may: a shipped role, or any mixture."""
+    """The rights of an account: those of a shipped role, or any mixture."""
 
     permissions: frozenset[str] = frozenset()
     groups: frozenset[str] = frozenset()
@@ -58,7 +58,7 @@ roles = st.sampled_from([*SHIPPED, MAKES_ACCOUNTS]) | st.builds(
     superuser=st.sampled_from([False, False, False, True]),
     active=st.sampled_from([True, True, False]),
 )
-# Whoever tries may at least look at accounts and groups, or every example would be a 403.
+# Each example may view accounts and groups; otherwise every answer would be 403.
 actors = roles.map(
     lambda role: Role(role.permissions | {"view_user", "view_group"}, role.groups, role.superuser)
 )
@@ -70,7 +70,7 @@ def permissions(codenames: Any) -> list[Permission]:
 
 
 def rights_of(account: Any) -> set[str]:
-    """What an account may, by its rows: the test's own reading, whether or not it is active."""
+    """Return the rights of an account, active or not, read from its rows by the test itself."""
     row = get_user_model()._default_manager.get(pk=account.pk)
     if row.is_superuser:
         return {"everything", *Permission.objects.values_list("codename", flat=True)}
@@ -86,7 +86,7 @@ def browser(account: Any) -> Client:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a form that somebody sends asks for."""
+    """The changes that a sent form asks for."""
 
     permissions: frozenset[str]
     groups: frozenset[str]

@@ -157,7 +157,7 @@ def test_rejects_closing_without_a_reason_and_closing_twice() -> None:
 
 
 def _written(agents: list[Agent]) -> object:
-    """Something that differs once a row of these agents' conduct is written, if to what it was."""
+    """Return a value that changes with every write to the agents' conduct rows."""
     with connection.cursor() as cursor:
         if connection.vendor == "sqlite":
             cursor.execute("SELECT total_changes()")

@@ -1,4 +1,4 @@
-"""What the registry knows of an agent becomes the inputs of its score."""
+"""The registry's rows about an agent become the inputs of its score."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from atp.judging.scoring import score
 from registry.agents.models import Agent, AgentKey
 from registry.attestations.models import Attestation
 from registry.issuers.standing import issuer_standing
-from registry.scores.inputs import Registered, inputs_of
+from registry.scores.inputs import RegisteredAgents, inputs_of
 from registry.scores.models import Violation
 from registry.scores.offences import OFFENCES_MAX, VIOLATIONS_MAX
 from registry.scores.querysets import current_profile
@@ -234,7 +234,7 @@ def test_it_reads_conduct_and_violations_only_when_the_rest_is_given() -> None:
     kept: dict[str, Any] = {
         "profile": current_profile(),
         "standing": issuer_standing(AT),
-        "registered": Registered(),
+        "registered": RegisteredAgents(),
     }
     assert inputs_of([agent.id], AT, **kept) == inputs_of([agent.id], AT)
     violate(agent, "high")

@@ -51,7 +51,7 @@ MESSAGE_MAX_BYTES = 1024 * 1024
 
 @dataclass(frozen=True)
 class Posted:
-    """An envelope in a stream, and what its recipient is told of it."""
+    """An envelope in a stream, with the members of its delivery."""
 
     envelope: Envelope
     accepted_at: float
@@ -60,7 +60,7 @@ class Posted:
 
 @dataclass
 class Account:
-    """The state of an agent at the hub: who it is, its key, its two streams and their acks."""
+    """The state of an agent at the hub: its facts, its key, its two streams and their acks."""
 
     identity: IAgentIdentity
     key: PublicKey
@@ -126,7 +126,7 @@ class FakeHub:
         minimum: str = "",
         capabilities: tuple[str, ...] = (),
     ) -> PrivateKey:
-        """Take an agent in, attested at `level` (`None`: by nobody); its new key."""
+        """Add an agent, attested at `level` (`None`: not attested); return its new key."""
         key = PrivateKey.generate()
         attestation = None if level is None else IAttestation("tests", TrustLevel(level))
         identity = IAgentIdentity(agent, attestation=attestation, capabilities=list(capabilities))
@@ -306,7 +306,7 @@ class FakeHub:
         return None
 
     async def _take(self, agent: str, frame: Submission) -> Receipt:
-        """Judge what an agent sends and deliver it where it is accepted; its receipt."""
+        """Judge an envelope, deliver it if it is accepted, and return its receipt."""
         try:
             envelope = envelope_from_value(frame.value, plain=frame.plain)
         except ATPError as problem:
@@ -348,7 +348,7 @@ class FakeHub:
         return [agent for agent in online if agent != sender]
 
     async def _push(self, agent: str) -> None:
-        """Send the agent what it may have: up to a window beyond its last ack."""
+        """Send the agent its next deliveries, up to a window beyond its last ack."""
         account = self.accounts[agent]
         socket = account.socket
         if socket is None or self.keep_deliveries:

@@ -1,4 +1,4 @@
-"""What a message says about why it was sent: `cause` and `req`."""
+"""The claims that name the reason of a message: `cause` and `req`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.waits import happens
 
 
 def sent(world: SocketWorld, sender: str, kind: str) -> list[Envelope]:
-    """What the hub accepted from an agent, of one message type."""
+    """Return the accepted envelopes of an agent with one message type."""
     return [e for e in world.hub.accepted.values() if (e.sender, e.message_type) == (sender, kind)]
 
 

@@ -1,4 +1,4 @@
-"""What a client checks of a delivery before any handler sees it."""
+"""The client's checks of a delivery before a handler gets it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inbox: repeats known, acks only for what was taken, memory bounded."""
+"""The inbox: it removes repeats, acknowledges only handled mail, and has bounded memory."""
 
 from __future__ import annotations
 

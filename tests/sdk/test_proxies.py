@@ -44,7 +44,7 @@ class Listener:
 
 @contextmanager
 def listener() -> Iterator[Listener]:
-    """A proxy that writes down what it is sent, and hangs up."""
+    """A proxy that records what it receives and closes the connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         found, done = Listener(server.getsockname()[1]), threading.Event()
         server.settimeout(0.1)

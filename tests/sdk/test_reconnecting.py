@@ -1,4 +1,4 @@
-"""What a client does about hubs that die, receipts that get lost and deliveries that repeat."""
+"""The client after a hub's end, a lost receipt or a repeated delivery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client says and does when officers have suspended or revoked its agent."""
+"""The client of a suspended or revoked agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an agent can count on over any transport."""
+"""The behaviour that all transports share."""
 
 from __future__ import annotations
 

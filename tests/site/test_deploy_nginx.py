@@ -1,4 +1,4 @@
-"""The nginx of deploy/ as it is, before the hub of this run and a node that has gone."""
+"""The nginx of deploy/ in front of this run's hub and a stopped node."""
 
 from __future__ import annotations
 

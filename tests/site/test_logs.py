@@ -1,4 +1,4 @@
-"""Log lines that nobody forges."""
+"""Log lines can't be forged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make` for somebody with a fresh clone: what it offers, what it installs, what it refuses."""
+"""`make` in a fresh clone: its help, its environment, its refusals."""
 
 from __future__ import annotations
 

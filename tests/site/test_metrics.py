@@ -1,4 +1,4 @@
-"""`/metrics`: who may read it, what it says, and that it says it whatever is away."""
+"""`/metrics`: its access, its figures, and its answer while services are away."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def services() -> Iterator[PrivateRedis]:
 def behind_a_queue(
     services: PrivateRedis, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[HubProcess]:
-    """A node whose tasks nobody takes."""
+    """A node whose tasks no worker takes."""
     folder = tmp_path_factory.mktemp("metrics")
     (folder / "token").write_text(f"{TOKEN}\n")
     engines = {"ATP_REDIS_URL": services.database(0), "ATP_BROKER_URL": services.database(1)}

@@ -1,4 +1,4 @@
-"""`manage.py hub` as the person who runs it sees it: starting, refusing, ending."""
+"""`manage.py hub` on the command line: start, refusals, end."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from atp_site import celery_app
 
 
 def test_it_knows_every_scheduled_task() -> None:
-    """An unknown name would be sent to a broker that nobody listens to, in silence."""
+    """A task with an unknown name would be sent to a broker without a worker, silently."""
     scheduled = {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()}
     assert scheduled
     assert scheduled <= set(celery_app.tasks)

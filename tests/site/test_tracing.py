@@ -1,4 +1,4 @@
-"""Traces, where somebody asks for them: a batch on its node, the worker below, its stages."""
+"""Traces, if they are switched on: a batch on its node, its worker, its stages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.processes import hub_environment, manage
 from tests.sources import ROOT
 from tests.wire import Wire
 
-ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}  # where nobody listens
+ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}  # no server listens there
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Appending: places without a gap, times in order, and bytes that anybody can compute again."""
+"""Appending: indexes without a gap, times in order, and bytes that can be computed again."""
 
 from __future__ import annotations
 

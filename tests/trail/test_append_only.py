@@ -1,4 +1,4 @@
-"""Nobody changes the trail: not the models, not SQL, on neither database."""
+"""The trail can't be changed, neither by models nor by SQL, on both databases."""
 
 from __future__ import annotations
 

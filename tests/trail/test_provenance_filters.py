@@ -1,4 +1,4 @@
-"""Each filter finds what it names and nothing else; what can't be read is refused by name."""
+"""Each filter finds exactly its entries; an unreadable filter is refused by name."""
 
 from __future__ import annotations
 

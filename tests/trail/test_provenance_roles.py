@@ -1,4 +1,4 @@
-"""Who may read the trail: officers and auditors. Who may write to it: nobody."""
+"""Officers and auditors may read the trail, and no role may write to it."""
 
 from __future__ import annotations
 
@@ -103,5 +103,5 @@ def test_it_enters_nothing_that_it_does_not_answer(hub: Any) -> None:
 
 
 def _readings_of(user: Any) -> Any:
-    """What the trail says that a person did, but for the token that they issued to read with."""
+    """Return the entries about a person, without the one about the token used to read."""
     return Entry.objects.filter(actor=Actor.of_user(user).name).exclude(kind="officer.changed")

@@ -125,7 +125,7 @@ def parse_condition(field: object, operator: Any, value: object) -> ParsedCondit
 
 
 def _refuse_repeats(names: Sequence[tuple[str, str]], problem: str, what: str) -> None:
-    """Raise `MalformedDocument` for a name that comes twice; each stands beside its path."""
+    """Raise `MalformedDocument` for a repeated name; each name has its path."""
     seen: set[str] = set()
     for name, path in names:
         if name in seen:

@@ -52,6 +52,7 @@ class FieldKey:
 
     @property
     def in_payload(self) -> bool:
+        """Whether the field is a value of the payload."""
         return bool(self.tokens)
 
 

@@ -94,10 +94,12 @@ class Decision:
 
     @property
     def action(self) -> str:
+        """The action of the rule that decided, such as `allow` or `deny`."""
         return self._outcome.action
 
     @property
     def policy(self) -> str:
+        """The name of the policy whose rule decided."""
         return self._outcome.policy
 
     @property
@@ -112,14 +114,17 @@ class Decision:
 
     @property
     def severity(self) -> str:
+        """The weight of a denial in the sender's score."""
         return self._outcome.severity
 
     @property
     def code(self) -> str:
+        """The error code for the sender."""
         return self._outcome.code
 
     @property
     def detail(self) -> str:
+        """The reason in words for the sender."""
         return self._outcome.detail
 
     @property

@@ -48,6 +48,7 @@ class Command(BaseCommand):
         )
 
     def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options of the command."""
         parser.add_argument(
             "--host",
             type=_address,
@@ -56,6 +57,7 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int, help="instead of ATP_PORT, for a further node")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        """Serve until a signal; exit with one sentence if the start is refused."""
         try:
             serve(
                 host=options["host"] or settings.ATP_HOST,

@@ -23,10 +23,12 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options of the command."""
         parser.add_argument("--nodes", type=int, default=2, help="on ATP_PORT and the ports after")
         parser.add_argument("--workers", type=int, default=2)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        """Supervise all processes until a signal; exit with one sentence on refusal."""
         try:
             supervise(
                 first_port=settings.ATP_PORT,

@@ -19,6 +19,7 @@ class Command(CeleryCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options of the command."""
         parser.add_argument("--name", default="worker", help="unique on this machine")
         parser.add_argument(
             "--concurrency", type=int, default=2, help="processes; one for each core"

@@ -34,9 +34,11 @@ class KeyFilter(admin.SimpleListFilter):
     parameter_name = "key"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the choices of the filter: the value in the URL, and the words."""
         return [("waiting", "waits for approval"), ("none", "none in use")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Agent]) -> QuerySet[Agent]:
+        """Return the rows that the chosen value selects."""
         if self.value() == "waiting":
             waiting = AgentKey.objects.pending().values("agent")
             return queryset.filter(pk__in=waiting)
@@ -71,9 +73,11 @@ class AgentAdmin(AgentDecisions):
     actions = ("attest_selected", "suspend_selected")
 
     def get_urls(self) -> list[URLPattern]:
+        """Return the addresses of the officers' decisions, then Django's own."""
         return [*self.decision_urls(), *super().get_urls()]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Agent]:
+        """Return agents with their newest score, keys that wait for approval, and tags."""
         newest = Score.objects.filter(agent=OuterRef("pk")).order_by("-id").values("total")[:1]
         waiting = Count("keys", filter=Q(keys__status=AgentKey.Status.PENDING), distinct=True)
         rows = super().get_queryset(request).annotate(score_now=Subquery(newest), waiting=waiting)
@@ -135,6 +139,7 @@ class AgentAdmin(AgentDecisions):
         return self.for_many(queryset, "suspend-many")
 
     def add_page(self, request: HttpRequest) -> HttpResponse:
+        """Show the form that registers an agent."""
         form = NewAgentForm(posted(request), initial={"sensitivity_floor": "public"})
         question = Question(
             title="Register an agent",

@@ -75,6 +75,7 @@ class NewAgentForm(AgentForm):
     field_order = ("id", "organisation", "owner_name", "owner_contact", "description")
 
     def clean_parent(self) -> Agent | None:
+        """Return the agent with the typed id; `None` if the field is empty."""
         wanted = self.cleaned_data["parent"].strip()
         parent = Agent.objects.filter(pk=wanted).first() if wanted else None
         if wanted and parent is None:

@@ -75,6 +75,7 @@ class OrganisationAdmin(_Counted):
     filter_name = "organisation__id__exact"
 
     def add_page(self, request: HttpRequest) -> HttpResponse:
+        """Show the form that adds an organisation."""
         question = Question(
             title="Add an organisation",
             text="A broadcast reaches the agents of the sender's organisation. A violation of one"
@@ -90,6 +91,7 @@ class OrganisationAdmin(_Counted):
         return self.decide(request, OrganisationForm(posted(request)), question, run)
 
     def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show the form that changes an organisation."""
         row = self.get_row(request, object_id, to_change=True)
         question = Question(
             title=f"Change {row}",
@@ -114,9 +116,11 @@ class TagAdmin(_Counted):
     filter_name = "tags__id__exact"
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return `False`: stored policies name the tag."""
         return False  # stored policies name it; agents get and lose tags on their own pages
 
     def add_page(self, request: HttpRequest) -> HttpResponse:
+        """Show the form that adds a tag."""
         question = Question(
             title="Add a tag",
             text="To give a tag to an agent, open the agent's page and choose “Change”.",

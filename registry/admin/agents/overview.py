@@ -26,7 +26,7 @@ SHOWN = 10  # rows of each list on the page; the lists' own pages have all rows
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class EnvelopeEntry:
     """An envelope's entry in the trail, with code and detail if it was denied."""
 
     entry: Entry
@@ -65,7 +65,7 @@ class Overview:
     online: bool
     last_session: Entry | None
     violations: Sequence[Violation]
-    exchanges: Sequence[Exchange]
+    exchanges: Sequence[EnvelopeEntry]
     refusals: Sequence[Refusal]
     entries: Sequence[Entry]
     next_step: str
@@ -112,7 +112,7 @@ def _next_step(
     worth: dict[str, State],
     token: EnrolmentToken | None,
 ) -> str:
-    """Return what an officer has to do before this agent is trusted.
+    """Return the next step of an officer before this agent is trusted.
 
     It is '' if the agent has a valid attestation, or is suspended or revoked.
     """
@@ -130,7 +130,7 @@ def _entries_of(**which: str) -> Any:
     return Entry.objects.filter(**which).order_by("-index")
 
 
-def _exchanges(agent_id: str) -> list[Exchange]:
+def _exchanges(agent_id: str) -> list[EnvelopeEntry]:
     """Return the newest envelopes from or to the agent; two queries, each with its own index."""
     kinds = ("envelope.accepted", "envelope.denied")
     found: dict[int, Entry] = {}
@@ -141,9 +141,9 @@ def _exchanges(agent_id: str) -> list[Exchange]:
     return [_exchange(row) for row in newest]
 
 
-def _exchange(row: Entry) -> Exchange:
+def _exchange(row: Entry) -> EnvelopeEntry:
     body = _body(row)
-    return Exchange(row, body.get("code", ""), body.get("detail", ""))
+    return EnvelopeEntry(row, body.get("code", ""), body.get("detail", ""))
 
 
 def _body(entry: Entry) -> dict[str, Any]:

@@ -48,11 +48,13 @@ class ValidityFilter(admin.SimpleListFilter):
     parameter_name = "validity"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the choices of the filter: the value in the URL, and the words."""
         return [("good", "neither expired nor revoked"), ("expired", "expired"), ("bad", "faulty")]
 
     def queryset(
         self, request: HttpRequest, queryset: QuerySet[Attestation]
     ) -> QuerySet[Attestation]:
+        """Return the rows that the chosen value selects."""
         now = datetime.now(UTC)
         if self.value() == "good":
             return queryset.filter(revoked_at=None, expires_at__gt=now)
@@ -77,6 +79,7 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
     search_help_text = "Part of an agent id, or a jti or thumbprint in full."
 
     def get_urls(self) -> list[URLPattern]:
+        """Return the addresses of the officers' decisions, then Django's own."""
         return [
             self.decision_url("upload/", self.upload_view),
             self.decision_url("<str:object_id>/renew/", self.renew_view),
@@ -85,6 +88,7 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
         ]
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        """Compute the states of all rows of the page at once."""
         changelist = super().get_changelist_instance(request)
         rows: list[Any] = list(changelist.result_list)
         worth = states(rows, time.time())
@@ -113,9 +117,11 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
         return f"{row.expires_at:%Y-%m-%d}"
 
     def has_add_permission(self, request: HttpRequest) -> bool:
+        """Return `False`: an attestation is issued or uploaded."""
         return False  # officers attest an agent on its page, or upload a signed attestation
 
     def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show the page of one row."""
         row = self.get_row(request, object_id)
         return self.render(
             request,

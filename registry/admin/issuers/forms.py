@@ -25,6 +25,7 @@ class JwkField(forms.CharField):
         super().__init__(max_length=JWK_MAX_CHARS, required=False, widget=widget, **kwargs)
 
     def to_python(self, value: Any) -> Any:
+        """Return the JWK as an object, or `None` if the field is empty."""
         text = (super().to_python(value) or "").strip()
         if not text:
             return None
@@ -37,6 +38,7 @@ class JwkField(forms.CharField):
         return jwk
 
     def prepare_value(self, value: Any) -> Any:
+        """Return the JWK as indented JSON."""
         return json.dumps(value, indent=1) if isinstance(value, dict) else value
 
 

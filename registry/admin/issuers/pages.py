@@ -48,6 +48,7 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
     search_help_text = "Part of a name."
 
     def get_urls(self) -> list[URLPattern]:
+        """Return the addresses of the officers' decisions, then Django's own."""
         one = "<str:object_id>"
         return [
             self.decision_url(f"{one}/edit/", self.edit_view),
@@ -60,6 +61,7 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
         ]
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        """Compute for all rows of the page at once whether they may attest."""
         changelist = super().get_changelist_instance(request)
         standings = issuer_standings(time.time())
         rows: list[Any] = list(changelist.result_list)
@@ -79,6 +81,7 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
         return ", ".join(row.capability_patterns) or "no capability"
 
     def add_page(self, request: HttpRequest) -> HttpResponse:
+        """Show the form that adds an issuer."""
         form = NewIssuerForm(posted(request), initial={"parent": request.GET.get("parent")})
         question = Question(
             title="Add an issuer",
@@ -102,6 +105,7 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
         return self.decide(request, form, question, run)
 
     def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show an issuer with its chain, children, keys and attestations."""
         issuer = self.get_row(request, object_id)
         standings = issuer_standings(time.time())
         children = list(issuer.children.all())
@@ -224,6 +228,7 @@ class IssuerKeyAdmin(ReadOnlyAdmin[IssuerKey]):
     search_help_text = "A thumbprint, in full."
 
     def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Redirect to the page of the key's issuer."""
         row = self.get_row(request, object_id)
         page = reverse("admin:registry_issuer_change", args=[quote(row.issuer_id)])
         return HttpResponseRedirect(page)

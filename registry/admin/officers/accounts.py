@@ -1,8 +1,8 @@
-"""Accounts and groups of officers and auditors: what they may is in the trail, like all else.
+"""Accounts and groups of officers and auditors; each change of their rights is in the trail.
 
-Django's own pages do the work. Each of their writes runs in one `registry_change`, so what Django
-logs is entered with the row it is about, and a change that can't be entered is not made. What a
-person may grant, and whom they may touch, is `registry.officers.rights`.
+The pages are Django's. Each of their writes runs in one `registry_change`: the row and its entry
+are written in one transaction, or neither is. `registry.officers.rights` decides which rights a
+person may grant and which accounts and groups they may change.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ admin.site.unregister(Group)
 
 
 def _in_one_change(view: View) -> View:
-    """Run a view of Django's that writes on POST in one change, by whoever is signed in."""
+    """Run a POST to one of Django's views in one change by the user who is signed in."""
 
     @wraps(view)
     def wrapped(self: Any, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -52,7 +52,7 @@ def _in_one_change(view: View) -> View:
 
 
 class _Entered:
-    """Django's pages of a model whose rows give rights; each change enters what it logs."""
+    """Django's pages of a model whose rows give rights; each change that they log is entered."""
 
     may_touch: Callable[[Any, Any], bool]
 
@@ -90,7 +90,7 @@ class _Entered:
         return super().log_deletions(request, queryset)  # type: ignore[misc]  # a mixin
 
     def formfield_for_manytomany(self, db_field: Any, request: Any = None, **kwargs: Any) -> Any:
-        """Offer what this person may give: a group or a permission beyond it is no choice."""
+        """Offer only the groups and permissions that this person may grant."""
         within = groups_within if db_field.name == "groups" else permissions_within
         kwargs.setdefault("queryset", within(request.user))
         return super().formfield_for_manytomany(db_field, request, **kwargs)  # type: ignore[misc]  # a mixin
@@ -103,6 +103,7 @@ class AccountAdmin(_Entered, ClosedList[User], UserAdmin[User]):
     may_touch = staticmethod(may_touch_account)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Let only a superuser change who is a superuser."""
         fields = super().get_readonly_fields(request, obj)
         return fields if request.user.is_superuser else (*fields, "is_superuser")
 
@@ -110,12 +111,13 @@ class AccountAdmin(_Entered, ClosedList[User], UserAdmin[User]):
     def user_change_password(
         self, request: HttpRequest, id: str, form_url: str = ""
     ) -> HttpResponse:
+        """Set another person's password and enter it in the trail."""
         return super().user_change_password(request, id, form_url)
 
 
 @admin.register(Group)
 class RoleAdmin(_Entered, ClosedList[Group], GroupAdmin):
-    """Groups, which are roles."""
+    """The list of groups, which are roles, and the page of each."""
 
     may_touch = staticmethod(may_touch_group)
 
@@ -124,6 +126,7 @@ class OwnPasswordForm(AdminPasswordChangeForm):
     """Django's own form, whose change is entered."""
 
     def save(self, commit: bool = True) -> Any:
+        """Store the password and enter the change in the trail."""
         with registry_change(Actor.of_user(self.user), moves_epoch=False) as change:
             user = super().save(commit)
             change.enter(account_draft(Kind.OFFICER_CHANGED, user, "own password"))
@@ -142,7 +145,7 @@ def change_own_password(request: HttpRequest) -> HttpResponseBase:
 
 
 def _enter(kind: Kind, request: HttpRequest, row: Any, message: Any) -> None:
-    """Enter a change inside the one that `_in_one_change` has opened."""
+    """Enter a change as part of the one that `_in_one_change` opened."""
     draft = account_draft if isinstance(row, User) else group_draft
     with registry_change(Actor.of_user(request.user), moves_epoch=False) as change:
         change.enter(draft(kind, row, message))

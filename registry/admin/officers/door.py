@@ -1,4 +1,4 @@
-"""How many sign-ins one network may have under way, whatever names it tries."""
+"""Limits how many sign-ins of one network are under way at a time, over all account names."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ MOST_UNDER_WAY = 4  # of one network, in browsers that the hub does not know
 
 
 class Door:
-    """Counts who is inside; it never waits."""
+    """Counts the sign-ins under way of each network; it never waits."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._inside: Counter[str] = Counter()
+        self._under_way: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     @contextmanager
     def entering(self, network: str) -> Iterator[bool]:
-        """Whether one more of `network` may enter; it is inside until the block ends."""
+        """Count a sign-in of `network` until the block ends; yield `False` if it is one too many.
+
+        A sign-in that is one too many is not counted.
+        """
         with self._lock:
-            admitted = self._inside[network] < self._most
-            self._inside[network] += admitted
+            admitted = self._under_way[network] < self._most
+            self._under_way[network] += admitted
         try:
             yield admitted
         finally:
             with self._lock:
-                self._inside[network] -= admitted
-                if not self._inside[network]:
-                    del self._inside[network]
+                self._under_way[network] -= admitted
+                if not self._under_way[network]:
+                    del self._under_way[network]

@@ -36,7 +36,7 @@ from django.urls import reverse
 from registry.admin.officers.door import MOST_UNDER_WAY, Door
 from registry.change import registry_change
 from registry.officers.actor import Actor
-from registry.officers.hashing import HashingBusy, Turn, turn
+from registry.officers.hashing import HashingBusy, HashingPriority, hashing_priority
 from registry.trail.actions import EntryDraft, count_refusals
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, RefusalCount
@@ -78,7 +78,7 @@ class OfficerLoginForm(AdminAuthenticationForm):
                 "Too many failed attempts for this account. Wait a minute and try again."
             )
         try:
-            with _hashing_as(Turn.KNOWN_BROWSER if browser else Turn.STRANGER):
+            with _hashing_for(known=bool(browser)):
                 cleaned: dict[str, Any] = super().clean()
         except ValidationError:
             _note_failure(*filter(None, (name, place, network)))
@@ -134,12 +134,15 @@ def _too_many() -> HttpResponse:
 
 
 @contextmanager
-def _hashing_as(whose: Turn) -> Iterator[None]:
-    before = turn.set(whose)
+def _hashing_for(*, known: bool) -> Iterator[None]:
+    """Hash with the priority of a known browser, or of a stranger, until the block ends."""
+    before = hashing_priority.set(
+        HashingPriority.KNOWN_BROWSER if known else HashingPriority.STRANGER
+    )
     try:
         yield
     finally:
-        turn.reset(before)
+        hashing_priority.reset(before)
 
 
 def network_name(network: str) -> str:

@@ -22,6 +22,8 @@ from registry.officers.models import ApiToken
 
 
 class ApiTokenForm(forms.Form):
+    """The form that issues an API token."""
+
     name = forms.CharField(max_length=80, help_text="What it is for, such as the SIEM feed.")
     days = forms.IntegerField(
         min_value=1, max_value=LONGEST_DAYS, initial=90, label="Good for how many days"
@@ -37,14 +39,17 @@ class ApiTokenAdmin(OfficerAdmin[ApiToken]):
     list_select_related = ("user",)
 
     def get_urls(self) -> list[URLPattern]:
+        """Return the addresses of the officers' decisions, then Django's own."""
         return [self.decision_url("<str:object_id>/revoke/", self.revoke_view), *super().get_urls()]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiToken]:
+        """Return the officer's own tokens; for a superuser, all tokens."""
         rows: QuerySet[ApiToken] = super().get_queryset(request)
         return rows if request.user.is_superuser else rows.filter(user=request.user.pk)
 
     @admin.display(description="state")
     def state(self, row: ApiToken) -> SafeString:
+        """Return whether the token is valid, expired or revoked."""
         if row.revoked_at:
             return badge("revoked")
         if row.expires_at <= datetime.now(UTC):
@@ -53,6 +58,7 @@ class ApiTokenAdmin(OfficerAdmin[ApiToken]):
         return format_html('{} <a href="{}">revoke</a>', badge("valid", "good"), link)
 
     def add_page(self, request: HttpRequest) -> HttpResponse:
+        """Show the form that issues a token; show the token once."""
         form = ApiTokenForm(posted(request))
         question = Question(
             title="Issue an API token",
@@ -71,9 +77,11 @@ class ApiTokenAdmin(OfficerAdmin[ApiToken]):
         return self.decide(request, form, question, run)
 
     def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Raise `Http404`: a token has no page of its own."""
         raise Http404  # no field of a token can be changed
 
     def revoke_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Revoke a token."""
         row = self.get_row(request, object_id, to_change=True)
         question = Question(
             title=f"Revoke the token “{row}”",

@@ -97,12 +97,14 @@ class PolicyForm(forms.Form):
         self.policy = policy
 
     def clean_name(self) -> str:
+        """Raise `ValidationError` if another policy has the name."""
         name: str = self.cleaned_data["name"]
         if is_name_taken(name, self.policy):
             raise forms.ValidationError("There is a policy of this name; choose another one.")
         return name
 
     def clean(self) -> dict[str, Any]:
+        """Refuse a mandatory policy that only monitors."""
         cleaned = self.cleaned_data
         if cleaned.get("mandatory") and cleaned.get("mode") == Policy.Mode.MONITOR:
             self.add_error("mandatory", "What is mandatory is enforced; change the mode as well.")
@@ -138,6 +140,7 @@ class RuleForm(forms.Form):
     )
 
     def clean(self) -> dict[str, Any]:
+        """Require limit and time of a rule that throttles, and refuse them of others."""
         cleaned = self.cleaned_data
         throttles = cleaned.get("action") == "throttle"
         for name in ("throttle_limit", "throttle_seconds"):
@@ -189,6 +192,7 @@ class ConditionForm(forms.Form):
     )
 
     def clean(self) -> dict[str, Any]:
+        """Check that operator and value fit the field."""
         cleaned = self.cleaned_data
         name, operator = cleaned.get("field"), cleaned.get("operator")
         if not name or not operator:
@@ -237,6 +241,7 @@ class DocumentForm(forms.Form):
     )
 
     def clean_document(self) -> dict[str, Any]:
+        """Return the policy document; raise `ValidationError` if it is no policy."""
         try:
             value = parse(self.cleaned_data["document"])
             if isinstance(value, list) and len(value) == 1:

@@ -45,11 +45,13 @@ class PolicyAdmin(OfficerAdmin[Policy]):
     search_help_text = "A word of a policy's or a rule's name."
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Policy]:
+        """Return policies with their number of rules and their versions."""
         rows = super().get_queryset(request).annotate(rule_total=Count("rules", distinct=True))
         versions = PolicyVersion.objects.defer("document").select_related("created_by")
         return rows.prefetch_related(Prefetch("versions", versions))
 
     def get_urls(self) -> list[URLPattern]:
+        """Return the addresses of the officers' decisions, then Django's own."""
         return [
             self.decision_url("import/", self.import_view),
             self.decision_url("<path:object_id>/mode/", self.mode_view),
@@ -57,6 +59,7 @@ class PolicyAdmin(OfficerAdmin[Policy]):
         ]
 
     def has_change_permission(self, request: HttpRequest, obj: Policy | None = None) -> bool:
+        """Return whether the user may change the policy, which may be mandatory."""
         allowed = super().has_change_permission(request, obj)
         return allowed and (obj is None or not obj.mandatory or _may_mandate(request))
 
@@ -82,11 +85,13 @@ class PolicyAdmin(OfficerAdmin[Policy]):
         return f"v{version.number}, {version.created_at:%Y-%m-%d %H:%M}, {_who(version)}"
 
     def add_page(self, request: HttpRequest) -> HttpResponse:
+        """Show an empty editor, or one with the rules of a starter."""
         starter = STARTERS.get(request.GET.get("start", ""))
         document = starter.document if starter else {}
         return self._page(request, None, document, show_starters=starter is None)
 
     def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show the editor of a policy, or its text to users who may not change it."""
         policy = self.get_row(request, object_id)
         versions = list(PolicyVersion.objects.filter(policy=policy))
         shown = _chosen(versions, request.GET.get("version", ""))
@@ -97,6 +102,7 @@ class PolicyAdmin(OfficerAdmin[Policy]):
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: Any = None
     ) -> HttpResponse:
+        """Show each version with its author and its changes."""
         policy = self.get_row(request, object_id)
         versions = list(PolicyVersion.objects.filter(policy=policy).select_related("created_by"))
         earlier: list[Any] = [*(version.document for version in versions[1:]), None]

@@ -45,13 +45,16 @@ class Newest(admin.SimpleListFilter):
     parameter_name = "which"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the choices of the filter: the value in the URL, and the words."""
         return [("all", "with earlier ones")]
 
     def choices(self, changelist: Any) -> Any:
+        """Name the default choice "current scores"."""
         default, *others = super().choices(changelist)
         return [{**default, "display": "current scores"}, *others]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Score]) -> QuerySet[Score]:
+        """Return the rows that the chosen value selects."""
         if self.value() == "all":
             return queryset
         return queryset.filter(id__in=scores().newest().values("id"))
@@ -78,6 +81,7 @@ class ScoreAdmin(ReadOnlyAdmin[Score]):
     list_select_related = ("agent",)
 
     def get_urls(self) -> list[URLPattern]:
+        """Return the address of the page that explains a score now, then Django's own."""
         now = self.admin_site.admin_view(self.now_view)
         return [
             path("agent/<str:agent_id>/", now, name="registry_score_now"),
@@ -138,9 +142,11 @@ class ScoringProfileAdmin(OfficerAdmin[ScoringProfile]):
     list_display_links = ("__str__",)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return `False`: a stored version never changes."""
         return False  # a version never changes: to change the profile, add a version
 
     def add_page(self, request: HttpRequest) -> HttpResponse:
+        """Show the form that stores a new version of the profile."""
         form = ProfileForm(posted(request), profile=current_profile())
         question = Question(
             title="Change the profile",
@@ -163,6 +169,7 @@ class ScoringProfileAdmin(OfficerAdmin[ScoringProfile]):
         return self.decide(request, form, question, run, template=template)
 
     def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show one version with its changes."""
         row = self.get_row(request, object_id)
         before = ScoringProfile.objects.filter(version__lt=row.version).first()
         return self.render(
@@ -190,6 +197,7 @@ class ViolationAdmin(OfficerAdmin[Violation]):
         return [self.decision_url("close/", self.close_view), *super().get_urls()]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
+        """Return `False`: the hub records violations."""
         return False
 
     def has_close_permission(self, request: HttpRequest) -> bool:
@@ -208,6 +216,7 @@ class ViolationAdmin(OfficerAdmin[Violation]):
         return self.for_many(queryset, "close")
 
     def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show the page of one row."""
         row = self.get_row(request, object_id)
         return self.render(
             request,

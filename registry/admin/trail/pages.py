@@ -138,21 +138,26 @@ class EntryAdmin(ClosedList[Entry]):
     change_list_template = "admin/registry/entry/change_list.html"
 
     def has_add_permission(self, request: HttpRequest) -> bool:
+        """Return `False`: only the hub appends entries."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return `False`: an entry never changes."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return `False`: an entry is never deleted."""
         return False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Entry]:
+        """Return entries with their bodies, without the large columns."""
         rows = super().get_queryset(request).select_related("body")
         return rows.defer(*_HEAVY)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Entry], search_term: str
     ) -> tuple[QuerySet[Entry], bool]:
+        """Return the entries with this index, or with this text in a searched column."""
         term = search_term.strip()
         if not term:
             return queryset, False
@@ -164,6 +169,7 @@ class EntryAdmin(ClosedList[Entry]):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
+        """Show the list, with links to exports of what is filtered."""
         context = {
             "title": "Entries of the trail",
             "exports": _exports(request.GET),

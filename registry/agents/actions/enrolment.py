@@ -156,7 +156,7 @@ def _waiting_already(row: EnrolmentToken, public: PublicKey) -> AgentKey | None:
 
 
 def _alarm(row: EnrolmentToken) -> None:
-    """Enter in the trail that a used token came again; once a token, so repeats can't fill it."""
+    """Enter the repeat of a used token in the trail, once for each token."""
     if row.misused_at is not None:
         return
     logger.critical("a used enrolment token of agent %s was tried again", row.agent_id)

@@ -15,12 +15,16 @@ from registry.officers.actor import Actor
 
 
 class Command(BaseCommand):
+    """The command `manage.py changepassword`."""
+
     help = "Give an account another password. The trail says that the operator did."
 
     def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options of the command."""
         parser.add_argument("username", help="whose password")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        """Ask for a password twice and set it; raises `CommandError`."""
         users = get_user_model()._default_manager
         account = users.filter(username=options["username"]).first()
         if account is None:

@@ -15,9 +15,12 @@ from registry.officers.actor import Actor
 
 
 class Command(BaseCommand):
+    """The command `manage.py createsuperuser`."""
+
     help = "Make an account that may do everything. The trail says that the operator did."
 
     def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options of the command."""
         parser.add_argument("--username", default=os.environ.get("DJANGO_SUPERUSER_USERNAME"))
         parser.add_argument("--email", default=os.environ.get("DJANGO_SUPERUSER_EMAIL", ""))
         parser.add_argument(
@@ -26,6 +29,7 @@ class Command(BaseCommand):
         )  # fmt: skip
 
     def handle(self, *args: Any, **options: Any) -> None:
+        """Make the account; raises `CommandError` if that is impossible."""
         name, email = options["username"], options["email"]
         if not name and options["interactive"]:
             name = input("Name of the account: ").strip()

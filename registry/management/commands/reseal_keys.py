@@ -26,9 +26,11 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options of the command."""
         add_confirmation(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        """Encrypt the keys again; raises `CommandError` if one can't be decrypted."""
         confirm(self, WARNING, yes=options["yes"])
         try:
             done = reseal_keys(actor=Actor.operator())

@@ -32,6 +32,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options of the command."""
         parser.add_argument("purpose", choices=HubKey.Purpose.values, help="the key to replace")
         parser.add_argument("--reason", required=True, help="kept in the trail for good")
         parser.add_argument(
@@ -42,6 +43,7 @@ class Command(BaseCommand):
         add_confirmation(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        """Confirm, rotate the key and print both fingerprints; raises `CommandError`."""
         warning = COMPROMISED if options["compromised"] else PLANNED
         confirm(self, warning.format(purpose=options["purpose"]), yes=options["yes"])
         try:
