@@ -24,7 +24,14 @@ from atp.agent.options import SendOptions, parse_options
 from atp.agent.receiving import KeyFinder, Received, Verifier, trusted_keys
 from atp.agent.session import Arrived
 from atp.envelope_shell import ATPEnvelope
-from atp.errors import KeyMissing, KeyUnacceptable, TrustLevelTooLow, from_code
+from atp.errors import (
+    KeyMissing,
+    KeyUnacceptable,
+    MalformedDocument,
+    TrustLevelTooLow,
+    excerpt,
+    from_code,
+)
 from atp.memory.keys import DIRECTORY, DemoKey, read_key
 from atp.memory.transport import InMemoryTransport
 from atp.transports.base import Transport
@@ -61,8 +68,9 @@ class ATPClient:
     check. At most `max_handlers` handlers run at once.
 
     A send method connects first if the client is not connected. A client belongs to the event loop
-    in which it connects. Raises `IdentityInvalidId` for a wrong id, and `KeyMissing`,
-    `KeyUnacceptable` or `MalformedKey` for a key that can't be used.
+    in which it connects. Raises `IdentityInvalidId` for a wrong id, `MalformedDocument` for an
+    unknown level, and `KeyMissing`, `KeyUnacceptable` or `MalformedKey` for a key that can't be
+    used.
     """
 
     def __init__(
@@ -78,7 +86,7 @@ class ATPClient:
     ) -> None:
         check_agent_id(identity.id)
         self.identity = identity
-        self.trust_level = None if trust_level is None else TrustLevel(trust_level)
+        self.trust_level = _level(trust_level)
         self.transport = transport or InMemoryTransport.get_instance()
         self._key = _usable_key(private_key, self.transport)
         self._verifier = Verifier(
@@ -314,6 +322,15 @@ class ATPClient:
             sender_keys=tuple(self._verifier.find_keys(received.envelope.sender)),
             clock=self.transport.clock,
         )
+
+
+def _level(given: TrustLevel | str | None) -> TrustLevel | None:
+    try:
+        return None if given is None else TrustLevel(given)
+    except ValueError as exc:
+        raise MalformedDocument(
+            f"{excerpt(given)} is not a trust level; use one of: {', '.join(TrustLevel)}"
+        ) from exc
 
 
 def _usable_key(

@@ -103,6 +103,20 @@ def test_it_opens_each_module_with_a_docstring() -> None:
     assert not silent
 
 
+def test_it_has_each_docstring_once() -> None:
+    """A merge by line can leave the same docstring twice: the second one is a string that does
+    nothing."""
+    twice = [
+        f"{_place(path)}:{node.body[1].lineno}"
+        for path in OWN
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if len(node.body) > 1 and ast.dump(node.body[0]) == ast.dump(node.body[1])
+        if ast.get_docstring(node) is not None
+    ]
+    assert not twice
+
+
 def test_it_reads_every_setting_that_it_has() -> None:
     settings = ROOT / "atp_site" / "settings.py"
     names = {

@@ -160,6 +160,7 @@ class HandlerDispatcher:
         if handler is not None:
             try:
                 await self._pool.call(handler, envelope, respond)
+                self._warn_if_unanswered(respond)
                 return
             except Exception as exc:  # whatever the handler raised, its caller must be told
                 logger.exception("%s: the request handler failed", self._agent)
@@ -167,6 +168,15 @@ class HandlerDispatcher:
                 problem = f"the handler failed ({type(exc).__name__})"
         if not respond.used:
             await self._answer_with_error(respond, problem)
+
+    def _warn_if_unanswered(self, respond: Responder) -> None:
+        """Warn only: the handler may have left `respond` to a task that answers later."""
+        if not respond.used:
+            logger.warning(
+                "%s: the request handler ended without an answer, so the sender waits until its"
+                " timeout; write the handler as `async def` and call `await respond(data)`",
+                self._agent,
+            )
 
     async def _answer_with_error(self, respond: Responder, problem: str) -> None:
         try:

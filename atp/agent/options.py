@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final
+from enum import StrEnum
+from typing import Any, Final, TypeVar
 
 from atp.errors import MalformedDocument, MalformedError, excerpt
 from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS
@@ -18,6 +19,8 @@ from atp.wire.json_values import is_number, is_whole
 __all__ = ["SendOptions", "parse_options"]
 
 TIMEOUT_DEFAULT_MS: Final = 30_000
+
+Word = TypeVar("Word", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,40 +91,54 @@ def parse_options(options: Mapping[str, Any] | SendOptions | None) -> SendOption
             raise MalformedDocument(
                 f"there is no option {excerpt(name)}; use one of: {', '.join(sorted(_READERS))}"
             )
-    try:
-        read = {name: _READERS[name](value) for name, value in given.items() if value is not None}
-    except (ValueError, TypeError, MalformedError) as exc:
-        raise MalformedDocument(f"an option has a wrong value: {exc}") from exc
+    read = {name: _read(name, value) for name, value in given.items() if value is not None}
     return SendOptions(**read)
+
+
+def _read(name: str, value: Any) -> Any:
+    try:
+        return _READERS[name](value)
+    except (ValueError, TypeError, MalformedError) as exc:
+        raise MalformedDocument(f"the option {name} has a wrong value: {exc}") from exc
+
+
+def _word_of(words: type[Word]) -> Callable[[Any], Word]:
+    def read(value: Any) -> Word:
+        try:
+            return words(value)
+        except ValueError as exc:
+            raise ValueError(f"{excerpt(value)} is none of {', '.join(words)}") from exc
+
+    return read
 
 
 def _milliseconds(value: Any) -> float:
     if not is_number(value) or not 0 < value <= MESSAGE_MAX_LIFE_SECONDS * 1000:
-        raise ValueError("timeout must be a number of milliseconds, at most 24 hours")
+        raise ValueError("it must be a number of milliseconds, at most 24 hours")
     return float(value)
 
 
 def _seconds(value: Any) -> int:
     if not is_whole(value, least=1, most=MESSAGE_MAX_LIFE_SECONDS):
-        raise ValueError("lifetime must be a whole number of seconds, at most 24 hours")
+        raise ValueError("it must be a whole number of seconds, at most 24 hours")
     return value
 
 
 def _count(value: Any) -> int:
     if not is_whole(value, least=1):
-        raise ValueError("max_lifespan_seconds must be a whole number above 0")
+        raise ValueError("it must be a whole number above 0")
     return value
 
 
 def _flag(value: Any) -> bool:
     if type(value) is not bool:
-        raise ValueError("notify and spawn_permission must be true or false")
+        raise ValueError("it must be true or false")
     return value
 
 
 def _texts(value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not all(isinstance(item, str) for item in value):
-        raise ValueError("required_capabilities and allowed_tools must be lists of strings")
+        raise ValueError("it must be a list of strings")
     return tuple(value)
 
 
@@ -135,9 +152,9 @@ def _entries(value: Any) -> tuple[IProvenanceEntry, ...]:
 _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "timeout": _milliseconds,
     "lifetime": _seconds,
-    "requires_trust": TrustLevel,
+    "requires_trust": _word_of(TrustLevel),
     "required_capabilities": _texts,
-    "sensitivity": DataSensitivity,
+    "sensitivity": _word_of(DataSensitivity),
     "allowed_tools": _texts,
     "spawn_permission": _flag,
     "max_lifespan_seconds": _count,

@@ -233,8 +233,9 @@ def explain(result: TrustScore) -> list[ScoreLine]:
 
 def _words(inputs: ScoreInputs, moment: int) -> dict[str, str]:
     """Return the reason for the points of each component."""
+    level = _level_in_force(inputs, moment)
     return {
-        "identity": f"attested as {_level_in_force(inputs, moment) or 'nothing that is valid'}",
+        "identity": f"attested as {level}" if level else "no valid attestation",
         "freshness": _freshness_words(inputs, moment),
         "capability": _capability_words(inputs),
         "compliance": f"{inputs.good_envelopes} good envelopes in the last 90 days",

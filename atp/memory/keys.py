@@ -104,7 +104,7 @@ def read_key(private_key: PrivateKey | str | bytes | None) -> PrivateKey | None:
     if isinstance(private_key, bytes):
         return PrivateKey.from_pem(private_key)
     if private_key.lstrip().startswith(PEM_MARK):
-        return PrivateKey.from_pem(private_key.encode())
+        return PrivateKey.from_pem(private_key)
     if not private_key:
         raise KeyUnacceptable("an empty string is not a key")
     return DemoKey(private_key)

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
 from atp.agent.handshake import Handshake
@@ -45,6 +45,7 @@ LOGIN_SECONDS: Final = 10  # docs/protocol.md#connecting: the time for a login
 PING_SECONDS: Final = 20  # docs/design/reliability.md: the same as the hub's
 CLOSE_SECONDS: Final = 2  # for the closing handshake, which a dead hub does not answer
 NONCE_BYTES: Final = 16
+NO_HUB_STATUSES: Final = (403, 404)  # of a hub for an unknown path, and of other web servers
 
 
 class WebSocketTransport(Transport):
@@ -130,7 +131,8 @@ class WebSocketTransport(Transport):
         except (OSError, WebSocketException) as exc:  # TimeoutError is an OSError
             way = f" through {proxy}" if proxy else ""
             raise SessionTransport(
-                f"no connection to {self.url}{way} ({_reason(exc)}); is the hub running there?"
+                f"no connection to {self.url}{way} ({_reason(exc)});"
+                f" is the hub running there?{_hint(exc)}"
             ) from exc
         if socket.subprotocol != SUBPROTOCOL:
             await socket.close()
@@ -175,6 +177,15 @@ def _closing_told() -> Iterator[None]:
         raise SessionClosed(f"the connection ended ({exc})") from exc
     except OSError as exc:
         raise SessionTransport(f"the connection broke ({_reason(exc)})") from exc
+
+
+def _hint(problem: Exception) -> str:
+    """Return what to check, for an answer that shows a wrong address; '' for any other."""
+    if isinstance(problem, ssl.SSLError) and problem.reason == "WRONG_VERSION_NUMBER":
+        return " A hub without TLS has an address with ws:// instead of wss://."
+    if isinstance(problem, InvalidStatus) and problem.response.status_code in NO_HUB_STATUSES:
+        return " Check the host name and the path: a hub's address ends in /ws/agents/."
+    return ""
 
 
 def _reason(problem: Exception) -> str:

@@ -145,13 +145,14 @@ class PrivateKey:
         raise KeyAlgorithm(f"{excerpt(alg)} is none of {', '.join(sorted(ALGORITHMS))}")
 
     @classmethod
-    def from_pem(cls, pem: bytes, *, alg: str | None = None) -> PrivateKey:
+    def from_pem(cls, pem: bytes | str, *, alg: str | None = None) -> PrivateKey:
         """Read an unencrypted PKCS #8 key. RSA needs `alg`, because the file does not name it.
 
         Raises `MalformedKey` if it can't be read, and `KeyUnacceptable` if it may not be used.
         """
         try:
-            native = serialization.load_pem_private_key(pem, password=None)
+            data = pem.encode() if isinstance(pem, str) else pem
+            native = serialization.load_pem_private_key(data, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
             raise MalformedKey("the text is not an unencrypted private key in PEM form") from exc
         return cls(native, alg=alg)

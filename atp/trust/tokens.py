@@ -227,7 +227,10 @@ def judge_claims(
     if claims.get("aud") != audience:
         raise SignatureAudience("the token is addressed to someone else")
     if issuer is not None and claims.get("iss") != issuer:
-        raise SignatureClaims(f"iss is {excerpt(claims.get('iss'))}, not {excerpt(issuer)}")
+        raise SignatureClaims(
+            f"iss is {excerpt(claims.get('iss'))}, but the key that signed belongs to"
+            f" {excerpt(issuer)}"
+        )
     check_times(kind, claims, now=now)
 
 

@@ -39,7 +39,7 @@ def main() -> int:
             telling = open_telling(voice, stage, officer)
             asyncio.run(_tell(telling))
     except (StoryError, ATPError, httpx.HTTPError) as problem:
-        voice.failure(f"The story does not come true. {problem}")
+        voice.failure(f"The demo failed: {problem}")
         return EXIT_UNTRUE
     except KeyboardInterrupt:
         voice.failure("Interrupted.")

@@ -21,7 +21,7 @@ from atp.errors import MalformedDocument
 from atp.judging.scoring import ScoreInputs, score
 from atp.judging.scoring import explain as explain_score
 from messaging.models import Delivery, Envelope, Mailbox, Node, Session
-from registry.admin.lists import badge
+from registry.admin.lists import DealtWithFilter, ValuesFilter, badge
 from registry.admin.pages import ReadOnlyAdmin
 from registry.admin.policies.explaining import explain
 from registry.agents.models import AgentKey
@@ -39,7 +39,7 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
         "Nothing was sent yet: agents send once their key is approved and they are attested."
     )
     list_display = ("judged_at", "status_badge", "sender_link", "target", "message_type", "why")
-    list_filter = ("status", "message_type", "sensitivity", "code")
+    list_filter = ("status", "message_type", "sensitivity", ("code", ValuesFilter))
     search_fields = ("=message_id", "=sender__id", "=target", "=request_id")
     search_help_text = "A message id, an agent id or a request id, in full."
     list_select_related = ()
@@ -183,13 +183,21 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
         return format_html('<pre class="envelope">{}{}</pre>', cut, more)
 
 
+class Closed(DealtWithFilter):
+    """Filters sessions by whether they have ended."""
+
+    column = "closed_at"
+    waiting = ("open", "open")
+    dealt_with = ("closed", "closed")
+
+
 @admin.register(Session)
 class SessionAdmin(ReadOnlyAdmin[Any]):
     """The pages of sessions."""
 
     when_empty = "No agent has connected yet: an agent can once its key is approved."
     list_display = ("agent", "opened_at", "closed_at", "close_code", "remote_address", "node")
-    list_filter = ("close_code", ("closed_at", admin.EmptyFieldListFilter))
+    list_filter = (Closed, ("close_code", ValuesFilter))
     search_fields = ("=agent__id", "=remote_address")
     search_help_text = "An agent id or an address, in full."
     list_select_related = ("node",)

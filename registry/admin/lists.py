@@ -1,4 +1,4 @@
-"""Parts of officers' lists: badges, and a filter for rows that are dealt with."""
+"""Parts of officers' lists: badges and filters."""
 
 from __future__ import annotations
 
@@ -33,3 +33,18 @@ class DealtWithFilter(admin.SimpleListFilter):
         if self.value() is None:
             return queryset
         return queryset.filter(**{f"{self.column}__isnull": self.value() == self.waiting[0]})
+
+
+class ValuesFilter(admin.AllValuesFieldListFilter):
+    """The values of a text column. The empty one is called "none": it has no text to click."""
+
+    heading = ""  # the name of the column unless a subclass gives one
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.title = self.heading or self.title
+
+    def choices(self, changelist: Any) -> Any:
+        for choice in super().choices(changelist):
+            text = str(choice["display"])  # " (3)" where the empty value is counted
+            yield {**choice, "display": text if text.strip() == text != "" else f"none{text}"}

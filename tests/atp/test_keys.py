@@ -78,6 +78,7 @@ def test_it_comes_back_from_storage(alg: str) -> None:
     assert PublicKey.from_jwk(key.public.jwk) == key.public
     assert pickle.loads(pickle.dumps(key.public)) == key.public  # noqa: S301  # our own bytes
     again = PrivateKey.from_pem(key.to_pem(), alg=alg)
+    assert PrivateKey.from_pem(key.to_pem().decode(), alg=alg).kid == again.kid
     assert again.public == key.public
     key.public.verify(b"content", again.sign(b"content"), alg)
 

@@ -210,7 +210,7 @@ def test_it_says_what_earned_and_what_cost_points():
 
 def test_it_says_that_there_is_nothing():
     lines = [str(line) for line in explain(score(ScoreInputs(), NOW))]
-    assert lines[0] == "+0.0 of 40: attested as nothing that is valid"
+    assert lines[0] == "+0.0 of 40: no valid attestation"
     assert lines[-1] == "at most 0 (not 7): no valid attestation"
 
 

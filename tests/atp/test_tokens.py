@@ -128,6 +128,7 @@ def test_rejects_another_audience_and_another_issuer(kind: TokenKind) -> None:
     with pytest.raises(ATPError) as caught:
         _verify(kind, token, issuer="mallory")
     assert caught.value.code == "signature.claims"
+    assert "but the key that signed belongs to 'mallory'" in str(caught.value)
 
 
 def test_it_keeps_records_readable_for_years() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.db import transaction
@@ -13,12 +14,22 @@ from django.test import Client, RequestFactory
 from django.utils.html import strip_tags
 from django.views.defaults import server_error
 
-from registry.agents.models import Agent
+from messaging.models import Node, Session
+from registry.agents.actions import issue_enrolment_token
+from registry.agents.models import Agent, EnrolmentToken
 from registry.policies.models import RuleNotice
 from registry.templatetags.registry_pages import Task
 from registry.trail.actions import count_refusals, summarise_refusals
 from tests.registry.admin_cast import officer_client, text_of
-from tests.registry.agent_cast import active, attest, enrol, register
+from tests.registry.agent_cast import (
+    OFFICER,
+    active,
+    attest,
+    enrol,
+    issuer,
+    local,
+    register,
+)
 
 pytestmark = pytest.mark.usefixtures("database")
 AGENTS = "/admin/registry/agent/"
@@ -171,3 +182,43 @@ def test_an_empty_list_says_what_to_do_next() -> None:
         empty = client.get("/admin/registry/rulenotice/")
         transaction.set_rollback(True)
     assert "A rule with the action Notify" in text_of(empty)
+
+
+def test_each_choice_of_a_filter_has_a_text() -> None:
+    agent, node, now = active().agent, uuid4(), datetime.now(UTC)
+    Node.objects.create(id=node, name="n", channel="c", started_at=now, lease_until=now)
+    for code in ("", "session.closed"):
+        Session.objects.create(
+            id=uuid4(), agent_id=agent, node_id=node, opened_at=now, close_code=code
+        )
+    for asked, none in ({}, "none"), ({"_facets": "True"}, "none (1)"):
+        text = text_of(officer_client().get("/admin/messaging/session/", asked))
+        choices = re.findall(r'<a href="\?[^"]*">\s*([^<]*?)\s*</a>', text)
+        assert none in choices
+        assert "" not in choices
+
+
+@pytest.mark.parametrize(
+    ("path", "column", "empty"),
+    [
+        ("enrolmenttoken/?use=unused", "used_at", True),
+        ("enrolmenttoken/?use=used", "used_at", False),
+        ("enrolmenttoken/?misuse=none", "misused_at", True),
+        ("enrolmenttoken/?misuse=tried-twice", "misused_at", False),
+        ("issuer/?place=anchor", "parent_id", True),
+        ("issuer/?place=below", "parent_id", False),
+    ],
+)
+def test_it_filters_by_words(path: str, column: str, *, empty: bool) -> None:
+    issue_enrolment_token(register().pk, actor=OFFICER)
+    enrolled = active().agent
+    EnrolmentToken.objects.filter(agent=enrolled).update(misused_at=datetime.now(UTC))
+    issuer(parent=local())
+    rows = list(officer_client().get(f"/admin/registry/{path}").context["cl"].result_list)
+    assert {getattr(row, column) is None for row in rows} == {empty}
+
+
+@pytest.mark.parametrize("model", ["policy", "scoringprofile"])
+def test_each_form_can_be_left_without_saving(model: str) -> None:
+    page = text_of(officer_client().get(f"/admin/registry/{model}/add/"))
+    assert re.search(rf'<a href="/admin/registry/{model}/[^"]*">Cancel</a>', page)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from http import HTTPStatus
+from typing import Any
 
 import pytest
+from websockets.asyncio.server import serve
 
 from atp import ATPClient, IAgentIdentity, PrivateKey, WebSocketTransport
 from atp.errors import (
     KeyMissing,
     KeyUnacceptable,
+    MalformedDocument,
     SessionAuthentication,
     SessionTransport,
     SignatureAudience,
@@ -69,6 +74,33 @@ async def test_it_says_where_no_hub_runs(socket_world: SocketWorld) -> None:
     await hub.start()
 
 
+async def test_it_says_that_the_path_is_not_a_hubs() -> None:
+    async def refuse(*_: object) -> None: ...
+
+    def answer(connection: Any, _: object) -> Any:
+        return connection.respond(HTTPStatus.FORBIDDEN, "")
+
+    async with serve(refuse, "127.0.0.1", 0, process_request=answer) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        transport = WebSocketTransport(f"ws://127.0.0.1:{port}/ws/agent/", hub_id="hub-1")
+        alice = ATPClient(IAgentIdentity("alice"), None, PrivateKey.generate(), transport=transport)
+        with pytest.raises(SessionTransport, match="a hub's address ends in /ws/agents/"):
+            await alice.connect()
+
+
+async def test_it_says_that_the_hub_has_no_tls() -> None:
+    def answer_plainly(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")  # as uvicorn does
+        writer.close()
+
+    async with await asyncio.start_server(answer_plainly, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        transport = WebSocketTransport(f"wss://127.0.0.1:{port}/ws/agents/", hub_id="hub-1")
+        alice = ATPClient(IAgentIdentity("alice"), None, PrivateKey.generate(), transport=transport)
+        with pytest.raises(SessionTransport, match="ws:// instead of wss://"):
+            await alice.connect()
+
+
 @pytest.mark.parametrize(
     "url", ["ws://hub.example/ws/agents/", "http://127.0.0.1/", "ws://", "hub", "ws://[1"]
 )
@@ -104,3 +136,8 @@ async def test_it_keeps_keys_and_proofs_out_of_the_log(
             await alice.broadcast({"text": "a secret"})
     assert "eyJ" not in caplog.text
     assert "a secret" not in caplog.text
+
+
+def test_rejects_a_level_that_is_none() -> None:
+    with pytest.raises(MalformedDocument, match="use one of: sandboxed, unverified, verified"):
+        ATPClient(IAgentIdentity("alice"), "trusted", PrivateKey.generate())

@@ -71,3 +71,17 @@ def test_it_has_defaults() -> None:
 def test_rejects_what_it_does_not_understand(options: dict[Any, Any]) -> None:
     with pytest.raises(MalformedDocument):
         parse_options(options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("sensitivity", "secret", "none of public, internal, confidential, restricted"),
+        ("requires_trust", "trusted", "none of sandboxed, unverified, verified, certified"),
+        ("allowed_tools", 7, "not iterable"),
+        ("notify", 1, "true or false"),
+    ],
+)
+def test_rejects_a_wrong_value_by_the_name_of_its_option(name: str, value: Any, said: str) -> None:
+    with pytest.raises(MalformedDocument, match=f"the option {name} has a wrong value: .*{said}"):
+        parse_options({name: value})

@@ -101,7 +101,10 @@ def _lookups(address: Address) -> list[str]:
     names = list(LOOKUPS)
     for model, model_admin in admin.site._registry.items():
         if address.route == f"admin/{model._meta.app_label}/{model._meta.model_name}/":
-            names += [str(each) for each in model_admin.list_filter if isinstance(each, str)]
+            fields = [
+                each[0] if isinstance(each, tuple) else each for each in model_admin.list_filter
+            ]
+            names += [field for field in fields if isinstance(field, str)]
     return names if address.route.startswith("api/") else sorted({*names} - {"script"})
 
 

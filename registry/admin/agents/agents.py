@@ -58,8 +58,6 @@ def level_badge(level: str | None) -> SafeString | str:
 class AgentAdmin(AgentDecisions):
     """The list of agents, the page of each, and the forms to register and change them."""
 
-    """The list of agents, the page of each, and the forms to register and change them."""
-
     change_list_template = "admin/registry/agent/change_list.html"
     list_display = (
         "id", "status_badge", "level_badge", "score_total", "organisation", "owner_name",
@@ -110,31 +108,26 @@ class AgentAdmin(AgentDecisions):
     @admin.display(description="score", ordering="score_now")
     def score_total(self, row: Agent) -> str:
         """Return the last stored score, 0 to 100."""
-        """Return the last stored score, 0 to 100."""
         total: int | None = getattr(row, "score_now", None)
         return "-" if total is None else str(total)
 
     @admin.display(description="tags")
     def tag_names(self, row: Agent) -> str:
         """Return the agent's tags, separated by commas."""
-        """Return the agent's tags, separated by commas."""
         return ", ".join(tag.name for tag in row.tags.all()) or "-"
 
     @admin.display(description="connected", boolean=True)
     def connected(self, row: Agent) -> bool:
-        """Return whether the agent has a live session on any node."""
         """Return whether the agent has a live session on any node."""
         return bool(getattr(row, "is_online", False))
 
     @admin.action(description="Attest", permissions=["change"])
     def attest_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> HttpResponse:
         """Go to the page that attests the selected agents."""
-        """Go to the page that attests the selected agents."""
         return self.for_many(queryset, "attest-many")
 
     @admin.action(description="Suspend, with a reason", permissions=["change"])
     def suspend_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> HttpResponse:
-        """Go to the page that suspends the selected agents."""
         """Go to the page that suspends the selected agents."""
         return self.for_many(queryset, "suspend-many")
 
@@ -168,7 +161,6 @@ class AgentAdmin(AgentDecisions):
         )
 
     def edit_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Change an agent's registration."""
         """Change an agent's registration."""
         agent = self.get_row(request, object_id, to_change=True)
         form = ChangeAgentForm(posted(request), initial=ChangeAgentForm.initial_of(agent))

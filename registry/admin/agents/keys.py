@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from atp.trust.fingerprint import fingerprint
-from registry.admin.lists import badge
+from registry.admin.lists import DealtWithFilter, badge
 from registry.admin.pages import ReadOnlyAdmin
 from registry.agents.models import AgentKey, EnrolmentToken
 
@@ -28,14 +28,11 @@ class _OfAgent(ReadOnlyAdmin[Any]):
     @admin.display(description="agent", ordering="agent_id")
     def agent_link(self, row: Any) -> SafeString:
         """Return a link to the agent's page."""
-        """Return a link to the agent's page."""
         return format_html('<a href="{}">{}</a>', _agent_page(row.agent_id), row.agent_id)
 
 
 @admin.register(AgentKey)
 class AgentKeyAdmin(_OfAgent):
-    """The list of all agents' keys, to look up a thumbprint."""
-
     """The list of all agents' keys, to look up a thumbprint."""
 
     list_display = ("agent_link", "status_badge", "algorithm", "shown", "enrolled_at", "ended_at")
@@ -51,28 +48,39 @@ class AgentKeyAdmin(_OfAgent):
     @admin.display(description="fingerprint")
     def shown(self, row: AgentKey) -> SafeString:
         """Return the fingerprint as people read it to each other."""
-        """Return the fingerprint as people read it to each other."""
         return format_html("<code>{}</code>", fingerprint(row.kid))
+
+
+class Used(DealtWithFilter):
+    """Filters enrolment tokens by whether an agent has enrolled with them."""
+
+    title = parameter_name = "use"
+    column = "used_at"
+    waiting = ("unused", "not used")
+    dealt_with = ("used", "used")
+
+
+class Misused(DealtWithFilter):
+    """Filters enrolment tokens by whether they were tried again after their use."""
+
+    title, parameter_name = "second use", "misuse"
+    column = "misused_at"
+    waiting = ("none", "not tried twice")
+    dealt_with = ("tried-twice", "tried twice")
 
 
 @admin.register(EnrolmentToken)
 class EnrolmentTokenAdmin(_OfAgent):
     """The list of all enrolment tokens; it never shows a token's text."""
 
-    """The list of all enrolment tokens; it never shows a token's text."""
-
     list_display = ("agent_link", "state", "created_at", "created_by", "expires_at", "used_at")
-    list_filter = (
-        ("used_at", admin.EmptyFieldListFilter),
-        ("misused_at", admin.EmptyFieldListFilter),
-    )
+    list_filter = (Used, Misused)
     search_fields = ("agent__id",)
     search_help_text = "Part of an agent id."
     ordering = ("-created_at",)
 
     @admin.display(description="state")
     def state(self, row: EnrolmentToken) -> SafeString:
-        """Return whether the token is open, used, expired or was tried twice."""
         """Return whether the token is open, used, expired or was tried twice."""
         if row.misused_at:
             name = "tried twice"

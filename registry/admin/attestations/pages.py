@@ -42,8 +42,6 @@ STATE_WORDS = {
 class ValidityFilter(admin.SimpleListFilter):
     """Filters attestations by validity; the issuer's chain is not checked."""
 
-    """Filters attestations by validity; the issuer's chain is not checked."""
-
     title = "validity"
     parameter_name = "validity"
 
@@ -67,8 +65,6 @@ class ValidityFilter(admin.SimpleListFilter):
 
 @admin.register(Attestation)
 class AttestationAdmin(OfficerAdmin[Attestation]):
-    """The list of attestations and the page of each."""
-
     """The list of attestations and the page of each."""
 
     change_list_template = "admin/registry/attestation/change_list.html"
@@ -105,14 +101,12 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
     @admin.display(description="capabilities")
     def names(self, row: Attestation) -> str:
         """Return the first three capabilities, and how many more there are."""
-        """Return the first three capabilities, and how many more there are."""
         more = len(row.capabilities) - 3
         shown = ", ".join(row.capabilities[:3]) or "none"
         return f"{shown} and {more} more" if more > 0 else shown
 
     @admin.display(description="until", ordering="expires_at")
     def until(self, row: Attestation) -> str:
-        """Return the date on which it expires (UTC)."""
         """Return the date on which it expires (UTC)."""
         return f"{row.expires_at:%Y-%m-%d}"
 
@@ -153,7 +147,6 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
 
     def renew_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Issue the same attestation again, from now on."""
-        """Issue the same attestation again, from now on."""
         row = self.get_row(request, object_id, to_change=True)
         question = Question(
             title=f"Renew: {row}",
@@ -170,7 +163,6 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
         return self.decide(request, OptionalReasonForm(posted(request)), question, run)
 
     def revoke_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Revoke an attestation."""
         """Revoke an attestation."""
         row = self.get_row(request, object_id, to_change=True)
         question = Question(

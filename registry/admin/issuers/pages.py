@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 
 from registry.admin.fields import ReasonForm
 from registry.admin.issuers.forms import ChangeIssuerForm, IssuerKeyForm, NewIssuerForm
-from registry.admin.lists import badge
+from registry.admin.lists import DealtWithFilter, badge
 from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, acting, posted
 from registry.issuers.actions import (
     add_issuer_key,
@@ -35,6 +35,15 @@ from registry.officers.actor import Actor
 SHOWN = 20  # attestations on the page; their own list has all
 
 
+class Place(DealtWithFilter):
+    """Filters issuers by whether they are trust anchors or stand below another issuer."""
+
+    title = parameter_name = "place"
+    column = "parent"
+    waiting = ("anchor", "trust anchor")
+    dealt_with = ("below", "below another issuer")
+
+
 @admin.register(Issuer)
 class IssuerAdmin(OfficerAdmin[Issuer]):
     """The list of issuers, the page of each, and the decisions about them."""
@@ -42,7 +51,7 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
     list_display = (
         "name", "standing_badge", "parent", "highest_level", "patterns", "longest_validity_days",
     )  # fmt: skip
-    list_filter = ("status", "highest_level", ("parent", admin.EmptyFieldListFilter))
+    list_filter = ("status", "highest_level", Place)
     list_select_related = ("parent",)
     search_fields = ("name", "slug")
     search_help_text = "Part of a name."

@@ -26,7 +26,7 @@ class ApiTokenForm(forms.Form):
 
     name = forms.CharField(max_length=80, help_text="What it is for, such as the SIEM feed.")
     days = forms.IntegerField(
-        min_value=1, max_value=LONGEST_DAYS, initial=90, label="Good for how many days"
+        min_value=1, max_value=LONGEST_DAYS, initial=90, label="Valid for how many days"
     )
 
 
@@ -62,8 +62,8 @@ class ApiTokenAdmin(OfficerAdmin[ApiToken]):
         form = ApiTokenForm(posted(request))
         question = Question(
             title="Issue an API token",
-            text="It may what you may, and acts in your name. It is shown once. A program sends it"
-            " as: Authorization: Token ...",
+            text="The token has your rights, and acts in your name. It is shown once. A program"
+            " sends it as: Authorization: Token ...",
             button="Issue",
             back=self.url("changelist"),
         )

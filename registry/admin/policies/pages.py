@@ -36,8 +36,6 @@ TEMPLATES = "admin/registry/policy"
 class PolicyAdmin(OfficerAdmin[Policy]):
     """The list of policies, the form of each, its history, its mode, and import from JSON."""
 
-    """The list of policies, the form of each, its history, its mode, and import from JSON."""
-
     change_list_template = f"{TEMPLATES}/change_list.html"
     list_display = ("name", "mode_badge", "rule_count", "mandatory", "priority", "last_change")
     list_filter = ("mode", "mandatory")
@@ -71,13 +69,11 @@ class PolicyAdmin(OfficerAdmin[Policy]):
     @admin.display(description="rules", ordering="rule_total")
     def rule_count(self, row: Policy) -> int:
         """Return the number of rules."""
-        """Return the number of rules."""
         count: int = getattr(row, "rule_total", 0)
         return count
 
     @admin.display(description="last change")
     def last_change(self, row: Policy) -> str:
-        """Return number, time (UTC) and author of the newest version."""
         """Return number, time (UTC) and author of the newest version."""
         version = next(iter(row.versions.all()), None)
         if version is None:
@@ -258,12 +254,10 @@ class RuleNoticeAdmin(ReadOnlyAdmin[RuleNotice]):
 
     def has_see_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may mark notices as seen."""
-        """Return whether the user may mark notices as seen."""
         return request.user.has_perm("registry.change_rulenotice")
 
     @admin.display(description="state", ordering="seen_at")
     def state(self, row: RuleNotice) -> str:
-        """Return when the notice was seen, and by which account."""
         """Return when the notice was seen, and by which account."""
         if row.seen_at is None:
             return "not seen yet"
@@ -271,7 +265,6 @@ class RuleNoticeAdmin(ReadOnlyAdmin[RuleNotice]):
 
     @admin.action(description="Mark as seen", permissions=["see"])
     def mark_as_seen(self, request: HttpRequest, queryset: QuerySet[RuleNotice]) -> None:
-        """Mark the selected notices as seen."""
         """Mark the selected notices as seen."""
         ids = list(queryset.values_list("pk", flat=True))
         count = mark_seen(ids, actor=Actor.of_user(request.user))

@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 
 from atp.errors import MalformedDocument
 from atp.judging.scoring import COMPONENTS, LineKind, Profile, TrustScore, explain, score
-from registry.admin.lists import DealtWithFilter
+from registry.admin.lists import DealtWithFilter, ValuesFilter
 from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, posted
 from registry.admin.scores.forms import NUMBERS, TABLES, CloseForm, ProfileForm
 from registry.officers.actor import Actor
@@ -41,7 +41,7 @@ COMPONENT_LABELS = {
 class Newest(admin.SimpleListFilter):
     """Filters scores: the newest of each agent by default, or all stored ones."""
 
-    title = "which"
+    title = "age"
     parameter_name = "which"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
@@ -60,6 +60,12 @@ class Newest(admin.SimpleListFilter):
         return queryset.filter(id__in=scores().newest().values("id"))
 
 
+class Because(ValuesFilter):
+    """Filters scores by the event that led to their computation."""
+
+    heading = "event"
+
+
 class Open(DealtWithFilter):
     """Filters violations by whether an officer has closed them."""
 
@@ -72,10 +78,8 @@ class Open(DealtWithFilter):
 class ScoreAdmin(ReadOnlyAdmin[Score]):
     """The list of stored scores and the page that explains one."""
 
-    """The list of stored scores and the page that explains one."""
-
     list_display = ("agent", "total", "because", "computed_at", "now_link")
-    list_filter = (Newest, "because")
+    list_filter = (Newest, ("because", Because))
     search_fields = ("=agent__id",)
     search_help_text = "An agent id, in full."
     list_select_related = ("agent",)
@@ -90,7 +94,6 @@ class ScoreAdmin(ReadOnlyAdmin[Score]):
 
     @admin.display(description="explain")
     def now_link(self, row: Score) -> SafeString:
-        """Return a link to the page that explains the agent's score at this moment."""
         """Return a link to the page that explains the agent's score at this moment."""
         url = reverse(f"{self.admin_site.name}:registry_score_now", args=[row.agent_id])
         return format_html('<a href="{}">as of now</a>', url)
@@ -134,8 +137,6 @@ class ScoreAdmin(ReadOnlyAdmin[Score]):
 
 @admin.register(ScoringProfile)
 class ScoringProfileAdmin(OfficerAdmin[ScoringProfile]):
-    """The list of versions of the scoring profile, and the form that makes the next one."""
-
     """The list of versions of the scoring profile, and the form that makes the next one."""
 
     list_display = ("__str__", "created_at", "created_by", "reason")
@@ -202,12 +203,10 @@ class ViolationAdmin(OfficerAdmin[Violation]):
 
     def has_close_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may close violations."""
-        """Return whether the user may close violations."""
         return self.has_change_permission(request)
 
     @admin.display(description="state", ordering="closed_at")
     def state(self, row: Violation) -> str:
-        """Return "open", or the date on which it was closed (UTC)."""
         """Return "open", or the date on which it was closed (UTC)."""
         return f"closed {row.closed_at:%Y-%m-%d}" if row.closed_at else "open"
 
