@@ -23,7 +23,7 @@ from atp.wire.canonical import digest
 from registry.api.auth import HasPermission, ProblemView
 from registry.api.trail import exports, schema
 from registry.api.trail.exports import FORMATS, Format, read_entry, read_page, represent, stream
-from registry.api.trail.filters import FIELDS, Query, parse_fields, parse_query
+from registry.api.trail.filters import FIELDS, Query, asked_record, parse_fields, parse_query
 from registry.officers.actor import Actor
 from registry.trail.actions import record_reading
 from registry.trail.kinds import Kind
@@ -145,7 +145,7 @@ class ExportView(_TrailView):
 
 def _record(request: Request, kind: Kind, subject: str, asked: Any) -> int:
     actor = Actor.of_user(request.user)
-    return record_reading(kind, actor, subject=subject, asked={"asked": asked})
+    return record_reading(kind, actor, subject=subject, asked={"asked": asked_record(asked)})
 
 
 def _format(names: list[str]) -> Format:
