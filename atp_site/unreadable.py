@@ -87,7 +87,9 @@ def refusal(request: HttpRequest, fault: str) -> HttpResponseBase:
     """400, as problem details below /api/ and as a page elsewhere."""
     if request.path_info.startswith("/api/"):
         problem = problem_of(MalformedDocument(fault))
-        return JsonResponse(problem, status=400, content_type=PROBLEM_JSON)
+        return JsonResponse(
+            problem, status=400, content_type=PROBLEM_JSON, headers={"Cache-Control": "no-store"}
+        )
     return bad_request(request, BadRequest(fault))
 
 
