@@ -137,6 +137,19 @@ def test_rejects_what_a_page_cannot_read(boss: Client, path: str) -> None:
     assert answer.headers["Content-Security-Policy"]
 
 
+@pytest.mark.parametrize(
+    ("query", "accept", "status"),
+    [("format=xx", "*/*", 404), ("", "image/png", 406), ("version=2", "*/*", 400)],
+)
+def test_rejects_a_schema_that_there_is_not_with_problem_details(
+    boss: Client, query: str, accept: str, status: int
+) -> None:
+    answer = boss.get(f"/api/schema/?{query}", headers={"Accept": accept})
+    assert (answer.status_code, answer.json()["status"]) == (status, status)
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
 def test_rejects_a_search_that_is_too_long(boss: Client) -> None:
     """SQLite fails at a thousand words, which would be told as a database that is away."""
     for model, model_admin in admin.site._registry.items():

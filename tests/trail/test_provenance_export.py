@@ -176,7 +176,9 @@ async def test_it_counts_exports_that_have_not_begun_to_stream(auditor: httpx.Cl
     """Many at once can't pass before the first is counted; those that are dropped count no more."""
     client, headers = AsyncClient(), {"Authorization": auditor.headers["Authorization"]}
     asked = {"format": "csv", "indexTo": 0}
-    answers = [await client.get(EXPORT, asked, headers=headers) for _ in range(EXPORTS_AT_A_TIME + 2)]
+    answers = [
+        await client.get(EXPORT, asked, headers=headers) for _ in range(EXPORTS_AT_A_TIME + 2)
+    ]
     statuses = [answer.status_code for answer in answers]
     assert statuses == [200] * EXPORTS_AT_A_TIME + [429] * 2
     answers.clear()
