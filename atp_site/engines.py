@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -36,6 +37,11 @@ POSTGRES_SESSION = (
 )
 BROKER_SCHEMES = frozenset({"redis", "rediss", "amqp", "amqps"})
 REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
+# Of a Redis or broker URL. Whom the client trusts and where it connects is no parameter: redis-py
+# and kombu would take it before what the hub says.
+CLIENT_PARAMETERS = frozenset({"db", "client_name", "heartbeat"})
+# By these libpq goes elsewhere than the URL says, so the hub could not tell what it has to verify.
+POSTGRES_DETOURS = ("PGHOSTADDR", "PGSERVICE")
 
 
 def database(url: str, folder: Path, *, tls: str = "verify", ca_file: str = "") -> dict[str, Any]:
@@ -78,9 +84,9 @@ def channel_layer(url: str, *, tls: str = "verify", ca_file: str = "") -> dict[s
         limits = {"capacity": 10_000, "expiry": 30}
         return {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": limits}
     parts = _split(url, "ATP_REDIS_URL")
-    if parts.scheme not in REDIS_SCHEMES:
+    if not _begins_with(url, parts, REDIS_SCHEMES):
         raise ImproperlyConfigured("ATP_REDIS_URL must begin with redis:// or rediss://.")
-    _need_number(parts, "ATP_REDIS_URL")
+    _check_client_url(parts, "ATP_REDIS_URL")
     host: dict[str, Any] = {
         "address": url,
         "socket_connect_timeout": CONNECT_SECONDS,
@@ -100,9 +106,13 @@ def broker(url: str) -> str:
     if not url:
         return "memory://localhost/"
     parts = _split(url, "ATP_BROKER_URL")
-    if parts.scheme not in BROKER_SCHEMES:
-        raise ImproperlyConfigured("ATP_BROKER_URL must begin with redis://, rediss:// or amqp://.")
-    _need_number(parts, "ATP_BROKER_URL")
+    if not _begins_with(url, parts, BROKER_SCHEMES):
+        raise ImproperlyConfigured(
+            "ATP_BROKER_URL must begin with redis://, rediss://, amqp:// or amqps://."
+        )
+    if ";" in url:
+        raise ImproperlyConfigured("ATP_BROKER_URL names one broker; write %3B for a semicolon.")
+    _check_client_url(parts, "ATP_BROKER_URL")
     return url
 
 
@@ -121,7 +131,20 @@ def broker_options(url: str) -> dict[str, Any]:
     }
 
 
-def _need_number(parts: SplitResult, name: str) -> None:
+def _begins_with(url: str, parts: SplitResult, schemes: frozenset[str]) -> bool:
+    """Whether a URL begins with one of these, as it is spelt: TLS is chosen by it."""
+    return parts.scheme in schemes and url.startswith(f"{parts.scheme}://")
+
+
+def _check_client_url(parts: SplitResult, name: str) -> None:
+    unknown = sorted(
+        dict(parse_qsl(parts.query, keep_blank_values=True)).keys() - CLIENT_PARAMETERS
+    )
+    if unknown:
+        raise ImproperlyConfigured(
+            f"{name} has an unknown parameter {unknown[0]!r}; known are"
+            f" {', '.join(sorted(CLIENT_PARAMETERS))}. ATP_ENGINE_TLS says what is verified."
+        )
     database = parts.path.strip("/")
     if parts.scheme in {"redis", "rediss"} and database and not database.isdecimal():
         raise ImproperlyConfigured(f"{name} must end in the number of a Redis database, if any.")
@@ -153,7 +176,7 @@ def _sqlite(path: Path) -> dict[str, Any]:
 
 
 def _postgres(parts: SplitResult, tls: str, ca_file: str) -> dict[str, Any]:
-    options: dict[str, Any] = dict(parse_qsl(parts.query))
+    options: dict[str, Any] = _once(parse_qsl(parts.query))
     unknown = sorted(set(options) - POSTGRES_PARAMETERS)
     if unknown:
         raise ImproperlyConfigured(
@@ -168,7 +191,7 @@ def _postgres(parts: SplitResult, tls: str, ca_file: str) -> dict[str, Any]:
     if not name or "/" in name:
         raise ImproperlyConfigured("ATP_DATABASE_URL must end in the name of one database.")
     # The folder of a socket can't stand in the host part of a URL.
-    host = options.pop("host", "") or parts.hostname or ""
+    host = _postgres_host(options.pop("host", "") or parts.hostname or "")
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": name,
@@ -190,3 +213,24 @@ def _postgres(parts: SplitResult, tls: str, ca_file: str) -> dict[str, Any]:
             "options": POSTGRES_SESSION,
         },
     }
+
+
+def _once(parameters: list[tuple[str, str]]) -> dict[str, str]:
+    """Return the parameters of a URL; one that stands there twice has no meaning."""
+    found = dict(parameters)
+    if len(found) != len(parameters):
+        raise ImproperlyConfigured("ATP_DATABASE_URL has a parameter twice; remove one of them.")
+    return found
+
+
+def _postgres_host(named: str) -> str:
+    """Return the host or the socket's folder that libpq will use, for a host named in the URL."""
+    for variable in POSTGRES_DETOURS:
+        if os.environ.get(variable):
+            raise ImproperlyConfigured(
+                f"{variable} is set, and ATP_DATABASE_URL says where the database is; unset it."
+            )
+    host = named or os.environ.get("PGHOST", "")
+    if "," in host:
+        raise ImproperlyConfigured("ATP_DATABASE_URL names one host, not several.")
+    return host

@@ -19,6 +19,7 @@ IDS = (
     "envelopes",
 )  # extra fields of a record that are logged
 
+REFUSED_MAX_CHARS = 200
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
     0x2028: "\\u2028",
     0x2029: "\\u2029",
@@ -61,6 +62,22 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return json.dumps(fields, default=str).replace("\x7f", "\\u007f")
+
+
+class OneLineOfRefusals(logging.Filter):
+    """A warning of one short line for each request that Django refuses before any view.
+
+    Django logs an error with a traceback, and what the caller sent in full: anybody could fill the
+    disk, and hide what matters.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Shorten such a record; let every record pass."""
+        if record.name.startswith("django.security."):
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+            record.msg, record.args = record.getMessage()[:REFUSED_MAX_CHARS], ()
+            record.exc_info = None
+        return True
 
 
 def _time(record: logging.LogRecord) -> str:

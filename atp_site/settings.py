@@ -287,8 +287,14 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {name: {"()": formatter} for name, formatter in logs.FORMATS.items()},
+    "filters": {"refusals": {"()": logs.OneLineOfRefusals}},
     "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "stream": sys.stderr, "formatter": _log_format}
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "stream": sys.stderr,
+            "formatter": _log_format,
+            "filters": ["refusals"],
+        }
     },
     "root": {"handlers": ["stderr"], "level": _log_level},
     "loggers": {

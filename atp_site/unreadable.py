@@ -87,7 +87,9 @@ def refusal(request: HttpRequest, fault: str) -> HttpResponseBase:
     """Return a response with 400: problem details below `/api/`, a page elsewhere."""
     if request.path_info.startswith("/api/"):
         problem = problem_of(MalformedDocument(fault))
-        return JsonResponse(problem, status=400, content_type=PROBLEM_JSON)
+        return JsonResponse(
+            problem, status=400, content_type=PROBLEM_JSON, headers={"Cache-Control": "no-store"}
+        )
     return bad_request(request, BadRequest(fault))
 
 

@@ -1,9 +1,10 @@
 """Whose doing a denial by a rule is: nobody pays for what others brought upon them.
 
 A sender answers for what it wrote: its own declared sensitivity, its own level and score, the
-recipient that it chose. It does not answer for what came with the message that it handles or
-answers (sensitivity, chain), for the floor of a recipient, for a recipient that another chose (the
-requester that is answered, the hearers of a broadcast), or for how much it is asked.
+recipient that it chose, how much it sends. It does not answer for what came with the message that
+it handles or answers (sensitivity, chain), for the floor of a recipient, for a recipient that
+another chose (the requester that is answered, the hearers of a broadcast), or for when and how much
+it is asked.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from atp.types import MessageType
 
 __all__ = ["Blame", "blame"]
 
-NOT_CHOSEN = ("recipient.", "context.")  # fields that the sender of these has no hand in
-_SENT_TO_OTHERS = frozenset({MessageType.RESPONSE, MessageType.BROADCAST})
+NOT_CHOSEN: Mapping[str, tuple[str, ...]] = {  # fields that the sender of these has no hand in
+    MessageType.RESPONSE: ("recipient.", "context.", "time."),
+    MessageType.BROADCAST: ("recipient.",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ def blame(
     """What of a denial is the sender's own doing.
 
     `context` is what `decision` was made of. The policies are asked once more with what the sender
-    alone brought; a rule that denies all the same is what it violated.
+    alone brought; a rule that denied and denies all the same is what it violated.
     """
     if decision.action != "deny":
         return Blame()
@@ -52,16 +55,16 @@ def blame(
     again = policies.evaluate(policy_set, own, payload=payload, throttled=_never)
     rules = {(rule.policy, rule.name): rule for rule in policy_set.rules}
     for match in again.matched:
-        if match.action == "deny" and _chosen(rules[match.policy, match.rule], context):
+        denied = match.action == "deny" and match in decision.matched
+        if denied and _chosen(rules[match.policy, match.rule], context):
             return Blame(match.severity, match.rule)
     return Blame()
 
 
 def _chosen(rule: ParsedRule, context: Mapping[str, Any]) -> bool:
     """Whether the sender has a hand in everything that the rule looks at."""
-    if context["message.type"] not in _SENT_TO_OTHERS:
-        return True
-    return not any(c.field.text.startswith(NOT_CHOSEN) for c in rule.conditions)
+    others = NOT_CHOSEN.get(context["message.type"], ())
+    return not any(c.field.text.startswith(others) for c in rule.conditions)
 
 
 def _never(rule: str, limit: int, seconds: int) -> bool:

@@ -19,6 +19,7 @@ from atp.errors import (
     AttestationMissing,
     ClockExpired,
     FlowError,
+    FlowRecipientFull,
     IdentityMismatch,
     IdentityNotActive,
     IdentityRevoked,
@@ -113,6 +114,11 @@ class Verdict:
     def accepted(self) -> bool:
         """Whether the envelope is accepted."""
         return self.status == "accepted"
+
+    @property
+    def judged_for(self) -> int:
+        """How many agents that do not hear a broadcast were judged; a full inbox needs no look."""
+        return sum(n for code, n in self.left_out.items() if code != FlowRecipientFull.code)
 
     @property
     def counted_by(self) -> tuple[ParsedRule, ...]:

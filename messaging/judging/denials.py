@@ -1,7 +1,8 @@
 """How many denials of a sender become rows and entries, which nobody may delete; more are counted.
 
 An envelope that would pass is never in question: only what is denied anyway leaves less behind. So
-nobody can silence an agent by having its envelopes denied.
+nobody can silence an agent by having its envelopes denied. The first denials with a code are
+entered whatever came before, so that nobody hides one kind of denial behind many of another.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from django.db.models import Count, Q
 from messaging.models import Envelope
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+FIRST_OF_A_CODE = 10  # in an hour; there are few codes, so this has an end, too
 
 
 @dataclass(slots=True)
@@ -27,20 +29,25 @@ class DenialBudget:
     now: float
     _in_minute: Counter[str] = field(default_factory=Counter)
     _in_hour: Counter[str] = field(default_factory=Counter)
+    _of_code: Counter[tuple[str, str]] = field(default_factory=Counter)  # in the hour
     _loaded: bool = False
 
-    def enter(self, sender: str) -> bool:
+    def enter(self, sender: str, code: str) -> bool:
         """Whether one more denial of this sender is entered; it is counted as such then."""
         if not self._loaded:
             self._load()
-        if (
-            self._in_minute[sender] >= settings.ATP_DENIALS_PER_MINUTE
-            or self._in_hour[sender] >= settings.ATP_DENIALS_PER_HOUR
-        ):
+        if self._is_over(sender) and self._of_code[sender, code] >= _first_of_a_code():
             return False
         self._in_minute[sender] += 1
         self._in_hour[sender] += 1
+        self._of_code[sender, code] += 1
         return True
+
+    def _is_over(self, sender: str) -> bool:
+        return (
+            self._in_minute[sender] >= settings.ATP_DENIALS_PER_MINUTE
+            or self._in_hour[sender] >= settings.ATP_DENIALS_PER_HOUR
+        )
 
     def _load(self) -> None:
         self._loaded = True
@@ -49,6 +56,12 @@ class DenialBudget:
             sender_id__in=self.senders, status=Envelope.Status.DENIED, judged_at__gt=now - HOUR
         ).order_by()
         lately = Count("id", filter=Q(judged_at__gt=now - MINUTE))
-        counts = rows.values_list("sender_id").annotate(hour=Count("id"), minute=lately)
-        for sender, in_hour, in_minute in counts:
-            self._in_hour[sender], self._in_minute[sender] = in_hour, in_minute
+        counts = rows.values_list("sender_id", "code").annotate(hour=Count("id"), minute=lately)
+        for sender, code, in_hour, in_minute in counts:
+            self._of_code[sender, code] = in_hour
+            self._in_hour[sender] += in_hour
+            self._in_minute[sender] += in_minute
+
+
+def _first_of_a_code() -> int:
+    return min(FIRST_OF_A_CODE, settings.ATP_DENIALS_PER_MINUTE, settings.ATP_DENIALS_PER_HOUR)

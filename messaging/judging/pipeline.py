@@ -224,9 +224,9 @@ def _judge_one(one: Verified, facts: BatchFacts) -> Decided:
     facts.note_judged(one.frame.agent, verdict)
     if verdict.accepted:
         facts.note_accepted(one.verified, verdict)
-    elif verdict.status == "denied" and verdict.left_out:
-        facts.broadcasts.note_refused(one.frame.agent, sum(verdict.left_out.values()))
-    counted = verdict.status == "denied" and not facts.denials.enter(one.frame.agent)
+    elif judged_for := verdict.judged_for:
+        facts.broadcasts.note_refused(one.frame.agent, judged_for)
+    counted = verdict.status == "denied" and not facts.denials.enter(one.frame.agent, verdict.code)
     return Decided(one.frame, one.envelope, one.verified, verdict, counted)
 
 

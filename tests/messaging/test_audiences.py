@@ -177,3 +177,18 @@ def test_it_throttles_who_broadcasts_what_nobody_may_hear(
 
     receipts = [senders.receipt(letter) for letter in flood]
     assert [r["status"] for r in receipts] == ["denied"] * 2 + ["throttled"] * 2
+
+
+def test_it_throttles_who_broadcasts_what_a_rule_throttles(
+    log_in: LogIn, alice: Player, bob: Player, enforce: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a rule holds back was judged for all who are there as well."""
+    enforce(action="throttle", throttle={"limit": 1, "per_seconds": 3_600})
+    alices, _ = log_in(alice), log_in(bob)
+    assert alices.submit(broadcast(alice))["status"] == "accepted"
+    monkeypatch.setattr(broadcasts, "BROADCAST_LIMITS", ((3_600.0, 41 + 82),))
+    flood = [broadcast(alice, data={"n": n}) for n in range(4)]
+    alices.send_together(*flood)
+
+    codes = [alices.receipt(letter)["code"] for letter in flood]
+    assert codes == ["policy.throttled"] * 2 + ["flow.throttled"] * 2

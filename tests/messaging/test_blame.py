@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from atp.judging.policy.fields import WEEKDAYS
 from atp.trust.provenance import sign_entry
 from atp.types import IProvenanceEntry
 from messaging.models import Delivery, Envelope, Mailbox
@@ -215,6 +216,49 @@ def test_it_blames_nobody_for_how_often_they_are_asked(
 
     receipts = [alices.submit(answer(alice, request)) for request in requests]
     assert [r.get("code", "") for r in receipts] == ["", "policy.denied"]
+    assert violations(alice) == 0
+
+
+def test_it_blames_nobody_for_the_hour_at_which_they_are_asked(
+    log_in: LogIn, alice: Player, bob: Player, enforce: Any
+) -> None:
+    today = {"field": "time.weekday", "operator": "in", "value": list(WEEKDAYS)}
+    enforce(action="deny", severity="high", conditions=[today])
+    alices, bobs = log_in(alice), log_in(bob)
+    request = ask(bob, alice)
+    bobs.submit(request)
+
+    assert alices.submit(answer(alice, request))["code"] == "policy.denied"
+    assert violations(alice) == 0
+    assert alices.submit(write(alice, bob))["code"] == "policy.denied"
+    assert violations(alice) == 1
+
+
+def test_it_notes_how_often_one_broadcasts(
+    log_in: LogIn, alice: Player, bob: Player, enforce: Any
+) -> None:
+    """Nobody asks for a broadcast, so its sender chooses how many there are."""
+    often = {"field": "context.messages_per_minute", "operator": "at_least", "value": 1}
+    enforce(action="deny", severity="medium", conditions=[often])
+    alices = log_in(alice)
+    log_in(bob)
+    receipts = [alices.submit(broadcast(alice)) for _ in range(2)]
+    assert [r.get("code", "") for r in receipts] == ["", "policy.denied"]
+    assert violations(alice) == 1
+
+
+def test_it_blames_nobody_for_a_rule_that_did_not_deny(
+    log_in: LogIn, alice: Player, bob: Player, enforce: Any
+) -> None:
+    """A rule that only matches what the sender brought, without what came, has denied nothing."""
+    unasked = {"field": "chain.depth", "operator": "at_most", "value": 1}
+    enforce(action="deny", severity="high", conditions=[unasked])
+    newcomer = make_agent("unverified")
+    newcomers, alices = log_in(newcomer), log_in(alice)
+    wish = write(newcomer, alice)
+    newcomers.submit(wish)
+    receipt = alices.submit(write(alice, bob, sensitivity="restricted", cause=wish.digest))
+    assert receipt["code"] == "policy.denied"
     assert violations(alice) == 0
 
 

@@ -107,6 +107,26 @@ def test_it_turns_a_flood_of_denials_into_counts(
     assert bobs.mail()["seq"] == 1
 
 
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "in batches"])
+def test_it_enters_a_denial_behind_many_with_another_code(
+    log_in: LogIn, settings: Settings, *, together: bool
+) -> None:
+    """Nobody hides what they tried behind harmless denials."""
+    settings.ATP_DENIALS_PER_MINUTE = 3
+    sender, target = make_agent("unverified"), make_agent()
+    wire = log_in(sender)
+    harmless = [write(sender, "nobody-there", data={"n": n}) for n in range(8)]
+    bad = [write(sender, target, sensitivity="restricted", data={"n": n}) for n in range(5)]
+    if together:
+        wire.send_together(*harmless, *bad)
+        receipts = [wire.receipt(letter) for letter in (*harmless, *bad)]
+    else:
+        receipts = [wire.submit(letter) for letter in (*harmless, *bad)]
+    assert ["entry" in r for r in receipts[:8]] == [True] * 3 + [False] * 5
+    assert ["entry" in r for r in receipts[8:]] == [True] * 3 + [False] * 2
+    assert {r["code"] for r in receipts[8:]} == {"policy.denied"}
+
+
 @pytest.mark.parametrize("twice", [False, True], ids=["apart", "in one batch"])
 def test_it_judges_a_denial_that_was_only_counted_again(
     log_in: LogIn, settings: Settings, *, twice: bool

@@ -174,3 +174,34 @@ def test_it_counts_a_failure_for_the_network_it_came_from(hub: LiveHub) -> None:
         _log_in(hub, f"nobody-{uuid.uuid4().hex[:8]}", "wrong", address=address)
     rows = RefusalCount.objects.filter(agent=network_name(address))
     assert sum(row.count for row in rows) == 2
+
+
+def test_rejects_more_sign_ins_of_one_account_at_a_time_in_known_browsers(
+    hub: LiveHub, officer: str
+) -> None:
+    """Who has signed in once can't make the hub hash without limit, before everybody else."""
+    with _browser(hub, address="127.0.0.12") as known, ExitStack() as inside:
+        assert _signed_in(_submit(known, officer, PASSWORD))
+        del known.cookies[settings.SESSION_COOKIE_NAME]
+        name = account_name(officer)
+        assert all(inside.enter_context(door.entering(name)) for _ in range(MOST_UNDER_WAY))
+        assert _submit(known, officer, PASSWORD).status_code == 429
+        assert _signed_in(_log_in(hub, officer, PASSWORD, address="127.0.0.13"))
+
+
+@pytest.mark.parametrize("change", ["password", "inactive"])
+def test_it_forgets_the_browsers_of_an_account_with_a_new_password(
+    hub: LiveHub, officer: str, change: str
+) -> None:
+    """Who knew the old password may have made any number of browsers known, each with guesses."""
+    address = "127.0.0.14" if change == "password" else "127.0.0.15"
+    with _browser(hub, address=address) as known, ExitStack() as inside:
+        assert _signed_in(_submit(known, officer, PASSWORD))
+        del known.cookies[settings.SESSION_COOKIE_NAME]
+        account = get_user_model()._default_manager.get(username=officer)
+        account.is_active = change != "inactive"
+        account.set_password("another long password")
+        account.save()
+
+        assert all(inside.enter_context(door.entering(address)) for _ in range(MOST_UNDER_WAY))
+        assert _submit(known, officer, "another long password").status_code == 429

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 
+from registry.admin.officers.accounts import own_password_name
+from registry.admin.officers.door import MOST_UNDER_WAY
+from registry.admin.officers.login import MOST_FAILURES, door
 from registry.officers.actor import pseudonym
+from registry.trail.actions import count_refusals
+from registry.trail.kinds import Kind
 from registry.trail.models import Entry
 from tests.addresses import Address, World, admin_addresses, furnish
 from tests.registry.admin_cast import form_of, officer_client
@@ -158,6 +164,44 @@ def test_it_enters_that_a_person_changes_their_own_password(database: None) -> N
         assert (answer.status_code, written.alone) == (status, set())
         assert Entry.objects.filter(subject=pseudonym(account.pk)).count() == entries
     assert client.get("/admin/password_change/done/").status_code == 200  # still signed in
+
+
+def test_rejects_guesses_of_the_old_password(database: None) -> None:
+    """A session that was left open is no place to find out the password of its account."""
+    account = _account()
+    account.set_password("the old long password")
+    account.save()
+    client = Client(HTTP_HOST="localhost")
+    client.force_login(account)
+    values = {"new_password1": PASSWORD, "new_password2": PASSWORD}
+    now = datetime.now(UTC)
+    with transaction.atomic():
+        for moment in (now, now + timedelta(minutes=1)):
+            key = (own_password_name(account), str(Kind.ADMIN_DENIED))
+            count_refusals({key: MOST_FAILURES - 1}, moment)
+
+    guess = client.post("/admin/password_change/", {"old_password": "wrong", **values})
+    assert "incorrectly" in guess.content.decode()
+    refused = [
+        client.post("/admin/password_change/", {"old_password": old, **values}).content.decode()
+        for old in ("wrong", "the old long password")
+    ]
+    assert "Too many failed attempts" in refused[1]
+    account.refresh_from_db()
+    assert not account.check_password(PASSWORD)
+
+
+def test_rejects_more_changes_of_ones_password_at_a_time_than_a_person_needs(
+    database: None,
+) -> None:
+    account = _account()
+    client = Client(HTTP_HOST="localhost")
+    client.force_login(account)
+    with ExitStack() as inside:
+        name = own_password_name(account)
+        assert all(inside.enter_context(door.entering(name)) for _ in range(MOST_UNDER_WAY))
+        assert client.post("/admin/password_change/", {"old_password": "x"}).status_code == 429
+    assert client.post("/admin/password_change/", {"old_password": "x"}).status_code == 200
 
 
 @pytest.mark.parametrize("model", ["user", "group"])

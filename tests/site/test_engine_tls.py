@@ -230,6 +230,67 @@ def test_rejects_an_sslmode_that_does_not_exist() -> None:
         engines.database("postgres://hub@db.example/hub?sslmode=yes", Path("/nowhere"))
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "REDISS://redis.example/0",  # redis-py and kombu take it as TLS
+        "rediss://redis.example/0?ssl_cert_reqs=none",
+        "rediss://redis.example/0?ssl_check_hostname=",
+        "redis:///0?host=redis.example",
+    ],
+)
+def test_rejects_redis_urls_that_would_switch_off_what_is_verified(url: str) -> None:
+    for read in (engines.channel_layer, engines.broker):
+        with pytest.raises(ImproperlyConfigured, match=r"ATP_(REDIS|BROKER)_URL") as refused:
+            read(url)
+        assert "redis.example" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "AMQPS://mq.example//",  # kombu would connect with TLS and verify nothing
+        "amqps://mq.example//?ssl=0",
+        "amqps://mq.example//;amqp://other.example//",
+    ],
+)
+def test_rejects_broker_urls_that_would_switch_off_what_is_verified(url: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match="ATP_BROKER_URL"):
+        engines.broker(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres:///hub?host=/tmp,db.example",  # a socket first, then another machine
+        "postgres://localhost,db.example/hub",
+        "postgres://db.example/hub?sslmode=verify-full&sslmode=disable",
+        "postgres:///hub?host=/tmp&host=db.example",
+    ],
+)
+def test_rejects_database_urls_that_say_two_things(url: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match="ATP_DATABASE_URL"):
+        engines.database(url, Path("/nowhere"))
+
+
+def test_it_verifies_a_server_that_only_the_environment_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """libpq reads PGHOST where the URL names no host."""
+    monkeypatch.setenv("PGHOST", "db.example")
+    found = engines.database("postgres:///hub", Path("/nowhere"))
+    assert (found["HOST"], found["OPTIONS"]["sslmode"]) == ("db.example", "verify-full")
+
+
+@pytest.mark.parametrize("variable", engines.POSTGRES_DETOURS)
+def test_rejects_an_environment_that_leads_elsewhere(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "192.0.2.1")
+    with pytest.raises(ImproperlyConfigured, match=variable):
+        engines.database("postgres://localhost/hub", Path("/nowhere"))
+
+
 def test_it_warns_before_going_live(settings: Any) -> None:
     settings.ATP_ENGINE_TLS = "unverified"
     settings.CELERY_BROKER_URL = "amqp://hub:secret@mq.example//"

@@ -10,7 +10,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from atp_site.logs import JsonFormatter, LineFormatter
+from django.conf import settings
+from django.test import Client
+
+from atp_site.logs import JsonFormatter, LineFormatter, OneLineOfRefusals
 from messaging.models import Envelope
 from messaging.telemetry import correlation
 from registry.trail.models import Entry
@@ -53,6 +56,24 @@ def test_it_indents_a_traceback_so_that_no_line_of_it_looks_like_a_record() -> N
     assert first.endswith("failed")
     assert rest
     assert all(line.startswith("    ") for line in rest)
+
+
+def test_it_writes_one_short_line_for_a_request_under_a_strange_host() -> None:
+    """Anybody can send such requests, as fast as the network goes."""
+    handler = logging.StreamHandler(stream := io.StringIO())
+    handler.addFilter(OneLineOfRefusals())
+    handler.setFormatter(LineFormatter())
+    logger = logging.getLogger("django.security")
+    logger.addHandler(handler)
+    try:
+        answer = Client().get("/healthz", HTTP_HOST="evil" * 1_000)
+    finally:
+        logger.removeHandler(handler)
+    assert answer.status_code == 400
+    (line,) = stream.getvalue().splitlines()
+    assert " WARNING django.security.DisallowedHost: " in line
+    assert len(line) < 300
+    assert settings.LOGGING["handlers"]["stderr"]["filters"] == ["refusals"]
 
 
 def test_it_writes_a_json_object_a_line() -> None:

@@ -19,6 +19,7 @@ from django.test import Client
 
 from registry.admin.closed_lists import ClosedList
 from registry.admin.officers.login import OfficerLoginForm
+from registry.trail.models import Entry
 from tests.addresses import Address, World, addresses, furnish
 from tests.conftest import LiveHub
 from tests.registry.admin_cast import officer_client
@@ -122,6 +123,7 @@ def test_rejects_nul_in_the_api_with_problem_details(boss: Client, path: str) ->
     answer = boss.get(path)
     assert (answer.status_code, answer.headers["Content-Type"]) == (400, "application/problem+json")
     assert answer.json()["code"] == "malformed.document"
+    assert answer.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize(
@@ -136,6 +138,30 @@ def test_rejects_what_a_page_cannot_read(boss: Client, path: str) -> None:
     answer = boss.get(path)
     assert answer.status_code == 400
     assert answer.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    ("query", "accept", "status"),
+    [("format=xx", "*/*", 404), ("", "image/png", 406), ("version=2", "*/*", 400)],
+)
+def test_rejects_a_schema_that_there_is_not_with_problem_details(
+    boss: Client, query: str, accept: str, status: int
+) -> None:
+    answer = boss.get(f"/api/schema/?{query}", headers={"Accept": accept})
+    assert (answer.status_code, answer.json()["status"]) == (status, status)
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_rejects_a_search_that_is_too_long(boss: Client) -> None:
+    """SQLite fails at a thousand words, which would be told as a database that is away."""
+    for model, model_admin in admin.site._registry.items():
+        if model_admin.search_fields:
+            path = f"/admin/{model._meta.app_label}/{model._meta.model_name}/"
+            long, short = (boss.get(path, {"q": "a " * n}).status_code for n in (1_200, 100))
+            # The list of entries looks for the whole text, and finds none.
+            assert long == (200 if model is Entry else 400), path
+            assert short == 200, path
 
 
 def test_rejects_a_cursor_with_nul(boss: Client) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
 import pytest
 
+from atp.wire.canonical import serialize, sha256_b64url
 from registry.api.trail.filters import FIELDS, PARAMETERS
 from registry.trail.kinds import Kind
-from registry.trail.models import Entry
+from registry.trail.models import Entry, EntryBody
 from tests.trail.readers import PROVENANCE, add, fresh, listed, note, problem
 
 HEADER = {
@@ -110,6 +112,29 @@ def test_it_searches_the_reason_in_any_case_and_literally(auditor: httpx.Client)
     assert indexes(listed(auditor, sender=sender, reason="policy.denied")) == [first]
     assert indexes(listed(auditor, sender=sender, reason="0% of the keys_l")) == [first + 1]
     assert listed(auditor, sender=sender, reason="r%d") == []
+
+
+def test_it_enters_of_long_filters_what_tells_which_they_were(auditor: httpx.Client) -> None:
+    """A reader can't fill the trail, which nobody may delete, with what they look for."""
+    senders = [f"{fresh('alice')}-{'x' * 100}" for _ in range(50)]
+    fields = ",".join(["index"] * 5_000)
+    index = add(note(sender=senders[3]))
+    assert indexes(listed(auditor, sender=senders, fields=fields, verdict="denied")) == []
+    assert indexes(listed(auditor, sender=senders)) == [index]
+
+    entry = Entry.objects.filter(kind=Kind.TRAIL_QUERIED, index__gt=index).order_by("index")[0]
+    content = bytes(EntryBody.objects.get(entry_id=entry.pk).content)
+    assert len(content) < 1_000
+    asked = json.loads(content)["asked"]
+    written = serialize(senders)
+    assert asked["verdict"] == ["denied"]
+    assert asked["sender"] == {
+        "head": senders[0][:100],
+        "count": 50,
+        "bytes": len(written),
+        "digest": sha256_b64url(written),
+    }
+    assert (asked["fields"]["count"], asked["fields"]["bytes"]) == (1, len(fields) + 4)
 
 
 def test_it_selects_members(auditor: httpx.Client) -> None:

@@ -16,11 +16,20 @@ from django.contrib.admin.forms import AdminPasswordChangeForm
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.contrib.auth.views import PasswordChangeView
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse_lazy
 
 from registry.admin.closed_lists import ClosedList
+from registry.admin.officers.login import (
+    MOST_FAILURES,
+    account_name,
+    door,
+    failures_of,
+    note_failure,
+    too_many,
+)
 from registry.change import registry_change
 from registry.officers.accounts import account_draft, deletion_draft, group_draft
 from registry.officers.actor import Actor
@@ -123,7 +132,21 @@ class RoleAdmin(_Entered, ClosedList[Group], GroupAdmin):
 
 
 class OwnPasswordForm(AdminPasswordChangeForm):
-    """Django's own form, whose change is entered."""
+    """Django's own form, whose change is entered, and whose failures are counted.
+
+    Without that, a session left open would be a place to guess its account's password.
+    """
+
+    def clean_old_password(self) -> str:
+        who = own_password_name(self.user)
+        if failures_of(who) >= MOST_FAILURES:
+            raise ValidationError("Too many failed attempts. Wait a minute and try again.")
+        try:
+            old: str = super().clean_old_password()
+        except ValidationError:
+            note_failure(who)
+            raise
+        return old
 
     def save(self, commit: bool = True) -> Any:
         """Store the password and enter the change in the trail."""
@@ -133,8 +156,23 @@ class OwnPasswordForm(AdminPasswordChangeForm):
         return user
 
 
+def own_password_name(account: Any) -> str:
+    """What the failures of an account on that page are counted under; no sign-in is kept out."""
+    return f"{account_name(account.get_username())}:own"
+
+
 def change_own_password(request: HttpRequest) -> HttpResponseBase:
-    """The admin's page on which a person changes their own password."""
+    """The admin's page on which a person changes their own password.
+
+    An account with too many changes under way gets 429, because each costs a hash.
+    """
+    if request.method != "POST":
+        return _own_password_page(request)
+    with door.entering(own_password_name(request.user)) as admitted:
+        return _own_password_page(request) if admitted else too_many()
+
+
+def _own_password_page(request: HttpRequest) -> HttpResponseBase:
     request.current_app = admin.site.name
     view = PasswordChangeView.as_view(
         form_class=OwnPasswordForm,

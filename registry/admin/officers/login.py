@@ -8,7 +8,9 @@ Cookies").
 
 Hashing a password is expensive, so there are limits before it: on the sign-ins of one network at a
 time, and on the failures of one network in a minute over all names. A known browser passes both,
-and its password is hashed before those of strangers (`registry.officers.hashing`).
+and its password is hashed before those of strangers (`registry.officers.hashing`). It has a limit
+of its own, on the sign-ins of its account at a time. A new password makes all browsers of the
+account unknown again, because whoever knew the old one may have one.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.forms import AdminAuthenticationForm
+from django.contrib.auth import get_user_model
 from django.core import signing
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -65,15 +68,16 @@ class OfficerLoginForm(AdminAuthenticationForm):
     def clean(self) -> dict[str, Any]:
         if not {"username", "password"} <= self.cleaned_data.keys():
             return self.cleaned_data  # the form says beside the field what is missing
-        name = account_name(str(self.cleaned_data["username"]))
-        browser = _known_browser(self.request, name)
+        typed = str(self.cleaned_data["username"])
+        name = account_name(typed)
+        browser = _known_browser(self.request, typed)
         place = f"{name}:{_hashed(name + (browser or _network(self.request)))}"
         network = "" if browser else network_name(_network(self.request))
-        if network and _failures_of(network) >= MOST_OF_NETWORK:
+        if network and failures_of(network) >= MOST_OF_NETWORK:
             raise ValidationError(
                 "Too many failed attempts from your network. Wait a minute and try again."
             )
-        if _failures_of(place) >= MOST_FAILURES or not (browser or _has_room(name)):
+        if failures_of(place) >= MOST_FAILURES or not (browser or _has_room(name)):
             raise ValidationError(
                 "Too many failed attempts for this account. Wait a minute and try again."
             )
@@ -81,7 +85,7 @@ class OfficerLoginForm(AdminAuthenticationForm):
             with _hashing_for(known=bool(browser)):
                 cleaned: dict[str, Any] = super().clean()
         except ValidationError:
-            _note_failure(*filter(None, (name, place, network)))
+            note_failure(*filter(None, (name, place, network)))
             raise
         except HashingBusy as exc:
             raise ValidationError(BUSY) from exc
@@ -92,21 +96,23 @@ class OfficerLoginForm(AdminAuthenticationForm):
 def officer_login(request: HttpRequest) -> HttpResponseBase:
     """Show the admin's own sign-in page; after success, mark the browser as known by a cookie.
 
-    A network with too many sign-ins under way gets 429 before any password is hashed.
+    A network with too many sign-ins under way gets 429 before any password is hashed, and so does
+    an account in the browsers that it is known in.
     """
-    if request.method != "POST" or _known_browser(request, _typed_account(request)):
+    if request.method != "POST":
         return _login(request)
-    with door.entering(_network(request)) as admitted:
-        return _login(request) if admitted else _too_many()
+    typed = _typed_name(request)
+    known = _known_browser(request, typed)
+    with door.entering(account_name(typed) if known else _network(request)) as admitted:
+        return _login(request) if admitted else too_many()
 
 
 def _login(request: HttpRequest) -> HttpResponseBase:
     response: HttpResponseBase = admin.site.login(request)
     if request.method == "POST" and request.user.is_authenticated:
-        name = account_name(request.user.get_username())
         response.set_cookie(
             _cookie(),
-            _BROWSERS.sign(f"{name}:{secrets.token_hex(8)}"),
+            _BROWSERS.sign(f"{_mark(request.user)}:{secrets.token_hex(8)}"),
             max_age=KNOWN_BROWSER_SECONDS,
             path=reverse("admin:login"),
             secure=bool(settings.SESSION_COOKIE_SECURE),
@@ -121,12 +127,12 @@ def account_name(typed: str) -> str:
     return f"login:{_hashed(typed)}"
 
 
-def _typed_account(request: HttpRequest) -> str:
+def _typed_name(request: HttpRequest) -> str:
     """What the form of a request names, as the form would read it."""
-    return account_name(str(request.POST.get("username", "")).strip())
+    return str(request.POST.get("username", "")).strip()
 
 
-def _too_many() -> HttpResponse:
+def too_many() -> HttpResponse:
     """A short answer, made without a template: there may be very many of them."""
     return HttpResponse(
         BUSY, status=429, content_type="text/plain; charset=utf-8", headers={"Retry-After": "5"}
@@ -150,14 +156,27 @@ def network_name(network: str) -> str:
     return f"login-from:{_hashed(network)}"
 
 
-def _known_browser(request: HttpRequest | None, name: str) -> str:
-    """Return the browser's signed mark if this account has signed in there before, else ""."""
+def _known_browser(request: HttpRequest | None, typed: str) -> str:
+    """Return the browser's signed mark if this account has signed in there before, else "".
+
+    It has done so with the password that it has now; the account is looked up only where a browser
+    says so with the hub's signature.
+    """
     signed = request.COOKIES.get(_cookie(), "") if request else ""
     try:
         known: str = _BROWSERS.unsign(signed, max_age=KNOWN_BROWSER_SECONDS)
     except signing.BadSignature:
         return ""
-    return known if known.startswith(f"{name}:") else ""
+    if not known.startswith(f"{account_name(typed)}:"):
+        return ""
+    accounts = get_user_model()._default_manager.filter(username=typed, is_active=True)
+    account = accounts.first()
+    return known if account and known.startswith(f"{_mark(account)}:") else ""
+
+
+def _mark(account: Any) -> str:
+    """What a known browser holds of an account: its name and its password, as keyed hashes."""
+    return f"{account_name(account.get_username())}:{_hashed(account.password)}"
 
 
 def _cookie() -> str:
@@ -176,7 +195,7 @@ def _network(request: HttpRequest | None) -> str:
     return text
 
 
-def _failures_of(who: str) -> int:
+def failures_of(who: str) -> int:
     """Return the failed attempts of this minute, for a hashed name or for one client and name."""
     minute = datetime.now(UTC).replace(second=0, microsecond=0)
     rows = RefusalCount.objects.filter(agent=who, code=Kind.ADMIN_DENIED, minute=minute)
@@ -191,10 +210,11 @@ def _has_room(name: str) -> bool:
     since = datetime.now(UTC) - REMEMBERED
     summaries = Entry.objects.filter(kind=Kind.REFUSALS_COUNTED, sender=name, time__gt=since)
     most = MOST_ANYWHERE >> min(summaries.count(), MOST_ANYWHERE.bit_length())
-    return _failures_of(name) < max(FEWEST_ANYWHERE, most)
+    return failures_of(name) < max(FEWEST_ANYWHERE, most)
 
 
-def _note_failure(*counted: str) -> None:
+def note_failure(*counted: str) -> None:
+    """Count one failed attempt for each of these."""
     counts = {(who, str(Kind.ADMIN_DENIED)): 1 for who in counted}
     with transaction.atomic():
         count_refusals(counts, datetime.now(UTC))

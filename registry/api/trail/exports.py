@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -89,25 +90,53 @@ async def stream(query: Query, written_as: Format, *, log_size: int) -> AsyncGen
             return
 
 
+class Place:
+    """One of the places for exports; it is free again when it is left, or when nobody holds it.
+
+    A caller may hang up before the stream of the answer begins, and then nothing of it ever runs.
+    """
+
+    def __init__(self, running: RunningExports) -> None:
+        self._running: RunningExports | None = running
+
+    def leave(self) -> None:
+        """Free the place; do nothing if it is free."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.note_left()
+
+    __del__ = leave
+
+
 class RunningExports:
-    """How many exports this process streams; touched on its event loop only."""
+    """How many exports this process streams. Views take a place before anything is read."""
 
     def __init__(self) -> None:
         self._count = 0
+        self._lock = threading.RLock()  # a place may be collected while its thread holds it
 
-    def busy(self) -> bool:
-        """Whether this process streams as many exports as it may."""
-        return self._count >= EXPORTS_AT_A_TIME
+    def take(self) -> Place | None:
+        """Return a place, or `None` if this process streams as many exports as it may."""
+        with self._lock:
+            if self._count >= EXPORTS_AT_A_TIME:
+                return None
+            self._count += 1
+        return Place(self)
 
-    async def counted(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        """The same stream, counted while it runs, however it ends."""
-        self._count += 1
-        try:
-            async with aclosing(chunks):
-                async for chunk in chunks:
-                    yield chunk
-        finally:
+    def note_left(self) -> None:
+        """Count one place less that is taken."""
+        with self._lock:
             self._count -= 1
+
+
+async def held(place: Place, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The same stream; it leaves the place however it ends."""
+    try:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+    finally:
+        place.leave()
 
 
 running = RunningExports()

@@ -23,7 +23,7 @@ from atp.wire.canonical import digest
 from registry.api.auth import HasPermission, ProblemView
 from registry.api.trail import exports, schema
 from registry.api.trail.exports import FORMATS, Format, read_entry, read_page, represent, stream
-from registry.api.trail.filters import FIELDS, Query, parse_fields, parse_query
+from registry.api.trail.filters import FIELDS, Query, asked_record, parse_fields, parse_query
 from registry.officers.actor import Actor
 from registry.trail.actions import record_reading
 from registry.trail.kinds import Kind
@@ -128,12 +128,13 @@ class ExportView(_TrailView):
         query = parse_query(
             parameters, besides=("format",), fields=written_as.fields, order="oldest"
         )
-        if exports.running.busy():
+        place = exports.running.take()
+        if place is None:
             raise Throttled(RETRY_SECONDS, "Too many exports run on this node. Try again later.")
         asked = {"format": written_as.name, **query.asked}
         log_size = _record(request, Kind.EXPORT_CREATED, "provenance", asked)
         return StreamingHttpResponse(
-            exports.running.counted(stream(query, written_as, log_size=log_size)),
+            exports.held(place, stream(query, written_as, log_size=log_size)),
             content_type=written_as.content_type,
             headers={
                 "Content-Disposition": f'attachment; filename="trail-{log_size}.{written_as.name}"',
@@ -145,7 +146,7 @@ class ExportView(_TrailView):
 
 def _record(request: Request, kind: Kind, subject: str, asked: Any) -> int:
     actor = Actor.of_user(request.user)
-    return record_reading(kind, actor, subject=subject, asked={"asked": asked})
+    return record_reading(kind, actor, subject=subject, asked={"asked": asked_record(asked)})
 
 
 def _format(names: list[str]) -> Format:
