@@ -35,10 +35,10 @@ from registry.officers.actor import Actor
 SHOWN = 20  # attestations on the page; their own list has all
 
 
-class Place(DealtWithFilter):
+class PositionFilter(DealtWithFilter):
     """Filters issuers by whether they are trust anchors or stand below another issuer."""
 
-    title = parameter_name = "place"
+    title = parameter_name = "position"
     column = "parent"
     waiting = ("anchor", "trust anchor")
     dealt_with = ("below", "below another issuer")
@@ -51,7 +51,7 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
     list_display = (
         "name", "standing_badge", "parent", "highest_level", "patterns", "longest_validity_days",
     )  # fmt: skip
-    list_filter = ("status", "highest_level", Place)
+    list_filter = ("status", "highest_level", PositionFilter)
     list_select_related = ("parent",)
     search_fields = ("name", "slug")
     search_help_text = "Part of a name."

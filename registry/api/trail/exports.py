@@ -90,8 +90,8 @@ async def stream(query: Query, written_as: Format, *, log_size: int) -> AsyncGen
             return
 
 
-class Place:
-    """One of the places for exports; it is free again when it is left, or when nobody holds it.
+class ExportSlot:
+    """One of the slots for exports; it is free again when it is left, or when no object refers to it.
 
     A caller may hang up before the stream of the answer begins, and then nothing of it ever runs.
     """
@@ -100,7 +100,7 @@ class Place:
         self._running: RunningExports | None = running
 
     def leave(self) -> None:
-        """Free the place; do nothing if it is free."""
+        """Free the slot; do nothing if it is free."""
         running, self._running = self._running, None
         if running is not None:
             running.note_left()
@@ -109,34 +109,36 @@ class Place:
 
 
 class RunningExports:
-    """How many exports this process streams. Views take a place before anything is read."""
+    """How many exports this process streams. Views take a slot before anything is read."""
 
     def __init__(self) -> None:
         self._count = 0
-        self._lock = threading.RLock()  # a place may be collected while its thread holds it
+        self._lock = threading.RLock()  # a slot may be collected while its thread holds it
 
-    def take(self) -> Place | None:
-        """Return a place, or `None` if this process streams as many exports as it may."""
+    def take(self) -> ExportSlot | None:
+        """Return a slot, or `None` if this process streams as many exports as it may."""
         with self._lock:
             if self._count >= EXPORTS_AT_A_TIME:
                 return None
             self._count += 1
-        return Place(self)
+        return ExportSlot(self)
 
     def note_left(self) -> None:
-        """Count one place less that is taken."""
+        """Count one slot less that is taken."""
         with self._lock:
             self._count -= 1
 
 
-async def held(place: Place, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """The same stream; it leaves the place however it ends."""
+async def held(
+    slot: ExportSlot, chunks: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    """The same stream; it leaves the slot however it ends."""
     try:
         async with aclosing(chunks):
             async for chunk in chunks:
                 yield chunk
     finally:
-        place.leave()
+        slot.leave()
 
 
 running = RunningExports()

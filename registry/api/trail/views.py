@@ -128,13 +128,13 @@ class ExportView(_TrailView):
         query = parse_query(
             parameters, besides=("format",), fields=written_as.fields, order="oldest"
         )
-        place = exports.running.take()
-        if place is None:
+        slot = exports.running.take()
+        if slot is None:
             raise Throttled(RETRY_SECONDS, "Too many exports run on this node. Try again later.")
         asked = {"format": written_as.name, **query.asked}
         log_size = _record(request, Kind.EXPORT_CREATED, "provenance", asked)
         return StreamingHttpResponse(
-            exports.held(place, stream(query, written_as, log_size=log_size)),
+            exports.held(slot, stream(query, written_as, log_size=log_size)),
             content_type=written_as.content_type,
             headers={
                 "Content-Disposition": f'attachment; filename="trail-{log_size}.{written_as.name}"',
