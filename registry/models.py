@@ -4,7 +4,7 @@ from registry.agents.models import Agent, AgentKey, EnrolmentToken, Organisation
 from registry.attestations.models import Attestation
 from registry.hub.models import Hub, HubKey
 from registry.issuers.models import Issuer, IssuerKey
-from registry.officers.models import ApiToken
+from registry.officers.models import ApiToken, SentForm
 from registry.policies.models import Condition, Policy, PolicyVersion, Rule, RuleNotice
 from registry.scores.models import Conduct, GoodTraffic, Score, ScoringProfile, Violation
 from registry.trail.models import Entry, EntryBody, RefusalCount
@@ -32,6 +32,7 @@ __all__ = [
     "RuleNotice",
     "Score",
     "ScoringProfile",
+    "SentForm",
     "Tag",
     "Violation",
 ]

@@ -68,6 +68,7 @@ class BackgroundTaskAdmin(OfficerAdmin[BackgroundTask]):
             " harm. That you asked for it is entered in the trail.",
             button="Run now",
             back=self.url("change", task.name),
+            in_parts=True,
             facts=(("Task", task.name), ("Last run", task.state_in_words)),
             done="It has run: how it ended stands below."
             if embedded

@@ -22,8 +22,9 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from atp.errors import ATPError
+from registry.admin import made_from
 from registry.admin.fields import add_refusal
-from registry.change import ChangedMeanwhile
+from registry.change import ChangedMeanwhile, registry_change
 from registry.officers.actor import Actor
 
 Row = TypeVar("Row", bound=models.Model)
@@ -39,7 +40,9 @@ class Question:
 
     `facts` are (label, value) above the form. `alarm` is a warning at the top, in red. `danger`
     marks a decision that takes trust away: Enter in a field does not submit it. `back` is the URL
-    to go to afterwards, and `done` the message there.
+    to go to afterwards, and `done` the message there. `about` are the rows that the decision
+    depends on: if one has changed since the form was shown, the form is refused. `in_parts` marks
+    a decision that is more than one transaction.
     """
 
     title: str
@@ -50,6 +53,8 @@ class Question:
     danger: bool = False
     done: str = "Done."
     alarm: str = ""
+    about: Sequence[models.Model] = ()
+    in_parts: bool = False
 
 
 class OfficerAdmin(admin.ModelAdmin[Row]):
@@ -150,6 +155,8 @@ class OfficerAdmin(admin.ModelAdmin[Row]):
     ) -> HttpResponse:
         """Show the question; on a valid POST call `run` and go back.
 
+        A form works once, and only while the rows that it is about stay as they were: `run` is
+        called in one transaction with both checks, or after it if the question is `in_parts`.
         If `run` returns a response, that is sent instead; a text is shown as what was done. An
         `ATPError` of the action is shown above the form. For a question with `danger`, Enter in
         a field shows the page once more.
@@ -158,9 +165,11 @@ class OfficerAdmin(admin.ModelAdmin[Row]):
             form.add_error(None, f"Press “{question.button}” to do it. Enter does not do it.")
         elif request.method == "POST" and form.is_valid():
             try:
-                answer = run(form.cleaned_data, Actor.of_user(request.user))
+                answer = _run_once(request, question, run, form.cleaned_data)
             except ATPError as refusal:
                 add_refusal(form, refusal)
+            except made_from.FieldsChanged as changes:
+                made_from.add_changes(form, changes)
             except ChangedMeanwhile as refusal:
                 form.add_error(None, str(refusal))
             else:
@@ -168,7 +177,8 @@ class OfficerAdmin(admin.ModelAdmin[Row]):
                     return answer
                 messages.success(request, answer or question.done)
                 return HttpResponseRedirect(question.back)
-        context = {"question": question, "form": form, **context}
+        sealed = made_from.sealed(request, question.about)
+        context = {"question": question, "form": form, "made_from": sealed, **context}
         return self.render(request, template, title=question.title, **context)
 
     def for_many(self, rows: QuerySet[Any], decision: str) -> HttpResponse:
@@ -195,6 +205,20 @@ def acting(action: Callable[..., Any], *subject: Any) -> Decide:
         action(*subject, **values, actor=actor)
 
     return run
+
+
+def _run_once(
+    request: HttpRequest, question: Question, run: Decide, values: Mapping[str, Any]
+) -> HttpResponse | str | None:
+    """Run a decision if its form is new and the rows it is about are as it shows them."""
+    actor = Actor.of_user(request.user)
+    origin = made_from.opened(request)
+    with registry_change(actor):
+        origin.use_up()
+        origin.check(question.about)
+        if not question.in_parts:
+            return run(values, actor)
+    return run(values, actor)
 
 
 def posted(request: HttpRequest) -> Any:

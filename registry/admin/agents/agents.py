@@ -172,6 +172,7 @@ class AgentAdmin(AgentDecisions):
             text="The change applies from the next envelope on.",
             button="Save",
             back=self.url("change", agent.pk),
+            about=(agent,),
             done=f"Agent {agent.pk} is changed.",
         )
 

@@ -68,6 +68,7 @@ class AgentDecisions(OfficerAdmin[Agent]):
             " open token of this agent. Bring it to the owner by a way that you trust.",
             button="Issue the token",
             back=self.url("change", agent.pk),
+            about=(agent,),
         )
 
         def run(values: Mapping[str, Any], actor: Actor) -> HttpResponse:
@@ -101,6 +102,7 @@ class AgentDecisions(OfficerAdmin[Agent]):
             alarm=warning if misused else "",
             button="Approve this key",
             back=self.url("change", agent.pk),
+            about=(agent, key),
             facts=(
                 ("Owner", f"{agent.owner_name} {agent.owner_contact}".strip()),
                 ("Fingerprint", fingerprint(key.kid)),
@@ -128,6 +130,7 @@ class AgentDecisions(OfficerAdmin[Agent]):
             text="The key is refused for good. The owner needs another token to enrol a new key.",
             button="Refuse this key",
             back=self.url("change", agent.pk),
+            about=(agent, key),
             facts=(("Fingerprint", fingerprint(key.kid)),),
             danger=True,
             done="The key is refused.",
@@ -144,6 +147,7 @@ class AgentDecisions(OfficerAdmin[Agent]):
             " key.",
             button="Revoke this key",
             back=self.url("change", agent.pk),
+            about=(agent, key),
             facts=(("Fingerprint", fingerprint(key.kid)), ("Status", key.get_status_display())),
             danger=True,
             done="The key is revoked.",
@@ -159,6 +163,7 @@ class AgentDecisions(OfficerAdmin[Agent]):
             text="The issuer vouches for this agent and for its present key.",
             button="Attest",
             back=self.url("change", agent.pk),
+            about=(agent,),
             done=f"Agent {agent.pk} is attested.",
         )
         form = AttestForm(
@@ -175,6 +180,7 @@ class AgentDecisions(OfficerAdmin[Agent]):
             " its envelopes and holds its waiting mail.",
             button="Suspend",
             back=self.url("change", agent.pk),
+            about=(agent,),
             danger=True,
             done=f"Agent {agent.pk} is suspended.",
         )
@@ -189,6 +195,7 @@ class AgentDecisions(OfficerAdmin[Agent]):
             text="The agent can connect again with the key that it has.",
             button="Resume",
             back=self.url("change", agent.pk),
+            about=(agent,),
             facts=(("Suspended because", agent.status_reason),),
             done=f"Agent {agent.pk} is resumed.",
         )
@@ -204,6 +211,7 @@ class AgentDecisions(OfficerAdmin[Agent]):
             " waiting mail is withheld. To stop it only for a while, suspend it.",
             button="Revoke for good",
             back=self.url("change", agent.pk),
+            about=(agent,),
             danger=True,
             done=f"Agent {agent.pk} is revoked.",
         )
@@ -251,7 +259,8 @@ class AgentDecisions(OfficerAdmin[Agent]):
         rows = [self.get_row(request, pk, to_change=True) for pk in ids]
         if not rows:
             raise Http404
-        asked = replace(question, facts=(("Agents", ", ".join(row.pk for row in rows)),))
+        facts = (("Agents", ", ".join(row.pk for row in rows)),)
+        asked = replace(question, facts=facts, in_parts=True)
         return self.decide(request, form, asked, partial(_each, request, rows, action))
 
     def _key(self, request: HttpRequest, object_id: str, kid: str) -> tuple[Agent, AgentKey]:

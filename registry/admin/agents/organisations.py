@@ -96,6 +96,7 @@ class OrganisationAdmin(_Counted):
             text="If you change the name, also change the policies that name the organisation.",
             button="Save",
             back=self.url("changelist"),
+            about=(row,),
             done="The organisation is changed.",
         )
         form = ChangeOrganisationForm(

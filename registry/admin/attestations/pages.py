@@ -155,6 +155,7 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
             " and capabilities, and the same length, from now on.",
             button="Renew",
             back=self.url("changelist"),
+            about=(row, row.agent),
         )
 
         def run(values: Mapping[str, Any], actor: Actor) -> HttpResponse:

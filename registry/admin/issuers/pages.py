@@ -130,6 +130,7 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
             " are then wider stops counting too.",
             button="Save",
             back=self.url("change", issuer.pk),
+            about=(issuer,),
             done="The limits are changed.",
         )
 
@@ -146,6 +147,7 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
             text="The present key retires. Attestations signed with it stay valid.",
             button="Add the key",
             back=self.url("change", issuer.pk),
+            about=(issuer,),
             done="The key is added.",
         )
         form = IssuerKeyForm(posted(request))
@@ -185,6 +187,7 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
             text="This is final. All attestations signed with this key stop counting at once.",
             button="Revoke this key",
             back=self.url("change", issuer.pk),
+            about=(issuer, key),
             facts=(("Thumbprint", key.kid), ("Attestations", _signed_by(issuer, key))),
             danger=True,
             done="The key is revoked.",
@@ -206,6 +209,7 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
             text=text,
             button=verb,
             back=self.url("change", issuer.pk),
+            about=(issuer,),
             facts=(("Attestations of its own", issuer.attestations.count()),),
             danger=verb != "Resume",
             done=f"{verb} {issuer}: done.",

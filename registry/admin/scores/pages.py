@@ -229,6 +229,7 @@ class ViolationAdmin(OfficerAdmin[Violation]):
             " violation costs fades with time, closed or not.",
             button="Close",
             back=self.url("changelist"),
+            in_parts=True,
         )
 
         def run(values: Mapping[str, Any], actor: Actor) -> str:
