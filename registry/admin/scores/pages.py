@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
@@ -16,12 +16,13 @@ from django.utils.safestring import SafeString
 
 from atp.errors import MalformedDocument
 from atp.judging.scoring import COMPONENTS, LineKind, Profile, TrustScore, explain, score
-from registry.admin.lists import DealtWithFilter
 from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, posted
 from registry.admin.scores.forms import NUMBERS, TABLES, CloseForm, ProfileForm
 from registry.officers.actor import Actor
 from registry.scores.actions import (
+    ViolationAnnulled,
     ViolationClosed,
+    annul_violation,
     close_violation,
     inputs_of,
     save_profile,
@@ -57,12 +58,21 @@ class Newest(admin.SimpleListFilter):
         return queryset.filter(id__in=scores().newest().values("id"))
 
 
-class Open(DealtWithFilter):
-    """Filters violations by whether an officer has closed them."""
+class Open(admin.SimpleListFilter):
+    """Filters violations by what officers have done about them."""
 
-    column = "closed_at"
-    waiting = ("open", "open")
-    dealt_with = ("closed", "closed")
+    title = parameter_name = "state"
+    columns: ClassVar[Mapping[str, Mapping[str, bool]]] = {
+        "open": {"closed_at__isnull": True},
+        "closed": {"closed_at__isnull": False, "annulled_at__isnull": True},
+        "annulled": {"annulled_at__isnull": False},
+    }
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in self.columns]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(**self.columns.get(self.value() or "", {}))
 
 
 @admin.register(Score)
@@ -176,7 +186,7 @@ class ScoringProfileAdmin(OfficerAdmin[ScoringProfile]):
 
 @admin.register(Violation)
 class ViolationAdmin(OfficerAdmin[Violation]):
-    """The list of violations, the page of each, and the form that closes them."""
+    """The list of violations, the page of each, and the forms that close and annul them."""
 
     when_empty = "There are none: no rule denied an agent, and no agent sent a bad signature."
     list_display = ("at", "agent", "severity", "rule", "state")
@@ -184,28 +194,36 @@ class ViolationAdmin(OfficerAdmin[Violation]):
     list_select_related = ("agent",)
     search_fields = ("=agent__id", "rule", "=message_id")
     search_help_text = "An agent id or a message id in full, or a word of the rule."
-    actions = ("close_selected",)
+    actions = ("close_selected", "annul_selected")
 
     def get_urls(self) -> list[URLPattern]:
-        return [self.decision_url("close/", self.close_view), *super().get_urls()]
+        return [
+            self.decision_url("close/", self.close_view),
+            self.decision_url("annul/", self.annul_view),
+            *super().get_urls(),
+        ]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
     def has_close_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may close violations."""
-        """Return whether the user may close violations."""
+        """Return whether the user may close and annul violations."""
         return self.has_change_permission(request)
 
     @admin.display(description="state", ordering="closed_at")
     def state(self, row: Violation) -> str:
-        """Return "open", or the date on which it was closed (UTC)."""
-        """Return "open", or the date on which it was closed (UTC)."""
+        """Return "open", or the date on which it was annulled or closed (UTC)."""
+        if row.annulled_at:
+            return f"annulled {row.annulled_at:%Y-%m-%d}"
         return f"closed {row.closed_at:%Y-%m-%d}" if row.closed_at else "open"
 
     @admin.action(description="Close, with a reason", permissions=["close"])
     def close_selected(self, request: HttpRequest, queryset: QuerySet[Violation]) -> HttpResponse:
         return self.for_many(queryset, "close")
+
+    @admin.action(description="Annul, with a reason", permissions=["close"])
+    def annul_selected(self, request: HttpRequest, queryset: QuerySet[Violation]) -> HttpResponse:
+        return self.for_many(queryset, "annul")
 
     def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row = self.get_row(request, object_id)
@@ -214,38 +232,69 @@ class ViolationAdmin(OfficerAdmin[Violation]):
             "violation/read.html",
             title=str(row),
             row=row,
-            may_close=self.has_change_permission(request, row) and row.closed_at is None,
+            may_change=self.has_change_permission(request, row),
         )
 
     def close_view(self, request: HttpRequest) -> HttpResponse:
         """Close one or several violations with one reason."""
-        if not self.has_change_permission(request):
-            raise PermissionDenied
-        ids = [pk for pk in request.GET.getlist("id") if pk.isdigit()]
-        rows = list(Violation.objects.filter(pk__in=ids, closed_at=None))
         question = Question(
             title="Close violations",
             text="Closing an open critical violation lifts the ceiling on the score. What a"
-            " violation costs fades with time, closed or not.",
+            " violation costs fades with time, closed or not. If it was a mistake, annul it.",
             button="Close",
             back=self.url("changelist"),
             in_parts=True,
         )
+        return self._deal_with(request, question, _close, "closed", closed_at=None)
+
+    def annul_view(self, request: HttpRequest) -> HttpResponse:
+        """Annul one or several violations with one reason."""
+        question = Question(
+            title="Annul violations",
+            text="Annul a violation that was a mistake, such as one by a wrong rule. It stays on"
+            " record, and counts for no score and no ceiling from now on. First correct or turn off"
+            " the rule: it makes new ones.",
+            button="Annul",
+            back=self.url("changelist"),
+            in_parts=True,
+        )
+        return self._deal_with(request, question, _annul, "annulled", annulled_at=None)
+
+    def _deal_with(
+        self,
+        request: HttpRequest,
+        question: Question,
+        act: Callable[[Violation, Actor, str], bool],
+        done: str,
+        **waiting: None,
+    ) -> HttpResponse:
+        """Ask, and act on those of the chosen violations whose column is still empty."""
+        if not self.has_change_permission(request):
+            raise PermissionDenied
+        ids = [pk for pk in request.GET.getlist("id") if pk.isdigit()]
+        rows = list(Violation.objects.filter(pk__in=ids, **waiting))
 
         def run(values: Mapping[str, Any], actor: Actor) -> str:
-            closed = sum(_close(row, actor, values["reason"]) for row in rows)
-            return f"{closed} violation{'s' * (closed != 1)} closed."
+            count = sum(act(row, actor, values["reason"]) for row in rows)
+            return f"{count} violation{'s' * (count != 1)} {done}."
 
-        template = "violation/close.html"
-        return self.decide(
-            request, CloseForm(posted(request)), question, run, template=template, rows=rows
-        )
+        form = CloseForm(posted(request))
+        context = {"template": "violation/close.html", "rows": rows, "done": done}
+        return self.decide(request, form, question, run, **context)
 
 
 def _close(row: Violation, actor: Actor, reason: str) -> bool:
     try:
         close_violation(row.pk, actor=actor, reason=reason)
     except ViolationClosed:  # another officer has closed it in the meantime
+        return False
+    return True
+
+
+def _annul(row: Violation, actor: Actor, reason: str) -> bool:
+    try:
+        annul_violation(row.pk, actor=actor, reason=reason)
+    except ViolationAnnulled:  # another officer has annulled it in the meantime
         return False
     return True
 
