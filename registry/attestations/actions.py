@@ -94,6 +94,7 @@ def issue_attestation(
     the agent has no approved key or the hub does not hold the issuer's key, `MalformedDocument` if
     a capability or the level is malformed, and what `lock_agent` raises.
     """
+    reason = check_reason(reason, required=False)
     with below("capabilities"):
         names = tuple(check_capabilities(capabilities))
     with registry_change(actor) as change:
@@ -147,6 +148,7 @@ def renew_attestation(jti: str, *, actor: Actor, reason: str = "") -> Attestatio
     The old one stays valid until it expires. Raises `AttestationMissing` if there is no such
     attestation, `AttestationRevoked` if it is revoked, and what `issue_attestation` raises.
     """
+    reason = check_reason(reason, required=False)
     old = Attestation.objects.select_related("issuer").filter(pk=jti).first()
     if old is None:
         raise AttestationMissing("there is no such attestation")

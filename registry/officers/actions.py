@@ -11,6 +11,7 @@ from atp.errors import MalformedDocument
 from registry.change import registry_change
 from registry.officers.actor import Actor, pseudonym
 from registry.officers.models import ApiToken, SentForm
+from registry.plain_text import check_text
 from registry.token_hash import hash_token
 from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
@@ -31,7 +32,7 @@ class IssuedApiToken:
 
 def issue_api_token(user: Any, name: str, *, days: int, actor: Actor) -> IssuedApiToken:
     """A token by which a program of `user` may do what `user` may, for so many days."""
-    name = name.strip()
+    name = check_text(name, "name")
     if not 1 <= len(name) <= NAME_MAX_CHARS:
         raise MalformedDocument(
             f"say what it is for, in at most {NAME_MAX_CHARS} characters", field="name"

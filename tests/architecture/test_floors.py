@@ -40,6 +40,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("trail.actions", "hub.actions", "scores.registered"),
         ("*.querysets *.models issuers.standing officers.actor hub.pseudonyms",),
         ("storage", "hooks", "hub", "officers", "policies", "token_hash", "trail", "*.events"),
+        ("plain_text",),
     ),
     "messaging": (
         ("apps", "management"),

@@ -97,8 +97,8 @@ class AgentDecisions(OfficerAdmin[Agent]):
         )
         question = Question(
             title=f"Approve the key of {agent.pk}",
-            text="Call the owner and compare the fingerprint: upper and lower case matter. Once"
-            f" you approve the key, its holder can send as {agent.pk}.",
+            text="Call the owner and compare the fingerprint, all twelve groups of digits. Once you"
+            f" approve the key, its holder can send as {agent.pk}.",
             alarm=warning if misused else "",
             button="Approve this key",
             back=self.url("change", agent.pk),

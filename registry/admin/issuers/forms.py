@@ -10,6 +10,7 @@ from django import forms
 from atp.errors import ATPError
 from atp.wire.canonical import parse
 from registry.admin.fields import LinesField, MomentField, reason_field
+from registry.admin.look_alikes import NameForm
 from registry.agents.models import LEVEL_CHOICES
 from registry.issuers.actions import VALIDITY_MAX_DAYS, Limits
 from registry.issuers.models import Issuer
@@ -72,7 +73,7 @@ class LimitsForm(forms.Form):
         )
 
 
-class NewIssuerForm(LimitsForm):
+class NewIssuerForm(NameForm, LimitsForm):
     """The form that adds an issuer."""
 
     name = forms.CharField(max_length=120)
