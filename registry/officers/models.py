@@ -11,7 +11,7 @@ class ApiToken(models.Model):
 
     token_hash = models.CharField(max_length=43, unique=True, editable=False)
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_tokens"
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="api_tokens"
     )
     name = models.CharField(max_length=80, help_text="What it is for, such as the SIEM feed.")
     created_at = models.DateTimeField(auto_now_add=True)

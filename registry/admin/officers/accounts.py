@@ -40,7 +40,10 @@ class _Entered:
 
 @admin.register(User)
 class AccountAdmin(_Entered, UserAdmin[User]):
-    """People with an account."""
+    """People with an account. It is deactivated, never deleted: what they did keeps their name."""
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # untick "active" instead
 
 
 @admin.register(Group)

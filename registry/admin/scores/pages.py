@@ -278,9 +278,8 @@ class ViolationAdmin(OfficerAdmin[Violation]):
             count = sum(act(row, actor, values["reason"]) for row in rows)
             return f"{count} violation{'s' * (count != 1)} {done}."
 
-        form = CloseForm(posted(request))
-        context = {"template": "violation/close.html", "rows": rows, "done": done}
-        return self.decide(request, form, question, run, **context)
+        form, template = CloseForm(posted(request)), "violation/close.html"
+        return self.decide(request, form, question, run, template=template, rows=rows, done=done)
 
 
 def _close(row: Violation, actor: Actor, reason: str) -> bool:
