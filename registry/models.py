@@ -2,6 +2,7 @@
 
 from registry.agents.models import Agent, AgentKey, EnrolmentToken, Organisation, Tag
 from registry.attestations.models import Attestation
+from registry.bulk.models import BulkDecision
 from registry.hub.models import Hub, HubKey
 from registry.issuers.models import Issuer, IssuerKey
 from registry.officers.models import ApiToken, SentForm
@@ -14,6 +15,7 @@ __all__ = [
     "AgentKey",
     "ApiToken",
     "Attestation",
+    "BulkDecision",
     "Condition",
     "Conduct",
     "EnrolmentToken",

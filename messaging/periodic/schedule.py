@@ -28,6 +28,10 @@ WORDS: Mapping[str, tuple[str, str]] = {
         "Expires envelopes whose time is over, closes what dead nodes left open, carries on "
         "broadcasts, forgets what was kept for a while only.",
     ),
+    "registry.carry_on_decisions": (
+        "Carry on decisions about many",
+        "Carries out what officers have decided about more rows than one page waits for.",
+    ),
     "messaging.tasks.credit_traffic": (
         "Credit good traffic",
         "Counts mail that was acknowledged since for the scores of its senders.",

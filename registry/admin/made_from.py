@@ -10,7 +10,6 @@ import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from django import forms
 from django.core import signing
@@ -19,6 +18,7 @@ from django.http import HttpRequest
 
 from registry.change import ChangedMeanwhile
 from registry.officers.actions import FORM_LIFE, take_form
+from registry.storage.row_values import values_of
 
 FIELD = "made_from"
 NONCE_BYTES = 16
@@ -99,21 +99,6 @@ def opened(request: HttpRequest) -> MadeFrom:
     return MadeFrom(content["nonce"], content["rows"])
 
 
-def values_of(row: models.Model) -> dict[str, str]:
-    """Return the stored values of a row as text, by the name of the field; no binary ones."""
-    found = {
-        field.name: _text(field.value_from_object(row))
-        for field in row._meta.concrete_fields
-        if not isinstance(field, models.BinaryField)
-    }
-    for relation in row._meta.many_to_many:
-        found[relation.name] = _text(sorted(str(one) for one in relation.value_from_object(row)))
-    versions = getattr(row, "versions", None)  # a policy: its rules are rows of their own
-    if isinstance(versions, models.Manager):
-        found["version"] = _text(versions.count())
-    return found
-
-
 def add_changes(form: forms.Form, changes: FieldsChanged) -> None:
     """Show what changed above the form, and each change at its field, too."""
     form.add_error(None, str(changes))
@@ -128,10 +113,6 @@ def _differences(before: Values, row: models.Model) -> Iterator[tuple[str, str]]
         if value != earlier:
             was, now = (_shown(row, name, text) for text in (earlier, value))
             yield name, f"{name.replace('_', ' ').capitalize()} was {was} and is {now} now."
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, default=str, ensure_ascii=False)
 
 
 def _shown(row: models.Model, name: str, text: str) -> str:

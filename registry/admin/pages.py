@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
 from django.db import models
-from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -30,7 +28,7 @@ from registry.officers.actor import Actor
 Row = TypeVar("Row", bound=models.Model)
 Decide = Callable[[Mapping[str, Any], Actor], HttpResponse | str | None]
 
-MANY_AT_ONCE = 200  # rows of one bulk decision; each has its own transaction
+EFFECT = "What it does now"  # the label of the numbers on a page that takes trust away
 BY_ENTER = "by_enter"  # the hidden first button of a form, which Enter in a field presses
 
 
@@ -180,12 +178,6 @@ class OfficerAdmin(admin.ModelAdmin[Row]):
         sealed = made_from.sealed(request, question.about)
         context = {"question": question, "form": form, "made_from": sealed, **context}
         return self.render(request, template, title=question.title, **context)
-
-    def for_many(self, rows: QuerySet[Any], decision: str) -> HttpResponse:
-        """On to the page that decides about the selected rows, `MANY_AT_ONCE` at most."""
-        ids = list(rows.order_by("pk").values_list("pk", flat=True)[:MANY_AT_ONCE])
-        query = urlencode([("id", pk) for pk in ids])
-        return HttpResponseRedirect(f"{self.url(decision)}?{query}")
 
 
 class ReadOnlyAdmin(OfficerAdmin[Row]):

@@ -30,6 +30,8 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("templatetags", "apps"),
         ("admin", "api", "management"),
         ("bootstrap", "rotation", "*.tasks"),
+        ("bulk.actions",),
+        ("bulk.decisions", "impact"),
         ("attestations.actions",),
         ("agents.actions",),
         ("scores.actions", "attestations.status_list"),

@@ -68,7 +68,7 @@ class AgentAdmin(AgentDecisions):
     search_fields = ("id", "owner_name", "description", "organisation__name")
     search_help_text = "Part of an id, an owner, an organisation or a description."
     list_per_page = 50
-    actions = ("attest_selected", "suspend_selected")
+    actions = ("attest_selected", "suspend_selected", "resume_selected", "revoke_selected")
 
     def get_urls(self) -> list[URLPattern]:
         return [*self.decision_urls(), *super().get_urls()]
@@ -125,14 +125,22 @@ class AgentAdmin(AgentDecisions):
     @admin.action(description="Attest", permissions=["change"])
     def attest_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> HttpResponse:
         """Go to the page that attests the selected agents."""
-        """Go to the page that attests the selected agents."""
-        return self.for_many(queryset, "attest-many")
+        return self.for_many(request, queryset, "attest-many", "agent.attest")
 
     @admin.action(description="Suspend, with a reason", permissions=["change"])
     def suspend_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> HttpResponse:
         """Go to the page that suspends the selected agents."""
-        """Go to the page that suspends the selected agents."""
-        return self.for_many(queryset, "suspend-many")
+        return self.for_many(request, queryset, "suspend-many", "agent.suspend")
+
+    @admin.action(description="Resume, with a reason", permissions=["change"])
+    def resume_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> HttpResponse:
+        """Go to the page that resumes the selected agents."""
+        return self.for_many(request, queryset, "resume-many", "agent.resume")
+
+    @admin.action(description="Revoke for good, with a reason", permissions=["change"])
+    def revoke_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> HttpResponse:
+        """Go to the page that revokes the selected agents."""
+        return self.for_many(request, queryset, "revoke-many", "agent.revoke")
 
     def add_page(self, request: HttpRequest) -> HttpResponse:
         form = NewAgentForm(posted(request), initial={"sensitivity_floor": "public"})

@@ -16,10 +16,11 @@ from django.urls import URLPattern
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from registry import impact
 from registry.admin.attestations.forms import UploadForm
 from registry.admin.fields import OptionalReasonForm, ReasonForm
 from registry.admin.lists import badge
-from registry.admin.pages import OfficerAdmin, Question, acting, posted
+from registry.admin.pages import EFFECT, OfficerAdmin, Question, acting, posted
 from registry.agents.models import Agent
 from registry.attestations.actions import (
     renew_attestation,
@@ -173,6 +174,8 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
             text="The attestation stops counting from the next envelope on. This is final.",
             button="Revoke",
             back=self.url("change", row.jti),
+            about=(row,),
+            facts=((EFFECT, impact.of_attestation(row.jti)),),
             danger=True,
             done="The attestation is revoked.",
         )

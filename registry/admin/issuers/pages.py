@@ -14,10 +14,11 @@ from django.urls import URLPattern, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from registry import impact
 from registry.admin.fields import ReasonForm
 from registry.admin.issuers.forms import ChangeIssuerForm, IssuerKeyForm, NewIssuerForm
 from registry.admin.lists import badge
-from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, acting, posted
+from registry.admin.pages import EFFECT, OfficerAdmin, Question, ReadOnlyAdmin, acting, posted
 from registry.issuers.actions import (
     add_issuer_key,
     change_issuer,
@@ -188,7 +189,7 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
             button="Revoke this key",
             back=self.url("change", issuer.pk),
             about=(issuer, key),
-            facts=(("Thumbprint", key.kid), ("Attestations", _signed_by(issuer, key))),
+            facts=(("Thumbprint", key.kid), (EFFECT, impact.of_issuer_key(key.kid))),
             danger=True,
             done="The key is revoked.",
         )
@@ -210,7 +211,7 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
             button=verb,
             back=self.url("change", issuer.pk),
             about=(issuer,),
-            facts=(("Attestations of its own", issuer.attestations.count()),),
+            facts=() if verb == "Resume" else ((EFFECT, impact.of_issuer(issuer)),),
             danger=verb != "Resume",
             done=f"{verb} {issuer}: done.",
         )
@@ -249,7 +250,3 @@ def _chain(issuer: Issuer) -> list[Issuer]:
         chain.append(link)
         link = link.parent
     return chain[::-1]
-
-
-def _signed_by(issuer: Issuer, key: IssuerKey) -> int:
-    return issuer.attestations.filter(kid=key.kid, revoked_at=None).count()

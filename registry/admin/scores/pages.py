@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -16,20 +16,18 @@ from django.utils.safestring import SafeString
 
 from atp.errors import MalformedDocument
 from atp.judging.scoring import COMPONENTS, LineKind, Profile, TrustScore, explain, score
+from registry.admin.bulk import BulkAdmin
 from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, posted
 from registry.admin.scores.forms import NUMBERS, TABLES, CloseForm, ProfileForm
 from registry.officers.actor import Actor
 from registry.scores.actions import (
-    ViolationAnnulled,
-    ViolationClosed,
-    annul_violation,
-    close_violation,
     inputs_of,
     save_profile,
 )
 from registry.scores.models import Score, ScoringProfile, Violation
 from registry.scores.querysets import current_profile, recompute_stored, scores
 
+IN_WORDS = 5  # violations on the page that closes or annuls them
 COMPONENT_LABELS = {
     "identity": "Identity verification",
     "freshness": "Credential freshness",
@@ -185,7 +183,7 @@ class ScoringProfileAdmin(OfficerAdmin[ScoringProfile]):
 
 
 @admin.register(Violation)
-class ViolationAdmin(OfficerAdmin[Violation]):
+class ViolationAdmin(BulkAdmin[Violation]):
     """The list of violations, the page of each, and the forms that close and annul them."""
 
     when_empty = "There are none: no rule denied an agent, and no agent sent a bad signature."
@@ -219,11 +217,11 @@ class ViolationAdmin(OfficerAdmin[Violation]):
 
     @admin.action(description="Close, with a reason", permissions=["close"])
     def close_selected(self, request: HttpRequest, queryset: QuerySet[Violation]) -> HttpResponse:
-        return self.for_many(queryset, "close")
+        return self.for_many(request, queryset, "close", "violation.close")
 
     @admin.action(description="Annul, with a reason", permissions=["close"])
     def annul_selected(self, request: HttpRequest, queryset: QuerySet[Violation]) -> HttpResponse:
-        return self.for_many(queryset, "annul")
+        return self.for_many(request, queryset, "annul", "violation.annul")
 
     def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row = self.get_row(request, object_id)
@@ -243,9 +241,8 @@ class ViolationAdmin(OfficerAdmin[Violation]):
             " violation costs fades with time, closed or not. If it was a mistake, annul it.",
             button="Close",
             back=self.url("changelist"),
-            in_parts=True,
         )
-        return self._deal_with(request, question, _close, "closed", closed_at=None)
+        return self._deal_with(request, question, "violation.close")
 
     def annul_view(self, request: HttpRequest) -> HttpResponse:
         """Annul one or several violations with one reason."""
@@ -256,46 +253,24 @@ class ViolationAdmin(OfficerAdmin[Violation]):
             " the rule: it makes new ones.",
             button="Annul",
             back=self.url("changelist"),
-            in_parts=True,
         )
-        return self._deal_with(request, question, _annul, "annulled", annulled_at=None)
+        return self._deal_with(request, question, "violation.annul")
 
-    def _deal_with(
-        self,
-        request: HttpRequest,
-        question: Question,
-        act: Callable[[Violation, Actor, str], bool],
-        done: str,
-        **waiting: None,
-    ) -> HttpResponse:
-        """Ask, and act on those of the chosen violations whose column is still empty."""
-        if not self.has_change_permission(request):
-            raise PermissionDenied
-        ids = [pk for pk in request.GET.getlist("id") if pk.isdigit()]
-        rows = list(Violation.objects.filter(pk__in=ids, **waiting))
-
-        def run(values: Mapping[str, Any], actor: Actor) -> str:
-            count = sum(act(row, actor, values["reason"]) for row in rows)
-            return f"{count} violation{'s' * (count != 1)} {done}."
-
-        form, template = CloseForm(posted(request)), "violation/close.html"
-        return self.decide(request, form, question, run, template=template, rows=rows, done=done)
+    def _deal_with(self, request: HttpRequest, question: Question, decision: str) -> HttpResponse:
+        form = CloseForm(posted(request))
+        return self.decide_many(request, decision, form, question, _in_words)
 
 
-def _close(row: Violation, actor: Actor, reason: str) -> bool:
-    try:
-        close_violation(row.pk, actor=actor, reason=reason)
-    except ViolationClosed:  # another officer has closed it in the meantime
-        return False
-    return True
-
-
-def _annul(row: Violation, actor: Actor, reason: str) -> bool:
-    try:
-        annul_violation(row.pk, actor=actor, reason=reason)
-    except ViolationAnnulled:  # another officer has annulled it in the meantime
-        return False
-    return True
+def _in_words(ids: Sequence[Any]) -> Sequence[tuple[str, str]]:
+    """Return the first violations in words, and how many of all are closed or annulled already."""
+    rows = Violation.objects.filter(pk__in=ids)
+    closed = rows.exclude(closed_at=None).count()
+    annulled = rows.exclude(annulled_at=None).count()
+    shown = "; ".join(
+        f"{row.at:%Y-%m-%d %H:%M} UTC, {row.agent_id}: {row.severity}, rule “{row.rule}”"
+        for row in rows[:IN_WORDS]
+    )
+    return ("First", shown), ("Now", f"{closed} closed, {annulled} of them annulled")
 
 
 def _explanation(result: TrustScore | None) -> dict[str, Any]:
