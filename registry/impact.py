@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable
+from copy import copy
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,9 +14,11 @@ from django.db.models import Q
 from atp.errors import AttestationRevoked
 from registry import hooks
 from registry.agents.models import Agent, AgentKey
+from registry.attestations.actions import exceeds
 from registry.attestations.querysets import attestations, left_without_voucher, states
+from registry.issuers.actions import Limits
 from registry.issuers.models import Issuer
-from registry.issuers.standing import issuer_standing
+from registry.issuers.standing import issuer_standing, narrowing_fault
 
 
 def of_issuer(issuer: Issuer) -> str:
@@ -28,6 +32,23 @@ def of_issuer(issuer: Issuer) -> str:
     cut_off -= left_without_voucher(agents, standing, time.time())
     active = Issuer.objects.filter(pk__in=below, status=Issuer.Status.ACTIVE).count()
     return _losses(Q(issuer_id__in=affected), issuers=active, cut_off=cut_off)
+
+
+def of_limits(issuer: Issuer, limits: Limits) -> str:
+    """Return what other limits for this issuer take away, in a sentence; '' if nothing."""
+    changed = copy(issuer)
+    for name, value in asdict(limits).items():
+        setattr(changed, name, value)
+    rows = _in_date().filter(issuer=issuer)
+    affected = Q(jti__in=[row.jti for row in rows if exceeds(row, changed)])
+    children = issuer.children.filter(status=Issuer.Status.ACTIVE)
+    wider = [child for child in children if narrowing_fault(child, changed)]
+    if not _is_in_period(limits):
+        affected, wider = Q(issuer=issuer), list(children)
+    below = {pk for child in wider for pk in (child.pk, *_below(child))}
+    affected |= Q(issuer_id__in=below)
+    active = Issuer.objects.filter(pk__in=below, status=Issuer.Status.ACTIVE).count()
+    return _losses(affected, issuers=active) if active or _agents_of(affected) else ""
 
 
 def of_issuer_key(kid: str) -> str:
@@ -90,6 +111,13 @@ def _does(count: int, noun: str, verb: str) -> str:
     first, _, rest = noun.partition(" ")
     subject = f"{counted(count, first)} {rest}".strip()
     return f"{subject} {verb}{'s' * (count == 1)}"
+
+
+def _is_in_period(limits: Limits) -> bool:
+    now = datetime.now(UTC)
+    return (
+        (limits.not_before or now) <= now < (limits.not_after or datetime.max.replace(tzinfo=UTC))
+    )
 
 
 def _agents_of(affected: Q) -> set[str]:

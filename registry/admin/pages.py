@@ -28,7 +28,6 @@ from registry.officers.actor import Actor
 Row = TypeVar("Row", bound=models.Model)
 Decide = Callable[[Mapping[str, Any], Actor], HttpResponse | str | None]
 
-EFFECT = "What it does now"  # the label of the numbers on a page that takes trust away
 BY_ENTER = "by_enter"  # the hidden first button of a form, which Enter in a field presses
 
 

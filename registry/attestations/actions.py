@@ -219,6 +219,16 @@ def verify_stored(now: float, *, after: str = "", issuer_id: int | None = None) 
     return chunk[-1].jti
 
 
+def exceeds(row: Attestation, issuer: Issuer) -> bool:
+    """Return whether a stored attestation is beyond these limits of its issuer, saved or not."""
+    says = _Vouched(row.level, tuple(row.capabilities), row.jkt, row.issued_at, row.expires_at)
+    try:
+        _check_own_limits(says, issuer)
+    except ATPError:
+        return True
+    return False
+
+
 def enter_expired(now: float) -> int:
     """Enter in the trail which attestations have expired, each once; return how many.
 

@@ -13,6 +13,7 @@ from django.test import Client
 from registry.agents.actions import issue_enrolment_token
 from registry.officers.actions import issue_api_token
 from registry.officers.actor import Actor
+from registry.officers.groups import AUDITORS
 from registry.policies.actions import save_policy
 from registry.policies.models import Policy
 from registry.scores.actions import annul_violation, close_violation
@@ -20,7 +21,7 @@ from registry.trail.models import Entry
 from tests.registry.admin_cast import Browser, officer_client, text_of
 from tests.registry.agent_cast import fresh, register
 from tests.registry.score_cast import make_agent, violate
-from tests.trail.readers import AUDITORS, person
+from tests.trail.readers import person
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -12,7 +12,7 @@ from registry.issuers.actions import revoke_issuer, suspend_issuer
 from registry.issuers.models import Issuer
 from tests.cast import make_agent
 from tests.conftest import LiveHub
-from tests.registry.admin_cast import officer_client, text_of
+from tests.registry.admin_cast import form_of, officer_client, text_of
 from tests.registry.agent_cast import OFFICER, active, attest, issuer, register
 from tests.wire import Wire
 
@@ -99,3 +99,34 @@ def test_it_counts_the_chosen_by_status() -> None:
     suspend_agent(ids[0], actor=OFFICER, reason="before")
     text = text_of(officer_client().get(f"{ADMIN}/agent/suspend-many/?id={ids[0]}&id={ids[1]}"))
     assert "1 active, 1 suspended" in text
+
+
+@pytest.mark.parametrize(
+    ("limits", "loss"),
+    [
+        ({"highest_level": "unverified"}, "1 agent and 1 issuer below lose their attestation"),
+        ({"capability_patterns": "other.*"}, "0 agents and 1 issuer below lose their"),
+        ({"longest_validity_days": "5"}, "1 agent and 1 issuer below lose their attestation"),
+        ({"not_after": "2020-01-01T00:00"}, "1 agent and 1 issuer below lose their attestation"),
+    ],
+)
+def test_it_tells_what_narrower_limits_take_away(limits: dict[str, str], loss: str) -> None:
+    row = issuer(level="verified")
+    issuer(parent=row, level="verified")
+    agent = active().agent
+    attest(agent, issuer=row)
+    url, officer = f"{ADMIN}/issuer/{row.pk}/edit/", officer_client()
+    values = form_of(officer.get(url)) | limits | {"reason": "an incident"}
+    asked = officer.post(url, values)
+    assert f"What it does now: {loss}" in text_of(asked)
+    row.refresh_from_db()
+    assert row.longest_validity_days == 365
+    assert officer.post(url, form_of(asked) | {"meant": "on"}).status_code == 302
+
+
+def test_it_does_not_ask_about_limits_that_take_nothing_away() -> None:
+    row = issuer()
+    attest(active().agent, issuer=row)
+    url, officer = f"{ADMIN}/issuer/{row.pk}/edit/", officer_client()
+    values = form_of(officer.get(url)) | {"longest_validity_days": "100", "reason": "less"}
+    assert officer.post(url, values).status_code == 302

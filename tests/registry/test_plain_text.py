@@ -195,7 +195,7 @@ def test_it_asks_about_a_name_that_looks_like_another_one(kind: str) -> None:
     values = form_of(officer.get(url)) | {"name": f"B\u0430nk of {mark}", "slug": fresh("s")}
     asked = officer.post(url, values)
     assert f"This name looks like “Bank of {mark}”" in text_of(asked)
-    model = {"organisation": Organisation, "issuer": Issuer}[kind]
+    model: Any = {"organisation": Organisation, "issuer": Issuer}[kind]
     assert not model.objects.filter(name=values["name"]).exists()
     answer = officer.post(url, form_of(asked) | {"different": "on"})
     assert answer.status_code == 302

@@ -15,8 +15,8 @@ from registry import impact
 from registry.admin.agents.forms import ApproveKeyForm
 from registry.admin.attestations.forms import AttestForm
 from registry.admin.bulk import BulkAdmin
-from registry.admin.fields import CompromisedForm, ReasonForm
-from registry.admin.pages import EFFECT, Question, acting, posted
+from registry.admin.fields import EFFECT, CompromisedForm, ReasonForm
+from registry.admin.pages import Question, acting, posted
 from registry.agents.actions import (
     ENROLMENT_LIFE,
     approve_key,

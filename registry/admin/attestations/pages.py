@@ -18,9 +18,9 @@ from django.utils.safestring import SafeString
 
 from registry import impact
 from registry.admin.attestations.forms import UploadForm
-from registry.admin.fields import OptionalReasonForm, ReasonForm
+from registry.admin.fields import EFFECT, OptionalReasonForm, ReasonForm
 from registry.admin.lists import badge
-from registry.admin.pages import EFFECT, OfficerAdmin, Question, acting, posted
+from registry.admin.pages import OfficerAdmin, Question, acting, posted
 from registry.agents.models import Agent
 from registry.attestations.actions import (
     renew_attestation,

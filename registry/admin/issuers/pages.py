@@ -15,10 +15,10 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from registry import impact
-from registry.admin.fields import ReasonForm
+from registry.admin.fields import EFFECT, ReasonForm
 from registry.admin.issuers.forms import ChangeIssuerForm, IssuerKeyForm, NewIssuerForm
 from registry.admin.lists import badge
-from registry.admin.pages import EFFECT, OfficerAdmin, Question, ReadOnlyAdmin, acting, posted
+from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, acting, posted
 from registry.issuers.actions import (
     add_issuer_key,
     change_issuer,
@@ -124,7 +124,8 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
     def edit_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Change an issuer's limits."""
         issuer = self.get_row(request, object_id, to_change=True)
-        form = ChangeIssuerForm(posted(request), initial=ChangeIssuerForm.initial_of(issuer))
+        initial = ChangeIssuerForm.initial_of(issuer)
+        form = ChangeIssuerForm(posted(request), issuer=issuer, initial=initial)
         question = Question(
             title=f"Change what {issuer} may attest",
             text="Attestations beyond the new limits stop counting. An issuer below it whose limits"
