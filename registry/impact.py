@@ -115,9 +115,8 @@ def _does(count: int, noun: str, verb: str) -> str:
 
 def _is_in_period(limits: Limits) -> bool:
     now = datetime.now(UTC)
-    return (
-        (limits.not_before or now) <= now < (limits.not_after or datetime.max.replace(tzinfo=UTC))
-    )
+    begun = limits.not_before is None or limits.not_before <= now
+    return begun and (limits.not_after is None or now < limits.not_after)
 
 
 def _agents_of(affected: Q) -> set[str]:

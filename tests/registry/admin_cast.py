@@ -20,9 +20,7 @@ class Browser(Client):
     It adds the hidden field of the officers' forms, unless the values have it.
     """
 
-    def post(  # type: ignore[override]  # hands on whatever Django's takes
-        self, path: Any, data: Any = None, *args: Any, **extra: Any
-    ) -> Any:
+    def post(self, path: Any, data: Any = None, *args: Any, **extra: Any) -> Any:
         values = {} if data is None else data
         if isinstance(values, dict) and HIDDEN not in values and path.startswith("/admin/"):
             page = self.get(path)
