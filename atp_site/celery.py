@@ -15,7 +15,13 @@ from celery.signals import (
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "atp_site.settings")
 
-TASK_PACKAGES = ["messaging", "registry.attestations", "registry.scores", "registry.trail"]
+TASK_PACKAGES = [
+    "messaging",
+    "registry.attestations",
+    "registry.bulk",
+    "registry.scores",
+    "registry.trail",
+]
 
 app = Celery("atp")
 app.config_from_object("django.conf:settings", namespace="CELERY")

@@ -142,6 +142,7 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULER = "messaging.periodic.beat:LastingScheduler"
 _beat_seconds = {
     "messaging.tasks.sweep": 5,
+    "registry.carry_on_decisions": 10,
     "messaging.tasks.credit_traffic": 15,
     "registry.summarise_refusals": 60,
     "registry.refresh_scores": 900,

@@ -2,9 +2,10 @@
 
 from registry.agents.models import Agent, AgentKey, EnrolmentToken, Organisation, Tag
 from registry.attestations.models import Attestation
+from registry.bulk.models import BulkDecision
 from registry.hub.models import Hub, HubKey
 from registry.issuers.models import Issuer, IssuerKey
-from registry.officers.models import ApiToken
+from registry.officers.models import ApiToken, SentForm
 from registry.policies.models import Condition, Policy, PolicyVersion, Rule, RuleNotice
 from registry.scores.models import Conduct, GoodTraffic, Score, ScoringProfile, Violation
 from registry.trail.models import Entry, EntryBody, RefusalCount
@@ -14,6 +15,7 @@ __all__ = [
     "AgentKey",
     "ApiToken",
     "Attestation",
+    "BulkDecision",
     "Condition",
     "Conduct",
     "EnrolmentToken",
@@ -32,6 +34,7 @@ __all__ = [
     "RuleNotice",
     "Score",
     "ScoringProfile",
+    "SentForm",
     "Tag",
     "Violation",
 ]

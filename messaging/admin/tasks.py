@@ -70,6 +70,7 @@ class BackgroundTaskAdmin(OfficerAdmin[BackgroundTask]):
             " harm. The trail records that you asked for it.",
             button="Run now",
             back=self.url("change", task.name),
+            in_parts=True,
             facts=(("Task", task.name), ("Last run", task.state_in_words)),
             done="It has run. The result is shown below."
             if embedded

@@ -28,6 +28,10 @@ WORDS: Mapping[str, tuple[str, str]] = {
         "Expires envelopes, closes sessions of dead nodes, continues broadcasts, and deletes rows "
         "that are kept for a limited time.",
     ),
+    "registry.carry_on_decisions": (
+        "Carry on decisions about many",
+        "Carries out what officers have decided about more rows than one page waits for.",
+    ),
     "messaging.tasks.credit_traffic": (
         "Credit good traffic",
         "Counts newly acknowledged mail for the scores of its senders.",

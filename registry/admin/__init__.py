@@ -3,6 +3,7 @@
 from django.contrib import admin
 
 from registry.admin import agents as agents
+from registry.admin import bulk as bulk
 from registry.admin.attestations import pages as attestations
 from registry.admin.issuers import pages as issuers
 from registry.admin.officers import accounts
@@ -16,6 +17,7 @@ __all__ = [
     "accounts",
     "agents",
     "attestations",
+    "bulk",
     "issuers",
     "officers",
     "policies",

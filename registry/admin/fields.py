@@ -14,6 +14,7 @@ from registry.officers.reason import REASON_MAX_CHARS
 
 SEPARATORS = re.compile(r"[\s,;]+")
 LINES_MAX_CHARS = 20_000
+EFFECT = "What it does now"  # the label of the numbers on a page that takes trust away
 
 
 class LinesField(forms.CharField):

@@ -9,28 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import messages
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
 from django.db import models
-from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from atp.errors import ATPError
+from registry.admin import made_from
 from registry.admin.closed_lists import ClosedList
 from registry.admin.fields import add_refusal
-from registry.change import ChangedMeanwhile
+from registry.change import ChangedMeanwhile, registry_change
 from registry.officers.actor import Actor
 
 Row = TypeVar("Row", bound=models.Model)
 Decide = Callable[[Mapping[str, Any], Actor], HttpResponse | str | None]
 
-MANY_AT_ONCE = 200  # rows of one bulk decision; each has its own transaction
 BY_ENTER = "by_enter"  # the hidden first button of a form, which Enter in a field presses
 
 
@@ -40,7 +38,9 @@ class Question:
 
     `facts` are (label, value) above the form. `alarm` is a warning at the top, in red. `danger`
     marks a decision that takes trust away: Enter in a field does not submit it. `back` is the URL
-    to go to afterwards, and `done` the message there.
+    to go to afterwards, and `done` the message there. `about` are the rows that the decision
+    depends on: if one has changed since the form was shown, the form is refused. `in_parts` marks
+    a decision that is more than one transaction.
     """
 
     title: str
@@ -51,6 +51,8 @@ class Question:
     danger: bool = False
     done: str = "Done."
     alarm: str = ""
+    about: Sequence[models.Model] = ()
+    in_parts: bool = False
 
 
 class OfficerAdmin(ClosedList[Row]):
@@ -155,6 +157,8 @@ class OfficerAdmin(ClosedList[Row]):
     ) -> HttpResponse:
         """Show the question; on a valid POST call `run` and go back.
 
+        A form works once, and only while the rows that it is about stay as they were: `run` is
+        called in one transaction with both checks, or after it if the question is `in_parts`.
         If `run` returns a response, that is sent instead; a text is shown as what was done. An
         `ATPError` of the action is shown above the form. For a question with `danger`, Enter in
         a field shows the page once more.
@@ -163,9 +167,11 @@ class OfficerAdmin(ClosedList[Row]):
             form.add_error(None, f"Press “{question.button}” to do it. Enter does not do it.")
         elif request.method == "POST" and form.is_valid():
             try:
-                answer = run(form.cleaned_data, Actor.of_user(request.user))
+                answer = _run_once(request, question, run, form.cleaned_data)
             except ATPError as refusal:
                 add_refusal(form, refusal)
+            except made_from.FieldsChanged as changes:
+                made_from.add_changes(form, changes)
             except ChangedMeanwhile as refusal:
                 form.add_error(None, str(refusal))
             else:
@@ -173,14 +179,9 @@ class OfficerAdmin(ClosedList[Row]):
                     return answer
                 messages.success(request, answer or question.done)
                 return HttpResponseRedirect(question.back)
-        context = {"question": question, "form": form, **context}
+        sealed = made_from.sealed(request, question.about)
+        context = {"question": question, "form": form, "made_from": sealed, **context}
         return self.render(request, template, title=question.title, **context)
-
-    def for_many(self, rows: QuerySet[Any], decision: str) -> HttpResponse:
-        """On to the page that decides about the selected rows, `MANY_AT_ONCE` at most."""
-        ids = list(rows.order_by("pk").values_list("pk", flat=True)[:MANY_AT_ONCE])
-        query = urlencode([("id", pk) for pk in ids])
-        return HttpResponseRedirect(f"{self.url(decision)}?{query}")
 
 
 class ReadOnlyAdmin(OfficerAdmin[Row]):
@@ -202,6 +203,20 @@ def acting(action: Callable[..., Any], *subject: Any) -> Decide:
         action(*subject, **values, actor=actor)
 
     return run
+
+
+def _run_once(
+    request: HttpRequest, question: Question, run: Decide, values: Mapping[str, Any]
+) -> HttpResponse | str | None:
+    """Run a decision if its form is new and the rows it is about are as it shows them."""
+    actor = Actor.of_user(request.user)
+    origin = made_from.opened(request)
+    with registry_change(actor):
+        origin.use_up()
+        origin.check(question.about)
+        if not question.in_parts:
+            return run(values, actor)
+    return run(values, actor)
 
 
 def posted(request: HttpRequest) -> Any:

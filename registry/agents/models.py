@@ -173,7 +173,7 @@ class EnrolmentToken(models.Model):
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="enrolment_tokens")
     token_hash = models.CharField(max_length=43, unique=True)
     created_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+"
     )
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()

@@ -94,6 +94,7 @@ def issue_attestation(
     the agent has no approved key or the hub does not hold the issuer's key, `MalformedDocument` if
     a capability or the level is malformed, and what `lock_agent` raises.
     """
+    reason = check_reason(reason, required=False)
     with below("capabilities"):
         names = tuple(check_capabilities(capabilities))
     with registry_change(actor) as change:
@@ -147,6 +148,7 @@ def renew_attestation(jti: str, *, actor: Actor, reason: str = "") -> Attestatio
     The old one stays valid until it expires. Raises `AttestationMissing` if there is no such
     attestation, `AttestationRevoked` if it is revoked, and what `issue_attestation` raises.
     """
+    reason = check_reason(reason, required=False)
     old = Attestation.objects.select_related("issuer").filter(pk=jti).first()
     if old is None:
         raise AttestationMissing("there is no such attestation")
@@ -215,6 +217,16 @@ def verify_stored(now: float, *, after: str = "", issuer_id: int | None = None) 
     for row in changed:
         _note_fault(row, faults[row.jti])
     return chunk[-1].jti
+
+
+def exceeds(row: Attestation, issuer: Issuer) -> bool:
+    """Return whether a stored attestation is beyond these limits of its issuer, saved or not."""
+    says = _Vouched(row.level, tuple(row.capabilities), row.jkt, row.issued_at, row.expires_at)
+    try:
+        _check_own_limits(says, issuer)
+    except ATPError:
+        return True
+    return False
 
 
 def enter_expired(now: float) -> int:

@@ -33,6 +33,7 @@ from registry.issuers.querysets import signing_key_row
 from registry.issuers.standing import narrowing_fault
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
+from registry.plain_text import check_text
 from registry.scores.events import enqueue_refresh_on_commit
 from registry.storage.row_fields import check_fields
 from registry.thumbprints import check_unused
@@ -77,7 +78,7 @@ def create_issuer(
     is not active, `MalformedDocument` if a field is invalid or the slug taken, `KeyInUse` if the
     key is registered already, and what `PublicKey.from_jwk` raises.
     """
-    row = Issuer(slug=_check_slug(slug), name=name.strip(), parent=parent)
+    row = Issuer(slug=_check_slug(slug), name=check_text(name, "name"), parent=parent)
     private = PrivateKey.generate() if public_jwk is None else None
     public = private.public if private is not None else PublicKey.from_jwk(public_jwk or {})
     with registry_change(actor) as change:

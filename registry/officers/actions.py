@@ -1,4 +1,4 @@
-"""Every write to API tokens."""
+"""Every write to API tokens, and to the forms that officers have sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 from atp.errors import MalformedDocument
 from registry.change import registry_change
 from registry.officers.actor import Actor, pseudonym
-from registry.officers.models import ApiToken
+from registry.officers.models import ApiToken, SentForm
+from registry.plain_text import check_text
 from registry.token_hash import hash_token
 from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
@@ -18,6 +19,7 @@ from registry.trail.kinds import Kind
 TOKEN_BYTES = 32
 NAME_MAX_CHARS = 80  # of the column
 LONGEST_DAYS = 366
+FORM_LIFE = timedelta(days=1)  # then a form of the officers' pages has to be opened again
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,12 @@ class IssuedApiToken:
 
 
 def issue_api_token(user: Any, name: str, *, days: int) -> IssuedApiToken:
-    """A token by which a program of `user` may do what `user` may, for so many days.
+    """Issue a token with which a program of `user` has the rights of `user`, for `days` days.
 
-    It is `user` who issues it: there is no way to hold a token in another person's name.
+    `user` is the one who issues it: no person can hold a token in another person's name.
     """
     actor = Actor.of_user(user)
-    name = name.strip()
+    name = check_text(name, "name")
     if not 1 <= len(name) <= NAME_MAX_CHARS:
         raise MalformedDocument(
             f"say what it is for, in at most {NAME_MAX_CHARS} characters", field="name"
@@ -61,6 +63,16 @@ def revoke_api_token(token_id: int, *, actor: Actor) -> None:
             row.revoked_at = datetime.now(UTC)
             row.save(update_fields=["revoked_at"])
             change.enter(_draft(row, actor, "revoked"))
+
+
+def take_form(nonce: str) -> bool:
+    """Note that the form with this number was sent; return whether it was the first time.
+
+    Call it inside a `registry_change` that moves the epoch: its lock puts two senders in order.
+    """
+    SentForm.objects.filter(sent_at__lt=datetime.now(UTC) - 2 * FORM_LIFE).delete()
+    _, first = SentForm.objects.get_or_create(pk=nonce)
+    return first
 
 
 def _draft(row: ApiToken, actor: Actor, event: str) -> EntryDraft:

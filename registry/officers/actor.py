@@ -53,17 +53,22 @@ class Actor:
 def pseudonym(user_id: int) -> str:
     """Return the name under which a person appears in the trail.
 
-    To find the person, one needs the hub's secret and the list of accounts. So deleting the
-    account makes its entries anonymous. Rotating keys does not change a pseudonym.
+    To find the person, one needs the hub's secret and the list of accounts. Rotating keys does not
+    change a pseudonym.
     """
     digest = hmac.new(pseudonym_key(), _DOMAIN + str(user_id).encode(), sha256)
     return f"officer:{digest.hexdigest()[:PSEUDONYM_HEX_CHARS]}"
 
 
 def officer_names() -> Mapping[str, str]:
-    """Return by pseudonym the account names of staff; one query.
+    """Return by pseudonym the names of all accounts, of former officers too; one query.
 
-    Show them only to users who may view accounts.
+    Show them only to users for whom `may_see_names` is true.
     """
-    users = get_user_model()._default_manager.filter(is_staff=True)
+    users = get_user_model()._default_manager.all()
     return {pseudonym(user.pk): user.get_username() for user in users}
+
+
+def may_see_names(user: Any) -> bool:
+    """Return whether `user` may see the names beside pseudonyms: officers and auditors may."""
+    return bool(user.has_perm("registry.view_officer_names") or user.has_perm("auth.view_user"))

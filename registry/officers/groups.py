@@ -12,6 +12,7 @@ from django.contrib.auth.models import Group, Permission
 OFFICERS = "Compliance officers"
 AUDITORS = "Auditors"
 _SEEN_BY_BOTH = ("registry", "messaging")
+_ALSO_SEEN = {("registry", "view_officer_names")}  # a permission of `Entry`
 # Models that officers add and change through actions. They may only view all others.
 _MADE = {
     "agent", "organisation", "tag", "issuer", "attestation", "policy", "scoringprofile", "apitoken",
@@ -33,7 +34,7 @@ def ensure_groups() -> None:
         for label in _SEEN_BY_BOTH
         for model in apps.get_app_config(label).get_models()
     }
-    view = {(label, f"view_{name}") for label, name in models}
+    view = {(label, f"view_{name}") for label, name in models} | _ALSO_SEEN
     change = {(label, f"change_{name}") for label, name in models if name in _CHANGED}
     add = {(label, f"add_{name}") for label, name in models if name in _MADE}
     # Nobody else can issue an auditor's token, so auditors issue and revoke their own.

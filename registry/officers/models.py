@@ -1,4 +1,4 @@
-"""API tokens: programs use them to read the API in a person's name."""
+"""API tokens, with which programs read the API in a person's name, and the forms sent lately."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class ApiToken(models.Model):
 
     token_hash = models.CharField(max_length=43, unique=True, editable=False)
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_tokens"
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="api_tokens"
     )
     name = models.CharField(max_length=80, help_text="What it is for, such as the SIEM feed.")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -24,3 +24,13 @@ class ApiToken(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} of {self.user}"
+
+
+class SentForm(models.Model):
+    """An officers' form that was sent, by the number in it. It works once."""
+
+    nonce = models.CharField(max_length=32, primary_key=True)
+    sent_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    def __str__(self) -> str:
+        return f"form sent at {self.sent_at:%Y-%m-%d %H:%M}Z"

@@ -87,7 +87,7 @@ class PolicyVersion(models.Model):
     digest = models.CharField(max_length=43)
     reason = models.CharField(max_length=300)
     created_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -115,7 +115,7 @@ class RuleNotice(models.Model):
     message_id = models.CharField("last message", max_length=36)
     seen_at = models.DateTimeField(null=True, blank=True)
     seen_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
 
     class Meta:

@@ -26,8 +26,10 @@ from registry.trail.kinds import Kind
 
 __all__ = [
     "PERIODIC",
+    "ViolationAnnulled",
     "ViolationClosed",
     "add_good_traffic",
+    "annul_violation",
     "close_violation",
     "discount_traffic",
     "forget_old_traffic",
@@ -62,6 +64,10 @@ _NEWEST = (
 
 class ViolationClosed(Exception):
     """Another officer has closed the violation already."""
+
+
+class ViolationAnnulled(Exception):
+    """Another officer has annulled the violation already."""
 
 
 def recompute(agent_ids: Collection[str], because: str, *, now: float | None = None) -> int:
@@ -126,16 +132,28 @@ def close_violation(violation_id: int, *, actor: Actor, reason: str) -> None:
         )
         if not changed:
             raise ViolationClosed
-        row = Violation.objects.get(pk=violation_id)
-        closed = EntryDraft(
-            kind=Kind.VIOLATION_CLOSED,
-            actor=actor.name,
-            subject=row.agent_id,
-            message_id=row.message_id,
-            rule=row.rule,
-            body={"violation": row.pk, "severity": row.severity, "reason": reason},
+        change.enter(*_dealt_with(violation_id, Kind.VIOLATION_CLOSED, actor, reason, now))
+
+
+def annul_violation(violation_id: int, *, actor: Actor, reason: str) -> None:
+    """Annul a violation that was a mistake: from now on it counts for no score and no ceiling.
+
+    Its row and its entries stay. It is closed if it was open. Stored scores that it lowered stay
+    as they are; the agent and its parent get new ones.
+
+    Raises `ViolationAnnulled` if it is annulled already or does not exist, and `MalformedDocument`
+    if the reason is empty or too long.
+    """
+    reason = check_reason(reason)
+    with registry_change(actor) as change:
+        now = datetime.now(UTC)
+        mine = Violation.objects.filter(pk=violation_id, annulled_at=None)
+        if not mine.update(annulled_at=now, annulled_by_id=actor.user_id, annulled_reason=reason):
+            raise ViolationAnnulled
+        Violation.objects.filter(pk=violation_id, closed_at=None).update(
+            closed_at=now, closed_by_id=actor.user_id, closed_reason=reason
         )
-        change.enter(closed, *restate([row.agent_id], Kind.VIOLATION_CLOSED, now=now.timestamp()))
+        change.enter(*_dealt_with(violation_id, Kind.VIOLATION_ANNULLED, actor, reason, now))
 
 
 def note_signatures(rows: Iterable[tuple[str, bool]]) -> None:
@@ -238,6 +256,23 @@ def save_profile(
     return profile
 
 
+def _dealt_with(
+    violation_id: int, kind: Kind, actor: Actor, reason: str, now: datetime
+) -> list[EntryDraft]:
+    """Return the entry about a violation, and those of the scores that it moves."""
+    row = Violation.objects.select_related("agent").get(pk=violation_id)
+    entry = EntryDraft(
+        kind=kind,
+        actor=actor.name,
+        subject=row.agent_id,
+        message_id=row.message_id,
+        rule=row.rule,
+        body={"violation": row.pk, "severity": row.severity, "reason": reason},
+    )
+    family = [row.agent_id, *filter(None, [row.agent.parent_id])]
+    return [entry, *restate(family, kind, now=now.timestamp())]
+
+
 def _restate(agent_ids: Collection[str], because: str, now: float) -> tuple[list[EntryDraft], int]:
     moment = math.floor(now)  # whole seconds, as stored, so the stored row gives the same score
     ids = _with_descendants(agent_ids)
@@ -323,7 +358,9 @@ def _draft(row: Score, old: int | None, crossed: list[float]) -> EntryDraft:
 
 
 def _noted_today(agents: Collection[str], now: datetime) -> Counter[tuple[str, str, str]]:
-    rows = Violation.objects.filter(agent_id__in=agents, at__gt=now - timedelta(days=1))
+    """Count what is stored of a day. An annulled violation makes room for one that counts."""
+    recent = Violation.objects.filter(agent_id__in=agents, at__gt=now - timedelta(days=1))
+    rows = recent.filter(annulled_at=None)
     counts = rows.order_by().values_list("agent_id", "severity", "rule").annotate(n=Count("id"))
     return Counter({(agent, severity, rule): n for agent, severity, rule, n in counts})
 

@@ -16,7 +16,7 @@ class ScoringProfile(models.Model):
     document = models.JSONField()
     reason = models.CharField(max_length=300)
     created_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -91,6 +91,7 @@ class Violation(models.Model):
     """A denied act of an agent that lowers its score, with the rule and its severity.
 
     `organisation` is the agent's organisation at that time: the violation stays with it.
+    An annulled one is closed, too.
     """
 
     agent = models.ForeignKey(
@@ -107,9 +108,16 @@ class Violation(models.Model):
     at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True, blank=True)
     closed_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
     closed_reason = models.CharField(max_length=300, blank=True)
+    annulled_at = models.DateTimeField(
+        null=True, blank=True, help_text="Since when it counts for nothing: it was a mistake."
+    )
+    annulled_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    annulled_reason = models.CharField(max_length=300, blank=True)
 
     class Meta:
         ordering = ["-at"]

@@ -32,9 +32,12 @@ class ViolationQuerySet(models.QuerySet[Violation]):
     """Filters for violations."""
 
     def weighing_at(self, now: datetime, *, memory: timedelta) -> ViolationQuerySet:
-        """Return violations younger than `memory`, and open critical ones of any age."""
+        """Return violations younger than `memory`, and open critical ones of any age.
+
+        Annulled ones are left out.
+        """
         open_critical = Q(closed_at=None, severity="critical")
-        return self.filter(Q(at__gt=now - memory) | open_critical)
+        return self.filter(Q(at__gt=now - memory) | open_critical, annulled_at=None)
 
     def concerning(
         self, *, agents: Collection[str], organisations: Collection[int]
@@ -53,7 +56,7 @@ def scores() -> ScoreQuerySet:
 
 
 def violations() -> ViolationQuerySet:
-    """Return all violations, closed ones included."""
+    """Return all violations, closed and annulled ones included."""
     return ViolationQuerySet(Violation)
 
 

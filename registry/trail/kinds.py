@@ -64,6 +64,7 @@ class Kind(StrEnum):
     SCORE_CHANGED = "score.changed"
     VIOLATION_RECORDED = "violation.recorded"
     VIOLATION_CLOSED = "violation.closed"
+    VIOLATION_ANNULLED = "violation.annulled"
 
     ADMIN_LOGIN = "admin.login"
     ADMIN_DENIED = "admin.denied"

@@ -5,7 +5,7 @@ See docs/design/provenance.md#entry.
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from django.db import models
 
@@ -60,6 +60,9 @@ class Entry(AppendOnly):
     class Meta:
         ordering = ["index"]
         verbose_name_plural = "entries"
+        permissions: ClassVar = [
+            ("view_officer_names", "Can see the names of people beside their pseudonyms")
+        ]
         indexes = [
             models.Index(fields=["time", "index"], name="entry_time"),
             models.Index(fields=["kind", "index"], name="entry_kind"),

@@ -32,6 +32,8 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("templatetags", "apps"),
         ("admin", "api", "management"),
         ("bootstrap", "rotation", "*.tasks"),
+        ("bulk.actions",),
+        ("bulk.decisions", "impact"),
         ("attestations.actions",),
         ("agents.actions",),
         ("scores.actions", "attestations.status_list"),
@@ -42,6 +44,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("trail.actions", "hub.actions", "scores.registered"),
         ("*.querysets *.models issuers.standing officers.actor hub.pseudonyms",),
         ("storage", "hooks", "hub", "officers", "policies", "token_hash", "trail", "*.events"),
+        ("plain_text",),
     ),
     "messaging": (
         ("apps", "management"),

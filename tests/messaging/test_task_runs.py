@@ -27,6 +27,7 @@ from registry.officers.groups import AUDITORS, OFFICERS, ensure_groups
 from registry.trail.models import Entry
 from tests.cast import Player, write
 from tests.messaging.conftest import Arm, LogIn, until
+from tests.registry.admin_cast import Browser
 
 JUDGING = "messaging.tasks.check_envelopes"
 LIST = "/admin/messaging/backgroundtask/"
@@ -86,7 +87,7 @@ def browser(group: str | None) -> tuple[Client, int]:
     user = users.create_user(f"olive-{secrets.token_hex(6)}", is_staff=True)
     if group is not None:
         user.groups.add(Group.objects.get(name=group))
-    client = Client(HTTP_HOST="localhost")
+    client = Browser(HTTP_HOST="localhost")
     client.force_login(user)
     return client, user.pk
 

@@ -15,6 +15,7 @@ from registry.policies.models import RuleNotice
 from registry.trail.models import Entry
 from tests.cast import Player, ask, write
 from tests.messaging.conftest import LogIn, until
+from tests.registry.admin_cast import Browser
 
 RULE = {"name": "no floods", "severity": "low"}
 
@@ -30,7 +31,7 @@ def sign_in(hub: Any, db_name: Any = None) -> Any:
     def sign_in(group: str, name: str) -> Client:
         user, _ = User.objects.get_or_create(username=name, defaults={"is_staff": True})
         user.groups.set([Group.objects.get(name=group)])
-        client = Client()
+        client = Browser()
         client.force_login(user)
         return client
 

@@ -11,6 +11,23 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.test import Client
 
+HIDDEN = "made_from"  # what a form was made from
+
+
+class Browser(Client):
+    """Django's client, which opens a form before it sends it, as a browser does.
+
+    It adds the hidden field of the officers' forms, unless the values have it.
+    """
+
+    def post(self, path: Any, data: Any = None, *args: Any, **extra: Any) -> Any:
+        values = {} if data is None else data
+        if isinstance(values, dict) and HIDDEN not in values and path.startswith("/admin/"):
+            page = self.get(path)
+            made_from = form_of(page).get(HIDDEN) if page.status_code == 200 else None
+            values = values if made_from is None else {**values, HIDDEN: made_from}
+        return super().post(path, values, *args, **extra)
+
 
 def officer_client(*, superuser: bool = True, permissions: tuple[str, ...] = ()) -> Client:
     """Return a logged-in client of a new officer with these permissions of the registry."""
@@ -19,7 +36,7 @@ def officer_client(*, superuser: bool = True, permissions: tuple[str, ...] = ())
     user.user_permissions.set(
         Permission.objects.filter(content_type__app_label="registry", codename__in=permissions)
     )
-    client = Client(HTTP_HOST="localhost")
+    client = Browser(HTTP_HOST="localhost")
     client.force_login(user)
     return client
 

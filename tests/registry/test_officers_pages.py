@@ -23,7 +23,7 @@ from registry.officers.models import ApiToken
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry
-from tests.registry.admin_cast import text_of
+from tests.registry.admin_cast import Browser, text_of
 from tests.registry.agent_cast import (
     OFFICER,
     active,
@@ -45,7 +45,7 @@ def browser(group: str) -> Client:
     ensure_groups()
     user = get_user_model()._default_manager.create_user(fresh("olive"), is_staff=True)
     user.groups.set(Group.objects.filter(name=group))
-    client = Client(HTTP_HOST="localhost")
+    client = Browser(HTTP_HOST="localhost")
     client.force_login(user)
     return client
 
@@ -266,7 +266,7 @@ def test_rejects_every_decision_of_an_auditor(auditor: Client) -> None:
 
 
 def test_it_deletes_nothing(database: None) -> None:
-    client = Client(HTTP_HOST="localhost")
+    client = Browser(HTTP_HOST="localhost")
     client.force_login(_super())
     agent = active().agent
     row = attest(agent)

@@ -68,7 +68,7 @@ class AgentAdmin(AgentDecisions):
     search_fields = ("id", "owner_name", "description", "organisation__name")
     search_help_text = "Part of an id, an owner, an organisation or a description."
     list_per_page = 50
-    actions = ("attest_selected", "suspend_selected")
+    actions = ("attest_selected", "suspend_selected", "resume_selected", "revoke_selected")
 
     def get_urls(self) -> list[URLPattern]:
         """Return the addresses of the officers' decisions, then Django's own."""
@@ -124,12 +124,22 @@ class AgentAdmin(AgentDecisions):
     @admin.action(description="Attest", permissions=["change"])
     def attest_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> HttpResponse:
         """Go to the page that attests the selected agents."""
-        return self.for_many(queryset, "attest-many")
+        return self.for_many(request, queryset, "attest-many", "agent.attest")
 
     @admin.action(description="Suspend, with a reason", permissions=["change"])
     def suspend_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> HttpResponse:
         """Go to the page that suspends the selected agents."""
-        return self.for_many(queryset, "suspend-many")
+        return self.for_many(request, queryset, "suspend-many", "agent.suspend")
+
+    @admin.action(description="Resume, with a reason", permissions=["change"])
+    def resume_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> HttpResponse:
+        """Go to the page that resumes the selected agents."""
+        return self.for_many(request, queryset, "resume-many", "agent.resume")
+
+    @admin.action(description="Revoke for good, with a reason", permissions=["change"])
+    def revoke_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> HttpResponse:
+        """Go to the page that revokes the selected agents."""
+        return self.for_many(request, queryset, "revoke-many", "agent.revoke")
 
     def add_page(self, request: HttpRequest) -> HttpResponse:
         """Show the form that registers an agent."""
@@ -169,6 +179,7 @@ class AgentAdmin(AgentDecisions):
             text="The change applies from the next envelope on.",
             button="Save",
             back=self.url("change", agent.pk),
+            about=(agent,),
             done=f"Agent {agent.pk} is changed.",
         )
 

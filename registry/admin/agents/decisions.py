@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django import forms
-from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern
 
-from atp.errors import ATPError
 from atp.trust.fingerprint import fingerprint
+from registry import impact
 from registry.admin.agents.forms import ApproveKeyForm
 from registry.admin.attestations.forms import AttestForm
-from registry.admin.fields import CompromisedForm, ReasonForm
-from registry.admin.pages import MANY_AT_ONCE, OfficerAdmin, Question, acting, posted
+from registry.admin.bulk import BulkAdmin
+from registry.admin.fields import EFFECT, CompromisedForm, ReasonForm
+from registry.admin.pages import Question, acting, posted
 from registry.agents.actions import (
     ENROLMENT_LIFE,
     approve_key,
@@ -34,7 +33,7 @@ from registry.hub.actions import hub_id
 from registry.officers.actor import Actor
 
 
-class AgentDecisions(OfficerAdmin[Agent]):
+class AgentDecisions(BulkAdmin[Agent]):
     """The decision pages of agents. Each shows a question; its POST runs one action."""
 
     def decision_urls(self) -> list[URLPattern]:
@@ -43,6 +42,8 @@ class AgentDecisions(OfficerAdmin[Agent]):
         return [
             self.decision_url("attest-many/", self.attest_many_view),
             self.decision_url("suspend-many/", self.suspend_many_view),
+            self.decision_url("resume-many/", self.resume_many_view),
+            self.decision_url("revoke-many/", self.revoke_many_view),
             self.decision_url(f"{one}/edit/", self.edit_view),
             self.decision_url(f"{one}/invite/", self.invite_view),
             self.decision_url(f"{one}/attest/", self.attest_view),
@@ -68,6 +69,7 @@ class AgentDecisions(OfficerAdmin[Agent]):
             " open token of this agent. Bring it to the owner by a way that you trust.",
             button="Issue the token",
             back=self.url("change", agent.pk),
+            about=(agent,),
         )
 
         def run(values: Mapping[str, Any], actor: Actor) -> HttpResponse:
@@ -96,11 +98,12 @@ class AgentDecisions(OfficerAdmin[Agent]):
         )
         question = Question(
             title=f"Approve the key of {agent.pk}",
-            text="Call the owner and compare the fingerprint: upper and lower case matter. Once"
-            f" you approve the key, its holder can send as {agent.pk}.",
+            text="Call the owner and compare the fingerprint, all twelve groups of digits. Once you"
+            f" approve the key, its holder can send as {agent.pk}.",
             alarm=warning if misused else "",
             button="Approve this key",
             back=self.url("change", agent.pk),
+            about=(agent, key),
             facts=(
                 ("Owner", f"{agent.owner_name} {agent.owner_contact}".strip()),
                 ("Fingerprint", fingerprint(key.kid)),
@@ -128,6 +131,7 @@ class AgentDecisions(OfficerAdmin[Agent]):
             text="The key is refused for good. The owner needs another token to enrol a new key.",
             button="Refuse this key",
             back=self.url("change", agent.pk),
+            about=(agent, key),
             facts=(("Fingerprint", fingerprint(key.kid)),),
             danger=True,
             done="The key is refused.",
@@ -144,7 +148,12 @@ class AgentDecisions(OfficerAdmin[Agent]):
             " key.",
             button="Revoke this key",
             back=self.url("change", agent.pk),
-            facts=(("Fingerprint", fingerprint(key.kid)), ("Status", key.get_status_display())),
+            about=(agent, key),
+            facts=(
+                ("Fingerprint", fingerprint(key.kid)),
+                ("Status", key.get_status_display()),
+                (EFFECT, impact.of_agent_key(key)),
+            ),
             danger=True,
             done="The key is revoked.",
         )
@@ -159,6 +168,7 @@ class AgentDecisions(OfficerAdmin[Agent]):
             text="The issuer vouches for this agent and for its present key.",
             button="Attest",
             back=self.url("change", agent.pk),
+            about=(agent,),
             done=f"Agent {agent.pk} is attested.",
         )
         form = AttestForm(
@@ -175,6 +185,8 @@ class AgentDecisions(OfficerAdmin[Agent]):
             " its envelopes and holds its waiting mail.",
             button="Suspend",
             back=self.url("change", agent.pk),
+            about=(agent,),
+            facts=((EFFECT, impact.of_agents([agent.pk])),),
             danger=True,
             done=f"Agent {agent.pk} is suspended.",
         )
@@ -189,6 +201,7 @@ class AgentDecisions(OfficerAdmin[Agent]):
             text="The agent can connect again with the key that it has.",
             button="Resume",
             back=self.url("change", agent.pk),
+            about=(agent,),
             facts=(("Suspended because", agent.status_reason),),
             done=f"Agent {agent.pk} is resumed.",
         )
@@ -204,6 +217,8 @@ class AgentDecisions(OfficerAdmin[Agent]):
             " waiting mail is withheld. To stop it only for a while, suspend it.",
             button="Revoke for good",
             back=self.url("change", agent.pk),
+            about=(agent,),
+            facts=((EFFECT, impact.of_agents([agent.pk])),),
             danger=True,
             done=f"Agent {agent.pk} is revoked.",
         )
@@ -211,48 +226,56 @@ class AgentDecisions(OfficerAdmin[Agent]):
         return self.decide(request, form, question, acting(revoke_agent, agent.pk))
 
     def attest_many_view(self, request: HttpRequest) -> HttpResponse:
-        """Attest all agents whose ids the URL names, with the same form."""
-        return self._decide_many(
-            request,
-            AttestForm(posted(request)),
-            Question(
-                title="Attest several agents",
-                text="Each agent gets its own attestation, for its present key.",
-                button="Attest them",
-                back=self.url("changelist"),
-            ),
-            issue_attestation,
+        """Attest all chosen agents, with the same form."""
+        question = Question(
+            title="Attest several agents",
+            text="Each agent gets its own attestation, for its present key.",
+            button="Attest them",
+            back=self.url("changelist"),
         )
+        form = AttestForm(posted(request))
+        return self.decide_many(request, "agent.attest", form, question, lambda ids: ())
 
     def suspend_many_view(self, request: HttpRequest) -> HttpResponse:
-        """Suspend all agents whose ids the URL names, with one reason."""
-        return self._decide_many(
-            request,
-            ReasonForm(posted(request)),
-            Question(
-                title="Suspend several agents",
-                text="Their sockets close at once. Until you resume them, the hub accepts none of"
-                " their envelopes.",
-                button="Suspend them",
-                back=self.url("changelist"),
-                danger=True,
-            ),
-            suspend_agent,
+        """Suspend all chosen agents, with one reason."""
+        question = Question(
+            title="Suspend several agents",
+            text="Their sockets close at once. Until you resume them, the hub accepts none of"
+            " their envelopes.",
+            button="Suspend them",
+            back=self.url("changelist"),
+            danger=True,
+        )
+        return self.decide_many(
+            request, "agent.suspend", ReasonForm(posted(request)), question, _harm
         )
 
-    def _decide_many(
-        self,
-        request: HttpRequest,
-        form: forms.Form,
-        question: Question,
-        action: Callable[..., Any],
-    ) -> HttpResponse:
-        ids = request.GET.getlist("id")[:MANY_AT_ONCE]
-        rows = [self.get_row(request, pk, to_change=True) for pk in ids]
-        if not rows:
-            raise Http404
-        asked = replace(question, facts=(("Agents", ", ".join(row.pk for row in rows)),))
-        return self.decide(request, form, asked, partial(_each, request, rows, action))
+    def resume_many_view(self, request: HttpRequest) -> HttpResponse:
+        """Resume all chosen agents that are suspended, with one reason."""
+        question = Question(
+            title="Resume several agents",
+            text="They can connect again with the keys that they have. An agent that is not"
+            " suspended, or was suspended anew after you had chosen it, is left as it is.",
+            button="Resume them",
+            back=self.url("changelist"),
+        )
+        return self.decide_many(
+            request, "agent.resume", ReasonForm(posted(request)), question, _by_status
+        )
+
+    def revoke_many_view(self, request: HttpRequest) -> HttpResponse:
+        """Revoke all chosen agents for good, with one reason."""
+        question = Question(
+            title="Revoke several agents",
+            text="This is final. Their keys are revoked, their sockets close at once, and their"
+            " waiting mail is withheld. To stop them only for a while, suspend them.",
+            button="Revoke them for good",
+            back=self.url("changelist"),
+            danger=True,
+        )
+        return self.decide_many(
+            request, "agent.revoke", CompromisedForm(posted(request)), question, _harm
+        )
 
     def _key(self, request: HttpRequest, object_id: str, kid: str) -> tuple[Agent, AgentKey]:
         agent = self.get_row(request, object_id, to_change=True)
@@ -262,22 +285,13 @@ class AgentDecisions(OfficerAdmin[Agent]):
         return agent, key
 
 
-def _each(
-    request: HttpRequest,
-    rows: Sequence[Agent],
-    action: Callable[..., Any],
-    values: Mapping[str, Any],
-    actor: Actor,
-) -> str:
-    """Decide about each agent in its own transaction; return a sentence with the refusals.
+def _by_status(ids: Sequence[Any]) -> Sequence[tuple[str, str]]:
+    """Return how many of the agents have which status."""
+    rows = Agent.objects.filter(pk__in=ids).order_by().values_list("status", flat=True)
+    counts = sorted(Counter(rows).items())
+    return (("Now", ", ".join(f"{count} {status}" for status, count in counts)),)
 
-    One transaction for all would hold the log lock too long.
-    """
-    done = 0
-    for row in rows:
-        try:
-            action(row.pk, **values, actor=actor)
-            done += 1
-        except ATPError as refusal:
-            messages.error(request, f"Agent {row.pk}: {refusal.detail or refusal.code}")
-    return f"Done for {done} of {len(rows)} agent{'s' * (len(rows) != 1)}."
+
+def _harm(ids: Sequence[Any]) -> Sequence[tuple[str, str]]:
+    """Return what suspending or revoking the agents does."""
+    return (*_by_status(ids), (EFFECT, impact.of_agents(ids)))

@@ -14,13 +14,14 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from registry.admin.fields import reason_field
+from registry.admin.look_alikes import NameForm
 from registry.admin.pages import OfficerAdmin, Question, acting, posted
 from registry.agents.actions import change_organisation, create_organisation, create_tag
 from registry.agents.models import Organisation, Tag
 from registry.officers.actor import Actor
 
 
-class OrganisationForm(forms.Form):
+class OrganisationForm(NameForm):
     """The form that adds an organisation."""
 
     name = forms.CharField(max_length=120)
@@ -98,6 +99,7 @@ class OrganisationAdmin(_Counted):
             text="If you change the name, also change the policies that name the organisation.",
             button="Save",
             back=self.url("changelist"),
+            about=(row,),
             done="The organisation is changed.",
         )
         form = ChangeOrganisationForm(

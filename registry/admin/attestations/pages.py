@@ -16,8 +16,9 @@ from django.urls import URLPattern
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from registry import impact
 from registry.admin.attestations.forms import UploadForm
-from registry.admin.fields import OptionalReasonForm, ReasonForm
+from registry.admin.fields import EFFECT, OptionalReasonForm, ReasonForm
 from registry.admin.lists import badge
 from registry.admin.pages import OfficerAdmin, Question, acting, posted
 from registry.agents.models import Agent
@@ -154,6 +155,7 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
             " and capabilities, and the same length, from now on.",
             button="Renew",
             back=self.url("changelist"),
+            about=(row, row.agent),
         )
 
         def run(values: Mapping[str, Any], actor: Actor) -> HttpResponse:
@@ -170,6 +172,8 @@ class AttestationAdmin(OfficerAdmin[Attestation]):
             text="The attestation stops counting from the next envelope on. This is final.",
             button="Revoke",
             back=self.url("change", row.jti),
+            about=(row,),
+            facts=((EFFECT, impact.of_attestation(row.jti)),),
             danger=True,
             done="The attestation is revoked.",
         )

@@ -9,12 +9,15 @@ from django import forms
 
 from atp.errors import ATPError
 from atp.wire.canonical import parse
-from registry.admin.fields import LinesField, MomentField, reason_field
+from registry import impact
+from registry.admin.fields import EFFECT, LinesField, MomentField, reason_field
+from registry.admin.look_alikes import NameForm
 from registry.agents.models import LEVEL_CHOICES
 from registry.issuers.actions import VALIDITY_MAX_DAYS, Limits
 from registry.issuers.models import Issuer
 
 JWK_MAX_CHARS = 8192
+MEANT = "meant"
 
 
 class JwkField(forms.CharField):
@@ -74,7 +77,7 @@ class LimitsForm(forms.Form):
         )
 
 
-class NewIssuerForm(LimitsForm):
+class NewIssuerForm(NameForm, LimitsForm):
     """The form that adds an issuer."""
 
     name = forms.CharField(max_length=120)
@@ -97,9 +100,29 @@ class NewIssuerForm(LimitsForm):
 
 
 class ChangeIssuerForm(LimitsForm):
-    """The form that changes an issuer's limits."""
+    """The form that changes an issuer's limits.
+
+    If attestations or issuers below stop counting by it, it says how many, and is not valid until
+    the officer has ticked that it is meant.
+    """
 
     reason = reason_field()
+
+    def __init__(self, *args: Any, issuer: Issuer, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.issuer = issuer
+        if MEANT in self.data:
+            self.fields[MEANT] = _meant()
+
+    def clean(self) -> dict[str, Any]:
+        values = super().clean() or self.cleaned_data
+        meant = values.pop(MEANT, False)
+        if self.errors or meant:
+            return values
+        if loss := impact.of_limits(self.issuer, self.limits()):
+            self.fields[MEANT] = _meant()
+            self.add_error(None, f"{EFFECT}: {loss} If that is meant, tick it below.")
+        return values
 
     @classmethod
     def initial_of(cls, issuer: Issuer) -> dict[str, Any]:
@@ -112,6 +135,10 @@ class ChangeIssuerForm(LimitsForm):
             "not_after",
         )
         return {name: getattr(issuer, name) for name in names}
+
+
+def _meant() -> forms.BooleanField:
+    return forms.BooleanField(required=False, label="It is meant that these stop counting")
 
 
 class IssuerKeyForm(forms.Form):

@@ -14,7 +14,8 @@ from django.urls import URLPattern, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from registry.admin.fields import ReasonForm
+from registry import impact
+from registry.admin.fields import EFFECT, ReasonForm
 from registry.admin.issuers.forms import ChangeIssuerForm, IssuerKeyForm, NewIssuerForm
 from registry.admin.lists import DealtWithFilter, badge
 from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, acting, posted
@@ -136,13 +137,15 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
     def edit_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Change an issuer's limits."""
         issuer = self.get_row(request, object_id, to_change=True)
-        form = ChangeIssuerForm(posted(request), initial=ChangeIssuerForm.initial_of(issuer))
+        initial = ChangeIssuerForm.initial_of(issuer)
+        form = ChangeIssuerForm(posted(request), issuer=issuer, initial=initial)
         question = Question(
             title=f"Change what {issuer} may attest",
             text="Attestations beyond the new limits stop counting. An issuer below it whose limits"
             " are then wider stops counting too.",
             button="Save",
             back=self.url("change", issuer.pk),
+            about=(issuer,),
             done="The limits are changed.",
         )
 
@@ -159,6 +162,7 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
             text="The present key retires. Attestations signed with it stay valid.",
             button="Add the key",
             back=self.url("change", issuer.pk),
+            about=(issuer,),
             done="The key is added.",
         )
         form = IssuerKeyForm(posted(request))
@@ -198,7 +202,8 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
             text="This is final. All attestations signed with this key stop counting at once.",
             button="Revoke this key",
             back=self.url("change", issuer.pk),
-            facts=(("Thumbprint", key.kid), ("Attestations", _signed_by(issuer, key))),
+            about=(issuer, key),
+            facts=(("Thumbprint", key.kid), (EFFECT, impact.of_issuer_key(key.kid))),
             danger=True,
             done="The key is revoked.",
         )
@@ -219,7 +224,8 @@ class IssuerAdmin(OfficerAdmin[Issuer]):
             text=text,
             button=verb,
             back=self.url("change", issuer.pk),
-            facts=(("Attestations of its own", issuer.attestations.count()),),
+            about=(issuer,),
+            facts=() if verb == "Resume" else ((EFFECT, impact.of_issuer(issuer)),),
             danger=verb != "Resume",
             done=f"{verb} {issuer}: done.",
         )
@@ -259,7 +265,3 @@ def _chain(issuer: Issuer) -> list[Issuer]:
         chain.append(link)
         link = link.parent
     return chain[::-1]
-
-
-def _signed_by(issuer: Issuer, key: IssuerKey) -> int:
-    return issuer.attestations.filter(kid=key.kid, revoked_at=None).count()

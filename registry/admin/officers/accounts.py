@@ -107,7 +107,11 @@ class _Entered:
 
 @admin.register(User)
 class AccountAdmin(_Entered, ClosedList[User], UserAdmin[User]):
-    """People with an account."""
+    """People with an account. It is deactivated, never deleted: what they did keeps their name."""
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return `False`: untick "active" instead."""
+        return False
 
     may_touch = staticmethod(may_touch_account)
 

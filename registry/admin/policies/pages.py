@@ -122,6 +122,7 @@ class PolicyAdmin(OfficerAdmin[Policy]):
             " refer to them.",
             button="Change mode",
             back=self.url("change", policy.pk),
+            about=(policy,),
         )
 
         def run(values: Mapping[str, Any], actor: Actor) -> str:

@@ -1,4 +1,4 @@
-"""The forms that close violations and change the scoring profile."""
+"""The forms that close and annul violations and change the scoring profile."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NUMBERS = {
 
 
 class CloseForm(forms.Form):
-    """The form that closes violations, with a reason."""
+    """The form that closes or annuls violations, with a reason."""
 
     reason = reason_field(help_text="Kept with the violation and in the trail.")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
@@ -16,19 +16,19 @@ from django.utils.safestring import SafeString
 
 from atp.errors import MalformedDocument
 from atp.judging.scoring import COMPONENTS, LineKind, Profile, TrustScore, explain, score
-from registry.admin.lists import DealtWithFilter, ValuesFilter
+from registry.admin.bulk import BulkAdmin
+from registry.admin.lists import ValuesFilter
 from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, posted
 from registry.admin.scores.forms import NUMBERS, TABLES, CloseForm, ProfileForm
 from registry.officers.actor import Actor
 from registry.scores.actions import (
-    ViolationClosed,
-    close_violation,
     inputs_of,
     save_profile,
 )
 from registry.scores.models import Score, ScoringProfile, Violation
 from registry.scores.querysets import current_profile, recompute_stored, scores
 
+IN_WORDS = 5  # violations on the page that closes or annuls them
 COMPONENT_LABELS = {
     "identity": "Identity verification",
     "freshness": "Credential freshness",
@@ -66,12 +66,21 @@ class Because(ValuesFilter):
     heading = "event"
 
 
-class Open(DealtWithFilter):
-    """Filters violations by whether an officer has closed them."""
+class Open(admin.SimpleListFilter):
+    """Filters violations by what officers have done about them."""
 
-    column = "closed_at"
-    waiting = ("open", "open")
-    dealt_with = ("closed", "closed")
+    title = parameter_name = "state"
+    columns: ClassVar[Mapping[str, Mapping[str, bool]]] = {
+        "open": {"closed_at__isnull": True},
+        "closed": {"closed_at__isnull": False, "annulled_at__isnull": True},
+        "annulled": {"annulled_at__isnull": False},
+    }
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in self.columns]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(**self.columns.get(self.value() or "", {}))
 
 
 @admin.register(Score)
@@ -183,8 +192,8 @@ class ScoringProfileAdmin(OfficerAdmin[ScoringProfile]):
 
 
 @admin.register(Violation)
-class ViolationAdmin(OfficerAdmin[Violation]):
-    """The list of violations, the page of each, and the form that closes them."""
+class ViolationAdmin(BulkAdmin[Violation]):
+    """The list of violations, the page of each, and the forms that close and annul them."""
 
     when_empty = "There are none: no rule denied an agent, and no agent sent a bad signature."
     list_display = ("at", "agent", "severity", "rule", "state")
@@ -192,27 +201,37 @@ class ViolationAdmin(OfficerAdmin[Violation]):
     list_select_related = ("agent",)
     search_fields = ("=agent__id", "rule", "=message_id")
     search_help_text = "An agent id or a message id in full, or a word of the rule."
-    actions = ("close_selected",)
+    actions = ("close_selected", "annul_selected")
 
     def get_urls(self) -> list[URLPattern]:
-        return [self.decision_url("close/", self.close_view), *super().get_urls()]
+        return [
+            self.decision_url("close/", self.close_view),
+            self.decision_url("annul/", self.annul_view),
+            *super().get_urls(),
+        ]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Return `False`: the hub records violations."""
         return False
 
     def has_close_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may close violations."""
+        """Return whether the user may close and annul violations."""
         return self.has_change_permission(request)
 
     @admin.display(description="state", ordering="closed_at")
     def state(self, row: Violation) -> str:
-        """Return "open", or the date on which it was closed (UTC)."""
+        """Return "open", or the date on which it was annulled or closed (UTC)."""
+        if row.annulled_at:
+            return f"annulled {row.annulled_at:%Y-%m-%d}"
         return f"closed {row.closed_at:%Y-%m-%d}" if row.closed_at else "open"
 
     @admin.action(description="Close, with a reason", permissions=["close"])
     def close_selected(self, request: HttpRequest, queryset: QuerySet[Violation]) -> HttpResponse:
-        return self.for_many(queryset, "close")
+        return self.for_many(request, queryset, "close", "violation.close")
+
+    @admin.action(description="Annul, with a reason", permissions=["close"])
+    def annul_selected(self, request: HttpRequest, queryset: QuerySet[Violation]) -> HttpResponse:
+        return self.for_many(request, queryset, "annul", "violation.annul")
 
     def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Show the page of one row."""
@@ -222,39 +241,47 @@ class ViolationAdmin(OfficerAdmin[Violation]):
             "violation/read.html",
             title=str(row),
             row=row,
-            may_close=self.has_change_permission(request, row) and row.closed_at is None,
+            may_change=self.has_change_permission(request, row),
         )
 
     def close_view(self, request: HttpRequest) -> HttpResponse:
         """Close one or several violations with one reason."""
-        if not self.has_change_permission(request):
-            raise PermissionDenied
-        ids = [pk for pk in request.GET.getlist("id") if pk.isdigit()]
-        rows = list(Violation.objects.filter(pk__in=ids, closed_at=None))
         question = Question(
             title="Close violations",
             text="Closing an open critical violation lifts the ceiling on the score. What a"
-            " violation costs fades with time, closed or not.",
+            " violation costs fades with time, closed or not. If it was a mistake, annul it.",
             button="Close",
             back=self.url("changelist"),
         )
+        return self._deal_with(request, question, "violation.close")
 
-        def run(values: Mapping[str, Any], actor: Actor) -> str:
-            closed = sum(_close(row, actor, values["reason"]) for row in rows)
-            return f"{closed} violation{'s' * (closed != 1)} closed."
-
-        template = "violation/close.html"
-        return self.decide(
-            request, CloseForm(posted(request)), question, run, template=template, rows=rows
+    def annul_view(self, request: HttpRequest) -> HttpResponse:
+        """Annul one or several violations with one reason."""
+        question = Question(
+            title="Annul violations",
+            text="Annul a violation that was a mistake, such as one by a wrong rule. It stays on"
+            " record, and counts for no score and no ceiling from now on. First correct or turn off"
+            " the rule: it makes new ones.",
+            button="Annul",
+            back=self.url("changelist"),
         )
+        return self._deal_with(request, question, "violation.annul")
+
+    def _deal_with(self, request: HttpRequest, question: Question, decision: str) -> HttpResponse:
+        form = CloseForm(posted(request))
+        return self.decide_many(request, decision, form, question, _in_words)
 
 
-def _close(row: Violation, actor: Actor, reason: str) -> bool:
-    try:
-        close_violation(row.pk, actor=actor, reason=reason)
-    except ViolationClosed:  # another officer has closed it in the meantime
-        return False
-    return True
+def _in_words(ids: Sequence[Any]) -> Sequence[tuple[str, str]]:
+    """Return the first violations in words, and how many of all are closed or annulled already."""
+    rows = Violation.objects.filter(pk__in=ids)
+    closed = rows.exclude(closed_at=None).count()
+    annulled = rows.exclude(annulled_at=None).count()
+    shown = "; ".join(
+        f"{row.at:%Y-%m-%d %H:%M} UTC, {row.agent_id}: {row.severity}, rule “{row.rule}”"
+        for row in rows[:IN_WORDS]
+    )
+    return ("First", shown), ("Now", f"{closed} closed, {annulled} of them annulled")
 
 
 def _explanation(result: TrustScore | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models import Q, QuerySet
@@ -25,7 +26,7 @@ from atp.wire.timestamps import format_microseconds
 from atp.wire.words import SENSITIVITIES
 from registry.admin.closed_lists import ClosedList
 from registry.admin.trail.fit import body_of, misfits
-from registry.officers.actor import officer_names
+from registry.officers.actor import may_see_names, officer_names
 from registry.trail.kinds import Kind, kinds_named
 from registry.trail.models import Entry
 
@@ -166,6 +167,16 @@ class EntryAdmin(ClosedList[Entry]):
             found |= Q(**{name: term})
         return queryset.filter(found), False
 
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        """Read the names of people once for the whole page."""
+        changelist = super().get_changelist_instance(request)
+        names = _names_for(request)
+        rows: list[Any] = list(changelist.result_list)
+        for row in rows:
+            row.names = names
+        changelist.result_list = rows
+        return changelist
+
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
@@ -186,13 +197,14 @@ class EntryAdmin(ClosedList[Entry]):
         entry = _entry(object_id)
         matter = Entry.objects.about_the_same_as(entry).select_related("body")
         related = list(matter.defer(*_HEAVY)[: MOST_RELATED + 1])
+        names = _names_for(request)
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "list_url": reverse("admin:registry_entry_changelist"),
             "title": f"Entry {entry.index}: {entry.kind}",
             "entry": entry,
-            "header": _header(entry, named=request.user.has_perm("auth.view_user")),
+            "header": _header(entry, names),
             "body": _readable_body(entry),
             "why": _why(entry),
             "leaf": bytes(entry.leaf).decode("utf-8", "replace"),
@@ -200,7 +212,7 @@ class EntryAdmin(ClosedList[Entry]):
             "misfits": misfits(entry),
             "previous": entry.index - 1 if entry.index else None,
             "next": entry.index + 1 if _exists(entry.index + 1) else None,
-            "timeline": [_line(row, entry) for row in related[:MOST_RELATED]],
+            "timeline": [_line(row, entry, names) for row in related[:MOST_RELATED]],
             "more": len(related) > MOST_RELATED,
         }
         return TemplateResponse(request, "admin/registry/entry/read.html", context)
@@ -217,13 +229,13 @@ class EntryAdmin(ClosedList[Entry]):
 
     @admin.display(description="who")
     def who(self, row: Entry) -> str:
-        """Return the actor, a person by pseudonym."""
-        return row.actor
+        """Return the actor, a person by pseudonym, with the name for those who may see it."""
+        return _named(row.actor, getattr(row, "names", {}))
 
     @admin.display(description="what")
     def what(self, row: Entry) -> str:
         """Return sender and recipient of an envelope, or else the subject."""
-        return _what(row)
+        return _named(_what(row), getattr(row, "names", {}))
 
     @admin.display(description="verdict")
     def verdict_badge(self, row: Entry) -> SafeString | str:
@@ -254,33 +266,38 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS
 
 
-def _line(row: Entry, current: Entry) -> dict[str, Any]:
+def _names_for(request: HttpRequest) -> Mapping[str, str]:
+    """Return names by pseudonym; none for users who may not see them."""
+    return officer_names() if may_see_names(request.user) else {}
+
+
+def _named(text: str, names: Mapping[str, str]) -> str:
+    """Return a pseudonym with its name behind it; any other text as it is."""
+    return f"{text} ({names[text]})" if text in names else text
+
+
+def _line(row: Entry, current: Entry, names: Mapping[str, str]) -> dict[str, Any]:
     return {
         "index": row.index,
         "current": row.index == current.index,
         "when": _moment(row.time),
         "kind": row.kind,
-        "who": row.actor,
-        "what": _what(row),
+        "who": _named(row.actor, names),
+        "what": _named(_what(row), names),
         "badge": _badge(row),
         "why": _why(row),
     }
 
 
-def _header(entry: Entry, *, named: bool) -> list[tuple[str, str]]:
-    """Return (label, value) of the members that are not empty.
-
-    With `named` a pseudonym is followed by the account's name.
-    """
+def _header(entry: Entry, names: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return (label, value) of the members that are not empty; names follow their pseudonyms."""
     shown = []
     for name, member in leaves.HEADER.items():
         value = getattr(entry, name)
         if value in ("", None):
             continue
         text = _moment(value, precisely=True) if name == "time" else str(value)
-        if name == "actor" and named and (person := officer_names().get(text)):
-            text = f"{text} ({person})"
-        shown.append((LABELS[member], text))
+        shown.append((LABELS[member], _named(text, names)))
     return shown
 
 

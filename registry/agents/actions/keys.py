@@ -27,7 +27,7 @@ def approve_key(
     Raises `KeyUnknown` if no agent has the key, `KeyRevoked` if it is not pending, and
     `IdentityRevoked` if the agent is revoked.
     """
-    reason = reason.strip()
+    reason = check_reason(reason, required=False)
     with registry_change(actor) as change:
         key, agent = _lock_key(kid)
         _check_pending(key)

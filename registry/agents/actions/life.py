@@ -25,6 +25,7 @@ from registry.change import registry_change
 from registry.hub.actions import hub_id
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
+from registry.plain_text import check_text
 from registry.scores.actions import discount_traffic, restate
 from registry.storage.row_fields import check_fields
 from registry.trail.actions import EntryDraft
@@ -36,6 +37,8 @@ CHANGEABLE = (
     "organisation", "owner_name", "owner_contact", "description", "declared_capabilities",
     "sensitivity_floor", "minimum_level", "minimum_score",
 )  # fmt: skip
+# What people type, and whether it may have several lines.
+TEXTS = {"owner_name": False, "owner_contact": False, "description": True}
 _LOCKED_KEYS = {AgentKey.Status.PENDING, AgentKey.Status.ACTIVE}
 
 
@@ -64,9 +67,9 @@ def register_agent(
     row = Agent(
         id=_check_new_id(agent_id),
         organisation=organisation,
-        owner_name=owner_name.strip(),
-        owner_contact=owner_contact.strip(),
-        description=description,
+        owner_name=check_text(owner_name, "owner_name"),
+        owner_contact=check_text(owner_contact, "owner_contact"),
+        description=check_text(description, "description", lines=True),
         declared_capabilities=declared,
         sensitivity_floor=sensitivity_floor,
         minimum_level=minimum_level,
@@ -105,7 +108,8 @@ def change_agent(
         row = lock_agent(agent_id)
         before = described(row)
         for name, value in changes.items():
-            setattr(row, name, value)
+            is_typed = name in TEXTS
+            setattr(row, name, check_text(value, name, lines=TEXTS[name]) if is_typed else value)
         with below("declared_capabilities"):
             row.declared_capabilities = check_capabilities(row.declared_capabilities)
         check_fields(row, exclude=["id"])

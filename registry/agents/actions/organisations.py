@@ -10,6 +10,7 @@ from registry.agents.models import Organisation, Tag
 from registry.change import registry_change
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
+from registry.plain_text import check_text
 from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
 
@@ -83,7 +84,7 @@ def add_missing_tags(names: list[str], *, actor: Actor) -> tuple[list[Tag], list
 
 
 def _checked(name: str, contact: str) -> tuple[str, str]:
-    name, contact = name.strip(), contact.strip()
+    name, contact = check_text(name, "name"), check_text(contact, "contact")
     if not 1 <= len(name) <= NAME_MAX_CHARS or len(contact) > CONTACT_MAX_CHARS:
         raise MalformedDocument(
             f"an organisation has a name of 1 to {NAME_MAX_CHARS} characters and a contact of at"

@@ -91,7 +91,7 @@ async def stream(query: Query, written_as: Format, *, log_size: int) -> AsyncGen
 
 
 class ExportSlot:
-    """One of the slots for exports; it is free again when it is left, or when no object refers to it.
+    """A slot for one export; it is free again when it is left, or when no object refers to it.
 
     A caller may hang up before the stream of the answer begins, and then nothing of it ever runs.
     """
