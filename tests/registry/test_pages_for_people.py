@@ -62,13 +62,13 @@ def test_it_tells_why_an_agent_can_not_connect() -> None:
     noon = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)
     with transaction.atomic():
         count_refusals({(agent, "clock.not_yet"): 3, (agent, "admin.denied"): 1}, noon)
-    assert "06-01 12:00 3 clock.not_yet It was issued in the future." in refused_lately(
+    assert "06-01 12:00 3 clock.not_yet The time of issue is in the future." in refused_lately(
         client, agent
     )
     while summarise_refusals(noon + timedelta(minutes=1)):
         pass
     told = refused_lately(client, agent)
-    assert "06-01 12:00 3 clock.not_yet It was issued in the future." in told
+    assert "06-01 12:00 3 clock.not_yet The time of issue is in the future." in told
     assert "admin.denied" not in told  # an officer of that name, not the agent
 
 
