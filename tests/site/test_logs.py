@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from django.conf import settings
 from django.test import Client
@@ -73,7 +74,8 @@ def test_it_writes_one_short_line_for_a_request_under_a_strange_host() -> None:
     (line,) = stream.getvalue().splitlines()
     assert " WARNING django.security.DisallowedHost: " in line
     assert len(line) < 300
-    assert settings.LOGGING["handlers"]["stderr"]["filters"] == ["refusals"]
+    logging_of_the_hub: Any = settings.LOGGING
+    assert logging_of_the_hub["handlers"]["stderr"]["filters"] == ["refusals"]
 
 
 def test_it_writes_a_json_object_a_line() -> None:

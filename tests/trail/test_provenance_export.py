@@ -175,7 +175,7 @@ async def test_it_runs_a_bounded_number_of_exports(auditor: httpx.Client) -> Non
 async def test_it_counts_exports_that_have_not_begun_to_stream(auditor: httpx.Client) -> None:
     """Many at once can't pass before the first is counted; those that are dropped count no more."""
     client, headers = AsyncClient(), {"Authorization": auditor.headers["Authorization"]}
-    asked = {"format": "csv", "indexTo": 0}
+    asked = {"format": "csv", "indexTo": "0"}
     answers = [
         await client.get(EXPORT, asked, headers=headers) for _ in range(EXPORTS_AT_A_TIME + 2)
     ]
