@@ -9,7 +9,6 @@ from typing import Any
 
 from celery import shared_task
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
 
 from messaging.judging import pipeline
 from messaging.layer import events
@@ -22,6 +21,7 @@ from messaging.mail.withhold import expire
 from messaging.periodic import recording
 from messaging.sessions.sessions import close_sessions_of_dead_nodes
 from messaging.telemetry import correlation, telemetry
+from registry.storage.engine_trouble import is_engine_trouble
 from registry.trail.actions import EpochMoved
 
 logger = logging.getLogger(__name__)
@@ -44,13 +44,13 @@ def _judge(batch: dict[str, Any]) -> str:
     try:
         with telemetry.working_on(batch):
             pipeline.check(batch)
-    except (OperationalError, InterfaceError):
-        logger.exception("the database is away; batch %s was not judged", batch["batch"])
-        return "unavailable"
     except EpochMoved:  # none of the batch's doing: nobody is to be poisoned for it
         logger.warning("the registry does not hold still; batch %s was not judged", batch["batch"])
         return "unavailable"
     except Exception as problem:  # whatever a batch does to us, its node must hear of it
+        if is_engine_trouble(problem):  # no envelope is blamed for it
+            logger.exception("the database can't be used; batch %s was not judged", batch["batch"])
+            return "unavailable"
         logger.exception("batch %s failed", batch["batch"])
         recording.note_failure(events.CHECK_ENVELOPES, problem)
         return "failed"
