@@ -59,8 +59,8 @@ def end_traces(**_: Any) -> None:
 
 
 @task_postrun.connect
-def mend_connections(**_: Any) -> None:
+def mend_connections(retval: Any = None, **_: Any) -> None:
     """Get over a database that was away, also in the thread of an embedded beat."""
     from registry.storage.threads import mend_connections as mend  # its settings are loaded by now
 
-    mend()
+    mend(retval)  # the exception, where the task failed

@@ -24,8 +24,12 @@ SQLITE_START = (
     "PRAGMA journal_size_limit=67108864"  # bytes that stay of a log that once grew
 )
 POSTGRES_PARAMETERS = frozenset(
-    {"sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "application_name", "host"}
-)
+    {
+        "sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "application_name",
+        "host", "target_session_attrs",
+    }
+)  # fmt: skip
+SESSION_ATTRS = ("read-write", "primary")  # a hub that may not write can do nothing
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 POSTGRES_SESSION = (
     "-c synchronous_commit=on"  # whatever the server's default is: a receipt is a promise
@@ -162,6 +166,11 @@ def _postgres(parts: SplitResult, tls: str, ca_file: str) -> dict[str, Any]:
         raise ImproperlyConfigured(
             f"The sslmode in ATP_DATABASE_URL must be one of {', '.join(SSL_MODES)}."
         )
+    if options.get("target_session_attrs", "read-write") not in SESSION_ATTRS:
+        raise ImproperlyConfigured(
+            "The target_session_attrs in ATP_DATABASE_URL must be one of "
+            f"{', '.join(SESSION_ATTRS)}: the hub writes."
+        )
     name = unquote(parts.path.strip("/"))
     if not name or "/" in name:
         raise ImproperlyConfigured("ATP_DATABASE_URL must end in the name of one database.")
@@ -183,6 +192,8 @@ def _postgres(parts: SplitResult, tls: str, ca_file: str) -> dict[str, Any]:
             "application_name": "atp",
             "server_side_binding": True,
             "prepare_threshold": 3,
+            # After a failover the old server, read-only now, is not connected to again.
+            "target_session_attrs": "read-write",
             **engine_tls.postgres(host, tls, ca_file),
             **options,
             "options": POSTGRES_SESSION,

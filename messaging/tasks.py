@@ -22,6 +22,7 @@ from messaging.periodic import recording
 from messaging.sessions.sessions import close_sessions_of_dead_nodes
 from messaging.telemetry import correlation, telemetry
 from registry.storage.engine_trouble import is_engine_trouble
+from registry.storage.threads import mend_connections
 from registry.trail.actions import EpochMoved
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def _judge(batch: dict[str, Any]) -> str:
     except Exception as problem:  # whatever a batch does to us, its node must hear of it
         if is_engine_trouble(problem):  # no envelope is blamed for it
             logger.exception("the database can't be used; batch %s was not judged", batch["batch"])
+            mend_connections(problem)
             return "unavailable"
         logger.exception("batch %s failed", batch["batch"])
         recording.note_failure(events.CHECK_ENVELOPES, problem)

@@ -10,30 +10,36 @@ than one thread a service.
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
+from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import redis
 from celery import current_app
 from django.conf import settings
-from django.db import DatabaseError, connection, connections
+from django.db import DatabaseError, connection, connections, transaction
 from django.db.migrations.executor import MigrationExecutor
 from kombu.exceptions import OperationalError as BrokerError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from messaging.models import Batch
 from messaging.periodic.failures import first_line
 
 T_co = TypeVar("T_co", covariant=True)
 
 PROBE_SECONDS = 3.0  # until a service that has not answered counts as one that does not
 FRESH_SECONDS = 1.0  # an answer so old is given again
+LEAST_FREE_BYTES = 4 << 20  # of SQLite's disk: four batches of the largest size
 AMQP_NOT_FOUND = "404"  # of a queue that is empty (Redis), or not declared yet
 
 
@@ -105,6 +111,30 @@ def reach_database() -> None:
             cursor.execute("SELECT 1")
     except (DatabaseError, sqlite3.Error) as exc:
         raise ServiceAway(Service.DATABASE, exc) from exc
+
+
+def write_to_database() -> None:
+    """Let the database take a row as a batch writes one, and take it back.
+
+    A server that answers may still be read-only, or lack a table or a right. On SQLite this also
+    looks at the disk, which a write that is taken back does not reach. Raises `ServiceAway`.
+    """
+    try:
+        with transaction.atomic():
+            Batch.objects.create(id=uuid.uuid4(), unstored=[], judged_at=datetime.now(UTC))
+            transaction.set_rollback(True)
+        if connection.vendor == "sqlite":
+            _need_space(Path(str(connection.settings_dict["NAME"])).parent)
+    except (DatabaseError, sqlite3.Error, OSError) as exc:
+        raise ServiceAway(Service.DATABASE, exc) from exc
+
+
+def _need_space(folder: Path) -> None:
+    """Raise `OSError` where the disk of `folder` has not the room for a few batches."""
+    disk = os.statvfs(folder)
+    blocks = disk.f_bavail if os.geteuid() else disk.f_bfree  # root may use the rest too
+    if blocks * disk.f_frsize < LEAST_FREE_BYTES:
+        raise OSError(errno.ENOSPC, f"less than {LEAST_FREE_BYTES >> 20} MiB are free in {folder}")
 
 
 def is_migrated() -> bool:

@@ -2,7 +2,8 @@
 
 What a failure of each part looks like, and why they are told apart:
 - hub: this node. Its sockets are here, and its lease says that the database takes its writes.
-- database: asked directly. What it would tell of workers and beat is unknown while it is away.
+- database: asked to take a row, and by what became of this node's last batches. What it would
+  tell of workers and beat is unknown while it is away.
 - worker, beat: by their signs of life (messaging.health.signs).
 - layer, broker: asked directly.
 - tasks: by their last runs. Where worker, beat and broker are well and these are not, workers are
@@ -31,6 +32,7 @@ from messaging.health.probes import (
     layer_hosts,
     reach_broker,
     reach_layer,
+    write_to_database,
 )
 from messaging.health.registered import Registered, registered_now
 from messaging.node.process_node import process_node
@@ -93,7 +95,12 @@ class HubState:
         return [part for part in self.parts if part.status != Status.OK]
 
 
-_database = Probe(registered_now)
+def _ask_database() -> Registered:
+    write_to_database()
+    return registered_now()
+
+
+_database = Probe(_ask_database)
 _layer = Probe(partial(reach_layer, seconds=ANSWER_SECONDS))
 _broker = Probe(partial(reach_broker, seconds=ANSWER_SECONDS))
 
@@ -153,8 +160,12 @@ def _look_at_database() -> tuple[Registered | None, Part]:
     seen, problem = _result(_database, Service.DATABASE)
     if seen is None:
         return None, part(Status.DOWN, problem, hint)
+    own = process_node.running()
+    if own is not None and not own.stores():
+        hint = "See the log of the workers. Nothing is accepted until it takes what they write."
+        return seen, part(Status.DOWN, "It answers, but a batch could not be stored.", hint)
     name = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}.get(connection.vendor, "The database")
-    return seen, part(Status.OK, f"{name} answers.")
+    return seen, part(Status.OK, f"{name} answers and can be written.")
 
 
 def _hub(registered: Registered | None) -> Part:

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 POISONED_AFTER = 3  # attempts that failed, the last two with nothing but this envelope
 LEAST_PATIENCE_SECONDS = 0.2  # for an outcome, however late it is
-UNSTORED_SECONDS = 15.0  # that a node counts as not able to store after a worker said so
+UNSTORED_SECONDS = 5.0  # that a node counts as not able to store after a worker said so
 BUSY_RETRY_SECONDS = 2.0
 FIRST_BACKOFF_SECONDS = 0.2
 

@@ -64,5 +64,5 @@ def _try(record: Callable[[], T]) -> T | None:
             return record()
     except Exception as problem:  # whatever it is, the task has its own work to do
         logger.warning("how a task went could not be written down: %s", in_words(problem))
-        mend_connections()  # or the task would begin on the one that just broke
+        mend_connections(problem)  # or the task would begin on the one that just broke
         return None

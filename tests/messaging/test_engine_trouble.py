@@ -7,21 +7,30 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pytest
 from django.conf import settings as site
-from django.db import connection
+from django.db import Error as DatabaseProblem
+from django.db import connection, connections, transaction
 from pytest_django.fixtures import Settings
 
 from messaging import failpoints
+from messaging.models import Batch
+from messaging.node.process_node import process_node
+from messaging.tasks import check_envelopes
+from registry.storage.threads import DatabaseThreads
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry
 from tests.cast import Letter, Player, write
 from tests.messaging.conftest import Arm, LogIn, until
+from tests.waits import result
 from tests.wire import Wire
 
 
@@ -190,3 +199,81 @@ def test_it_answers_busy_by_when_an_envelope_arrived(
     assert {alices.receipt(letter)["status"] for letter in letters} == {"busy"}
     assert max(tries.values()) > 1
     assert tries[letters[-1].message_id] <= 1
+
+
+@pytest.fixture
+def threads(database: None) -> Iterator[DatabaseThreads]:
+    with DatabaseThreads(1) as threads:
+        yield threads
+        result(threads.submit(connections.close_all), "the connections being closed")
+
+
+def write_something() -> None:
+    """Write in a transaction, and take it back."""
+    with transaction.atomic():
+        Batch.objects.create(id=uuid.uuid4(), unstored=[], judged_at=datetime.now(UTC))
+        transaction.set_rollback(True)
+
+
+def read_something() -> None:
+    Batch.objects.filter(id=uuid.uuid4()).exists()
+
+
+def run(statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+@pytest.mark.parametrize("trouble", ["read-only", "role", "forgotten"])
+def test_a_thread_gets_over_a_session_that_answers_and_does_not_work(
+    trouble: str, outsider: str, threads: DatabaseThreads
+) -> None:
+    """After a failover, or behind a pool that resets sessions: it never works again by itself."""
+    statement = {
+        "read-only": "SET default_transaction_read_only = on",
+        "role": f"SET ROLE {outsider}",
+        "forgotten": "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$",  # unseen by the driver
+    }[trouble]
+    work = read_something if trouble == "forgotten" else write_something
+    for _ in range(6):  # often enough to be prepared
+        result(threads.submit(work), "work")
+    result(threads.submit(run, statement), "a session that does not work")
+    with pytest.raises(DatabaseProblem):
+        result(threads.submit(work), "work")
+    result(threads.submit(work), "work on a new session")
+
+
+def test_threads_share_what_one_found(postgresql: None) -> None:
+    """One failed write, not one for each thread."""
+    together = threading.Barrier(2)
+
+    def at_once(statement: str) -> None:
+        def one() -> None:
+            together.wait(20)
+            run(statement)
+
+        for future in [pool.submit(one) for _ in range(2)]:
+            result(future, "both threads")
+
+    with DatabaseThreads(2) as pool:
+        at_once("SET default_transaction_read_only = on")
+        with pytest.raises(DatabaseProblem):
+            result(pool.submit(write_something), "a write")
+        at_once("CREATE TEMPORARY TABLE atp_test_writes (id int)")
+        for future in [pool.submit(connections.close_all) for _ in range(2)]:
+            result(future, "closed connections")
+
+
+def test_a_worker_gets_over_a_read_only_session(
+    postgresql: None, log_in: LogIn, alice: Player, bob: Player, threads: DatabaseThreads
+) -> None:
+    alices, letter = log_in(alice), write(alice, bob)
+    node = process_node.current()
+    frames = [[alices.welcome["session"], alice.id, letter.text]]
+    batch = {"batch": str(uuid.uuid4()), "channel": node.channel, "frames": frames}
+    batch |= {"announce": False, "dispatched": time.time(), "traceparent": ""}
+    result(threads.submit(run, "SET default_transaction_read_only = on"), "a read-only session")
+    result(threads.submit(check_envelopes, batch), "a batch that is not judged")
+    assert alices.unasked() == []
+    result(threads.submit(check_envelopes, batch), "a batch that is judged")
+    assert alices.receipt(letter)["status"] == "accepted"
