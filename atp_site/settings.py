@@ -101,6 +101,7 @@ ATP_EPOCH_POLL_SECONDS = 0.25
 ATP_EPOCH_BLIND_SECONDS = 0.75  # not able to look for so long, a node stops delivering
 ATP_LEASE_SECONDS = 10.0  # a node that doesn't renew its lease for so long is dead
 ATP_LEASE_RENEW_SECONDS = 2.0
+ATP_START_SECONDS = 60  # that a process waits for services which are starting as well
 ATP_TRAIL_LOCK_SECONDS = 5  # waiting for the log's lock; then nothing is accepted
 
 # --- Engines -----------------------------------------------------------------------------------

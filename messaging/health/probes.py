@@ -39,6 +39,11 @@ T_co = TypeVar("T_co", covariant=True)
 
 PROBE_SECONDS = 3.0  # until a service that has not answered counts as one that does not
 FRESH_SECONDS = 1.0  # an answer so old is given again
+# Said where waiting does not help. PostgreSQL gives no code for a connection that it refuses.
+LASTING = (
+    "authentication", "password", "no pg_hba.conf entry", "does not exist", "certificate", "ssl",
+    "permission denied", "invalid", "noauth", "wrongpass", "noperm", "access_refused", "vhost",
+)  # fmt: skip
 LEAST_FREE_BYTES = 4 << 20  # of SQLite's disk: four batches of the largest size
 AMQP_NOT_FOUND = "404"  # of a queue that is empty (Redis), or not declared yet
 
@@ -52,10 +57,14 @@ class Service(StrEnum):
 
 
 class ServiceAway(Exception):
-    """A service can't be used; the message is one sentence that says why, without a secret."""
+    """A service can't be used; the message is one sentence that says why, without a secret.
+
+    `may_pass` is false where only a person can change that: a wrong password, a missing database.
+    """
 
     def __init__(self, service: Service, problem: BaseException) -> None:
         super().__init__(f"{service} can't be used: {first_line(problem)}")
+        self.may_pass = _may_pass(problem)
 
 
 class Probe(Generic[T_co]):
@@ -182,6 +191,13 @@ def reach_broker(*, seconds: float) -> int:
             return _waiting_tasks(broker)
     except refusals as exc:
         raise ServiceAway(Service.BROKER, exc) from exc
+
+
+def _may_pass(problem: BaseException) -> bool:
+    if isinstance(problem, sqlite3.Error) or isinstance(problem.__cause__, sqlite3.Error):
+        return False  # a file does not start
+    said = str(problem).lower()
+    return not any(word in said for word in LASTING)
 
 
 def layer_hosts() -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from messaging.health.probes import (
     reach_database,
     reach_layer,
 )
+from messaging.process.waiting import Pause, wait_for
 from registry.bootstrap import ensure_hub
 from registry.hub.actions import session_key
 from registry.hub.keyring import SealBroken
@@ -105,13 +107,13 @@ def prepare_celery() -> None:
         connection.close()  # or the children of a worker share it
 
 
-def bring_up_to_date() -> tuple[str, FirstOfficer | None]:
+def bring_up_to_date(*, pause: Pause = time.sleep) -> tuple[str, FirstOfficer | None]:
     """Reach the services, migrate, make keys and first officer; one process at a time.
 
     Returns the hub's id, and the officer where this call made it. Raises `StartRefused`.
     """
     try:
-        reach_services()
+        reach_services(pause=pause)
         with _alone():
             _migrate()
             _check_trail()
@@ -196,22 +198,33 @@ def listen(host: str, port: int) -> socket.socket:
         ) from exc
 
 
-def reach_services() -> None:
-    """Ask the database, Redis and the broker for a sign of life; raises `StartRefused`."""
+def reach_services(*, pause: Pause = time.sleep) -> None:
+    """Ask the database, Redis and the broker for a sign of life, and wait while they start.
+
+    `pause` waits so many seconds, and ends the wait where it returns true. Raises `StartRefused`.
+    """
     try:
-        reach_database()
+        wait_for(_reach_all, pause=pause)
     except ServiceAway as away:
         raise StartRefused(str(away)) from away
-    reach_layer_and_broker()
 
 
-def reach_layer_and_broker() -> None:
-    """Ask Redis and the broker, where there are any; raises `StartRefused`."""
+def reach_layer_and_broker(*, pause: Pause = time.sleep) -> None:
+    """The same of Redis and the broker, where there are any; raises `StartRefused`."""
     try:
-        reach_layer(seconds=REACH_SECONDS)
-        reach_broker(seconds=REACH_SECONDS)
+        wait_for(_reach_layer_and_broker, pause=pause)
     except ServiceAway as away:
         raise StartRefused(str(away)) from away
+
+
+def _reach_all() -> None:
+    reach_database()
+    _reach_layer_and_broker()
+
+
+def _reach_layer_and_broker() -> None:
+    reach_layer(seconds=REACH_SECONDS)
+    reach_broker(seconds=REACH_SECONDS)
 
 
 def _check_trail() -> None:
