@@ -286,7 +286,11 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {name: {"()": formatter} for name, formatter in logs.FORMATS.items()},
     "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "stream": sys.stderr, "formatter": _log_format}
+        "stderr": {
+            "class": "atp_site.logs.SparingHandler",
+            "stream": sys.stderr,
+            "formatter": _log_format,
+        }
     },
     "root": {"handlers": ["stderr"], "level": _log_level},
     "loggers": {

@@ -130,7 +130,7 @@ def write_to_database() -> None:
     """
     try:
         with transaction.atomic():
-            Batch.objects.create(id=uuid.uuid4(), unstored=[], judged_at=datetime.now(UTC))
+            Batch.objects.create(id=str(uuid.uuid4()), unstored=[], judged_at=datetime.now(UTC))
             transaction.set_rollback(True)
         if connection.vendor == "sqlite":
             _need_space(Path(str(connection.settings_dict["NAME"])).parent)

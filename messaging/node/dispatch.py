@@ -161,7 +161,7 @@ class BatchDispatcher:
 
     async def _measured(self, attempt: _Attempt, give_up_at: float) -> str:
         """The outcome of one attempt; what it says of the hub and of the envelopes is noted."""
-        seconds = settings.ATP_OUTCOME_SECONDS
+        seconds = float(settings.ATP_OUTCOME_SECONDS)
         if self._away or attempt.silences or attempt.failures:
             left = give_up_at - time.monotonic()
             seconds = min(seconds, max(left, LEAST_PATIENCE_SECONDS))
@@ -195,7 +195,8 @@ class BatchDispatcher:
             # Whatever hangs, broker or database, senders hear in time that they are to wait.
             async with asyncio.timeout(seconds):
                 await asyncio.shield(handing_over)  # within one process it is judged in there
-                return await waiting
+                status: str = await waiting
+                return status
         except TimeoutError:
             # A batch that was begun and is silent has killed its worker, unless the database hangs.
             patient = seconds >= settings.ATP_OUTCOME_SECONDS

@@ -211,7 +211,7 @@ def threads(database: None) -> Iterator[DatabaseThreads]:
 def write_something() -> None:
     """Write in a transaction, and take it back."""
     with transaction.atomic():
-        Batch.objects.create(id=uuid.uuid4(), unstored=[], judged_at=datetime.now(UTC))
+        Batch.objects.create(id=str(uuid.uuid4()), unstored=[], judged_at=datetime.now(UTC))
         transaction.set_rollback(True)
 
 
@@ -270,7 +270,7 @@ def test_a_worker_gets_over_a_read_only_session(
     alices, letter = log_in(alice), write(alice, bob)
     node = process_node.current()
     frames = [[alices.welcome["session"], alice.id, letter.text]]
-    batch = {"batch": str(uuid.uuid4()), "channel": node.channel, "frames": frames}
+    batch: dict[str, Any] = {"batch": str(uuid.uuid4()), "channel": node.channel, "frames": frames}
     batch |= {"announce": False, "dispatched": time.time(), "traceparent": ""}
     result(threads.submit(run, "SET default_transaction_read_only = on"), "a read-only session")
     result(threads.submit(check_envelopes, batch), "a batch that is not judged")
