@@ -67,8 +67,8 @@ def end_traces(**_: Any) -> None:
 
 
 @task_postrun.connect
-def mend_connections(**_: Any) -> None:
+def mend_connections(retval: Any = None, **_: Any) -> None:
     """Replace broken database connections after each task, also in the thread of embedded beat."""
     from registry.storage.threads import mend_connections as mend  # needs loaded settings
 
-    mend()
+    mend(retval)  # the exception, where the task failed

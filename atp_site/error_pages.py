@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from http import HTTPStatus
 
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.views import defaults
 
 from registry.api.errors import RETRY_SECONDS, plain_problem
+from registry.storage.engine_trouble import is_engine_trouble
 
 API = "/api/"
 
@@ -38,7 +38,7 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 def server_error(request: HttpRequest) -> HttpResponse:
     """Answer 503 if the database can't be used, else 500. Django has logged the exception."""
     problem = sys.exc_info()[1]
-    if isinstance(problem, (OperationalError, InterfaceError)):
+    if problem is not None and is_engine_trouble(problem):
         return _unavailable(request)
     if _is_api(request):
         return plain_problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The hub failed. It has logged why.")

@@ -18,7 +18,7 @@ from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from messaging.health.probes import Probe, ServiceAway, is_migrated, reach_database
+from messaging.health.probes import Probe, ServiceAway, is_migrated, write_to_database
 from messaging.health.state import HubState, Part, Status, is_silent, state_of_hub
 from messaging.node.process_node import process_node
 from registry.api.auth import ProblemView
@@ -50,7 +50,7 @@ def healthz(request: HttpRequest) -> JsonResponse:
 def readyz(request: HttpRequest) -> JsonResponse:
     """Answer 200 if this node can serve, else 503 with the names of the failed checks."""
     checks: dict[str, Callable[[], bool]] = {
-        "database": _database_answers,
+        "database": _database_takes_writes,
         "migrations": _migrations.are_applied,
         "node": process_node.is_ready,
     }
@@ -146,9 +146,10 @@ def _holds(check: Callable[[], bool]) -> bool:
         return False
 
 
-_database = Probe(reach_database)
+_database = Probe(write_to_database)
 
 
-def _database_answers() -> bool:
+def _database_takes_writes() -> bool:
     _database.result()
-    return True
+    node = process_node.running()
+    return node is None or node.stores()

@@ -101,6 +101,7 @@ ATP_EPOCH_POLL_SECONDS = 0.25
 ATP_EPOCH_BLIND_SECONDS = 0.75  # without a read of the epoch, then a node stops delivering
 ATP_LEASE_SECONDS = 10.0  # without a renewal, then the node counts as dead
 ATP_LEASE_RENEW_SECONDS = 2.0
+ATP_START_SECONDS = 60  # the longest wait of a starting process for services that start too
 ATP_TRAIL_LOCK_SECONDS = 5  # the longest wait for the log lock; then the batch is not accepted
 
 # --- Engines -----------------------------------------------------------------------------------
@@ -291,7 +292,7 @@ LOGGING = {
     "filters": {"refusals": {"()": logs.OneLineOfRefusals}},
     "handlers": {
         "stderr": {
-            "class": "logging.StreamHandler",
+            "class": "atp_site.logs.SparingHandler",
             "stream": sys.stderr,
             "formatter": _log_format,
             "filters": ["refusals"],

@@ -9,7 +9,6 @@ from typing import Any
 
 from celery import shared_task
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
 
 from messaging.judging import pipeline
 from messaging.layer import events
@@ -22,6 +21,8 @@ from messaging.mail.withhold import expire
 from messaging.periodic import recording
 from messaging.sessions.sessions import close_sessions_of_dead_nodes
 from messaging.telemetry import correlation, telemetry
+from registry.storage.engine_trouble import is_engine_trouble
+from registry.storage.threads import mend_connections
 from registry.trail.actions import EpochMoved
 
 logger = logging.getLogger(__name__)
@@ -44,15 +45,16 @@ def _judge(batch: dict[str, Any]) -> str:
     try:
         with telemetry.working_on(batch):
             pipeline.check(batch)
-    except (OperationalError, InterfaceError):
-        logger.exception("the database is away; batch %s was not judged", batch["batch"])
-        return "unavailable"
     except EpochMoved:  # not the fault of an envelope, so none may count as poison
         logger.warning(
             "the registry changed again and again; batch %s was not judged", batch["batch"]
         )
         return "unavailable"
     except Exception as problem:  # the node must learn of any failure
+        if is_engine_trouble(problem):  # no envelope is blamed for it
+            logger.exception("the database can't be used; batch %s was not judged", batch["batch"])
+            mend_connections(problem)
+            return "unavailable"
         logger.exception("batch %s failed", batch["batch"])
         recording.note_failure(events.CHECK_ENVELOPES, problem)
         return "failed"

@@ -10,30 +10,41 @@ each service.
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
+from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import redis
 from celery import current_app
 from django.conf import settings
-from django.db import DatabaseError, connection, connections
+from django.db import DatabaseError, connection, connections, transaction
 from django.db.migrations.executor import MigrationExecutor
 from kombu.exceptions import OperationalError as BrokerError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from messaging.models import Batch
 from messaging.periodic.failures import first_line
 
 T_co = TypeVar("T_co", covariant=True)
 
 PROBE_SECONDS = 3.0  # without an answer, then the service counts as down
 FRESH_SECONDS = 1.0  # an answer up to this age is used again
+# Words of errors that waiting does not mend. PostgreSQL has no code for a refused connection.
+LASTING = (
+    "authentication", "password", "no pg_hba.conf entry", "does not exist", "certificate", "ssl",
+    "permission denied", "invalid", "noauth", "wrongpass", "noperm", "access_refused", "vhost",
+)  # fmt: skip
+LEAST_FREE_BYTES = 4 << 20  # of SQLite's disk: four batches of the largest size
 AMQP_NOT_FOUND = "404"  # the queue is empty (Redis) or not declared yet
 
 
@@ -46,10 +57,14 @@ class Service(StrEnum):
 
 
 class ServiceAway(Exception):
-    """A service can't be used; the message is one sentence that says why, without a secret."""
+    """A service can't be used; the message is one sentence that says why, without a secret.
+
+    `may_pass` is false where only a person can change that: a wrong password, a missing database.
+    """
 
     def __init__(self, service: Service, problem: BaseException) -> None:
         super().__init__(f"{service} can't be used: {first_line(problem)}")
+        self.may_pass = _may_pass(problem)
 
 
 class Probe(Generic[T_co]):
@@ -108,6 +123,30 @@ def reach_database() -> None:
         raise ServiceAway(Service.DATABASE, exc) from exc
 
 
+def write_to_database() -> None:
+    """Let the database take a row as a batch writes one, and take it back.
+
+    A server that answers may still be read-only, or lack a table or a right. On SQLite this also
+    looks at the disk, which a write that is taken back does not reach. Raises `ServiceAway`.
+    """
+    try:
+        with transaction.atomic():
+            Batch.objects.create(id=str(uuid.uuid4()), unstored=[], judged_at=datetime.now(UTC))
+            transaction.set_rollback(True)
+        if connection.vendor == "sqlite":
+            _need_space(Path(str(connection.settings_dict["NAME"])).parent)
+    except (DatabaseError, sqlite3.Error, OSError) as exc:
+        raise ServiceAway(Service.DATABASE, exc) from exc
+
+
+def _need_space(folder: Path) -> None:
+    """Raise `OSError` where the disk of `folder` has not the room for a few batches."""
+    disk = os.statvfs(folder)
+    blocks = disk.f_bavail if os.geteuid() else disk.f_bfree  # root may use the rest too
+    if blocks * disk.f_frsize < LEAST_FREE_BYTES:
+        raise OSError(errno.ENOSPC, f"less than {LEAST_FREE_BYTES >> 20} MiB are free in {folder}")
+
+
 def is_migrated() -> bool:
     """Return whether all migrations are applied. Raises `DatabaseError` if it can't read that."""
     executor = MigrationExecutor(connection)
@@ -152,6 +191,13 @@ def reach_broker(*, seconds: float) -> int:
             return _waiting_tasks(broker)
     except refusals as exc:
         raise ServiceAway(Service.BROKER, exc) from exc
+
+
+def _may_pass(problem: BaseException) -> bool:
+    if isinstance(problem, sqlite3.Error) or isinstance(problem.__cause__, sqlite3.Error):
+        return False  # a file does not start
+    said = str(problem).lower()
+    return not any(word in said for word in LASTING)
 
 
 def layer_hosts() -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 How each part is checked:
 - hub: this node. Its lease shows that the database takes its writes.
-- database: by a query. While it is away, the states of workers and beat are unknown.
+- database: by a row that it takes and rolls back, and by the outcome of this node's last batches.
+  While it is away, the states of workers and beat are unknown.
 - worker, beat: by their signs of life (messaging/telemetry/signs.py).
 - layer, broker: by a connection.
 - tasks: by their last runs. If worker, beat and broker work and tasks are late, then workers are
@@ -31,6 +32,7 @@ from messaging.health.probes import (
     layer_hosts,
     reach_broker,
     reach_layer,
+    write_to_database,
 )
 from messaging.health.registered import RegisteredProcesses, registered_now
 from messaging.node.process_node import process_node
@@ -98,7 +100,12 @@ class HubState:
         return [part for part in self.parts if part.status != Status.OK]
 
 
-_database = Probe(registered_now)
+def _ask_database() -> RegisteredProcesses:
+    write_to_database()
+    return registered_now()
+
+
+_database = Probe(_ask_database)
 _layer = Probe(partial(reach_layer, seconds=ANSWER_SECONDS))
 _broker = Probe(partial(reach_broker, seconds=ANSWER_SECONDS))
 
@@ -158,8 +165,12 @@ def _look_at_database() -> tuple[RegisteredProcesses | None, Part]:
     seen, problem = _result(_database, Service.DATABASE)
     if seen is None:
         return None, part(Status.DOWN, problem, hint)
+    own = process_node.running()
+    if own is not None and not own.stores():
+        hint = "See the log of the workers. Nothing is accepted until it takes what they write."
+        return seen, part(Status.DOWN, "It answers, but a batch could not be stored.", hint)
     name = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}.get(connection.vendor, "The database")
-    return seen, part(Status.OK, f"{name} answers.")
+    return seen, part(Status.OK, f"{name} answers and can be written.")
 
 
 def _hub(registered: RegisteredProcesses | None) -> Part:

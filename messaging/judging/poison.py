@@ -26,11 +26,16 @@ def record_poison(agent: str, message_id: str | None, batches: Iterable[str]) ->
     with transaction.atomic():
         rows = [(batch, "[]", now) for batch in sorted(batches)]
         insert_rows(Batch, ("id", "unstored", "judged_at"), rows, on_conflict_do_nothing=True)
-        stored = Envelope.objects.filter(sender_id=agent, message_id=message_id or "").first()
+        stored = find_stored(agent, message_id)
         if stored is None:
             logger.critical("an envelope of %s failed three times and was refused", agent)
             append([_entry(agent, message_id or "")])
     return stored
+
+
+def find_stored(agent: str, message_id: str | None) -> Envelope | None:
+    """The row of an envelope that was stored, whatever its sender was told."""
+    return Envelope.objects.filter(sender_id=agent, message_id=message_id or "").first()
 
 
 def _entry(agent: str, message_id: str) -> EntryDraft:

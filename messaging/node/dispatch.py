@@ -3,8 +3,9 @@
 See docs/design/architecture.md#when-a-batch-goes-wrong.
 
 A batch whose outcome is lost is sent again under the same id. One that fails is sent once more
-and then halved, until the envelope that fails stands alone; failing a third time it is refused
-as invalid, with an entry and an alarm. While no worker can judge, senders hear `busy`.
+and then halved, until the envelope that fails stands alone. Where it fails again and others pass,
+it is refused as invalid, with an entry and an alarm. What could not be judged ten seconds after it
+arrived hears `busy`, whatever the reason.
 """
 
 from __future__ import annotations
@@ -27,25 +28,32 @@ from atp.errors import ATPError
 from atp.trust.envelope import parse_envelope
 from atp.wire import frames
 from messaging.judging import outcome
-from messaging.judging.poison import record_poison
+from messaging.judging.poison import find_stored, record_poison
 from messaging.layer import events
 from messaging.layer.news import News
+from messaging.node.suspects import Suspects
 from messaging.telemetry import instruments
 
 logger = logging.getLogger(__name__)
 
-POISONED_AFTER = 3  # failures of an envelope that is alone in its batch
+POISONED_AFTER = 3  # attempts that failed, the last two with nothing but this envelope
+LEAST_PATIENCE_SECONDS = 0.2  # for an outcome, however late it is
+UNSTORED_SECONDS = 5.0  # that a node counts as not able to store after a worker said so
 BUSY_RETRY_SECONDS = 2.0
 FIRST_BACKOFF_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class IncomingEnvelope:
-    """The text of an envelope, as it came in over a session's socket; not parsed yet."""
+    """The text of an envelope, as it came in over a session's socket; not parsed yet.
+
+    `arrived` is by `time.monotonic`.
+    """
 
     session: str
     agent: str
     text: str
+    arrived: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True)
@@ -55,6 +63,10 @@ class _Attempt:
     silences: int = 0
     batch: str = field(default_factory=lambda: str(uuid.uuid4()))
     before: tuple[str, ...] = ()  # batches that these envelopes were part of
+
+    @property
+    def texts(self) -> list[tuple[str, str]]:
+        return [(one.agent, one.text) for one in self.envelopes]
 
 
 class BatchDispatcher:
@@ -82,6 +94,9 @@ class BatchDispatcher:
         self._sees = sees
         self._outcomes: dict[str, asyncio.Future[str]] = {}
         self._begun: set[str] = set()
+        self._suspects = Suspects()
+        self._away = False  # whether the last attempt found nobody who could judge
+        self._unstored_at: float | None = None  # when a worker said so last, and none passed since
 
     def on_news(self, news: News) -> None:
         """Take a worker's word on a batch; do nothing if its outcome is known, or was given up."""
@@ -90,38 +105,81 @@ class BatchDispatcher:
             return
         if news.status == "begun":
             self._begun.add(news.batch)
-        else:
-            waiting.set_result(news.status)
+            return
+        if news.status == "unavailable":
+            self._unstored_at = time.monotonic()
+        waiting.set_result(news.status)
+
+    def stores(self) -> bool:
+        """Whether the database takes what this node has judged, as far as its batches tell."""
+        return self._unstored_at is None or (
+            time.monotonic() - self._unstored_at > UNSTORED_SECONDS
+        )
 
     async def judge(self, batch: Sequence[IncomingEnvelope]) -> None:
-        """See to it that each envelope of the batch gets a receipt."""
-        loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + settings.ATP_BUSY_AFTER_SECONDS
-        work = deque([_Attempt(batch)])
+        """See to it that each envelope of the batch gets a receipt, in time from its arrival."""
+        give_up_at = min(one.arrived for one in batch) + settings.ATP_BUSY_AFTER_SECONDS
+        work, failed = deque(self._attempts(batch)), list[_Attempt]()
+        if self._away and time.monotonic() >= give_up_at:  # it waited while others tried
+            self._answer_busy(batch)
+            return
         while work:
             attempt = work.popleft()
-            with instruments.batch_under_way(attempt.batch, len(attempt.envelopes)) as under_way:
-                status = await self._try(attempt, under_way.traceparent)
-                under_way.outcome = status
+            status = await self._measured(attempt, give_up_at)
             if status == "done":
                 self._settled(attempt.envelopes)
                 continue
             if status == "failed":
-                work.extendleft(reversed(await self._after_failure(attempt)))
-            elif loop.time() >= give_up_at:
-                for unjudged in (attempt, *work):
-                    self._answer_busy(unjudged.envelopes)
-                return
+                again = self._after_failure(attempt)
+                work.extendleft(reversed(again))
+                failed += [] if again else [attempt]
             else:
                 attempt.silences += 1
-                await asyncio.sleep(FIRST_BACKOFF_SECONDS * 2 ** min(attempt.silences, 4))
                 work.appendleft(attempt)
+                await self._pause(attempt, give_up_at)
+            if time.monotonic() >= give_up_at:
+                break
+        for unjudged in work:
+            self._answer_busy(unjudged.envelopes)
+        for one in failed:  # at the end, when it is known whether others passed
+            await self._decide(one)
 
-    async def _try(self, attempt: _Attempt, traceparent: str) -> str:
+    def _attempts(self, batch: Sequence[IncomingEnvelope]) -> list[_Attempt]:
+        """The batch as it is, or in parts where envelopes of it were in batches that failed."""
+        return [
+            _Attempt(
+                batch[start:end],
+                # What failed alone is not tried more than once more, a part goes on in halves.
+                failures=POISONED_AFTER - 1 if company == 1 else bool(company),
+            )
+            for start, end, company in self._suspects.runs([(e.agent, e.text) for e in batch])
+        ]
+
+    async def _pause(self, attempt: _Attempt, give_up_at: float) -> None:
+        backoff = FIRST_BACKOFF_SECONDS * 2 ** min(attempt.silences, 4)
+        await asyncio.sleep(max(0.0, min(backoff, give_up_at - time.monotonic())))
+
+    async def _measured(self, attempt: _Attempt, give_up_at: float) -> str:
+        """The outcome of one attempt; what it says of the hub and of the envelopes is noted."""
+        seconds = float(settings.ATP_OUTCOME_SECONDS)
+        if self._away or attempt.silences or attempt.failures:
+            left = give_up_at - time.monotonic()
+            seconds = min(seconds, max(left, LEAST_PATIENCE_SECONDS))
+        with instruments.batch_under_way(attempt.batch, len(attempt.envelopes)) as under_way:
+            status = await self._try(attempt, under_way.traceparent, seconds)
+            under_way.outcome = status
+        self._away = status == "unavailable"
+        if status == "done":
+            self._unstored_at = None
+            self._suspects.note_pass(attempt.texts)
+        elif status == "failed":
+            self._suspects.note_failure(attempt.texts)
+        return status
+
+    async def _try(self, attempt: _Attempt, traceparent: str, seconds: float) -> str:
         """The batch's outcome: done, failed (its own fault), or unavailable (it was not judged)."""
         loop = asyncio.get_running_loop()
         waiting = self._outcomes[attempt.batch] = loop.create_future()
-        seconds = settings.ATP_OUTCOME_SECONDS
         payload = {
             "batch": attempt.batch,
             "channel": self._channel,
@@ -134,14 +192,15 @@ class BatchDispatcher:
         try:
             handing_over = loop.run_in_executor(self._executor, dispatch)
             handing_over.add_done_callback(_note_end)
-            if settings.CELERY_TASK_ALWAYS_EAGER:  # it is judged in there
-                await handing_over
-            else:  # a broker that hangs must not keep senders from hearing that they are to wait
-                await asyncio.wait_for(asyncio.shield(handing_over), seconds)
-            return await asyncio.wait_for(waiting, seconds)
+            # Whatever hangs, broker or database, senders hear in time that they are to wait.
+            async with asyncio.timeout(seconds):
+                await asyncio.shield(handing_over)  # within one process it is judged in there
+                status: str = await waiting
+                return status
         except TimeoutError:
             # A batch that was begun and is silent has killed its worker, unless the database hangs.
-            killed = attempt.batch in self._begun and self._sees()
+            patient = seconds >= settings.ATP_OUTCOME_SECONDS
+            killed = patient and attempt.batch in self._begun and self._sees()
             return "failed" if killed else "unavailable"
         except Exception:  # the broker is away: no worker has the batch
             logger.exception("a batch could not be handed to the workers")
@@ -150,13 +209,11 @@ class BatchDispatcher:
             del self._outcomes[attempt.batch]
             self._begun.discard(attempt.batch)
 
-    async def _after_failure(self, attempt: _Attempt) -> list[_Attempt]:
+    def _after_failure(self, attempt: _Attempt) -> list[_Attempt]:
+        """What to try next; nothing where an envelope has failed alone too often."""
         attempt.failures += 1
         if len(attempt.envelopes) == 1:
-            if attempt.failures < POISONED_AFTER:
-                return [attempt]
-            await self._refuse_poison(attempt)
-            return []
+            return [attempt] if attempt.failures < POISONED_AFTER else []
         if attempt.failures == 1:
             return [attempt]
         half = len(attempt.envelopes) // 2
@@ -165,13 +222,25 @@ class BatchDispatcher:
         parts = (attempt.envelopes[:half], attempt.envelopes[half:])
         return [_Attempt(part, 1, before=before) for part in parts]
 
-    async def _refuse_poison(self, attempt: _Attempt) -> None:
+    async def _decide(self, attempt: _Attempt) -> None:
+        """Refuse an envelope that failed alone while others passed; else tell its sender to wait.
+
+        Where nothing passes, the fault may be the hub's own.
+        """
         loop = asyncio.get_running_loop()
         envelope, batches = attempt.envelopes[0], (*attempt.before, attempt.batch)
+        refuse = self._suspects.others_passed(envelope.agent, envelope.text)
         try:
-            receipt = await loop.run_in_executor(self._executor, _last_word, envelope, batches)
+            deciding = loop.run_in_executor(
+                self._executor, partial(_last_word, envelope, batches, refuse=refuse)
+            )
+            deciding.add_done_callback(_note_end)
+            async with asyncio.timeout(settings.ATP_OUTCOME_SECONDS):
+                receipt = await asyncio.shield(deciding)
         except Exception:  # without an entry in the trail it is not refused for good
             logger.exception("a poisoned envelope of %s could not be entered", envelope.agent)
+            receipt = None
+        if receipt is None:
             self._answer_busy([envelope])
             return
         self._settled([envelope])
@@ -196,17 +265,26 @@ class BatchDispatcher:
             self._settle(session, count)
 
 
-def _last_word(envelope: IncomingEnvelope, batches: Sequence[str]) -> dict[str, Any]:
-    """The receipt of an envelope on which every attempt failed, perhaps after its commit."""
+def _last_word(
+    envelope: IncomingEnvelope, batches: Sequence[str], *, refuse: bool
+) -> dict[str, Any] | None:
+    """The receipt of an envelope on which every attempt failed, perhaps after its commit.
+
+    `None` where it was not stored and is not to be refused.
+    """
     message_id = _message_id(envelope.text)
-    stored = record_poison(envelope.agent, message_id, batches)
+    find = partial(record_poison, batches=batches) if refuse else find_stored
+    stored = find(envelope.agent, message_id)
     if stored is not None:
         return outcome.stored_receipt(stored)
+    if not refuse:
+        logger.error("an envelope of %s failed, and no other passed since", envelope.agent)
+        return None
     detail = "the hub failed on this envelope; officers have been told"
     return frames.receipt_members(message_id, "invalid", code="malformed.envelope", detail=detail)
 
 
-def _note_end(handing_over: asyncio.Future[None]) -> None:
+def _note_end(handing_over: asyncio.Future[Any]) -> None:
     """Retrieve the exception of a hand-over that was given up, or asyncio logs it as lost."""
     if not handing_over.cancelled():
         handing_over.exception()

@@ -63,7 +63,7 @@ class ServingNode:
         self.roster = roster = Roster()
         self._watch = watch = RegistryWatch(node_id, epoch, roster, self._resume)
         self._streams = streams = Streams(threads, watch.sees)
-        dispatcher = BatchDispatcher(
+        self._dispatcher = dispatcher = BatchDispatcher(
             channel, threads, tell=roster.tell, settle=roster.settle, sees=watch.sees
         )
         self.envelope_lane: Lane[IncomingEnvelope] = Lane(
@@ -178,6 +178,10 @@ class ServingNode:
     def sees(self) -> bool:
         """Whether the node has read the epoch recently; otherwise it delivers nothing."""
         return self._watch.sees()
+
+    def stores(self) -> bool:
+        """Whether the database takes what this node has judged, as far as its batches tell."""
+        return self._dispatcher.stores()
 
     def beat_lives(self) -> bool:
         """Whether this node runs the schedule and the thread for it is alive."""

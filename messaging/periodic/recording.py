@@ -64,5 +64,5 @@ def _try(record: Callable[[], T]) -> T | None:
             return record()
     except Exception as problem:  # the task must go on
         logger.warning("a run of a task could not be stored: %s", in_words(problem))
-        mend_connections()  # or the task would begin on a broken connection
+        mend_connections(problem)  # or the task would begin on a broken connection
         return None

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from messaging.health.probes import (
     reach_database,
     reach_layer,
 )
+from messaging.process.waiting import Pause, wait_for
 from registry.bootstrap import ensure_hub
 from registry.hub.actions import session_key
 from registry.hub.keyring import SealBroken
@@ -116,14 +118,14 @@ def prepare_celery() -> None:
         connection.close()  # the child processes of a worker must not share it
 
 
-def bring_up_to_date() -> tuple[str, FirstOfficer | None]:
+def bring_up_to_date(*, pause: Pause = time.sleep) -> tuple[str, FirstOfficer | None]:
     """Check the services, migrate, make the keys and the first officer; one process at a time.
 
     Return the hub's id, and the officer if this call made it. Raises `StartRefused` if a service
     does not answer, if the trail is not protected or if the key-encryption key is wrong.
     """
     try:
-        reach_services()
+        reach_services(pause=pause)
         with _alone():
             _migrate()
             _check_trail()
@@ -208,22 +210,34 @@ def listen(host: str, port: int) -> socket.socket:
         ) from exc
 
 
-def reach_services() -> None:
-    """Connect to the database, Redis and the broker. Raises `StartRefused` if one fails."""
+def reach_services(*, pause: Pause = time.sleep) -> None:
+    """Connect to the database, Redis and the broker, and wait while they start.
+
+    `pause` waits so many seconds, and ends the wait if it returns true. Raises `StartRefused` if
+    one of them can't be reached.
+    """
     try:
-        reach_database()
+        wait_for(_reach_all, pause=pause)
     except ServiceAway as away:
         raise StartRefused(str(away)) from away
-    reach_layer_and_broker()
 
 
-def reach_layer_and_broker() -> None:
+def reach_layer_and_broker(*, pause: Pause = time.sleep) -> None:
     """Connect to Redis and the broker, if they are set. Raises `StartRefused` if one fails."""
     try:
-        reach_layer(seconds=REACH_SECONDS)
-        reach_broker(seconds=REACH_SECONDS)
+        wait_for(_reach_layer_and_broker, pause=pause)
     except ServiceAway as away:
         raise StartRefused(str(away)) from away
+
+
+def _reach_all() -> None:
+    reach_database()
+    _reach_layer_and_broker()
+
+
+def _reach_layer_and_broker() -> None:
+    reach_layer(seconds=REACH_SECONDS)
+    reach_broker(seconds=REACH_SECONDS)
 
 
 def _check_trail() -> None:

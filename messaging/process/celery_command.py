@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-from celery import current_app
+from celery._state import get_current_app
+from celery.bin.celery import celery
 from django.core.management.base import BaseCommand
 
 from messaging.process.boot import StartRefused, prepare_celery
@@ -27,4 +29,18 @@ class CeleryCommand(BaseCommand):
             prepare_celery()
         except StartRefused as exc:
             sys.exit(str(exc))
-        current_app.start(["--quiet", *arguments])
+        if status := run_celery(arguments):
+            sys.exit(status)
+
+
+def run_celery(arguments: Sequence[str]) -> int:
+    """Run a command of Celery to its end and return its exit code.
+
+    `Celery.start` loses the code, so a worker that gave up would look as if it had been stopped,
+    and no supervisor would start it again.
+    """
+    celery.params[0].default = get_current_app()  # not the proxy, which click would call
+    try:
+        return int(celery.main(args=["--quiet", *arguments], standalone_mode=False) or 0)
+    finally:
+        celery.params[0].default = None

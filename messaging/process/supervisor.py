@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 import psycopg
@@ -30,6 +31,7 @@ from messaging.process.boot import (
     reach_layer_and_broker,
 )
 from messaging.process.serve import credentials
+from messaging.process.waiting import Pause, wait_for
 
 STOP_SECONDS = 15  # until a process that did not stop is killed
 RESTART_SECONDS = 1.0  # the pause before a dead process is started again
@@ -67,10 +69,10 @@ def supervise(*, first_port: int, nodes: int, workers: int, say: Callable[[str],
     check_settings()
     for port in range(first_port, first_port + nodes):
         listen(settings.ATP_HOST, port).close()
-    reach_layer_and_broker()
-    if _create_missing_database():
+    reach_layer_and_broker(pause=ended.wait)
+    if _create_missing_database(ended.wait):
         say(f"Made the database {settings.DATABASES['default']['NAME']}.")
-    hub_id, officer = bring_up_to_date()
+    hub_id, officer = bring_up_to_date(pause=ended.wait)
     connection.close()
     if officer is not None:
         say(credentials(officer))
@@ -97,7 +99,7 @@ def _need_engines() -> None:
         raise StartRefused(NO_ENGINES.format(missing=f"{' and '.join(missing)} {verb}"))
 
 
-def _create_missing_database() -> bool:
+def _create_missing_database(pause: Pause) -> bool:
     """Create the database if it is missing; return whether it was."""
     parameters = {
         name: value
@@ -105,10 +107,11 @@ def _create_missing_database() -> bool:
         if name not in {"cursor_factory", "context", "prepare_threshold", "server_side_binding"}
     }
     try:
-        psycopg.connect(**parameters).close()
-    except psycopg.OperationalError as exc:
-        if exc.sqlstate != MISSING_DATABASE and "does not exist" not in str(exc):
-            raise StartRefused(str(ServiceAway(Service.DATABASE, exc))) from exc
+        wait_for(partial(_connect, parameters), pause=pause)
+    except ServiceAway as away:
+        problem = away.__cause__
+        if not (isinstance(problem, psycopg.Error) and _is_about_a_missing_database(problem)):
+            raise StartRefused(str(away)) from away
     else:
         return False
     name = parameters.pop("dbname")
@@ -120,6 +123,17 @@ def _create_missing_database() -> bool:
             f"There is no database {name!r}, and it can't be made: {first_line(exc)}"
         ) from exc
     return True
+
+
+def _connect(parameters: dict[str, Any]) -> None:
+    try:
+        psycopg.connect(**parameters).close()
+    except psycopg.OperationalError as exc:
+        raise ServiceAway(Service.DATABASE, exc) from exc
+
+
+def _is_about_a_missing_database(problem: psycopg.Error) -> bool:
+    return problem.sqlstate == MISSING_DATABASE or "does not exist" in str(problem)
 
 
 def _processes(first_port: int, nodes: int, workers: int) -> list[ManagedProcess]:

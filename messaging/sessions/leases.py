@@ -25,7 +25,13 @@ def _lease_end() -> Combinable:
 
 
 def take(node_id: uuid.UUID, name: str, channel: str) -> None:
-    """Enter a node with a lease."""
+    """Enter a node with a lease.
+
+    On SQLite a hub is one process, which holds the lock file: a node before this one has ended,
+    however quickly this one follows, and agents that come back take nothing over.
+    """
+    if connection.vendor == "sqlite":
+        Node.objects.filter(lease_until__gt=Now()).update(lease_until=Now(), stopped_at=Now())
     Node.objects.create(
         id=node_id, name=name, channel=channel, started_at=Now(), lease_until=_lease_end()
     )

@@ -8,13 +8,13 @@ from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.db import InterfaceError, OperationalError
 from django.http import Http404, JsonResponse
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from atp.errors import ATPError
+from registry.storage.engine_trouble import is_engine_trouble
 
 PROBLEM_JSON = "application/problem+json"  # RFC 9457, section 3
 RETRY_SECONDS = 5  # for callers that find the database away
@@ -101,7 +101,7 @@ def handle(exc: Exception, context: Mapping[str, Any]) -> Response | None:
     if isinstance(exc, ATPError):
         set_rollback()
         return _answer(problem_of(exc), _retry_header(exc.retry_after))
-    if isinstance(exc, (OperationalError, InterfaceError)):
+    if is_engine_trouble(exc):
         logger.error("the database could not be used: %s", type(exc).__name__)
         exc = _Unavailable()
     elif isinstance(exc, Http404):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -9,6 +10,8 @@ from threading import local
 from typing import Any, ParamSpec, TypeVar
 
 from django.db import connections
+
+from registry.storage.engine_trouble import is_engine_trouble
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,22 +39,37 @@ class DatabaseThreads(ThreadPoolExecutor):
         if self._breaks != getattr(self._seen, "breaks", 0):
             connections.close_all()
         self._seen.breaks = self._breaks
+        before = _sessions()
         try:
             return work()
         finally:
-            if mend_connections():
+            mended = mend_connections(sys.exc_info()[1])
+            after = _sessions()  # what the work itself mended has another session, or none
+            if mended or any(one and after.get(alias) is not one for alias, one in before.items()):
                 self._breaks += 1
                 self._seen.breaks = self._breaks
 
 
-def mend_connections() -> bool:
-    """Close this thread's broken connections; return whether there were any.
+def mend_connections(problem: object = None) -> bool:
+    """Close this thread's connections that broke; return whether there were any.
 
-    The next query makes a new connection.
+    Where `problem` is an engine's trouble, a session that still answers is closed too: after a
+    failover it may be read-only, or have lost what was prepared on it, and would stay so for as
+    long as it lives. The next query makes a new connection.
     """
-    broken = False
+    distrusted = isinstance(problem, BaseException) and is_engine_trouble(problem)
+    closed = False
     for connection in connections.all(initialized_only=True):
-        if connection.errors_occurred:
+        if connection.in_atomic_block or connection.connection is None:
+            continue
+        if distrusted:
+            connection.close()
+        elif connection.errors_occurred:
             connection.close_if_unusable_or_obsolete()
-            broken = broken or connection.connection is None
-    return broken
+        closed = closed or connection.connection is None
+    return closed
+
+
+def _sessions() -> dict[str, Any]:
+    """The open session of each of this thread's connections."""
+    return {one.alias: one.connection for one in connections.all(initialized_only=True)}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.cast import Letter, Player, write
@@ -25,6 +26,7 @@ from tests.wire import Wire
 MIB = 2**20
 SQLITE_DISK_MIB = 24
 POSTGRES_DISK_MIB = 160  # a new cluster has 40, and as much again of its log
+MOST_TRACEBACKS = 40  # of all kinds; each is written once a minute
 FILLER = "x" * 100_000
 IMPATIENT = {"DJANGO_SETTINGS_MODULE": "tests.production.impatient"}
 
@@ -116,10 +118,13 @@ def _fill_and_free(
     try:
         wait_until(lambda: sender.send() == "busy", seconds=60)
         assert hub.is_running()
+        wait_until(lambda: sender.send() != "accepted" and _not_well(hub) == ["database"])
     finally:
         disk.free()
     freed()
     wait_until(lambda: sender.send() == "accepted", seconds=60)
+    wait_until(lambda: _not_well(hub) == [])
+    assert hub.output.count("Traceback") < MOST_TRACEBACKS
     sender.close()
     with Wire.log_in(LiveHub(hub.url), bob) as bobs:
         arrived = []
@@ -128,6 +133,11 @@ def _fill_and_free(
             assert mail["seq"] == seq
             arrived.append(mail["ATP"]["messageId"])
     assert arrived == sender.accepted
+
+
+def _not_well(hub: HubProcess) -> list[str]:
+    """What `/readyz` names."""
+    return list(httpx.get(f"{hub.url}/readyz", timeout=20).json()["failed"])
 
 
 class Sender:

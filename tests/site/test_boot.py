@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 import redis
 
 from tests.processes import free_port, hub_environment, manage, start_hub
-from tests.services import PrivateRedis
+from tests.production.fleet import wait_until
+from tests.services import PrivatePostgres, PrivateRedis
+from tests.sources import ROOT
 
 SHARED = {
     "ATP_DATABASE_URL": "postgres://ann:s3cret@127.0.0.1:{port}/hub",
@@ -20,13 +27,15 @@ SHARED = {
     "ATP_BROKER_URL": "redis://:s3cret@127.0.0.1:{port}/1",
 }
 PORT_TRIES = 5
+PATIENCE_SECONDS = 40.0
+IMPATIENT = {"DJANGO_SETTINGS_MODULE": "tests.production.impatient"}
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # this is what must be refused
 
 
 def refusal(command: str, folder: Path, env: Mapping[str, str]) -> str:
     """The sentence with which a command declined to start."""
     for _ in range(PORT_TRIES):  # the free port that `manage` found may be taken by now
-        done = manage(command.split(), folder, env)
+        done = manage(command.split(), folder, {**IMPATIENT, **env})
         if "Address already in use" not in done.stderr:
             break
     assert done.returncode == 1, done.stdout + done.stderr
@@ -60,6 +69,64 @@ def test_rejects_shared_engines_without_given_secrets(
     sentence = refusal(command, tmp_path, {**given, f"{missing}_FILE": ""})
     assert sentence.startswith(f"{missing} is not set")
     assert "token_urlsafe" in sentence
+
+
+@pytest.mark.parametrize("command", ["hub", "worker", "beat", "production"])
+def test_it_waits_for_a_database_that_is_starting(command: str, tmp_path: Path) -> None:
+    """A machine that boots starts all at once; what waits says for whom, and goes on by itself."""
+    with PrivateRedis() as redis_server, PrivatePostgres() as postgres:
+        env = {
+            "ATP_DATABASE_URL": postgres.url,
+            "ATP_REDIS_URL": redis_server.database(0),
+            "ATP_BROKER_URL": redis_server.database(1),
+        }
+        assert manage(["migrate"], tmp_path / "data", env).returncode == 0
+        postgres.stop()
+        with launched(command, tmp_path, env) as output:
+            wait_until(lambda: "trying again for" in output.read_text(), seconds=PATIENCE_SECONDS)
+            postgres.start()
+            with psycopg.connect(postgres.url, autocommit=True) as server:
+                seen = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'atp'"
+                wait_until(
+                    lambda: server.execute(seen).fetchone() != (0,), seconds=PATIENCE_SECONDS
+                )
+            assert "can't be used: " in output.read_text()
+
+
+@contextmanager
+def launched(command: str, folder: Path, env: Mapping[str, str]) -> Iterator[Path]:
+    """A process of the hub, with the file that it writes to; it has to run to the end."""
+    output = folder / f"{command}.log"
+    with output.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", command],
+            cwd=ROOT,
+            env=hub_environment(folder / "data", free_port(), env),
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield output
+        assert process.poll() is None, output.read_text()
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE_SECONDS)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_it_says_a_wrong_database_at_once(tmp_path: Path) -> None:
+    """What no start of a server mends is not waited for."""
+    with PrivatePostgres() as postgres:
+        url = postgres.url.removesuffix("/postgres") + "/missing"
+        env = {**closed("ATP_REDIS_URL", "ATP_BROKER_URL"), "ATP_DATABASE_URL": url}
+        done = manage(["hub"], tmp_path, env)
+    assert done.returncode == 1
+    assert "does not exist" in done.stderr
+    assert "trying again" not in done.stderr
 
 
 @pytest.mark.parametrize("command", ["hub", "worker", "beat"])

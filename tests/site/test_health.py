@@ -13,6 +13,7 @@ import httpx
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
+from django.db import connection
 
 from messaging.health import probes
 from messaging.health.probes import Probe, Service, ServiceAway
@@ -138,6 +139,16 @@ def test_it_tells_what_a_look_ran_into() -> None:
 
     with pytest.raises(ConnectionRefusedError, match="nobody"):
         Probe(look).result()
+
+
+def test_it_tells_of_a_full_disk(database: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that is taken back does not reach the disk, so its room is looked at."""
+    probes.write_to_database()
+    if connection.vendor != "sqlite":
+        pytest.skip("PostgreSQL's disk is seen by what becomes of batches")
+    monkeypatch.setattr(probes, "LEAST_FREE_BYTES", 1 << 62)
+    with pytest.raises(ServiceAway, match="MiB are free in"):
+        probes.write_to_database()
 
 
 @pytest.mark.parametrize("service", list(Service))

@@ -18,8 +18,12 @@ import psycopg
 import pytest
 
 from registry.token_hash import hash_token
+from tests.cast import Player
+from tests.conftest import LiveHub
+from tests.identities import player
 from tests.production.fleet import Fleet, wait_until
 from tests.services import PrivatePostgres, PrivateRedis
+from tests.wire import Wire
 
 PATIENCE_SECONDS = 60.0
 ANSWER_SECONDS = 20.0  # of which looks may take 3; the rest is a busy machine's
@@ -141,6 +145,36 @@ def test_it_names_the_database(stage: Stage) -> None:
     stage.until()
 
 
+def test_it_gets_over_a_failover_by_itself(stage: Stage, tmp_path: Path) -> None:
+    """A server that was demoted answers, and takes no write; sessions made then stay read-only."""
+    stage.until()
+    (identity,) = stage.fleet.enrol(1, tmp_path / "identities")
+    _demote(stage.postgres)
+    try:
+        wait_until(lambda: stage.ready().status_code == 503, seconds=PATIENCE_SECONDS)
+        assert stage.ready().json()["failed"] == ["database"]
+        assert stage.failing()["database"] == "down"
+        assert stage.health()[0] == 503
+    finally:
+        _promote(stage.postgres)
+    stage.until()
+    assert stage.ready().status_code == 200
+    wait_until(lambda: _is_let_in(stage, player(identity)))
+
+
+def test_it_names_a_database_that_lacks_a_right(stage: Stage) -> None:
+    """It answers every question, and takes no envelope."""
+    stage.until()
+    with psycopg.connect(stage.postgres.url, autocommit=True) as server:
+        server.execute("ALTER TABLE messaging_batch RENAME TO messaging_batch_gone")
+        try:
+            wait_until(lambda: stage.ready().status_code == 503, seconds=PATIENCE_SECONDS)
+            assert stage.failing()["database"] == "down"
+        finally:
+            server.execute("ALTER TABLE messaging_batch_gone RENAME TO messaging_batch")
+    stage.until()
+
+
 def test_it_names_worker_and_beat(doomed: Stage) -> None:
     """A worker that hangs, and a beat that was killed: neither can say so itself."""
     doomed.until()
@@ -166,6 +200,29 @@ def test_it_misses_nobody_who_was_asked_to_stop(doomed: Stage) -> None:
     assert doomed.fleet.query(stopped)
     _, told = doomed.health(doomed.token)
     assert "worker" not in {process["kind"] for process in told["processes"]}
+
+
+def _is_let_in(stage: Stage, agent: Player) -> bool:
+    try:
+        Wire.log_in(LiveHub(stage.fleet.nodes[0].url), agent).close()
+    except AssertionError:  # closed before it was welcome
+        return False
+    return True
+
+
+def _demote(postgres: PrivatePostgres) -> None:
+    """Make the server refuse writes, and break the hub's sessions as a failover does."""
+    with psycopg.connect(postgres.url, autocommit=True) as server:
+        server.execute("ALTER DATABASE postgres SET default_transaction_read_only = on")
+        server.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'atp'"
+        )
+
+
+def _promote(postgres: PrivatePostgres) -> None:
+    with psycopg.connect(postgres.url, autocommit=True) as server:
+        server.execute("SET default_transaction_read_only = off")
+        server.execute("ALTER DATABASE postgres RESET default_transaction_read_only")
 
 
 def _token(postgres: PrivatePostgres) -> str:

@@ -7,14 +7,16 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from django.conf import settings
 from django.test import Client
 
-from atp_site.logs import JsonFormatter, LineFormatter, OneLineOfRefusals
+from atp_site.logs import JsonFormatter, LineFormatter, OneLineOfRefusals, SparingHandler
 from messaging.models import Envelope
 from messaging.telemetry import correlation
 from registry.trail.models import Entry
@@ -76,6 +78,59 @@ def test_it_writes_one_short_line_for_a_request_under_a_strange_host() -> None:
     assert len(line) < 300
     logging_settings: Any = settings.LOGGING
     assert logging_settings["handlers"]["stderr"]["filters"] == ["refusals"]
+
+
+def _fail(logger: logging.Logger, *, times: int, level: int = logging.ERROR) -> None:
+    for n in range(times):
+        try:
+            raise OSError("no space left")
+        except OSError:
+            logger.log(level, "batch %d was not judged", n, exc_info=True)
+
+
+@contextmanager
+def _sparing() -> Iterator[tuple[logging.Logger, io.StringIO]]:
+    """A logger of a test's own, and what it writes."""
+    lines = io.StringIO()
+    handler = SparingHandler(lines)
+    handler.setFormatter(LineFormatter())
+    logger = logging.Logger("a test")
+    logger.addHandler(handler)
+    yield logger, lines
+    handler.close()
+
+
+def test_it_writes_a_traceback_once_a_minute_and_then_how_often_it_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with _sparing() as (logger, lines):
+        _fail(logger, times=400)
+        assert lines.getvalue().count("Traceback") == 1
+        assert "batch 0 was not judged" in lines.getvalue()
+        monkeypatch.setattr(time, "monotonic", lambda: time.perf_counter() + 10**9)
+        logger.info("something else")
+        assert "399 times more within a minute" in lines.getvalue()
+        _fail(logger, times=1)
+        assert lines.getvalue().count("Traceback") == 2
+
+
+def test_it_writes_every_alarm_and_every_other_trouble() -> None:
+    with _sparing() as (logger, lines):
+        _fail(logger, times=2, level=logging.CRITICAL)
+        _fail(logger, times=2)
+        try:
+            raise OSError("elsewhere")
+        except OSError:
+            logger.exception("batch %d was not judged", 7)
+        logger.error("without a traceback")
+        logger.error("without a traceback")
+        assert lines.getvalue().count("Traceback") == 4
+        assert lines.getvalue().count("without a traceback") == 2
+
+
+def test_the_hub_writes_its_log_so() -> None:
+    handlers = [one for one in logging.getLogger().handlers if isinstance(one, SparingHandler)]
+    assert len(handlers) == 1
 
 
 def test_it_writes_a_json_object_a_line() -> None:

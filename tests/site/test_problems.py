@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError, ProgrammingError
 from django.test import Client, RequestFactory
 from pytest_django.fixtures import Settings
 
@@ -27,7 +27,9 @@ def test_it_tells_of_an_address_that_does_not_exist(hub: LiveHub) -> None:
     assert "html" in httpx.get(f"{hub.url}/nothing/").headers["Content-Type"]
 
 
-@pytest.mark.parametrize("problem", [OperationalError, InterfaceError])
+@pytest.mark.parametrize(
+    "problem", [OperationalError, InterfaceError, InternalError, ProgrammingError]
+)
 def test_it_tells_that_the_database_is_away(
     problem: type[Exception], monkeypatch: pytest.MonkeyPatch, database: None
 ) -> None:
