@@ -23,9 +23,31 @@ SQLITE_START = (
     "PRAGMA temp_store=MEMORY;"
     "PRAGMA journal_size_limit=67108864"  # bytes that stay of a log that once grew
 )
-POSTGRES_PARAMETERS = frozenset(
-    {"sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "application_name", "host"}
-)
+# What libpq takes, but what the URL says elsewhere (user, password, dbname, port), what the hub
+# sets itself (options, client_encoding) and what makes another kind of session (replication).
+POSTGRES_PARAMETERS = frozenset((
+    "application_name", "channel_binding", "connect_timeout", "fallback_application_name",
+    "gssdelegation", "gssencmode", "gsslib", "host", "hostaddr", "keepalives", "keepalives_count",
+    "keepalives_idle", "keepalives_interval", "krbsrvname", "load_balance_hosts",
+    "max_protocol_version", "min_protocol_version", "passfile", "require_auth", "requirepeer",
+    "service", "ssl_max_protocol_version", "ssl_min_protocol_version", "sslcert", "sslcertmode",
+    "sslcompression", "sslcrl", "sslcrldir", "sslkey", "sslmode", "sslnegotiation", "sslpassword",
+    "sslrootcert", "sslsni", "target_session_attrs", "tcp_user_timeout",
+))  # fmt: skip
+POSTGRES_NUMBERS = frozenset((  # libpq refuses them only when it connects
+    "connect_timeout", "keepalives", "keepalives_count", "keepalives_idle", "keepalives_interval",
+    "tcp_user_timeout",
+))  # fmt: skip
+# A connection whose other side has gone without a word ends within these times: what was sent and
+# not acknowledged after 10 s, what is idle after 10 + 3 * 3 s. Against a side that takes bytes and
+# does not answer, see atp_site.postgresql.
+POSTGRES_LIVENESS = {
+    "tcp_user_timeout": 10_000,  # milliseconds; the others are seconds and a count
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+}
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 POSTGRES_SESSION = (
     "-c synchronous_commit=on"  # whatever the server's default is: a receipt is a promise
@@ -158,6 +180,9 @@ def _postgres(parts: SplitResult, tls: str, ca_file: str) -> dict[str, Any]:
             f"ATP_DATABASE_URL has an unknown parameter {unknown[0]!r}; "
             f"known are {', '.join(sorted(POSTGRES_PARAMETERS))}."
         )
+    for number in sorted(POSTGRES_NUMBERS & options.keys()):
+        if not options[number].isdecimal():
+            raise ImproperlyConfigured(f"The {number} in ATP_DATABASE_URL must be a whole number.")
     if options.get("sslmode", "prefer") not in SSL_MODES:
         raise ImproperlyConfigured(
             f"The sslmode in ATP_DATABASE_URL must be one of {', '.join(SSL_MODES)}."
@@ -168,7 +193,7 @@ def _postgres(parts: SplitResult, tls: str, ca_file: str) -> dict[str, Any]:
     # A folder with a socket does not fit before the path.
     host = options.pop("host", "") or parts.hostname or ""
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "atp_site.postgresql",
         "NAME": name,
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),
@@ -183,6 +208,7 @@ def _postgres(parts: SplitResult, tls: str, ca_file: str) -> dict[str, Any]:
             "application_name": "atp",
             "server_side_binding": True,
             "prepare_threshold": 3,
+            **POSTGRES_LIVENESS,
             **engine_tls.postgres(host, tls, ca_file),
             **options,
             "options": POSTGRES_SESSION,

@@ -101,6 +101,9 @@ ATP_EPOCH_POLL_SECONDS = 0.25
 ATP_EPOCH_BLIND_SECONDS = 0.75  # not able to look for so long, a node stops delivering
 ATP_LEASE_SECONDS = 10.0  # a node that doesn't renew its lease for so long is dead
 ATP_LEASE_RENEW_SECONDS = 2.0
+# For a statement of a node or of a worker's batch until its connection counts as dead: longer than
+# any wait for a lock, shorter than what agents may have to wait for.
+ATP_ANSWER_SECONDS = 8.0
 ATP_TRAIL_LOCK_SECONDS = 5  # waiting for the log's lock; then nothing is accepted
 
 # --- Engines -----------------------------------------------------------------------------------

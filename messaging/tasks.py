@@ -22,6 +22,7 @@ from messaging.mail.withhold import expire
 from messaging.periodic import recording
 from messaging.sessions.sessions import close_sessions_of_dead_nodes
 from messaging.telemetry import correlation, telemetry
+from registry.storage.patience import waiting_at_most
 from registry.trail.actions import EpochMoved
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def check_envelopes(batch: dict[str, Any]) -> None:
 def _judge(batch: dict[str, Any]) -> str:
     """Why the batch was not judged; empty where it was, and told."""
     try:
-        with telemetry.working_on(batch):
+        with telemetry.working_on(batch), waiting_at_most(settings.ATP_ANSWER_SECONDS):
             pipeline.check(batch)
     except (OperationalError, InterfaceError):
         logger.exception("the database is away; batch %s was not judged", batch["batch"])

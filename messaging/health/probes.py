@@ -29,6 +29,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from messaging.periodic.failures import first_line
+from registry.storage.patience import waiting_at_most
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -89,7 +90,8 @@ class Probe(Generic[T_co]):
     def _run(self, future: Future[T_co]) -> None:
         try:
             try:
-                answer = self._ask()
+                with waiting_at_most(PROBE_SECONDS):
+                    answer = self._ask()
             finally:
                 connections.close_all()  # this thread ends, and no other uses its connections
         except BaseException as problem:  # the caller of `result` gets it

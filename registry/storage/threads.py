@@ -10,6 +10,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from django.db import connections
 
+from registry.storage.patience import MOST_SECONDS, waiting_at_most
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -21,10 +23,13 @@ class DatabaseThreads(ThreadPoolExecutor):
     they would keep a broken connection for as long as they live. Connections seldom break one by
     one. So when one thread finds its connection broken, every other thread makes a new one before
     its next work.
+
+    A statement of these threads that has no answer after `answer_seconds` breaks its connection.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, answer_seconds: float = MOST_SECONDS, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._answer_seconds = answer_seconds
         self._breaks = 0  # connections that were found broken
         self._seen = local()
 
@@ -37,7 +42,8 @@ class DatabaseThreads(ThreadPoolExecutor):
             connections.close_all()
         self._seen.breaks = self._breaks
         try:
-            return work()
+            with waiting_at_most(self._answer_seconds):
+                return work()
         finally:
             if mend_connections():
                 self._breaks += 1
