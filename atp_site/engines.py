@@ -7,11 +7,14 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from atp_site import engine_tls
 
 SQLITE_WAIT_SECONDS = 30  # for the writer lock and for SQLite's own
 CONNECT_SECONDS = 5
+LAYER_ANSWER_SECONDS = 2
 SQLITE_START = (
     "PRAGMA journal_mode=WAL;"
     "PRAGMA synchronous=FULL;"  # a commit survives a power cut, not just a crash
@@ -105,7 +108,10 @@ def channel_layer(url: str, *, tls: str = "verify", ca_file: str = "") -> dict[s
     host: dict[str, Any] = {
         "address": url,
         "socket_connect_timeout": CONNECT_SECONDS,
-        "socket_timeout": CONNECT_SECONDS,
+        # Twice this is less than a send may take: a connection that turns out to be dead costs the
+        # time, not the message.
+        "socket_timeout": LAYER_ANSWER_SECONDS,
+        "retry": Retry(NoBackoff(), 1),
         **engine_tls.redis_layer(url, tls, ca_file),
     }
     if parts.scheme != "unix":

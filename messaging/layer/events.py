@@ -40,6 +40,11 @@ def dispatch_scheduled(name: str, *, expires_seconds: float) -> None:
     current_app.tasks[name].apply_async(expires=expires_seconds, ignore_result=True)
 
 
+async def ping(channel: str) -> None:
+    """Say nothing on a node's channel, on the node's own loop: so it hears whether it hears."""
+    await get_channel_layer().send(channel, {"type": NEWS, "payload": News().pack()})
+
+
 def publish(news_of_channel: Mapping[str, News]) -> None:
     """Tell each node its news: one layer message for each."""
     for channel, news in news_of_channel.items():

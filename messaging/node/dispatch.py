@@ -28,6 +28,7 @@ from atp.trust.envelope import parse_envelope
 from atp.wire import frames
 from messaging.judging import outcome
 from messaging.judging.poison import record_poison
+from messaging.judging.withdrawal import withdraw
 from messaging.layer import events
 from messaging.layer.news import News
 from messaging.telemetry import instruments
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 POISONED_AFTER = 3  # failures of an envelope that is alone in its batch
 BUSY_RETRY_SECONDS = 2.0
+LOOK_UP_SECONDS = 3.0  # for the database to say what became of a batch before `busy` is told
 FIRST_BACKOFF_SECONDS = 0.2
 
 
@@ -109,8 +111,7 @@ class BatchDispatcher:
             if status == "failed":
                 work.extendleft(reversed(await self._after_failure(attempt)))
             elif loop.time() >= give_up_at:
-                for unjudged in (attempt, *work):
-                    self._answer_busy(unjudged.envelopes)
+                await self._give_up((attempt, *work))
                 return
             else:
                 attempt.silences += 1
@@ -174,6 +175,27 @@ class BatchDispatcher:
             logger.exception("a poisoned envelope of %s could not be entered", envelope.agent)
             self._answer_busy([envelope])
             return
+        self._tell_receipt(envelope, receipt)
+
+    async def _give_up(self, attempts: Sequence[_Attempt]) -> None:
+        """Tell `busy`, but of what is stored its receipt: its outcome was lost on the way."""
+        envelopes = [envelope for attempt in attempts for envelope in attempt.envelopes]
+        batches = [batch for one in attempts for batch in (*one.before, one.batch)]
+        loop = asyncio.get_running_loop()
+        look = loop.run_in_executor(self._executor, _withdraw, batches, envelopes)
+        look.add_done_callback(_note_end)
+        try:
+            receipts = await asyncio.wait_for(asyncio.shield(look), LOOK_UP_SECONDS)
+        except Exception:  # the database is away: whoever sends it again is told what it became
+            logger.exception("it is not known whether %d envelopes were stored", len(envelopes))
+            receipts = [None] * len(envelopes)
+        told = list(zip(envelopes, receipts, strict=True))
+        self._answer_busy([envelope for envelope, receipt in told if receipt is None])
+        for envelope, receipt in told:
+            if receipt is not None:
+                self._tell_receipt(envelope, receipt)
+
+    def _tell_receipt(self, envelope: IncomingEnvelope, receipt: dict[str, Any]) -> None:
         self._settled([envelope])
         instruments.count_envelopes(receipt["status"], receipt.get("code", ""), 1)
         self._tell(envelope.session, orjson.dumps(receipt).decode())
@@ -206,7 +228,16 @@ def _last_word(envelope: IncomingEnvelope, batches: Sequence[str]) -> dict[str, 
     return frames.receipt_members(message_id, "invalid", code="malformed.envelope", detail=detail)
 
 
-def _note_end(handing_over: asyncio.Future[None]) -> None:
+def _withdraw(
+    batches: Sequence[str], envelopes: Sequence[IncomingEnvelope]
+) -> list[dict[str, Any] | None]:
+    """The receipt of each envelope that is stored, `None` of one that never will be by these."""
+    keys = [(envelope.agent, _message_id(envelope.text) or "") for envelope in envelopes]
+    receipts = withdraw(batches, keys)
+    return [receipts.get(key) for key in keys]
+
+
+def _note_end(handing_over: asyncio.Future[Any]) -> None:
     """Retrieve the exception of a hand-over that was given up, or asyncio logs it as lost."""
     if not handing_over.cancelled():
         handing_over.exception()

@@ -112,6 +112,7 @@ class ServingNode:
             self._watch.keep_lease(),
             self._watch.follow_epoch(),
             self._news.read(),
+            self._news.ping(),
             self._catch_up.poll(),
             self._carry_over_log(),
         ):
@@ -178,6 +179,10 @@ class ServingNode:
     def sees(self) -> bool:
         """Whether this node knows what officers did lately; without that it delivers nothing."""
         return self._watch.sees()
+
+    def hears(self) -> bool:
+        """Whether what the workers say over the channel layer reaches this node."""
+        return self._news.hears()
 
     def beat_lives(self) -> bool:
         """Whether this node runs the schedule itself, and its thread is alive."""

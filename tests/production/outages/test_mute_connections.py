@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from atp import ATPClient
 from tests.crash.proxy import Proxy
 from tests.processes import free_port, start_hub
-from tests.production.fleet import Fleet
+from tests.production.fleet import Fleet, wait_until
 from tests.production.load import assert_nothing_has_a_gap
 from tests.production.outages.conftest import World
 
@@ -69,3 +70,21 @@ async def test_it_gets_over_connections_to_postgresql_that_were_forgotten(
     far: Far, agents: list[Path]
 ) -> None:
     await heals(far, agents, far.postgres.forget)
+
+
+async def test_it_gets_over_connections_to_redis_that_were_forgotten(
+    far: Far, agents: list[Path]
+) -> None:
+    """The node's subscription among them: without it no receipt comes back from the workers."""
+    await heals(far, agents, far.redis.forget)
+
+
+async def test_health_tells_of_a_subscription_that_says_nothing(far: Far) -> None:
+    def layer() -> str:
+        answer = httpx.get(f"{far.fleet.nodes[0].url}/api/v1/health", timeout=20)
+        return str(answer.json()["parts"]["layer"]["status"])
+
+    await asyncio.to_thread(wait_until, lambda: layer() == "ok")
+    far.redis.forget()  # only what is connected now: a probe gets its answer
+    await asyncio.to_thread(wait_until, lambda: layer() == "down")
+    await asyncio.to_thread(wait_until, lambda: layer() == "ok")
