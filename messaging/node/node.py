@@ -29,6 +29,7 @@ from messaging.node.connections import AgentConnection
 from messaging.node.dispatch import BatchDispatcher, IncomingEnvelope
 from messaging.node.handshakes import Handshakes
 from messaging.node.lanes import Lane
+from messaging.node.lock_watch import LockWatch
 from messaging.node.logins import Logins
 from messaging.node.news_reader import NewsReader
 from messaging.node.registry_watch import RegistryWatch
@@ -62,6 +63,7 @@ class ServingNode:
         self.handshakes = Handshakes()
         self.roster = roster = Roster()
         self._watch = watch = RegistryWatch(node_id, epoch, roster, self._resume)
+        self._locks = LockWatch(watch.threads)
         self._streams = streams = Streams(threads, watch.sees)
         dispatcher = BatchDispatcher(
             channel, threads, tell=roster.tell, settle=roster.settle, sees=watch.sees
@@ -113,6 +115,7 @@ class ServingNode:
             self._watch.follow_epoch(),
             self._news.read(),
             self._news.ping(),
+            self._locks.follow(),
             self._catch_up.poll(),
             self._carry_over_log(),
         ):
