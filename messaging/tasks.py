@@ -62,7 +62,8 @@ def _judge(batch: dict[str, Any]) -> str:
 def fan_out() -> None:
     """Give waiting broadcasts to their audiences; what takes long lets batches in between."""
     until = time.monotonic() + FAN_OUT_SECONDS
-    while (news := fan_out_next()) is not None:
+    passed_over: set[str] = set()
+    while (news := fan_out_next(passed_over)) is not None:
         events.publish(news)
         if time.monotonic() > until and not settings.CELERY_TASK_ALWAYS_EAGER:
             events.dispatch_fan_out()
