@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
+from kombu import Exchange, Queue
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -59,6 +60,7 @@ POSTGRES_SESSION = (
     # With the default of 4, tables of up to some 20,000 rows were read from end to end for it.
     " -c random_page_cost=1.1"
 )
+QUEUE_TYPES = ("classic", "quorum")
 BROKER_SCHEMES = frozenset({"redis", "rediss", "amqp", "amqps"})
 REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
 
@@ -131,6 +133,20 @@ def broker(url: str) -> str:
         raise ImproperlyConfigured("ATP_BROKER_URL must begin with redis://, rediss:// or amqp://.")
     _need_number(parts, "ATP_BROKER_URL")
     return url
+
+
+def task_queue(url: str, queue_type: str) -> Queue:
+    """The queue of Celery's tasks, whose type is said to RabbitMQ.
+
+    Said nothing, RabbitMQ takes the default of its virtual host, and Celery would treat a quorum
+    queue as a classic one, which RabbitMQ refuses. The name has the type in it, because a queue
+    that is there can't change it.
+    """
+    if not url.startswith("amqp"):
+        return Queue("atp", Exchange("atp"), routing_key="atp")
+    name = f"atp.{queue_type}"
+    arguments = {"x-queue-type": queue_type}
+    return Queue(name, Exchange(name), routing_key=name, queue_arguments=arguments)
 
 
 def broker_options(url: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ ATP_TRUSTED_PROXIES     addresses or networks of the proxies whose word on the c
 ATP_DATABASE_URL        postgres://user:password@host/name; an SQLite file in ATP_DATA_DIR
 ATP_REDIS_URL           redis://host/0, the layer between nodes; memory of this process
 ATP_BROKER_URL          redis:// or amqp://, the queue of Celery's workers; tasks run in the hub
+ATP_BROKER_QUEUE_TYPE   classic or quorum: type of the queue on RabbitMQ; classic
 ATP_ENGINE_TLS          verify or unverified: certificates of the three engines above; verify
 ATP_ENGINE_CA_FILE      file with the root certificates that vouch for them; those of the system
 ATP_SECRET_KEY          signs sessions and forms; made in ATP_DATA_DIR, on PostgreSQL or with a
@@ -124,7 +125,11 @@ CELERY_TASK_ALWAYS_EAGER = not _broker_url
 # Of a node; half of them for small ones (messaging/node/lanes.py). Verifying and writing let the
 # interpreter's lock go, so two carry 1.7 times what one does within one process of two cores.
 ATP_BATCHES_UNDER_WAY = 4 if _broker_url else 2
-CELERY_TASK_DEFAULT_QUEUE = "atp"
+_queue_type = env.env_choice("ATP_BROKER_QUEUE_TYPE", "classic", *engines.QUEUE_TYPES)
+_queue = engines.task_queue(CELERY_BROKER_URL, _queue_type)
+CELERY_TASK_QUEUES = [_queue]
+CELERY_TASK_DEFAULT_QUEUE = CELERY_TASK_DEFAULT_EXCHANGE = _queue.name
+CELERY_TASK_DEFAULT_ROUTING_KEY = _queue.routing_key
 CELERY_TASK_SERIALIZER = "msgpack"  # envelopes travel as bytes
 CELERY_ACCEPT_CONTENT = ["msgpack", "json"]
 CELERY_TASK_IGNORE_RESULT = True  # outcomes go over the channel layer and stand in the database
@@ -140,6 +145,7 @@ CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
 CELERY_BROKER_CONNECTION_TIMEOUT = engines.CONNECT_SECONDS
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a broker may be away for longer than a hundred tries
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True  # a Redis that is read-only or full is one that is away
 CELERY_BROKER_TRANSPORT_OPTIONS = engines.broker_options(CELERY_BROKER_URL)
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULER = "messaging.periodic.beat:LastingScheduler"
