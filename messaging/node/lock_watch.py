@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
+from datetime import datetime
 
 from django.db import Error as DatabaseProblem
 from django.db import connection
@@ -45,7 +46,7 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE pid = %s AND query_start = %s AND wait_event_type = 'Client'
 """
 
-Holder = tuple[int, object]  # process id of the backend, and when its last statement began
+Holder = tuple[int, datetime]  # process id of the backend, and when its last statement began
 
 
 class LockWatch:

@@ -161,7 +161,7 @@ def _find_end(*, lock: bool) -> _Head:
         if lock and connection.vendor == "postgresql":
             patience = settings.ATP_TRAIL_LOCK_SECONDS
             Asked(_PATIENCE.format(int(patience * 1000)))
-            if connection.pg_version >= _BOUND_SINCE:
+            if connection.connection.info.server_version >= _BOUND_SINCE:
                 Asked(_BOUND.format(int((patience + _HOLD_SECONDS) * 1000)))
             Asked(_LOCK)
         # A separate statement: in PostgreSQL a statement sees what was committed when it began.

@@ -16,7 +16,6 @@ from messaging.node.lock_watch import LockWatch
 from registry.storage.round_trips import one_trip
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
-from tests.messaging.conftest import until
 
 pytestmark = pytest.mark.skipif(
     connection.vendor != "postgresql", reason="SQLite has one writer at a time, in one process"
@@ -93,8 +92,9 @@ def test_it_ends_a_session_that_keeps_others_waiting_for_a_row(watch: LockWatch)
     with stopped(lambda: _execute(lock)) as raised:
         waiter = threading.Thread(target=_wait_for, args=(lock,))
         waiter.start()
-        until(lambda: (watch.look(), not waiter.is_alive())[1], "the end of the wait")
+        _look_for(watch, 1.5)
         waiter.join(20)
+        assert not waiter.is_alive()
     assert raised
 
 
