@@ -8,11 +8,15 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
+from kombu import Exchange, Queue
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from atp_site import engine_tls
 
 SQLITE_WAIT_SECONDS = 30  # for our writer lock and for the lock of SQLite
 CONNECT_SECONDS = 5
+LAYER_ANSWER_SECONDS = 2
 SQLITE_START = (
     "PRAGMA journal_mode=WAL;"
     "PRAGMA synchronous=FULL;"  # a commit survives a power cut
@@ -27,13 +31,32 @@ SQLITE_START = (
     "PRAGMA temp_store=MEMORY;"
     "PRAGMA journal_size_limit=67108864"  # bytes; a larger log is cut to this
 )
-POSTGRES_PARAMETERS = frozenset(
-    {
-        "sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "application_name",
-        "host", "target_session_attrs",
-    }
-)  # fmt: skip
 SESSION_ATTRS = ("read-write", "primary")  # a hub that may not write can do nothing
+# What libpq takes, but what the URL says elsewhere (user, password, dbname, port), what the hub
+# sets itself (options, client_encoding) and what makes another kind of session (replication).
+POSTGRES_PARAMETERS = frozenset((
+    "application_name", "channel_binding", "connect_timeout", "fallback_application_name",
+    "gssdelegation", "gssencmode", "gsslib", "host", "hostaddr", "keepalives", "keepalives_count",
+    "keepalives_idle", "keepalives_interval", "krbsrvname", "load_balance_hosts",
+    "max_protocol_version", "min_protocol_version", "passfile", "require_auth", "requirepeer",
+    "service", "ssl_max_protocol_version", "ssl_min_protocol_version", "sslcert", "sslcertmode",
+    "sslcompression", "sslcrl", "sslcrldir", "sslkey", "sslmode", "sslnegotiation", "sslpassword",
+    "sslrootcert", "sslsni", "target_session_attrs", "tcp_user_timeout",
+))  # fmt: skip
+POSTGRES_NUMBERS = frozenset((  # libpq refuses them only when it connects
+    "connect_timeout", "keepalives", "keepalives_count", "keepalives_idle", "keepalives_interval",
+    "tcp_user_timeout",
+))  # fmt: skip
+# A connection whose other side has gone without a word ends within these times: what was sent and
+# not acknowledged after 10 s, what is idle after 10 + 3 * 3 s. Against a side that takes bytes and
+# does not answer, see atp_site.postgresql.
+POSTGRES_LIVENESS = {
+    "tcp_user_timeout": 10_000,  # milliseconds; the others are seconds and a count
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+}
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 POSTGRES_SESSION = (
     "-c synchronous_commit=on"  # not the server's default: a receipt promises that it is stored
@@ -42,6 +65,7 @@ POSTGRES_SESSION = (
     # PostgreSQL read tables of up to about 20,000 rows from end to end instead.
     " -c random_page_cost=1.1"
 )
+QUEUE_TYPES = ("classic", "quorum")
 BROKER_SCHEMES = frozenset({"redis", "rediss", "amqp", "amqps"})
 REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
 # Of a Redis or broker URL. Whom the client trusts and where it connects is no parameter: redis-py
@@ -97,7 +121,10 @@ def channel_layer(url: str, *, tls: str = "verify", ca_file: str = "") -> dict[s
     host: dict[str, Any] = {
         "address": url,
         "socket_connect_timeout": CONNECT_SECONDS,
-        "socket_timeout": CONNECT_SECONDS,
+        # Twice this is less than a send may take: a connection that turns out to be dead costs the
+        # time, not the message.
+        "socket_timeout": LAYER_ANSWER_SECONDS,
+        "retry": Retry(NoBackoff(), 1),
         **engine_tls.redis_layer(url, tls, ca_file),
     }
     if parts.scheme != "unix":
@@ -121,6 +148,20 @@ def broker(url: str) -> str:
         raise ImproperlyConfigured("ATP_BROKER_URL names one broker; write %3B for a semicolon.")
     _check_client_url(parts, "ATP_BROKER_URL")
     return url
+
+
+def task_queue(url: str, queue_type: str) -> Queue:
+    """The queue of Celery's tasks, whose type is said to RabbitMQ.
+
+    Said nothing, RabbitMQ takes the default of its virtual host, and Celery would treat a quorum
+    queue as a classic one, which RabbitMQ refuses. The name has the type in it, because a queue
+    that is there can't change it.
+    """
+    if not url.startswith("amqp"):
+        return Queue("atp", Exchange("atp"), routing_key="atp")
+    name = f"atp.{queue_type}"
+    arguments = {"x-queue-type": queue_type}
+    return Queue(name, Exchange(name), routing_key=name, queue_arguments=arguments)
 
 
 def broker_options(url: str) -> dict[str, Any]:
@@ -190,6 +231,9 @@ def _postgres(parts: SplitResult, tls: str, ca_file: str) -> dict[str, Any]:
             f"ATP_DATABASE_URL has an unknown parameter {unknown[0]!r}; "
             f"known are {', '.join(sorted(POSTGRES_PARAMETERS))}."
         )
+    for number in sorted(POSTGRES_NUMBERS & options.keys()):
+        if not options[number].isdecimal():
+            raise ImproperlyConfigured(f"The {number} in ATP_DATABASE_URL must be a whole number.")
     if options.get("sslmode", "prefer") not in SSL_MODES:
         raise ImproperlyConfigured(
             f"The sslmode in ATP_DATABASE_URL must be one of {', '.join(SSL_MODES)}."
@@ -205,7 +249,7 @@ def _postgres(parts: SplitResult, tls: str, ca_file: str) -> dict[str, Any]:
     # The folder of a socket can't stand in the host part of a URL.
     host = _postgres_host(options.pop("host", "") or parts.hostname or "")
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "atp_site.postgresql",
         "NAME": name,
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),
@@ -222,6 +266,7 @@ def _postgres(parts: SplitResult, tls: str, ca_file: str) -> dict[str, Any]:
             "prepare_threshold": 3,
             # After a failover the old server, read-only now, is not connected to again.
             "target_session_attrs": "read-write",
+            **POSTGRES_LIVENESS,
             **engine_tls.postgres(host, tls, ca_file),
             **options,
             "options": POSTGRES_SESSION,

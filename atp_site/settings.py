@@ -11,6 +11,7 @@ ATP_TRUSTED_PROXIES     addresses or networks of proxies that the hub believes a
 ATP_DATABASE_URL        postgres://user:password@host/name; an SQLite file in ATP_DATA_DIR
 ATP_REDIS_URL           redis://host/0, the layer between nodes; memory of this process
 ATP_BROKER_URL          redis:// or amqp://, the queue of Celery's workers; tasks run in the hub
+ATP_BROKER_QUEUE_TYPE   classic or quorum: type of the queue on RabbitMQ; classic
 ATP_ENGINE_TLS          verify or unverified: certificates of the three engines above; verify
 ATP_ENGINE_CA_FILE      file with the root certificates that vouch for them; those of the system
 ATP_SECRET_KEY          signs sessions and forms; made in ATP_DATA_DIR, on PostgreSQL or with a
@@ -102,6 +103,9 @@ ATP_EPOCH_BLIND_SECONDS = 0.75  # without a read of the epoch, then a node stops
 ATP_LEASE_SECONDS = 10.0  # without a renewal, then the node counts as dead
 ATP_LEASE_RENEW_SECONDS = 2.0
 ATP_START_SECONDS = 60  # the longest wait of a starting process for services that start too
+# The longest wait for an answer to a statement of a node or a worker's batch; then the connection
+# counts as dead. Longer than any wait for a lock, shorter than what agents may have to wait for.
+ATP_ANSWER_SECONDS = 8.0
 ATP_TRAIL_LOCK_SECONDS = 5  # the longest wait for the log lock; then the batch is not accepted
 
 # --- Engines -----------------------------------------------------------------------------------
@@ -122,7 +126,11 @@ CELERY_TASK_ALWAYS_EAGER = not _broker_url
 # Of one node; half are for small batches (messaging/node/lanes.py). Verifying and writing release
 # the interpreter's lock, so two batches at once give 1.7 times the rate on two cores.
 ATP_BATCHES_UNDER_WAY = 4 if _broker_url else 2
-CELERY_TASK_DEFAULT_QUEUE = "atp"
+_queue_type = env.env_choice("ATP_BROKER_QUEUE_TYPE", "classic", *engines.QUEUE_TYPES)
+_queue = engines.task_queue(CELERY_BROKER_URL, _queue_type)
+CELERY_TASK_QUEUES = [_queue]
+CELERY_TASK_DEFAULT_QUEUE = CELERY_TASK_DEFAULT_EXCHANGE = _queue.name
+CELERY_TASK_DEFAULT_ROUTING_KEY = _queue.routing_key
 CELERY_TASK_SERIALIZER = "msgpack"  # envelopes are sent as bytes
 CELERY_ACCEPT_CONTENT = ["msgpack", "json"]
 CELERY_TASK_IGNORE_RESULT = True  # outcomes go over the channel layer and into the database
@@ -138,6 +146,7 @@ CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
 CELERY_BROKER_CONNECTION_TIMEOUT = engines.CONNECT_SECONDS
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # no limit: a broker can be away for long
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True  # a Redis that is read-only or full counts as away
 CELERY_BROKER_TRANSPORT_OPTIONS = engines.broker_options(CELERY_BROKER_URL)
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULER = "messaging.periodic.beat:LastingScheduler"

@@ -1,16 +1,19 @@
 """Failpoints: named lines of the code where a test can end a process; off unless armed.
 
 `ATP_FAILPOINTS="after_commit,before_insert:3"` ends the process with `os._exit(9)` at the first hit
-of `after_commit` or the third hit of `before_insert`, and prints its name. A test in the same
-process arms a callable instead.
+of `after_commit` or the third hit of `before_insert`, and prints its name. `stop@before_commit`
+stops the process there (SIGSTOP), as a machine does that freezes. A test in the same process arms a
+callable instead.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 
 _EXIT_STATUS = 9
+_STOP = "stop@"
 
 
 class Failpoints:
@@ -38,27 +41,38 @@ class Failpoints:
         Raises `ValueError` if a part is not a name or `name:count`, with a count of 1 or more.
         """
         for part in filter(None, text.split(",")):
-            name, _, count = part.strip().partition(":")
+            named, _, count = part.strip().partition(":")
+            name = named.removeprefix(_STOP)
             if not name or (count and not (count.isdecimal() and int(count))):
                 message = (
                     f"ATP_FAILPOINTS: {part!r} is neither a failpoint's name nor name:count. "
                     "Use a count of 1 or more."
                 )
                 raise ValueError(message)
-            self.arm(name, _exit_at(name, int(count or "1")))
+            do = _exit if name == named else _stop
+            self.arm(name, _do_at(int(count or "1"), do, name))
 
 
-def _exit_at(name: str, count: int) -> Callable[[object], None]:
+def _do_at(count: int, do: Callable[[str], None], name: str) -> Callable[[object], None]:
     left = count
 
     def action(_subject: object) -> None:
         nonlocal left
         left -= 1
         if left == 0:
-            os.write(2, f"failpoint {name}: this process ends here\n".encode())
-            os._exit(_EXIT_STATUS)
+            do(name)
 
     return action
+
+
+def _exit(name: str) -> None:
+    os.write(2, f"failpoint {name}: this process ends here\n".encode())
+    os._exit(_EXIT_STATUS)
+
+
+def _stop(name: str) -> None:
+    os.write(2, f"failpoint {name}: this process stops here\n".encode())
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 _of_process = Failpoints()

@@ -22,6 +22,7 @@ from messaging.periodic import recording
 from messaging.sessions.sessions import close_sessions_of_dead_nodes
 from messaging.telemetry import correlation, telemetry
 from registry.storage.engine_trouble import is_engine_trouble
+from registry.storage.patience import waiting_at_most
 from registry.storage.threads import mend_connections
 from registry.trail.actions import EpochMoved
 
@@ -43,7 +44,7 @@ def check_envelopes(batch: dict[str, Any]) -> None:
 def _judge(batch: dict[str, Any]) -> str:
     """Judge a batch; return why it was not judged, or "" if it was and its node was told."""
     try:
-        with telemetry.working_on(batch):
+        with telemetry.working_on(batch), waiting_at_most(settings.ATP_ANSWER_SECONDS):
             pipeline.check(batch)
     except EpochMoved:  # not the fault of an envelope, so none may count as poison
         logger.warning(
@@ -65,7 +66,8 @@ def _judge(batch: dict[str, Any]) -> str:
 def fan_out() -> None:
     """Deliver waiting broadcasts to their audiences, for about `FAN_OUT_SECONDS` in one task."""
     until = time.monotonic() + FAN_OUT_SECONDS
-    while (news := fan_out_next()) is not None:
+    passed_over: set[str] = set()
+    while (news := fan_out_next(passed_over)) is not None:
         events.publish(news)
         if time.monotonic() > until and not settings.CELERY_TASK_ALWAYS_EAGER:
             events.dispatch_fan_out()

@@ -34,6 +34,7 @@ from redis.retry import Retry
 
 from messaging.models import Batch
 from messaging.periodic.failures import first_line
+from registry.storage.patience import waiting_at_most
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -105,7 +106,8 @@ class Probe(Generic[T_co]):
     def _run(self, future: Future[T_co]) -> None:
         try:
             try:
-                answer = self._ask()
+                with waiting_at_most(PROBE_SECONDS):
+                    answer = self._ask()
             finally:
                 connections.close_all()  # the thread ends, and its connections are its own
         except BaseException as problem:  # `result` raises it to each caller

@@ -250,6 +250,10 @@ def _layer_part() -> Part:
             " comes back from the workers."
         )
         return part(Status.DOWN, problem, hint)
+    own = process_node.running()
+    if own is not None and not own.hears():
+        hint = "It subscribes anew by itself. Until then no receipt comes back from the workers."
+        return part(Status.DOWN, "Redis answers, but this node hears nothing from it.", hint)
     return part(Status.OK, "Redis answers.")
 
 

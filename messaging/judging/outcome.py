@@ -86,8 +86,16 @@ def _receipt(
 
 def stored_receipt(row: EnvelopeRow) -> dict[str, Any]:
     """The current state of an envelope that was judged before, as its sender is told it."""
-    entries = entries_of_messages({row.message_id})
-    return _receipt_of_row(row, entries.get((row.sender_id, row.message_id)))
+    return stored_receipts([row])[row.sender_id, row.message_id]
+
+
+def stored_receipts(rows: Sequence[EnvelopeRow]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The current states of envelopes that were judged before, by (sender, messageId)."""
+    entries = entries_of_messages({row.message_id for row in rows}) if rows else {}
+    keys = [(row.sender_id, row.message_id) for row in rows]
+    return {
+        key: _receipt_of_row(row, entries.get(key)) for key, row in zip(keys, rows, strict=True)
+    }
 
 
 def _receipt_of_row(row: EnvelopeRow, entry: int | None) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
 
-from atp.errors import ATPError, ClockExpired, FlowThrottled, ReplayConflict
+from atp.errors import ATPError, ClockExpired, FlowBusy, FlowThrottled, ReplayConflict
 from atp.judging import judgement
 from atp.judging.judgement import Verdict
 from atp.trust.envelope import Envelope, VerifiedEnvelope, parse_envelope, signature_header
@@ -45,6 +45,7 @@ from messaging.judging.loading import load_facts
 from messaging.judging.registry_view import RegistryView, ask_epoch, current_view
 from messaging.layer import events
 from messaging.layer.routes import Route, ask_routes, routes_of
+from messaging.mail.mailboxes import MailboxesLocked, locked_mailboxes
 from messaging.models import Batch
 from messaging.models import Envelope as EnvelopeRow
 from messaging.telemetry import telemetry
@@ -57,6 +58,7 @@ logger = logging.getLogger(__name__)
 _KNOWN = Compiled(
     lambda ids: EnvelopeRow.objects.filter(message_id__any_of=ids).order_by().values_list("id")
 )
+LOCKED = Verdict("busy", FlowBusy.code, "the inbox of its recipient can't be written now")
 MOST_JUDGEMENTS = 5  # of one batch, while officers keep changing the registry under it
 
 
@@ -152,6 +154,8 @@ def _judge_and_store(
 
     Raises `AlreadyJudged`, and `EpochMoved` when the registry does not come to rest.
     """
+    targets = _targets(stages)
+    locked = locked_mailboxes.among(targets)
     for _ in range(MOST_JUDGEMENTS):
         now = round(time.time(), 3)
         view, epoch = current_view(now, epoch), None
@@ -161,7 +165,7 @@ def _judge_and_store(
             [one.verified for one in verified if isinstance(one, Verified)], view, routes, now
         )
         telemetry.lap("facts")
-        decided = _judge(verified, facts)
+        decided = _judge(_put_off(verified, locked), facts)
         telemetry.lap("judge")
         to_store = list(judged(decided))
         if not to_store:  # nothing but repeats
@@ -170,9 +174,28 @@ def _judge_and_store(
             return decided, store(batch_id, to_store, facts)
         except EpochMoved:
             logger.info("the registry changed while batch %s was judged; judging again", batch_id)
+        except MailboxesLocked:
+            locked = locked_mailboxes.look(targets)
+            logger.warning(
+                "%d mailboxes are locked by others; who writes to them waits", len(locked)
+            )
         finally:
             telemetry.lap("store")
     raise EpochMoved("the registry kept changing while a batch was judged")
+
+
+def _targets(stages: Iterable[Stage]) -> set[str]:
+    return {one.envelope.target for one in stages if isinstance(one, Parsed)}
+
+
+def _put_off(stages: Iterable[Stage], locked: Collection[str]) -> list[Stage]:
+    """Refuse for now what goes to locked mailboxes; the others of the batch do not wait for it."""
+    return [
+        Refused(one.frame, one.envelope, LOCKED)
+        if isinstance(one, Verified) and one.envelope.target in locked
+        else one
+        for one in stages
+    ]
 
 
 def _verify(stages: Iterable[Stage], view: RegistryView, now: float) -> list[Stage]:

@@ -51,6 +51,11 @@ def dispatch_scheduled(name: str, *, expires_seconds: float) -> None:
     current_app.tasks[name].apply_async(expires=expires_seconds, ignore_result=True)
 
 
+async def ping(channel: str) -> None:
+    """Say nothing on a node's channel, on the node's own loop: so it hears whether it hears."""
+    await get_channel_layer().send(channel, {"type": NEWS, "payload": News().pack()})
+
+
 def publish(news_of_channel: Mapping[str, News]) -> None:
     """Send each node its news, in one layer message; the keys are the nodes' channels.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -15,14 +16,17 @@ from messaging.layer.news import News
 from messaging.layer.routes import load_routes
 from messaging.mail.deliveries import NewDelivery, insert_deliveries
 from messaging.mail.delivery_frames import stored_delivery
+from messaging.mail.mailboxes import MailboxesLocked
 from messaging.models import Envelope
 from registry.models import Agent, AgentKey
 from registry.trail.querysets import entries_of_messages
 
+logger = logging.getLogger(__name__)
+
 CHUNK = 256  # deliveries a transaction
 
 
-def fan_out_next() -> dict[str, News] | None:
+def fan_out_next(passed_over: set[str] | None = None) -> dict[str, News] | None:
     """Deliver the next broadcasts of one sender; return the news for each channel.
 
     Return `None` when no broadcast waits, or when other workers hold all that wait.
@@ -31,14 +35,25 @@ def fan_out_next() -> dict[str, News] | None:
     broadcast that waits for this sender. So a sender's broadcasts keep their order, however many
     workers run. The envelope row lists the recipients that are left. If a process dies in
     between, the next call continues from that list, and no recipient gets a broadcast twice.
+
+    A sender with a recipient whose mailbox is locked now is added to `passed_over`, which the
+    caller passes again: the broadcasts of others do not wait for it.
     """
-    with transaction.atomic():
-        first = _lock_next()
-        if first is None:
-            return None
-        parts = _cut([first, *_lock_behind(first)])
-        _give_out(parts)
-        failpoints.hit("half_way_through_broadcast", first)
+    passed_over = set() if passed_over is None else passed_over
+    sender = ""
+    try:
+        with transaction.atomic():
+            first = _lock_next(passed_over)
+            if first is None:
+                return None
+            sender = first.sender_id
+            parts = _cut([first, *_lock_behind(first)])
+            _give_out(parts)
+            failpoints.hit("half_way_through_broadcast", first)
+    except MailboxesLocked:
+        logger.warning("mailboxes are locked by others; broadcasts of %s wait", sender)
+        passed_over.add(sender)
+        return {}
     return _news(parts)
 
 
@@ -52,8 +67,10 @@ class _Part:
     seqs: dict[str, int] = field(default_factory=dict)
 
 
-def _lock_next() -> Envelope | None:
+def _lock_next(passed_over: Collection[str]) -> Envelope | None:
     waiting = Envelope.objects.filter(fan_out__isnull=False).defer("content")
+    if passed_over:
+        waiting = waiting.exclude(sender_id__in=passed_over)
     free = waiting.select_for_update(skip_locked=True, of=("self",))
     firsts = _first_of_each_sender(waiting)
     return free.filter(pk__in=firsts).order_by("id").first()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
 
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import F, Q
 
 from messaging import failpoints
@@ -20,6 +22,7 @@ from registry.scores.actions import add_good_traffic
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
 
+REMEMBER_SECONDS = 10.0  # a locked mailbox, since it was last seen so
 ACKS_A_TIME = 128  # each makes two entries at most, and 256 go into one hold of the log lock
 CODE_MAX_CHARS = 40  # of the column
 
@@ -33,10 +36,39 @@ SET last_seq = messaging_mailbox.last_seq + excluded.last_seq,
         THEN messaging_mailbox.next_expiry ELSE excluded.next_expiry END
 RETURNING agent_id, stream, last_seq
 """
+_PATIENCE = "SET LOCAL lock_timeout = 2000"  # milliseconds; a batch holds its rows for less
+_LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code
 _ADVANCE = """
 UPDATE messaging_mailbox SET acked_seq = ack.column3 FROM (VALUES {rows}) AS ack
 WHERE agent_id = ack.column1 AND stream = ack.column2
 """
+
+
+class MailboxesLocked(OperationalError):
+    """Other transactions hold some of the mailboxes that a batch needs, and go on holding them."""
+
+
+@contextmanager
+def _waiting_for_rows() -> Iterator[None]:
+    """Wait two seconds for each lock; raises `MailboxesLocked` after that."""
+    try:
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute(_PATIENCE)
+        yield
+    except OperationalError as problem:
+        if getattr(problem.__cause__, "sqlstate", "") == _LOCK_NOT_AVAILABLE:
+            raise MailboxesLocked("mailboxes are locked by others") from problem
+        raise
+
+
+class AcksPutOff(Exception):
+    """Some acks could not be taken now: `put_off`; `taken` are those that were."""
+
+    def __init__(self, taken: list[MailboxAck], put_off: list[MailboxAck]) -> None:
+        super().__init__(f"{len(put_off)} acks wait for mailboxes that others hold")
+        self.taken = taken
+        self.put_off = put_off
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +92,7 @@ def assign_sequence_numbers(
 
     One statement increments the counters and locks the rows, in sorted order, so two batches can't
     deadlock. The caller's transaction keeps the locks until it ends, so sequence numbers have no
-    gap.
+    gap. Raises `MailboxesLocked` after two seconds of waiting.
     """
     wanted = sorted(expiries.items())
     rows = ", ".join(["(%s, %s, %s, %s, 0, 0, 0, 0)"] * len(wanted))
@@ -70,10 +102,40 @@ def assign_sequence_numbers(
         for (agent, stream), dates in wanted
         for value in (agent, stream, len(dates), adapt(min(dates)))
     ]
-    with connection.cursor() as cursor:
+    with _waiting_for_rows(), connection.cursor() as cursor:
         cursor.execute(_ASSIGN.format(rows=rows), parameters)
         last = {(agent, stream): seq for agent, stream, seq in cursor.fetchall()}
     return {stream: last[stream] - len(dates) + 1 for stream, dates in expiries.items()}
+
+
+class LockedMailboxes:
+    """Agents with a mailbox that another transaction was seen to hold for long.
+
+    For a while they are looked at before a batch waits for them: those who write to others do not
+    wait with it.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, float] = {}
+
+    def among(self, agents: Collection[str]) -> set[str]:
+        """Those of `agents` that were seen locked lately, and are so now."""
+        now = time.monotonic()
+        self._seen = {agent: at for agent, at in self._seen.items() if now - at < REMEMBER_SECONDS}
+        suspects = self._seen.keys() & set(agents)
+        return self.look(suspects) if suspects else set()
+
+    def look(self, agents: Collection[str]) -> set[str]:
+        """Those of `agents` whose mailboxes another transaction holds now."""
+        boxes = Mailbox.objects.filter(agent_id__in=agents)
+        with transaction.atomic():
+            free = boxes.select_for_update(skip_locked=True).values_list("pk", flat=True)
+            locked = set(boxes.exclude(pk__in=list(free)).values_list("agent_id", flat=True))
+        self._seen.update(dict.fromkeys(locked, time.monotonic()))
+        return locked
+
+
+locked_mailboxes = LockedMailboxes()
 
 
 def acknowledge(acks: Iterable[MailboxAck]) -> list[MailboxAck]:
@@ -81,16 +143,33 @@ def acknowledge(acks: Iterable[MailboxAck]) -> list[MailboxAck]:
 
     Leave out an ack whose session is not the agent's current one. Reduce an ack beyond the last
     sequence number of its stream to that number, so that no unsent delivery is acknowledged. What
-    was acknowledged before stays so: a refusal of it that comes later changes nothing.
+    was acknowledged before stays so: a refusal of it that comes later changes nothing. Raises
+    `AcksPutOff`, after the others are taken, if other transactions hold mailboxes.
     """
     acks = list(acks)
     failpoints.hit("before_ack", acks)
     routes = load_routes({a.agent for a in acks})
     ours = [a for a in acks if (r := routes.get(a.agent)) and r.live and r.session == a.session]
     ours.sort(key=lambda ack: (ack.agent, ack.stream, ack.seq))
+    locked = locked_mailboxes.among({ack.agent for ack in ours})
     for start in range(0, len(ours), ACKS_A_TIME):
-        _take(ours[start : start + ACKS_A_TIME])
-    return ours
+        locked |= _take_free(ours[start : start + ACKS_A_TIME], locked)
+    taken = [ack for ack in ours if ack.agent not in locked]
+    if locked:
+        raise AcksPutOff(taken, [ack for ack in ours if ack.agent in locked])
+    return taken
+
+
+def _take_free(acks: Sequence[MailboxAck], locked: Collection[str]) -> set[str]:
+    """Take the acks of agents that are not `locked`; return those that turn out to be."""
+    free = [ack for ack in acks if ack.agent not in locked]
+    try:
+        _take(free)
+    except MailboxesLocked:
+        found = locked_mailboxes.look({ack.agent for ack in free})
+        _take([ack for ack in free if ack.agent not in found])
+        return found
+    return set()
 
 
 def _take(acks: Sequence[MailboxAck]) -> None:
@@ -117,17 +196,21 @@ def _advance(
     """Advance the counters, locked in sorted order; return the new ranges by (agent, stream)."""
     boxes = Mailbox.objects.select_for_update().filter(agent_id__in={a for a, _ in highest})
     taken = {}
-    for agent, stream, last, acked in boxes.order_by("agent_id", "stream").values_list(
-        "agent_id", "stream", "last_seq", "acked_seq"
-    ):
+    with _waiting_for_rows():
+        rows = list(
+            boxes.order_by("agent_id", "stream").values_list(
+                "agent_id", "stream", "last_seq", "acked_seq"
+            )
+        )
+    for agent, stream, last, acked in rows:
         ack = highest.get((agent, stream))
         if ack is not None and (seq := min(ack.seq, last)) > acked:
             taken[agent, stream] = (acked + 1, seq)
     if taken:
-        rows = ", ".join(["(%s, %s, %s)"] * len(taken))
+        values = ", ".join(["(%s, %s, %s)"] * len(taken))
         parameters = [v for key, (_, seq) in taken.items() for v in (*key, seq)]
         with connection.cursor() as cursor:
-            cursor.execute(_ADVANCE.format(rows=rows), parameters)
+            cursor.execute(_ADVANCE.format(rows=values), parameters)
     return taken
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from django.db import Error as DatabaseProblem
 
 from atp.wire.words import STREAMS
-from messaging.mail.mailboxes import MailboxAck, acknowledge
+from messaging.mail.mailboxes import AcksPutOff, MailboxAck, acknowledge
 from messaging.node.connections import AgentConnection
 from messaging.node.lanes import Lane
 from messaging.node.roster import Roster
@@ -20,7 +20,7 @@ from messaging.telemetry import instruments
 logger = logging.getLogger(__name__)
 
 LINGER_SECONDS = 0.1  # acks that come within it share a commit; no agent waits for one
-RETRY_SECONDS = 1.0  # while the database is away
+RETRY_SECONDS = 1.0  # while the database is away, or others hold a mailbox
 
 
 class Acks:
@@ -53,6 +53,10 @@ class Acks:
         acks = [ack for connection, stream in waiting for ack in _heard(connection, stream)]
         try:
             taken = await self._threads.run(acknowledge, acks)
+        except AcksPutOff as some:
+            taken = some.taken
+            loop = asyncio.get_running_loop()
+            loop.call_later(RETRY_SECONDS, self._take_again, some.put_off)
         except DatabaseProblem:  # told again by the hub itself: an agent acknowledges once
             logger.exception("%d acks could not be written down", len(acks))
             await asyncio.sleep(RETRY_SECONDS)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from django.db import Error as DatabaseProblem
 
-from messaging.mail.mailboxes import MailboxAck, acknowledge
+from messaging.mail.mailboxes import AcksPutOff, MailboxAck, acknowledge
 from messaging.node.lanes import Lane
 from messaging.node.threads import NodeThreads
 from messaging.sessions.sessions import Opened, close_sessions
@@ -44,8 +44,7 @@ class Closings:
     async def _close(self, closings: list[Closing]) -> None:
         try:
             if acks := [ack for closing in closings for ack in closing.acks]:
-                taken = await self._threads.run(acknowledge, acks)
-                instruments.ACKS.inc(len(taken))
+                instruments.ACKS.inc(await self._threads.run(_acknowledge, acks))
             ended = [(closing.agent, closing.session, closing.code) for closing in closings]
             await self._threads.run(close_sessions, ended)
         except DatabaseProblem:  # try again, or they would count as live while this node lives
@@ -53,3 +52,11 @@ class Closings:
             await asyncio.sleep(RETRY_SECONDS)
             for closing in closings:
                 self.lane.put(closing)
+
+
+def _acknowledge(acks: Sequence[MailboxAck]) -> int:
+    """Take last acks, and return how many; what is put off now is delivered again."""
+    try:
+        return len(acknowledge(acks))
+    except AcksPutOff as some:
+        return len(some.taken)

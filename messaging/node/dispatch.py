@@ -15,7 +15,7 @@ import logging
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,7 +28,8 @@ from atp.errors import ATPError
 from atp.trust.envelope import parse_envelope
 from atp.wire import frames
 from messaging.judging import outcome
-from messaging.judging.poison import find_stored, record_poison
+from messaging.judging.poison import record_poison
+from messaging.judging.withdrawal import withdraw
 from messaging.layer import events
 from messaging.layer.news import News
 from messaging.node.suspects import Suspects
@@ -40,6 +41,7 @@ POISONED_AFTER = 3  # attempts that failed, the last two with nothing but this e
 LEAST_PATIENCE_SECONDS = 0.2  # for an outcome, however late it is
 UNSTORED_SECONDS = 5.0  # that a node counts as not able to store after a worker said so
 BUSY_RETRY_SECONDS = 2.0
+LOOK_UP_SECONDS = 3.0  # for the database to say what became of a batch before `busy` is told
 FIRST_BACKOFF_SECONDS = 0.2
 
 
@@ -139,8 +141,8 @@ class BatchDispatcher:
                 await self._pause(attempt, give_up_at)
             if time.monotonic() >= give_up_at:
                 break
-        for unjudged in work:
-            self._answer_busy(unjudged.envelopes)
+        if work:
+            await self._give_up(work)
         for one in failed:  # at the end, when it is known whether others passed
             await self._decide(one)
 
@@ -243,6 +245,27 @@ class BatchDispatcher:
         if receipt is None:
             self._answer_busy([envelope])
             return
+        self._tell_receipt(envelope, receipt)
+
+    async def _give_up(self, attempts: Collection[_Attempt]) -> None:
+        """Tell `busy`, but of what is stored its receipt: its outcome was lost on the way."""
+        envelopes = [envelope for attempt in attempts for envelope in attempt.envelopes]
+        batches = [batch for one in attempts for batch in (*one.before, one.batch)]
+        loop = asyncio.get_running_loop()
+        look = loop.run_in_executor(self._executor, _withdraw, batches, envelopes)
+        look.add_done_callback(_note_end)
+        try:
+            receipts = await asyncio.wait_for(asyncio.shield(look), LOOK_UP_SECONDS)
+        except Exception:  # the database is away: whoever sends it again is told what it became
+            logger.exception("it is not known whether %d envelopes were stored", len(envelopes))
+            receipts = [None] * len(envelopes)
+        told = list(zip(envelopes, receipts, strict=True))
+        self._answer_busy([envelope for envelope, receipt in told if receipt is None])
+        for envelope, receipt in told:
+            if receipt is not None:
+                self._tell_receipt(envelope, receipt)
+
+    def _tell_receipt(self, envelope: IncomingEnvelope, receipt: dict[str, Any]) -> None:
         self._settled([envelope])
         instruments.count_envelopes(receipt["status"], receipt.get("code", ""), 1)
         self._tell(envelope.session, orjson.dumps(receipt).decode())
@@ -273,15 +296,23 @@ def _last_word(
     `None` where it was not stored and is not to be refused.
     """
     message_id = _message_id(envelope.text)
-    find = partial(record_poison, batches=batches) if refuse else find_stored
-    stored = find(envelope.agent, message_id)
-    if stored is not None:
-        return outcome.stored_receipt(stored)
     if not refuse:
         logger.error("an envelope of %s failed, and no other passed since", envelope.agent)
-        return None
+        return _withdraw(batches, [envelope])[0]
+    stored = record_poison(envelope.agent, message_id, batches=batches)
+    if stored is not None:
+        return outcome.stored_receipt(stored)
     detail = "the hub failed on this envelope; officers have been told"
     return frames.receipt_members(message_id, "invalid", code="malformed.envelope", detail=detail)
+
+
+def _withdraw(
+    batches: Sequence[str], envelopes: Sequence[IncomingEnvelope]
+) -> list[dict[str, Any] | None]:
+    """The receipt of each envelope that is stored, `None` of one that never will be by these."""
+    keys = [(envelope.agent, _message_id(envelope.text) or "") for envelope in envelopes]
+    receipts = withdraw(batches, keys)
+    return [receipts.get(key) for key in keys]
 
 
 def _note_end(handing_over: asyncio.Future[Any]) -> None:

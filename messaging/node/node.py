@@ -29,6 +29,7 @@ from messaging.node.connections import AgentConnection
 from messaging.node.dispatch import BatchDispatcher, IncomingEnvelope
 from messaging.node.handshakes import Handshakes
 from messaging.node.lanes import Lane
+from messaging.node.lock_watch import LockWatch
 from messaging.node.logins import Logins
 from messaging.node.news_reader import NewsReader
 from messaging.node.registry_watch import RegistryWatch
@@ -62,6 +63,7 @@ class ServingNode:
         self.handshakes = Handshakes()
         self.roster = roster = Roster()
         self._watch = watch = RegistryWatch(node_id, epoch, roster, self._resume)
+        self._locks = LockWatch(watch.threads)
         self._streams = streams = Streams(threads, watch.sees)
         self._dispatcher = dispatcher = BatchDispatcher(
             channel, threads, tell=roster.tell, settle=roster.settle, sees=watch.sees
@@ -112,6 +114,8 @@ class ServingNode:
             self._watch.keep_lease(),
             self._watch.follow_epoch(),
             self._news.read(),
+            self._news.ping(),
+            self._locks.follow(),
             self._catch_up.poll(),
             self._carry_over_log(),
         ):
@@ -182,6 +186,10 @@ class ServingNode:
     def stores(self) -> bool:
         """Whether the database takes what this node has judged, as far as its batches tell."""
         return self._dispatcher.stores()
+
+    def hears(self) -> bool:
+        """Whether news of workers over the channel layer reach this node."""
+        return self._news.hears()
 
     def beat_lives(self) -> bool:
         """Whether this node runs the schedule and the thread for it is alive."""

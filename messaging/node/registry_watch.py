@@ -22,6 +22,8 @@ from messaging.telemetry import instruments
 
 logger = logging.getLogger(__name__)
 
+LOOK_SECONDS = 3.0  # for an answer of the database; two such waits are shorter than a lease
+
 
 class RegistryWatch:
     """Reads epoch and lease in its own thread, so that no batch delays it.
@@ -33,7 +35,7 @@ class RegistryWatch:
     def __init__(
         self, node_id: uuid.UUID, epoch: int, roster: Roster, on_sight: Callable[[], None]
     ) -> None:
-        self.threads = NodeThreads(1, "hub-watch")
+        self.threads = NodeThreads(1, "hub-watch", answer_seconds=LOOK_SECONDS)
         self._node_id = node_id
         self._epoch = epoch
         self._sessions = roster.sessions

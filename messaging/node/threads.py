@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from django.conf import settings
 from django.db import connections
 
 from registry.storage.threads import DatabaseThreads
@@ -15,10 +16,14 @@ T = TypeVar("T")
 
 
 class NodeThreads(DatabaseThreads):
-    """A pool of database threads that the event loop can await."""
+    """A pool of database threads that the event loop can await.
 
-    def __init__(self, count: int, name: str) -> None:
-        super().__init__(count, name)
+    A statement of theirs has `answer_seconds` to be answered, by default `ATP_ANSWER_SECONDS`.
+    """
+
+    def __init__(self, count: int, name: str, *, answer_seconds: float | None = None) -> None:
+        seconds = settings.ATP_ANSWER_SECONDS if answer_seconds is None else answer_seconds
+        super().__init__(count, name, answer_seconds=seconds)
         self._count = count
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

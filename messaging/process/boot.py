@@ -36,6 +36,7 @@ from registry.bootstrap import ensure_hub
 from registry.hub.actions import session_key
 from registry.hub.keyring import SealBroken
 from registry.officers.first_officer import FirstOfficer, make_first_officer
+from registry.storage.patience import waiting_at_most
 from registry.trail.triggers import missing_triggers
 
 logger = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ def _alone() -> Iterator[None]:
     if connection.vendor != "postgresql":
         yield
         return
-    with connection.cursor() as cursor:
+    with waiting_at_most(None), connection.cursor() as cursor:  # another node may migrate
         cursor.execute("SELECT pg_advisory_lock(%s)", [BOOT_LOCK])
     try:
         yield

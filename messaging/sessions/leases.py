@@ -8,12 +8,12 @@ from collections.abc import Collection
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import DateTimeField, ExpressionWrapper, F, Q
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 
-from messaging.models import Node, Session
+from messaging.models import Node, Presence, Session
 from registry.attestations.querysets import left_without_voucher
 from registry.issuers.standing import issuer_standing
 from registry.models import Hub
@@ -38,11 +38,28 @@ def take(node_id: uuid.UUID, name: str, channel: str) -> None:
 
 
 def renew(node_id: uuid.UUID) -> bool:
-    """Renew a lease. False if it had run out, and its sessions with it; it is new then."""
-    held = Node.objects.filter(id=node_id, lease_until__gt=Now()).update(lease_until=_lease_end())
+    """Renew a lease. False if it had run out, and its sessions with it; it is new then.
+
+    A session that was fenced once stays so: its agent heard nothing of what it sent meanwhile, and
+    what it sends next would come before that. So what ran out is renewed without its sessions.
+    """
+    ours = Node.objects.filter(id=node_id, stopped_at=None)  # or a late call would undo `release`
+    held = ours.filter(lease_until__gt=Now()).update(lease_until=_lease_end())
     if not held:
-        Node.objects.filter(id=node_id).update(lease_until=_lease_end())
+        _begin_anew(node_id)
     return bool(held)
+
+
+def _begin_anew(node_id: uuid.UUID) -> None:
+    """Renew a lease that ran out; in the same transaction its sessions end to be current.
+
+    Presences are locked in the order of agents, as everywhere.
+    """
+    with transaction.atomic():
+        theirs = Presence.objects.select_for_update().filter(node_id=node_id)
+        agents = list(theirs.order_by("agent_id").values_list("agent_id", flat=True))
+        Presence.objects.filter(node_id=node_id, agent_id__in=agents).delete()
+        Node.objects.filter(id=node_id, stopped_at=None).update(lease_until=_lease_end())
 
 
 def release(node_id: uuid.UUID) -> None:

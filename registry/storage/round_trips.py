@@ -49,6 +49,7 @@ def one_trip(*, when: bool = True) -> Iterator[None]:
     if not when or connection.vendor != "postgresql":
         yield
         return
+    connection.close_if_health_check_failed()
     connection.ensure_connection()
     if connection.connection.pgconn.pipeline_status:
         yield

@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from django.db import connections
 
 from registry.storage.engine_trouble import is_engine_trouble
+from registry.storage.patience import MOST_SECONDS, waiting_at_most
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,10 +25,13 @@ class DatabaseThreads(ThreadPoolExecutor):
     they would keep a broken connection for as long as they live. Connections seldom break one by
     one. So when one thread finds its connection broken, every other thread makes a new one before
     its next work.
+
+    A statement of these threads that has no answer after `answer_seconds` breaks its connection.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, answer_seconds: float = MOST_SECONDS, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._answer_seconds = answer_seconds
         self._breaks = 0  # connections that were found broken
         self._seen = local()
 
@@ -41,7 +45,8 @@ class DatabaseThreads(ThreadPoolExecutor):
         self._seen.breaks = self._breaks
         before = _sessions()
         try:
-            return work()
+            with waiting_at_most(self._answer_seconds):
+                return work()
         finally:
             mended = mend_connections(sys.exc_info()[1])
             after = _sessions()  # what the work itself mended has another session, or none

@@ -46,6 +46,11 @@ LEFT JOIN (
 ) AS last ON TRUE
 """
 _PATIENCE = "SET LOCAL lock_timeout = {}"  # milliseconds
+# A process that stops between lock and commit would hold the lock for as long as it is stopped.
+# Servers before 17 do not know this; there a node ends its session (messaging/node/lock_watch.py).
+_BOUND = "SET LOCAL transaction_timeout = {}"  # milliseconds from here on
+_BOUND_SINCE = 170_000  # version of the server
+_HOLD_SECONDS = 4  # besides the wait for the lock
 _LOCK = f"SELECT pg_advisory_xact_lock({LOG_LOCK})"
 
 _COUNT_UP = """
@@ -154,7 +159,10 @@ def _find_end(*, lock: bool) -> _Head:
     """
     with one_trip():
         if lock and connection.vendor == "postgresql":
-            Asked(_PATIENCE.format(int(settings.ATP_TRAIL_LOCK_SECONDS * 1000)))
+            patience = settings.ATP_TRAIL_LOCK_SECONDS
+            Asked(_PATIENCE.format(int(patience * 1000)))
+            if connection.connection.info.server_version >= _BOUND_SINCE:
+                Asked(_BOUND.format(int((patience + _HOLD_SECONDS) * 1000)))
             Asked(_LOCK)
         # A separate statement: in PostgreSQL a statement sees what was committed when it began.
         # Together with the lock it would see the log as it was before the wait.

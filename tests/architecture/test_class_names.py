@@ -13,6 +13,7 @@ PACKAGES = ("atp", "registry", "messaging", "atp_site")
 # Names that several classes have, each with the reason.
 SHARED = {
     "Command": "Django finds the class of a management command by this name",
+    "DatabaseWrapper": "Django finds the class of a database backend by this name",
     "Delivery": "the frame is named after its type on the wire; the row is the table of the admin",
     "Envelope": "the protocol's word for what is sent, and for the row that stores it",
 }

@@ -58,6 +58,13 @@ class Proxy:
         """Pass on the bytes that were held back."""
         self._loop.call_soon_threadsafe(self._flowing.set)
 
+    def forget(self) -> None:
+        """Swallow for ever what the connections of now send, as a firewall that forgot them.
+
+        New connections are passed on.
+        """
+        self._run(self._forget())
+
     def _run(self, work: Coroutine[Any, Any, int]) -> int:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(STOP_SECONDS)
 
@@ -83,6 +90,12 @@ class Proxy:
                 writer.transport.abort()
         return len(chosen)
 
+    async def _forget(self) -> int:
+        self._flowing.clear()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        return len(self._pairs)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         dialled = await self._dial()
         if dialled is None:
@@ -91,9 +104,11 @@ class Proxy:
         there_reader, there_writer = dialled
         pair = (writer, there_writer)
         self._pairs.add(pair)
+        flowing = self._flowing
         try:
             await asyncio.gather(
-                self._pass_on(reader, there_writer), self._pass_on(there_reader, writer)
+                self._pass_on(reader, there_writer, flowing),
+                self._pass_on(there_reader, writer, flowing),
             )
         finally:
             self._pairs.discard(pair)
@@ -107,11 +122,13 @@ class Proxy:
                     return await asyncio.open_connection("127.0.0.1", port)
         return None
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flowing: asyncio.Event
+    ) -> None:
         """Pass bytes on until one side ends; then end the other."""
         with suppress(OSError):
             while data := await reader.read(CHUNK_BYTES):
-                await self._flowing.wait()
+                await flowing.wait()
                 writer.write(data)
                 await writer.drain()
         writer.close()

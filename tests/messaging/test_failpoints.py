@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -47,8 +48,30 @@ def test_other_failpoints_and_counts_have_no_effect(armed: str) -> None:
     assert (done.returncode, done.stdout.split()[-1]) == (0, "6")
 
 
-@pytest.mark.parametrize("armed", ["here:0", "here:-1", "here:x", ":2", "here:1:2", "here,:"])
+@pytest.mark.parametrize(
+    "armed", ["here:0", "here:-1", "here:x", ":2", "here:1:2", "here,:", "stop@"]
+)
 def test_rejects_what_is_no_name_or_count(armed: str) -> None:
     with pytest.raises(ValueError, match="ATP_FAILPOINTS"):
         failpoints.arm_from_environment(armed)
     failpoints.disarm("here")
+
+
+def test_it_stops_the_process_and_lets_it_go_on_when_woken() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HIT_SIX_TIMES],
+        cwd=ROOT,
+        env={**os.environ, "ATP_FAILPOINTS": "stop@here:3"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        process.send_signal(signal.SIGCONT)
+        told, complaints = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert told.split()[-1] == "6"
+    assert complaints == "failpoint here: this process stops here\n"

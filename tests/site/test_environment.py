@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from psycopg import pq
 
 from atp_site import engines, env
 from tests.processes import manage
@@ -141,12 +142,55 @@ def test_rejects_everybody_as_a_proxy(text: str, monkeypatch: pytest.MonkeyPatch
 def test_it_takes_every_part_of_a_postgresql_url(tmp_path: Path) -> None:
     url = "postgres://ann:p%40ss@db.example:5433/hub?sslmode=require&connect_timeout=3"
     entry = engines.database(url, tmp_path)
-    assert entry["ENGINE"] == "django.db.backends.postgresql"
+    assert entry["ENGINE"] == "atp_site.postgresql"
     assert (entry["USER"], entry["PASSWORD"], entry["NAME"]) == ("ann", "p@ss", "hub")
     assert (entry["HOST"], entry["PORT"]) == ("db.example", "5433")
     assert entry["OPTIONS"]["sslmode"] == "require"
     assert entry["OPTIONS"]["connect_timeout"] == "3"
     assert "synchronous_commit=on" in entry["OPTIONS"]["options"]
+
+
+def test_a_postgresql_connection_notices_by_itself_that_the_other_side_has_gone(
+    tmp_path: Path,
+) -> None:
+    options = engines.database("postgres://db.example/hub", tmp_path)["OPTIONS"]
+    assert options["tcp_user_timeout"] == 10_000
+    assert (options["keepalives"], options["keepalives_idle"]) == (1, 10)
+    assert (options["keepalives_interval"], options["keepalives_count"]) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        ("keepalives_idle", "30"),
+        ("tcp_user_timeout", "4000"),
+        ("target_session_attrs", "read-write"),
+        ("channel_binding", "require"),
+        ("gssencmode", "disable"),
+    ],
+)
+def test_a_postgresql_url_may_set_parameters_of_libpq(
+    parameter: str, value: str, tmp_path: Path
+) -> None:
+    entry = engines.database(f"postgres://db.example/hub?{parameter}={value}", tmp_path)
+    assert entry["OPTIONS"][parameter] == value
+
+
+def test_every_parameter_that_a_url_may_set_is_one_of_libpq() -> None:
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    assert known >= engines.POSTGRES_PARAMETERS >= engines.POSTGRES_LIVENESS.keys()
+
+
+@pytest.mark.parametrize("parameter", ["keepalives_idle", "tcp_user_timeout", "connect_timeout"])
+def test_rejects_a_parameter_that_must_be_a_number(parameter: str, tmp_path: Path) -> None:
+    with pytest.raises(ImproperlyConfigured, match=f"{parameter}.*must be a whole number"):
+        engines.database(f"postgres://db.example/hub?{parameter}=soon", tmp_path)
+
+
+@pytest.mark.parametrize("parameter", ["options", "user", "password", "dbname", "replication"])
+def test_rejects_parameters_that_are_the_hubs_own(parameter: str, tmp_path: Path) -> None:
+    with pytest.raises(ImproperlyConfigured, match=f"unknown parameter '{parameter}'"):
+        engines.database(f"postgres://db.example/hub?{parameter}=x", tmp_path)
 
 
 def test_it_takes_an_sqlite_file_elsewhere(tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""A mailbox that somebody else keeps locked: only who writes to it waits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from django.db import connection, connections, transaction
+
+from messaging.models import Mailbox
+from messaging.tasks import fan_out
+from tests.cast import Player, broadcast, make_agent, write
+from tests.messaging.conftest import LogIn, until
+
+pytestmark = pytest.mark.skipif(
+    connection.vendor != "postgresql", reason="SQLite has no locks of rows"
+)
+
+
+@contextmanager
+def locked(agent: Player) -> Iterator[None]:
+    """As an operator's session that holds a row and is left open."""
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            assert list(Mailbox.objects.select_for_update().filter(agent_id=agent.id))
+            held.set()
+            done.wait(60)
+        connections.close_all()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(20)
+    try:
+        yield
+    finally:
+        done.set()
+        holder.join(20)
+
+
+def test_only_who_writes_to_a_locked_mailbox_hears_busy(
+    log_in: LogIn, alice: Player, bob: Player
+) -> None:
+    carol = make_agent(name="carol", organisation=alice.organisation)
+    alices = log_in(alice)
+    assert alices.submit(write(alice, bob))["status"] == "accepted"
+    to_bob, to_carol = write(alice, bob), write(alice, carol)
+    with locked(bob):
+        alices.send_together(to_bob, to_carol)
+        assert alices.receipt(to_carol)["status"] == "accepted"
+        busy = alices.receipt(to_bob)
+        assert (busy["status"], busy["code"]) == ("busy", "flow.busy")
+        assert busy["retryAfter"] > 0
+    assert alices.submit(to_bob)["status"] == "accepted"
+
+
+def test_only_the_broadcasts_of_its_sender_wait_for_a_locked_mailbox(
+    log_in: LogIn, alice: Player, bob: Player
+) -> None:
+    alices, _bobs = log_in(alice), log_in(bob)
+    dave = make_agent(name="dave")
+    erin = make_agent(name="erin", organisation=dave.organisation)
+    daves, erins = log_in(dave), log_in(erin)
+    assert alices.submit(write(alice, bob))["status"] == "accepted"
+    with locked(bob):
+        assert alices.submit(broadcast(alice))["status"] == "accepted"
+        letter = broadcast(dave)
+        assert daves.submit(letter)["status"] == "accepted"
+        assert erins.mail()["ATP"]["messageId"] == letter.message_id
+    fan_out()
+
+
+def test_only_the_acks_of_its_agent_wait_for_a_locked_mailbox(
+    log_in: LogIn, alice: Player, bob: Player
+) -> None:
+    carol = make_agent(name="carol", organisation=alice.organisation)
+    alices, bobs, carols = log_in(alice), log_in(bob), log_in(carol)
+    for letter in (write(alice, bob), write(alice, carol)):
+        assert alices.submit(letter)["status"] == "accepted"
+    with locked(bob):
+        bobs.ack(bobs.mail()["seq"])
+        carols.ack(carols.mail()["seq"])
+        until(lambda: _acked(carol) == 1, "the ack of the other")
+        assert _acked(bob) == 0
+    until(lambda: _acked(bob) == 1, "the ack that was put off")
+
+
+def _acked(agent: Player) -> int:
+    return int(Mailbox.objects.get(agent_id=agent.id, stream="mail").acked_seq)
