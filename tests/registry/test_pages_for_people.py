@@ -191,10 +191,10 @@ def test_each_choice_of_a_filter_has_a_text() -> None:
         Session.objects.create(
             id=uuid4(), agent_id=agent, node_id=node, opened_at=now, close_code=code
         )
-    for asked, none in ({}, "none"), ({"_facets": "True"}, "none (1)"):
+    for asked, none in ({}, r"none"), ({"_facets": "True"}, r"none \(\d+\)"):
         text = text_of(officer_client().get("/admin/messaging/session/", asked))
         choices = re.findall(r'<a href="\?[^"]*">\s*([^<]*?)\s*</a>', text)
-        assert none in choices
+        assert any(re.fullmatch(none, choice) for choice in choices)
         assert "" not in choices
 
 
@@ -205,8 +205,8 @@ def test_each_choice_of_a_filter_has_a_text() -> None:
         ("enrolmenttoken/?use=used", "used_at", False),
         ("enrolmenttoken/?misuse=none", "misused_at", True),
         ("enrolmenttoken/?misuse=tried-twice", "misused_at", False),
-        ("issuer/?place=anchor", "parent_id", True),
-        ("issuer/?place=below", "parent_id", False),
+        ("issuer/?position=anchor", "parent_id", True),
+        ("issuer/?position=below", "parent_id", False),
     ],
 )
 def test_it_filters_by_words(path: str, column: str, *, empty: bool) -> None:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from django.contrib.staticfiles import finders
+from pytest_django.fixtures import Settings
 from websockets.sync.client import connect
 
 from atp import ATPClient
@@ -193,7 +194,10 @@ def test_it_serves_static_files_itself(front: Front) -> None:
     assert get(front, "/static../atp.conf").status_code == 404
 
 
-def test_it_serves_admin_and_api_under_the_address_that_was_asked_for(front: Front) -> None:
+def test_it_serves_admin_and_api_under_the_address_that_was_asked_for(
+    front: Front, settings: Settings
+) -> None:
+    settings.ATP_PUBLIC_URL = front.url
     page = get(front, "/admin/login/")
     assert page.status_code == 200
     assert "csrftoken" in page.text or "csrfmiddlewaretoken" in page.text
