@@ -17,6 +17,9 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from atp.errors import MalformedDocument
+from atp.wire.text_files import as_utf8
+
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS = frozenset({"0", "false", "no", "off"})
 KEY_BYTES = 32  # AES-256, and as much entropy as SHA-256 signing can use
@@ -244,9 +247,11 @@ def _make_secret(path: Path, size: int) -> None:
 
 def _read_secret(path: Path, *, name: str) -> str:
     try:
-        secret = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ImproperlyConfigured(f"The secret of {name} can't be read from {path}.") from exc
+        secret = as_utf8(path.read_bytes(), what=str(path)).decode("utf-8").strip()
+    except (OSError, MalformedDocument) as exc:
+        raise ImproperlyConfigured(
+            f"The secret of {name} can't be read from {path}: it must be a text in UTF-8."
+        ) from exc
     if not secret:
         raise ImproperlyConfigured(f"The secret file {path} is empty.")
     return secret

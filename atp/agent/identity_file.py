@@ -11,6 +11,7 @@ from atp.errors import ATPError, KeyMissing, KeyUnknown, MalformedDocument
 from atp.trust.keys import PrivateKey, PublicKey
 from atp.types import check_agent_id
 from atp.wire.canonical import parse
+from atp.wire.text_files import as_utf8
 
 __all__ = ["IdentityFile", "read_identity_file"]
 
@@ -54,7 +55,7 @@ def read_identity_file(path: str | Path) -> IdentityFile:
 
 def _members(path: Path) -> dict[str, Any]:
     try:
-        members = parse(path.read_bytes())
+        members = parse(as_utf8(path.read_bytes(), what=str(path)))
     except OSError as exc:
         raise MalformedDocument(
             f"no identity file {path} ({exc.strerror}); `atp enroll` writes one"
@@ -73,7 +74,7 @@ def _key(path: Path, members: dict[str, Any]) -> PrivateKey:
     try:
         if path.stat().st_mode & OTHERS_MAY_READ:
             logger.warning("%s can be read by other users; run chmod 600 on it", path)
-        pem = path.read_bytes()
+        pem = as_utf8(path.read_bytes(), what=str(path))
     except OSError as exc:
         raise KeyMissing(f"no private key at {path} ({exc.strerror})") from exc
     key = PrivateKey.from_pem(pem, alg=members.get("alg"))

@@ -43,6 +43,7 @@ from atp.trust.fingerprint import fingerprint
 from atp.trust.keys import ALGORITHMS, PrivateKey, PublicKey
 from atp.types import check_agent_id
 from atp.wire.canonical import parse, sha256_b64url
+from atp.wire.text_files import as_utf8
 
 __all__ = ["add_to", "run"]
 
@@ -176,7 +177,7 @@ def _find_hub(client: httpx.Client, base: str, *, expected: str | None) -> _Hub:
 
 def _read_token(path: Path | None) -> str:
     if path is not None:
-        text = path.read_text(encoding="utf-8")
+        text = as_utf8(path.read_bytes(), what=f"the token file {path}").decode("utf-8")
     elif sys.stdin.isatty():
         try:
             text = getpass.getpass("one-time token: ")

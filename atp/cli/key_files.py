@@ -9,6 +9,7 @@ from pathlib import Path
 
 from atp.errors import KeyInUse, KeyMissing
 from atp.trust.keys import PrivateKey
+from atp.wire.text_files import as_utf8
 
 __all__ = ["read_key", "undone_on", "write_key", "write_private"]
 
@@ -22,7 +23,7 @@ def read_key(path: Path, *, alg: str | None = None) -> PrivateKey:
     Raises `KeyMissing` if the file can't be read, or an error of `PrivateKey.from_pem`.
     """
     try:
-        return PrivateKey.from_pem(path.read_bytes(), alg=alg)
+        return PrivateKey.from_pem(as_utf8(path.read_bytes(), what=str(path)), alg=alg)
     except OSError as exc:
         raise KeyMissing(f"no private key at {path} ({exc.strerror})") from exc
 

@@ -84,11 +84,21 @@ class Officer:
         self._press(address, "Approve this key", compared="on")
 
     def attest(self, agent: str, level: str, capabilities: Sequence[str]) -> None:
-        """Attest an agent for 30 days, by the first issuer that the form offers."""
-        names = "\n".join(capabilities)
-        self._press(
-            f"{_agent_url(agent)}attest/", "Attest", level=level, capabilities=names, days="30"
-        )
+        """Attest an agent for 30 days, by the first issuer that may vouch for this much."""
+        address, names = f"{_agent_url(agent)}attest/", "\n".join(capabilities)
+        form = self._look(address).form_with("Attest")
+        issuers = list(form.choices.get("issuer", {}).values()) if form else []
+        refused = StoryError(f"{address} offers no issuer")
+        for issuer in filter(None, issuers):
+            try:
+                self._press(
+                    address, "Attest", issuer=issuer, level=level, capabilities=names, days="30"
+                )
+            except StoryError as problem:
+                refused = problem
+            else:
+                return
+        raise refused
 
     def attest_as_offered(self, agent: str) -> None:
         """Attest an agent with the values that the form suggests."""

@@ -11,10 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import HubProcess, free_port, hub_environment, start_hub
+from tests.processes import HubProcess, free_port, hub_environment, manage, start_hub
 from tests.sources import ROOT
 
 LONGEST_SECONDS = 120
+FIRST_ISSUER = """
+from registry.issuers.actions import Limits, create_issuer
+from registry.officers.actor import Actor
+limits = Limits(highest_level="sandboxed", capability_patterns=("*",))
+create_issuer("aardvark", limits, name="Aardvark", actor=Actor.hub())
+"""
 SHOWN = (
     "enrolment",
     "attestation",
@@ -36,6 +42,9 @@ SHOWN = (
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
     """A hub of its own process, as `make run` starts it."""
     hub = start_hub(tmp_path_factory.mktemp("hub") / "data")
+    # An issuer that the form offers first, and that may not vouch for what the story needs.
+    made = manage(["shell", "-c", FIRST_ISSUER], hub.data_dir)
+    assert made.returncode == 0, made.stderr
     yield hub
     hub.stop()
 

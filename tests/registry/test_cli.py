@@ -108,7 +108,7 @@ def test_it_enrols_a_key_that_is_there(
     hub: LiveHub, agent: str, token: str, tmp_path: Path
 ) -> None:
     atp(["keygen", "keys/own.pem", "--alg", "ES256"], tmp_path)
-    (tmp_path / "token").write_text(token)
+    (tmp_path / "token").write_bytes(token.encode("utf-16"))  # as PowerShell writes it
     where = ["--key", "keys/own.pem", "--out", "who/identity.json"]
     who = ["--hub", hub.http_url, "--agent", agent, "--token-file", "token"]
     done = atp(["enrol", *who, *where], tmp_path)

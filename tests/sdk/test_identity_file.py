@@ -54,6 +54,25 @@ def test_it_reads_what_enrolment_wrote(tmp_path: Path, caplog: pytest.LogCapture
     assert read_identity_file(write(tmp_path, key, hub_key, {"hub_key": None})).hub_key is None
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_it_reads_files_as_windows_writes_them(tmp_path: Path, encoding: str) -> None:
+    """PowerShell writes UTF-16 with a mark, editors put a mark before UTF-8."""
+    path = write(tmp_path, PrivateKey.generate(), PrivateKey.generate())
+    mark = "" if encoding != "utf-16-le" else "\ufeff"
+    for file in (path, path.parent / "key.pem"):
+        file.write_bytes((mark + file.read_text(encoding="utf-8")).encode(encoding))
+    assert read_identity_file(path).agent
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"\x80\x81"])
+def test_rejects_a_file_that_is_no_text(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "identity.json"
+    path.write_bytes(data)
+    with pytest.raises(MalformedDocument, match="UTF-8") as refused:
+        read_identity_file(path)
+    assert str(path) in str(refused.value)
+
+
 def test_it_warns_of_a_key_that_others_can_read(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

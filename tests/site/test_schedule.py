@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import stat
+from pathlib import Path
+
 from django.conf import settings
 
 from atp_site import celery_app
+from messaging.periodic.beat import LastingScheduler
 
 
 def test_it_knows_every_scheduled_task() -> None:
@@ -24,3 +28,12 @@ def test_it_loses_no_task_with_its_worker() -> None:
     assert celery_app.conf.task_acks_late
     assert celery_app.conf.task_reject_on_worker_lost
     assert celery_app.conf.worker_prefetch_multiplier == 1
+
+
+def test_it_keeps_the_file_of_beat_for_its_owner(tmp_path: Path) -> None:
+    scheduler = LastingScheduler(
+        celery_app, schedule_filename=str(tmp_path / "beat-schedule"), lazy=True
+    )
+    scheduler.setup_schedule()
+    scheduler.close()
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
