@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from django.conf import settings
 
+from atp.errors import MalformedEnvelope, MalformedFrame
 from atp.log import leaves
-from atp.trust import envelope, tokens
+from atp.transports import websocket
+from atp.trust import envelope, signing, tokens
+from atp.trust.keys import PrivateKey
 from atp.types import DataSensitivity, TrustLevel
 from atp.wire import canonical, frames
+from atp.wire.schema import Check
+from messaging.node import connections
+from messaging.process import serve
+from registry.api.hub import HubSerializer
 from registry.trail.kinds import Kind
 from tests.docs.tables import code, page, rows
 
@@ -18,7 +26,10 @@ TOKENS = {
     code(row["typ"]): row
     for row in rows(PAGE, columns=("typ", "signed by", "claims", "longest life"))
 }
-FRAMES = [code(row["type"]) for row in rows(PAGE, columns=("type", "direction", "members"))]
+FRAMES = {
+    code(row["type"]): row["members"]
+    for row in rows(PAGE, columns=("type", "direction", "members"))
+}
 
 
 def test_it_lists_every_kind_of_token() -> None:
@@ -52,6 +63,70 @@ def test_it_lists_the_frames_that_agents_read() -> None:
     assert set(FRAMES) - {"(envelope)", "ack"} == set(frames.HUB_FRAMES) - handshake
 
 
+def test_it_lists_the_members_of_the_hub_s_own_facts() -> None:
+    table = rows(PAGE, columns=("member of `GET /api/v1/hub`", "what"))
+    told = [code(row["member of `GET /api/v1/hub`"]) for row in table]
+    assert told == list(HubSerializer().fields)
+
+
+def test_it_lists_the_members_of_a_welcome() -> None:
+    table = rows(PAGE, columns=("member of `welcome`", "what"))
+    full = frames.Welcome("s-1", "alice", "verified", 82, 256, 0, "proof", ("token",))
+    assert [code(row["member of `welcome`"]) for row in table] == list(full.to_wire())
+
+
+def test_it_tells_who_pings_and_when_a_connection_is_dead() -> None:
+    (pings,) = re.findall(r"^\*\*Pings\.\*\* (?:.*\n)+?(?=\n## )", page(PAGE), re.MULTILINE)
+    assert serve.PING_SECONDS == websocket.PING_SECONDS
+    assert f"a ping {serve.PING_SECONDS:.0f} s after it has accepted the socket" in pings
+    assert f"pong does not come within {serve.PING_SECONDS:.0f} s" in pings
+    assert f"send a ping every {websocket.PING_SECONDS} s" in pings
+    assert f"can't write to it for {connections.STALLED_SECONDS:.0f} s" in pings
+
+
+def test_it_tells_what_an_ack_may_say() -> None:
+    assert "`seq` (a whole number from 1)" in FRAMES["ack"]
+    assert "any code of 1 to 40 characters" in page(PAGE)
+    longest = {"type": "ack", "stream": "mail", "seq": 1, "refused": "own_code." + "a" * 31}
+    assert frames.Ack.parse(longest).refused == longest["refused"]
+    for wrong in ({"seq": 0}, {"refused": "own_code." + "a" * 32}, {"refused": "Own code"}):
+        with pytest.raises(MalformedFrame):
+            frames.Ack.parse({**longest, **wrong})
+
+
+def test_it_lets_tokens_be_written_in_any_order_and_spacing() -> None:
+    assert "order of members and spaces are free" in page(PAGE)
+    key = PrivateKey.generate()
+    header = f'{{ "typ": "atp-prov+jwt", "kid": "{key.kid}", "alg": "{key.alg}" }}'
+    body = '{ "n": 0, "iss": "alice", "iat": 1 }'
+    signed = ".".join(canonical.b64url(part.encode()) for part in (header, body))
+    token = f"{signed}.{canonical.b64url(key.sign(signed.encode()))}"
+    claims = signing.verify(token, key.public, typ="atp-prov+jwt")
+    assert claims == {"n": 0, "iss": "alice", "iat": 1}
+
+
+def test_it_tells_the_first_number_of_a_part() -> None:
+    table = rows(PAGE, columns=("member of `payload`", "what"))
+    (parts,) = [row["what"] for row in table if "`part`" in row["member of `payload`"]]
+    assert "a whole number from 0, which is the first" in parts
+    check = envelope._PAYLOAD
+    for part, taken in ((0, True), (-1, False)):
+        payload = {"messageType": "response", "targetAgent": "bob", "part": part, "final": False}
+        assert _takes(check, payload) is taken
+
+
+def test_the_promise_and_the_protocol_name_the_condition_on_order() -> None:
+    """In the same sentence as the order itself, in both."""
+    condition = "stops, and sends this and all later envelopes again in order"
+    for name, order in (
+        ("README.md", "in the order in which they were sent, on the condition that"),
+        (PAGE, "in the order in which they arrive, on the condition that"),
+    ):
+        (sentence,) = [s for s in re.split(r"(?<=\.)\s", page(name)) if order in s]
+        assert condition in sentence
+        assert {"busy", "throttled"} <= _codes(sentence)
+
+
 def test_it_lists_every_kind_of_entry() -> None:
     assert [kind for row in rows(PAGE, columns=("kinds",)) for kind in _listed(row["kinds"])] == [
         str(kind) for kind in _by_subject()
@@ -79,6 +154,14 @@ def test_it_tells_the_limits_in_force() -> None:
     assert f"nesting deeper than {canonical.ENVELOPE_MAX_DEPTH}" in text
     assert f"not authenticated after {settings.ATP_HANDSHAKE_SECONDS} s" in text
     assert f"at most {settings.ATP_DELIVERY_WINDOW} deliveries of a stream without an ack" in text
+
+
+def _takes(check: Check, value: object) -> bool:
+    """Return whether the check of a member passes; it raises at some values."""
+    try:
+        return check(value)
+    except MalformedEnvelope:
+        return False
 
 
 def _codes(text: str) -> set[str]:
