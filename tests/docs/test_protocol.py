@@ -87,11 +87,17 @@ def test_it_tells_who_pings_and_when_a_connection_is_dead() -> None:
 def test_it_tells_what_an_ack_may_say() -> None:
     assert "`seq` (a whole number from 1)" in FRAMES["ack"]
     assert "any code of 1 to 40 characters" in page(PAGE)
-    longest = {"type": "ack", "stream": "mail", "seq": 1, "refused": "own_code." + "a" * 31}
+    longest: dict[str, object] = {"type": "ack", "stream": "mail", "seq": 1}
+    longest["refused"] = "own_code." + "a" * 31
     assert frames.Ack.parse(longest).refused == longest["refused"]
-    for wrong in ({"seq": 0}, {"refused": "own_code." + "a" * 32}, {"refused": "Own code"}):
+    mistakes: list[dict[str, object]] = [
+        {"seq": 0},
+        {"refused": "own_code." + "a" * 32},
+        {"refused": "Own code"},
+    ]
+    for mistake in mistakes:
         with pytest.raises(MalformedFrame):
-            frames.Ack.parse({**longest, **wrong})
+            frames.Ack.parse({**longest, **mistake})
 
 
 def test_it_lets_tokens_be_written_in_any_order_and_spacing() -> None:
