@@ -7,7 +7,8 @@ expires first, it is never delivered.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from django.db import transaction
@@ -15,28 +16,44 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from atp.errors import ClockExpired, IdentityRevoked, KeyRevoked
 from messaging.mail.deliveries import NewDelivery, insert_deliveries
+from messaging.mail.mailboxes import MailboxesLocked, locked_mailboxes
 from messaging.mail.withhold import MOST_A_TIME, entry_of
 from messaging.models import Delivery
 from registry.models import Agent, AgentKey
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
 
+logger = logging.getLogger(__name__)
+
 
 def settle_held(now: datetime) -> int:
     """Settle held mail that expired, or whose sender is not suspended any more.
 
     Return how many deliveries were settled. The recipients' nodes find released mail at their
-    next poll. They check it once more before they send it.
+    next poll. They check it once more before they send it. Mail for a recipient whose mailbox
+    another transaction holds stays for the next sweep; that of others does not wait for it.
     """
-    settled = 0
-    while n := _settle_some(now):
+    settled, locked = 0, set[str]()
+    while True:
+        try:
+            n = _settle_some(now, locked)
+        except MailboxesLocked:
+            waiting = set(_due(now).values_list("recipient_id", flat=True).distinct())
+            found = locked_mailboxes.look(waiting - locked)
+            if not found:  # it was let go meanwhile; the next sweep goes on
+                return settled
+            logger.warning("%d mailboxes are locked by others; their held mail waits", len(found))
+            locked |= found
+            continue
+        if not n:
+            return settled
         settled += n
-    return settled
 
 
-def _settle_some(now: datetime) -> int:
+def _settle_some(now: datetime, locked: Collection[str]) -> int:
     with transaction.atomic():
-        due = _due(now).select_for_update(skip_locked=True, of=("self",))
+        due = _due(now).exclude(recipient_id__in=locked)
+        due = due.select_for_update(skip_locked=True, of=("self",))
         rows = list(
             due.select_related("envelope").order_by("recipient_id", "stream", "seq")[:MOST_A_TIME]
         )

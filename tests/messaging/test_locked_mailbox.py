@@ -9,9 +9,10 @@ from contextlib import contextmanager
 import pytest
 from django.db import connection, connections, transaction
 
-from messaging.models import Mailbox
-from messaging.tasks import fan_out
-from tests.cast import Player, broadcast, make_agent, write
+from messaging.models import Delivery, Mailbox
+from messaging.tasks import fan_out, sweep
+from registry.agents.actions import resume_agent, suspend_agent
+from tests.cast import OFFICER, Player, broadcast, make_agent, write
 from tests.messaging.conftest import LogIn, until
 
 pytestmark = pytest.mark.skipif(
@@ -86,6 +87,31 @@ def test_only_the_acks_of_its_agent_wait_for_a_locked_mailbox(
         until(lambda: _acked(carol) == 1, "the ack of the other")
         assert _acked(bob) == 0
     until(lambda: _acked(bob) == 1, "the ack that was put off")
+
+
+def test_only_the_held_mail_of_a_locked_mailbox_waits_for_the_next_sweep(
+    log_in: LogIn, alice: Player, bob: Player
+) -> None:
+    """The rest of a sweep, such as the sessions of dead nodes, does not wait either."""
+    carol = make_agent(name="carol", organisation=alice.organisation)
+    alices = log_in(alice)
+    for letter in (write(alice, bob), write(alice, carol)):
+        assert alices.submit(letter)["status"] == "accepted"
+    suspend_agent(alice.id, actor=OFFICER, reason="drill")
+    for reader in (bob, carol):
+        assert log_in(reader).mail()["withheld"]
+    resume_agent(alice.id, actor=OFFICER, reason="drill")
+    with locked(bob):
+        sweep()
+        assert not _held_for(carol)
+        assert _held_for(bob)
+    sweep()
+    assert not _held_for(bob)
+
+
+def _held_for(agent: Player) -> bool:
+    held = Delivery.objects.filter(recipient_id=agent.id, state=Delivery.State.HELD)
+    return held.exists()
 
 
 def _acked(agent: Player) -> int:
