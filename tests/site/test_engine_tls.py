@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import socket
 import ssl
@@ -15,7 +16,7 @@ from typing import Any
 
 import psycopg
 import pytest
-import redis
+import redis.asyncio as redis
 from channels_redis.utils import create_pool
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -145,12 +146,15 @@ def _connect_broker(url: str, mode: str, ca_file: str) -> None:
 
 
 def connect_layer(port: int, mode: str, ca_file: str) -> None:
-    """As channels_redis does, but with redis-py's blocking client of the same arguments."""
+    """As channels_redis does: its pool, redis-py's asynchronous client."""
     entry = engines.channel_layer(f"rediss://:secret@localhost:{port}/0", tls=mode, ca_file=ca_file)
     host = entry["CONFIG"]["hosts"][0]
-    assert create_pool(dict(host)).connection_kwargs["ssl_check_hostname"] == (mode == "verify")
-    with redis.Redis.from_url(host.pop("address"), **host) as client:
-        client.ping()
+
+    async def ping() -> None:
+        async with redis.Redis(connection_pool=create_pool(dict(host))) as client:
+            await client.ping()
+
+    asyncio.run(ping())
 
 
 def connect_postgres(port: int, mode: str, ca_file: str) -> None:
