@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,12 +16,22 @@ from messaging.sessions import leases
 from tests.cast import Letter, Player, write
 
 
-@pytest.fixture
-def node() -> uuid.UUID:
-    """A node of its own, which nobody but the test renews."""
-    node_id = uuid.uuid4()
-    leases.take(node_id, "a test", "a-channel-of-nobody")
+def new_node(channel: str) -> uuid.UUID:
+    """Enter a node with a lease, beside that of this run's hub, which `leases.take` would end."""
+    now, node_id = datetime.now(UTC), uuid.uuid4()
+    ends = now + timedelta(minutes=1)
+    Node.objects.create(
+        id=node_id, name="a test", channel=channel, started_at=now, lease_until=ends
+    )
     return node_id
+
+
+@pytest.fixture
+def node() -> Iterator[uuid.UUID]:
+    """A node that only the test renews."""
+    node_id = new_node("a-channel-of-nobody")
+    yield node_id
+    leases.release(node_id)
 
 
 @pytest.fixture
@@ -75,8 +86,7 @@ def test_a_lease_that_holds_is_renewed_with_its_sessions(
 def test_a_session_that_went_to_another_node_stays_current(
     alice: Player, bob: Player, node: uuid.UUID, session: str
 ) -> None:
-    other = uuid.uuid4()
-    leases.take(other, "another", "another-channel")
+    other = new_node("another-channel")
     Presence.objects.filter(agent_id=alice.id).update(node_id=other)
     run_out(node)
     assert leases.renew(node) is False
