@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractUser, Group, Permission
 from django.db.models import Q, QuerySet
 
@@ -54,7 +55,8 @@ def may_touch_group(person: Any, group: Group) -> bool:
         return False
     rights = rights_of(person)
     permissions = frozenset(group.permissions.values_list("pk", flat=True))
-    members = group.user_set.all()
+    # By primary key: the next filter of `group.user_set` would look at this one group only.
+    members = get_user_model()._default_manager.filter(pk__in=group.user_set.values("pk"))
     return rights.cover(Rights(False, permissions)) and not _beyond(members, rights).exists()
 
 

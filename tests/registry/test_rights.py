@@ -241,3 +241,17 @@ def test_it_gives_a_member_of_the_staff_what_one_has_oneself() -> None:
     page = f"/admin/auth/user/{new.pk}/change/"
     assert browser(person).post(page, wish.of_account(new)).status_code == 302
     assert sorted(new.groups.values_list("name", flat=True)) == sorted([OFFICERS, AUDITORS])
+
+
+def test_rejects_a_change_of_a_group_whose_member_may_more_by_another_group() -> None:
+    ensure_groups()
+    editor = Role(frozenset(ACCOUNTS) | frozenset(GROUPS))
+    person, other = editor.account("ann"), Role(groups=frozenset({OFFICERS})).account("tom")
+    group = Group.objects.create(name=fresh("role"))
+    other.groups.add(group)
+    wish = Wish(frozenset({"add_user"}), frozenset(), superuser=False)
+    answer = browser(person).post(
+        f"/admin/auth/group/{group.pk}/change/", wish.of_group(group.name)
+    )
+    assert answer.status_code == 403
+    assert not group.permissions.exists()
