@@ -169,7 +169,7 @@ def test_it_names_a_database_that_lacks_a_right(stage: Stage) -> None:
         server.execute("ALTER TABLE messaging_batch RENAME TO messaging_batch_gone")
         try:
             wait_until(lambda: stage.ready().status_code == 503, seconds=PATIENCE_SECONDS)
-            stage.until(database="down")
+            wait_until(lambda: stage.failing().get("database") == "down", seconds=PATIENCE_SECONDS)
         finally:
             server.execute("ALTER TABLE messaging_batch_gone RENAME TO messaging_batch")
     stage.until()
