@@ -41,7 +41,7 @@ class Broken(Exception):
 @pytest.fixture
 def postgresql(database: None) -> None:
     if connection.vendor != "postgresql":
-        pytest.skip("this is about PostgreSQL; set ATP_DATABASE_URL")
+        pytest.skip("SQLite is not what this is about; set ATP_DATABASE_URL")
 
 
 @pytest.fixture
