@@ -72,8 +72,8 @@ class JsonFormatter(logging.Formatter):
 class OneLineOfRefusals(logging.Filter):
     """A warning of one short line for each request that Django refuses before any view.
 
-    Django logs an error with a traceback, and what the caller sent in full: anybody could fill the
-    disk, and hide what matters.
+    Django logs an error with a traceback and the full text that the caller sent. With many such
+    requests a stranger could fill the disk and hide other lines.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

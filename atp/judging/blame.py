@@ -1,4 +1,4 @@
-"""Whose doing a denial by a rule is: nobody pays for what others brought upon them.
+"""Whose doing a denial by a rule is: a sender does not pay for what others caused.
 
 A sender answers for what it wrote: its own declared sensitivity, its own level and score, the
 recipient that it chose, how much it sends. It does not answer for what came with the message that

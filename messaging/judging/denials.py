@@ -1,8 +1,8 @@
-"""How many denials of a sender become rows and entries, which nobody may delete; more are counted.
+"""Limit how many denials of a sender become rows and entries, which stay for good; count the rest.
 
-An envelope that would pass is never in question: only what is denied anyway leaves less behind. So
-nobody can silence an agent by having its envelopes denied. The first denials with a code are
-entered whatever came before, so that nobody hides one kind of denial behind many of another.
+The limit never denies an envelope: it only reduces what a denied one leaves behind. So an attacker
+can't silence an agent by causing denials. The first denials with each code are always entered, so
+that a sender can't hide one kind of denial behind many of another kind.
 """
 
 from __future__ import annotations

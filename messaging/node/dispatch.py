@@ -97,7 +97,7 @@ class BatchDispatcher:
         self._outcomes: dict[str, asyncio.Future[str]] = {}
         self._begun: set[str] = set()
         self._suspects = Suspects()
-        self._away = False  # whether the last attempt found nobody who could judge
+        self._away = False  # whether no worker could judge the last attempt
         self._unstored_at: float | None = None  # when a worker said so last, and none passed since
 
     def on_news(self, news: News) -> None:
@@ -256,7 +256,7 @@ class BatchDispatcher:
         look.add_done_callback(_note_end)
         try:
             receipts = await asyncio.wait_for(asyncio.shield(look), LOOK_UP_SECONDS)
-        except Exception:  # the database is away: whoever sends it again is told what it became
+        except Exception:  # the database is away; a sender that sends it again gets its result
             logger.exception("it is not known whether %d envelopes were stored", len(envelopes))
             receipts = [None] * len(envelopes)
         told = list(zip(envelopes, receipts, strict=True))

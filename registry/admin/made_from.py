@@ -61,7 +61,7 @@ class MadeFrom:
     def check(self, about: Sequence[models.Model]) -> None:
         """Raise `FieldsChanged` if a row has other values than those the form was made from.
 
-        Call it where nobody else can change the rows: inside a change that moves the epoch.
+        Call it inside a change that moves the epoch: no other change of the rows can run then.
         """
         changed: dict[str, str] = {}
         for before, row in zip(self.rows, about, strict=True):

@@ -93,7 +93,7 @@ def _decide(
     values: Mapping[str, Any],
     actor: Actor,
 ) -> int:
-    """Decide about the row at the position, if nobody has; return the new position."""
+    """Decide about the row at the position unless that is done; return the new position."""
     with registry_change(actor):
         row = _locked(bulk)
         if row.position == bulk.position:
