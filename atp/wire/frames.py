@@ -2,7 +2,8 @@
 
 Each frame is a frozen dataclass. `to_wire` gives its members as JSON values, `to_bytes` its text,
 and `parse` reads it. The hub, the SDK and the in-memory transport use the same classes. What an
-agent sends is in `agent_frames` and can be imported from here too.
+agent sends is in `agent_frames`, what has a place in a stream in `stream_frames`; both can be
+imported from here too.
 
 There is no I/O here. A hub's frame of a type that this version does not know is read as an
 `Unknown`, because a newer hub may send more types. A frame of a known type that breaks its grammar
@@ -12,27 +13,26 @@ raises `MalformedFrame`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
-
 from atp.errors import MalformedFrame, excerpt
-from atp.wire.agent_frames import Ack, Authenticate
+from atp.wire.agent_frames import Ack, Authenticate, CancelRequest
 from atp.wire.canonical import parse_noted
 from atp.wire.members import (
     WireFrame,
     find_member,
     get_member,
     seconds_member,
-    stream_member,
     texts_member,
 )
-from atp.wire.words import Stream
+from atp.wire.stream_frames import Delivery, Gone, Notice, Withheld, splice_delivery
 
 __all__ = [
     "Ack",
     "Authenticate",
+    "CancelRequest",
+    "Cancelled",
     "Challenge",
     "Delivery",
     "Failure",
@@ -58,22 +58,28 @@ SEND_MAX_FRAMES: Final = 256  # docs/protocol.md#frames: the hub's limit
 
 @dataclass(frozen=True, slots=True)
 class Challenge(WireFrame):
-    """The hub's first frame: its id, a nonce for one login, and its clock (RFC 3339)."""
+    """The hub's first frame: its id, a nonce for one login, and its clock (RFC 3339).
+
+    `features` are the additions to the protocol that the hub knows (docs/protocol.md#features).
+    """
 
     hub: str
     nonce: str
     time: str = ""
+    features: tuple[str, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
         """Return the frame's members as JSON values, in their order on the wire."""
-        return {"type": "challenge", "hub": self.hub, "nonce": self.nonce, "time": self.time}
+        frame = {"type": "challenge", "hub": self.hub, "nonce": self.nonce, "time": self.time}
+        return {**frame, "features": self.features} if self.features else frame
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Challenge:
         """Read a challenge; raises `MalformedFrame`."""
         hub, nonce = get_member(value, "hub", str), get_member(value, "nonce", str)
         time = value.get("time")  # for people only, so its grammar is not checked
-        return cls(hub, nonce, time if isinstance(time, str) else "")
+        features = texts_member(value, "features")
+        return cls(hub, nonce, time if isinstance(time, str) else "", features)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,8 @@ class Welcome(WireFrame):
 
     `window` is how many envelopes may be without a receipt, `pending` how many deliveries wait in
     the inbox. `proof` is the hub's token over the agent's nonce, or "". `succession` holds the
-    tokens in which each former key of the hub names the next one, oldest first.
+    tokens in which each former key of the hub names the next one, oldest first. `send_only` is
+    whether the session sends and takes no mail, because another session of the agent does.
     """
 
     session: str
@@ -93,10 +100,11 @@ class Welcome(WireFrame):
     pending: int
     proof: str = ""
     succession: tuple[str, ...] = ()
+    send_only: bool = False
 
     def to_wire(self) -> dict[str, Any]:
         """Return the frame's members as JSON values, in their order on the wire."""
-        frame = {
+        frame: dict[str, Any] = {
             "type": "welcome",
             "session": self.session,
             "agent": self.agent,
@@ -106,7 +114,9 @@ class Welcome(WireFrame):
             "pending": self.pending,
             "proof": self.proof,
         }
-        return {**frame, "succession": self.succession} if self.succession else frame
+        if self.succession:
+            frame["succession"] = self.succession
+        return {**frame, "sendOnly": True} if self.send_only else frame
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Welcome:
@@ -120,6 +130,7 @@ class Welcome(WireFrame):
             pending=find_member(value, "pending", int) or 0,
             proof=find_member(value, "proof", str) or "",
             succession=texts_member(value, "succession"),
+            send_only=find_member(value, "sendOnly", bool) or False,
         )
 
 
@@ -201,158 +212,6 @@ def receipt_members(
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery(WireFrame):
-    """An envelope from the inbox, with what the hub says about its sender.
-
-    `value` is the parsed envelope, `{"ATP": ...}`. `plain` is that of `ParsedJson`.
-    """
-
-    stream: Stream
-    seq: int
-    value: Mapping[str, Any]
-    plain: bool
-    entry: int | None = None
-    accepted_at: str | None = None
-    score: int | None = None
-    level: str | None = None
-    chain: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_wire(self) -> dict[str, Any]:
-        """Return the frame's members as JSON values, in their order on the wire."""
-        return {
-            "ATP": self.value["ATP"],
-            "acceptedAt": self.accepted_at,
-            "chain": self.chain,
-            "entry": self.entry,
-            "level": self.level,
-            "score": self.score,
-            "seq": self.seq,
-            "stream": self.stream,
-            "type": "delivery",
-        }
-
-    @classmethod
-    def parse(cls, value: Mapping[str, Any], *, plain: bool = False) -> Delivery | Withheld:
-        """Read a delivery, or the `Withheld` that is sent in its place."""
-        if "withheld" in value:
-            return Withheld.parse(value)
-        return cls(
-            stream=stream_member(value),
-            seq=get_member(value, "seq", int),
-            value={"ATP": get_member(value, "ATP", dict)},
-            plain=plain,
-            entry=find_member(value, "entry", int),
-            accepted_at=find_member(value, "acceptedAt", str),
-            score=find_member(value, "score", int),
-            level=find_member(value, "level", str),
-            chain=find_member(value, "chain", dict) or {},
-        )
-
-
-def splice_delivery(
-    content: bytes,
-    *,
-    stream: str,
-    seq: int,
-    entry: int | None,
-    accepted_at: str,
-    score: int,
-    level: str,
-    chain: Mapping[str, Any],
-) -> bytes:
-    """Return the text of a `Delivery` of `content`, the stored canonical `{"ATP": ...}`.
-
-    The envelope is not parsed; its bytes stay as they are. "ATP" sorts before every other member,
-    so the whole frame is in RFC 8785 form, which the SDK parses fastest.
-    """
-    tail = orjson.dumps(
-        {
-            "acceptedAt": accepted_at,
-            "chain": chain,
-            "entry": entry,
-            "level": level,
-            "score": score,
-            "seq": seq,
-            "stream": stream,
-            "type": "delivery",
-        },
-        option=orjson.OPT_SORT_KEYS,
-    )
-    return content[:-1] + b"," + tail[1:]
-
-
-@dataclass(frozen=True, slots=True)
-class Withheld(WireFrame):
-    """The frame for an envelope that will not come: its sender may no longer be heard."""
-
-    stream: Stream
-    seq: int
-    code: str
-
-    def to_wire(self) -> dict[str, Any]:
-        """Return the frame's members as JSON values, in their order on the wire."""
-        place = {"type": "delivery", "stream": self.stream, "seq": self.seq}
-        return {**place, "withheld": self.code}
-
-    @classmethod
-    def parse(cls, value: Mapping[str, Any]) -> Withheld:
-        """Read a withheld delivery; raises `MalformedFrame`."""
-        stream, seq = stream_member(value), get_member(value, "seq", int)
-        return cls(stream, seq, get_member(value, "withheld", str))
-
-
-@dataclass(frozen=True, slots=True)
-class Gone(WireFrame):
-    """The frame for positions `first` to `last` of a stream whose envelopes will not come."""
-
-    stream: Stream
-    first: int
-    last: int
-    code: str
-
-    def to_wire(self) -> dict[str, Any]:
-        """Return the frame's members as JSON values, in their order on the wire."""
-        place = {"type": "gone", "stream": self.stream, "from": self.first, "to": self.last}
-        return {**place, "code": self.code}
-
-    @classmethod
-    def parse(cls, value: Mapping[str, Any]) -> Gone:
-        """Read a range of sequence numbers that will not come; raises `MalformedFrame`."""
-        return cls(
-            stream=stream_member(value),
-            first=get_member(value, "from", int),
-            last=get_member(value, "to", int),
-            code=find_member(value, "code", str) or "",
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Notice(WireFrame):
-    """A later event of an envelope that this agent sent or received."""
-
-    message_id: str
-    status: str
-    code: str = ""
-    detail: str = ""
-
-    def to_wire(self) -> dict[str, Any]:
-        """Return the frame's members as JSON values, in their order on the wire."""
-        frame = {"type": "notice", "messageId": self.message_id, "status": self.status}
-        why = {"code": self.code, "detail": self.detail}
-        return {**frame, **{name: text for name, text in why.items() if text}}
-
-    @classmethod
-    def parse(cls, value: Mapping[str, Any]) -> Notice:
-        """Read a notice; raises `MalformedFrame`."""
-        return cls(
-            message_id=get_member(value, "messageId", str),
-            status=get_member(value, "status", str),
-            code=find_member(value, "code", str) or "",
-            detail=find_member(value, "detail", str) or "",
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Failure(WireFrame):
     """The frame `error`, the last one of a connection. `retry_after` is in seconds."""
 
@@ -376,6 +235,23 @@ class Failure(WireFrame):
 
 
 @dataclass(frozen=True, slots=True)
+class Cancelled(WireFrame):
+    """The news that `sender` no longer waits for the answer to its request `message_id`."""
+
+    message_id: str
+    sender: str
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the frame's members as JSON values, in their order on the wire."""
+        return {"type": "cancel", "messageId": self.message_id, "sender": self.sender}
+
+    @classmethod
+    def parse(cls, value: Mapping[str, Any]) -> Cancelled:
+        """Read the cancellation of a request; raises `MalformedFrame`."""
+        return cls(get_member(value, "messageId", str), get_member(value, "sender", str))
+
+
+@dataclass(frozen=True, slots=True)
 class Unknown(WireFrame):
     """A frame of a type that this version does not know."""
 
@@ -386,7 +262,18 @@ class Unknown(WireFrame):
         return {"type": self.type}
 
 
-Frame = Challenge | Welcome | Receipt | Delivery | Withheld | Gone | Notice | Failure | Unknown
+Frame = (
+    Challenge
+    | Welcome
+    | Receipt
+    | Delivery
+    | Withheld
+    | Gone
+    | Notice
+    | Cancelled
+    | Failure
+    | Unknown
+)
 
 HUB_FRAMES: Final[Mapping[str, Callable[[Mapping[str, Any]], Frame]]] = {
     "challenge": Challenge.parse,
@@ -395,6 +282,7 @@ HUB_FRAMES: Final[Mapping[str, Callable[[Mapping[str, Any]], Frame]]] = {
     "delivery": Delivery.parse,
     "gone": Gone.parse,
     "notice": Notice.parse,
+    "cancel": Cancelled.parse,
     "error": Failure.parse,
 }
 

@@ -25,7 +25,7 @@ from atp.errors import (
     SessionAuthentication,
 )
 from atp.wire import canonical
-from atp.wire.agent_frames import Ack, Authenticate, parse_agent_message
+from atp.wire.agent_frames import Ack, Authenticate, Submission, parse_agent_message
 from atp.wire.frames import SUBPROTOCOL, Challenge, Failure, Welcome
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_milliseconds
@@ -166,7 +166,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         for frame in frames:
             if isinstance(frame, Ack):
                 self._node.acks.take(connection, frame.stream, frame.seq, frame.refused)
-            else:
+            elif isinstance(frame, Submission):
                 envelope = canonical.serialize(frame.value, plain=frame.plain).decode()
                 other_bytes -= len(envelope)
                 await connection.window_open(len(envelope))

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 
-from atp.errors import MalformedFrame
-from atp.wire.agent_frames import Ack, Authenticate, Submission, parse_agent_message
+from atp.errors import MalformedFrame, SessionAuthentication
+from atp.wire.agent_frames import (
+    Ack,
+    Authenticate,
+    CancelRequest,
+    Submission,
+    parse_agent_message,
+)
 from atp.wire.frames import (
     HUB_FRAMES,
     SUBPROTOCOL,
+    Cancelled,
     Challenge,
     Delivery,
     Failure,
@@ -68,7 +76,26 @@ WRITTEN: list[tuple[Any, bytes]] = [
         b'{"type":"error","code":"flow.busy","detail":"later","retryAfter":2.0}',
     ),
     (Failure("session.closed"), b'{"type":"error","code":"session.closed","detail":""}'),
+    (
+        Challenge("hub-1", "n", "", ("cancel", "done")),
+        b'{"type":"challenge","hub":"hub-1","nonce":"n","time":"","features":["cancel","done"]}',
+    ),
+    (
+        replace(WELCOME, send_only=True),
+        b'{"type":"welcome","session":"s-1","agent":"alice","level":"verified","score":82,'
+        b'"window":256,"pending":3,"proof":"token","sendOnly":true}',
+    ),
+    (
+        Notice("id-1", "refused", "handler.failed", stream="answers", seq=7),
+        b'{"type":"notice","messageId":"id-1","status":"refused","code":"handler.failed",'
+        b'"stream":"answers","seq":7}',
+    ),
+    (
+        Cancelled("id-1", "alice"),
+        b'{"type":"cancel","messageId":"id-1","sender":"alice"}',
+    ),
 ]
+REQUEST_ID = "0b9e4a52-5b0f-4f0c-9c93-3f1f6a1d2c77"
 SENT: list[tuple[Any, bytes]] = [
     (Ack("mail", 4), b'{"seq":4,"stream":"mail","type":"ack"}'),
     (
@@ -76,6 +103,19 @@ SENT: list[tuple[Any, bytes]] = [
         b'{"refused":"handler.failed","seq":4,"stream":"mail","type":"ack"}',
     ),
     (Authenticate("p", "c"), b'{"client":"c","proof":"p","type":"authenticate"}'),
+    (
+        Ack("mail", 47, done=((1, 41), (43, 46)), begun=(42,)),
+        b'{"begun":[42],"done":[[1,41],[43,46]],"seq":47,"stream":"mail","type":"ack"}',
+    ),
+    (
+        Ack("mail", 4, retry=((2, 1),), refusals=((3, "handler.failed"),)),
+        b'{"retry":[[2,1]],"refused":[[3,"handler.failed"]],"seq":4,"stream":"mail","type":"ack"}',
+    ),
+    (
+        Authenticate("p", features=("done",), takeover=False, resumes="s-1"),
+        b'{"features":["done"],"proof":"p","resumes":"s-1","takeover":false,"type":"authenticate"}',
+    ),
+    (CancelRequest(REQUEST_ID), b'{"messageId":"' + REQUEST_ID.encode() + b'","type":"cancel"}'),
 ]
 DELIVERY = (
     b'{"ATP":{"a":1},"acceptedAt":"2026-01-31T23:59:59.000Z","chain":{"depth":1},"entry":7,'
@@ -140,8 +180,16 @@ def test_it_keeps_the_name_of_a_frame_of_a_later_version() -> None:
         {"type": "ack", "stream": "mail", "seq": True},
         {"type": "ack", "stream": "mail", "seq": 1, "refused": "No!"},
         {"type": "ack", "stream": "mail", "seq": 1, "refused": "a" * 41},
-        {"type": "greeting"},
-        [],
+        {"type": "ack", "stream": "mail", "seq": 9, "done": [[3, 2]]},
+        {"type": "ack", "stream": "mail", "seq": 9, "done": [[0, 2]]},
+        {"type": "ack", "stream": "mail", "seq": 9, "done": [[1, 2, 3]]},
+        {"type": "ack", "stream": "mail", "seq": 9, "done": [3]},
+        {"type": "ack", "stream": "mail", "seq": 9, "done": [[1, 1]] * 2049},
+        {"type": "ack", "stream": "mail", "seq": 9, "begun": [True]},
+        {"type": "ack", "stream": "mail", "seq": 9, "begun": 3},
+        {"type": "ack", "stream": "mail", "seq": 9, "retry": [[3]]},
+        {"type": "ack", "stream": "mail", "seq": 9, "refused": [[3, "No!"]]},
+        {"type": "ack", "stream": "mail", "seq": 9, "refused": [[3, ""]]},
     ],
 )
 def test_rejects_an_ack_that_breaks_its_grammar(frame: Any) -> None:
@@ -170,7 +218,33 @@ def test_it_knows_no_message_id_where_there_is_none(document: Any) -> None:
     assert Submission({"ATP": document}).message_id == ""
 
 
-@pytest.mark.parametrize("text", [b"1", b"[[]]", b'["ATP"]', b"{}"])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"type": "authenticate", "proof": "p", "features": "done"},
+        {"type": "authenticate", "proof": "p", "features": [1]},
+        {"type": "authenticate", "proof": "p", "features": ["x"] * 33},
+        {"type": "authenticate", "proof": "p", "takeover": 0},
+        {"type": "authenticate", "proof": "p", "resumes": 1},
+    ],
+)
+def test_rejects_a_login_that_breaks_its_grammar(frame: Any) -> None:
+    with pytest.raises(SessionAuthentication):
+        Authenticate.parse(frame)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"1",
+        b"[[]]",
+        b'["ATP"]',
+        b"{}",
+        b'{"type":"greeting"}',
+        b'{"type":"cancel"}',
+        b'{"type":"cancel","messageId":"x"}',
+    ],
+)
 def test_rejects_what_is_neither_envelope_nor_ack(text: bytes) -> None:
     with pytest.raises(MalformedFrame):
         parse_agent_message(text, max_bytes=100)
@@ -191,7 +265,7 @@ def test_no_frame_is_written_by_hand() -> None:
 
 def frames_written_in(tree: ast.AST) -> Iterator[int]:
     """The lines of dict literals that have the type of a frame."""
-    types = {*HUB_FRAMES, "ack", "authenticate"}
+    types = {*HUB_FRAMES, "ack", "authenticate", "cancel"}
     for node in ast.walk(tree):
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
