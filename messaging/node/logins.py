@@ -11,7 +11,8 @@ from atp.errors import ATPError, FlowBusy
 from messaging.layer.events import publish_superseded
 from messaging.node.lanes import Lane
 from messaging.node.threads import NodeThreads
-from messaging.sessions.sessions import LoginRequest, Opened, open_sessions
+from messaging.sessions.proofs import LoginRequest
+from messaging.sessions.sessions import Opened, open_sessions
 
 logger = logging.getLogger(__name__)
 

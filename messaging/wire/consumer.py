@@ -31,7 +31,8 @@ from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_milliseconds
 from messaging.node.connections import AgentConnection
 from messaging.node.process_node import process_node
-from messaging.sessions.sessions import LoginRequest, Opened
+from messaging.sessions.proofs import LoginRequest
+from messaging.sessions.sessions import Opened
 from messaging.telemetry import correlation, instruments
 from messaging.wire import sockets
 from messaging.wire.close_codes import close_code
