@@ -9,14 +9,17 @@ from dataclasses import dataclass
 
 from django.db import Error as DatabaseProblem
 
+from atp.errors import SessionSuperseded
 from messaging.mail.mailboxes import AcksPutOff, MailboxAck, acknowledge
 from messaging.node.lanes import Lane
 from messaging.node.threads import NodeThreads
 from messaging.sessions.sessions import Opened, close_sessions
+from messaging.sessions.takeovers import count_takeovers
 from messaging.telemetry import instruments
 
 logger = logging.getLogger(__name__)
 
+SUPERSEDED = SessionSuperseded.code
 RETRY_SECONDS = 1.0  # while the database is away
 
 
@@ -47,6 +50,8 @@ class Closings:
                 instruments.ACKS.inc(await self._threads.run(_acknowledge, acks))
             ended = [(closing.agent, closing.session, closing.code) for closing in closings]
             await self._threads.run(close_sessions, ended)
+            if taken_over := [one.agent for one in closings if one.code == SUPERSEDED]:
+                await self._threads.run(count_takeovers, taken_over)
         except DatabaseProblem:  # try again, or they would count as live while this node lives
             logger.exception("%d sessions could not be closed", len(closings))
             await asyncio.sleep(RETRY_SECONDS)

