@@ -15,8 +15,15 @@ class MessagingConfig(AppConfig):
     def ready(self) -> None:
         """Import the tasks, and give the registry the functions that act on traffic."""
         from messaging import tasks  # noqa: F401  # a task is known once imported
-        from messaging.sessions import presence  # a task is known once imported
+        from messaging.sessions import presence
         from messaging.telemetry import signs  # noqa: F401  # listens to Celery, as recording does
         from registry import hooks
 
-        hooks.fill(close_sockets=presence.close_sockets, online_agents=presence.online_agents)
+        hooks.fill(
+            hooks.Hooks(
+                close_sockets=presence.close_sockets,
+                online_agents=presence.online_agents,
+                open_sockets=presence.open_sockets,
+                live_sessions=presence.live_sessions,
+            )
+        )

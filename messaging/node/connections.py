@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from django.conf import settings
 
+from atp.wire.words import ANSWERS
+
 logger = logging.getLogger(__name__)
 
 Send = Callable[[dict[str, object]], Awaitable[None]]
@@ -48,12 +50,14 @@ class StreamPosition:
 class AgentConnection:
     """An authenticated socket, bounded on both sides.
 
-    `outstanding` counts the envelopes that were read and have no receipt yet.
+    One that is `send_only` takes no mail; it hears copies of answers (`copies.py`). `outstanding`
+    counts the envelopes that were read and have no receipt yet.
     """
 
     agent: str
     session: str
     send: Send
+    send_only: bool = False
     streams: dict[str, StreamPosition] = field(default_factory=dict)
     outstanding: int = 0
     close_code: str = ""
@@ -70,6 +74,10 @@ class AgentConnection:
     def position(self, stream: str) -> StreamPosition:
         """Return the position of a stream; the first call makes it."""
         return self.streams.setdefault(stream, StreamPosition())
+
+    def hears(self, stream: str) -> bool:
+        """Return whether this stream is written to the socket."""
+        return stream == ANSWERS or not self.send_only
 
     @property
     def writable(self) -> bool:

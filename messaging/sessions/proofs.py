@@ -27,7 +27,10 @@ from registry.trail.actions import count_refusals
 
 @dataclass(frozen=True, slots=True)
 class LoginRequest:
-    """The data of a login: the proof, the nonce of the challenge, and the address called."""
+    """The data of a login: the proof, the nonce of the challenge, and the address called.
+
+    `takeover` and `resumes` are those of the frame `authenticate`.
+    """
 
     proof: str
     nonce: str
@@ -35,6 +38,8 @@ class LoginRequest:
     path: str
     remote_address: str
     client: str = ""
+    takeover: bool = True
+    resumes: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,23 +5,26 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from atp.errors import ATPError
+from atp.errors import ATPError, SessionSuperseded
 from atp.judging.scoring import score
 from atp.trust import tokens
 from atp.trust.keys import PrivateKey
+from atp.wire.words import ANSWERS
 from messaging import failpoints
 from messaging.judging.registry_view import RegistryView, current_view
-from messaging.models import Mailbox, Presence, Session
-from messaging.sessions.limits import lock_logins, without_loops
+from messaging.models import Mailbox, Presence, SendOnlySession, Session
+from messaging.sessions.limits import LoginLimits, lock_logins
 from messaging.sessions.proofs import LoginRequest, ProvenLogin, RefusedLogin, count_refused, prove
+from messaging.sessions.send_only import end_send_only
 from registry.hub.actions import session_proof
 from registry.trail.actions import MOST_ENTRIES, EntryDraft, EpochMoved, append
 from registry.trail.kinds import Kind
@@ -34,7 +37,12 @@ MOST_TRIES = 5  # at a batch of logins, while officers keep changing the registr
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An authenticated session with the values of its welcome frame."""
+    """An authenticated session with the values of its welcome frame.
+
+    `acked` is the `seq` after which each stream goes on. `answers_seq` is the last one of the
+    stream `answers`; a session that only sends hears what comes after that. `resumes` is the
+    agent's earlier session that the login named, or "".
+    """
 
     session: str
     agent: str
@@ -44,17 +52,34 @@ class Opened:
     proof: str
     succession: tuple[str, ...] = ()
     acked: dict[str, int] = field(default_factory=dict)
+    answers_seq: int = 0
+    send_only: bool = False
+    resumes: str = ""
+    beside: str = ""  # the address of the agent's other session, where this one only sends
     superseded: tuple[str, str] | None = None  # the earlier session, and the channel of its node
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """The session that an agent has now, on whose node, and whether that node is alive."""
+    """The session that takes an agent's mail now, on whose node, and whether that node is alive.
+
+    `address` is that of its socket.
+    """
 
     session: str
     channel: str
     takeovers: int
+    address: str
     live: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """A login that gets a session, and the session that takes the agent's mail until then."""
+
+    proven: ProvenLogin
+    opened: Opened
+    previous: _Held | None
 
 
 def open_sessions(logins: Sequence[LoginRequest], node_id: uuid.UUID) -> list[Opened | ATPError]:
@@ -90,54 +115,84 @@ def _open(
     if not proven:
         return []
     welcomes = _welcomes(proven, view, now)
+    agents = {one.agent for one in proven}
     with transaction.atomic():
-        lock_logins({one.agent for one in proven})
-        judged = without_loops(proven, now)
-        admitted = [
-            (one, welcome)
-            for one, welcome in zip(judged, welcomes, strict=True)
-            if isinstance(one, ProvenLogin)
+        lock_logins(agents)
+        limits, held = LoginLimits.load(agents, now), _lock_presences(agents)
+        judged = [
+            _admit(one, welcome, held, limits)
+            for one, welcome in zip(proven, welcomes, strict=True)
         ]
-        opened = iter(_write_sessions(admitted, view, node_id, now))
-    return [one if isinstance(one, RefusedLogin) else next(opened) for one in judged]
+        if admitted := [one for one in judged if isinstance(one, _Admitted)]:
+            _write_sessions(admitted, held, node_id, datetime.fromtimestamp(now, UTC))
+            append(
+                [draft for one in admitted for draft in _entries(one)], expected_epoch=view.epoch
+            )
+    return [one.opened if isinstance(one, _Admitted) else one for one in judged]
+
+
+def _admit(
+    one: ProvenLogin, welcome: Opened, held: dict[str, _Held], limits: LoginLimits
+) -> _Admitted | RefusedLogin:
+    """Decide what session the login gets; note in `held` that it takes the agent's mail."""
+    previous = held.get(one.agent)
+    beside = previous if previous is not None and _is_beside(one.login, previous) else None
+    send_only = beside is not None
+    if (excess := limits.excess(one.agent, send_only=send_only)) is not None:
+        return RefusedLogin(excess, one.agent)
+    limits.enter(one.agent, send_only=send_only)
+    if beside is not None:
+        return _Admitted(one, _as_send_only(welcome, beside), beside)
+    address = one.login.remote_address
+    held[one.agent] = _Held(welcome.session, "", _takeovers(previous), address)
+    if previous is not None:
+        welcome = replace(welcome, superseded=(previous.session, previous.channel))
+    return _Admitted(one, welcome, previous)
+
+
+def _is_beside(login: LoginRequest, previous: _Held) -> bool:
+    """Return whether the login leaves the agent's live session as it is.
+
+    A process that comes back before the hub has noticed the end of its own session replaces that.
+    """
+    return previous.live and not login.takeover and login.resumes != previous.session
+
+
+def _as_send_only(welcome: Opened, beside: _Held) -> Opened:
+    acked = {ANSWERS: welcome.answers_seq}
+    return replace(welcome, send_only=True, pending=0, acked=acked, beside=beside.address)
 
 
 def _write_sessions(
-    admitted: Sequence[tuple[ProvenLogin, Opened]],
-    view: RegistryView,
-    node_id: uuid.UUID,
-    now: float,
-) -> list[Opened]:
-    if not admitted:
-        return []
-    proven, opened = [one for one, _ in admitted], [welcome for _, welcome in admitted]
-    at = datetime.fromtimestamp(now, UTC)
-    with transaction.atomic():
-        held = _lock_presences({p.agent for p in proven})
-        drafts: list[EntryDraft] = []
-        for index, (one, welcome) in enumerate(zip(proven, opened, strict=True)):
-            if (previous := held.get(one.agent)) is not None:
-                opened[index] = replace(welcome, superseded=(previous.session, previous.channel))
-                drafts.append(_superseded(one.agent, previous, welcome.session))
-            held[one.agent] = _Held(welcome.session, "", _takeovers(previous))
-            drafts.append(_opened(one, welcome.session))
-        Session.objects.bulk_create(
-            [_session_row(o.session, p, node_id, at) for p, o in zip(proven, opened, strict=True)]
-        )
-        closed = [o.superseded[0] for o in opened if o.superseded]
-        Session.objects.filter(id__in=closed, closed_at=None).update(
-            closed_at=at, close_code="session.superseded"
-        )
-        _make_current(held, node_id)
-        append(drafts, expected_epoch=view.epoch)
-    return opened
+    admitted: Sequence[_Admitted], held: Mapping[str, _Held], node_id: uuid.UUID, at: datetime
+) -> None:
+    Session.objects.bulk_create([_session_row(one, node_id, at) for one in admitted])
+    SendOnlySession.objects.bulk_create(
+        SendOnlySession(id=one.opened.session, agent_id=one.opened.agent, node_id=node_id)
+        for one in admitted
+        if one.opened.send_only
+    )
+    closed = [one.opened.superseded[0] for one in admitted if one.opened.superseded]
+    Session.objects.filter(id__in=closed, closed_at=None).update(
+        closed_at=at, close_code=SessionSuperseded.code
+    )
+    changed = {one.opened.agent for one in admitted if not one.opened.send_only}
+    _make_current({agent: held[agent] for agent in changed}, node_id)
+
+
+def _entries(one: _Admitted) -> Iterator[EntryDraft]:
+    """Yield the entries of a login: what it replaces, and what it opens."""
+    opened = one.opened
+    if one.previous is not None and not opened.send_only:
+        yield _superseded(opened.agent, one.previous, opened.session)
+    yield _opened(one.proven, opened)
 
 
 def _welcomes(proven: Sequence[ProvenLogin], view: RegistryView, now: float) -> list[Opened]:
     agents = {p.agent for p in proven}
     inputs = view.score_inputs(agents, now)
     totals = {agent: score(i, now, view.profile).total for agent, i in inputs.items()}
-    acked, pending = _mailboxes(agents)
+    boxes = _mailboxes(agents)
     signer, succession = session_proof()
     opened = []
     for one in proven:
@@ -148,10 +203,12 @@ def _welcomes(proven: Sequence[ProvenLogin], view: RegistryView, now: float) -> 
                 agent=one.agent,
                 level=inputs[one.agent].level or "",
                 score=totals[one.agent],
-                pending=pending.get(one.agent, 0),
+                pending=sum(box.last_seq - box.acked_seq for box in boxes[one.agent].values()),
                 proof=_proof(one, session, signer, view.hub_id, int(now)),
                 succession=succession,
-                acked=acked.get(one.agent, {}),
+                acked={stream: box.acked_seq for stream, box in boxes[one.agent].items()},
+                answers_seq=box.last_seq if (box := boxes[one.agent].get(ANSWERS)) else 0,
+                resumes=one.login.resumes,
             )
         )
     return opened
@@ -171,9 +228,14 @@ def _proof(one: ProvenLogin, session: str, signer: PrivateKey, hub: str, now: in
 def _lock_presences(agents: Collection[str]) -> dict[str, _Held]:
     rows = Presence.objects.select_for_update(of=("self",)).filter(agent_id__in=agents)
     live = rows.annotate(live=Q(node__lease_until__gt=Now())).select_related("node")
+    present = list(live.order_by("agent_id"))
+    sessions = Session.objects.filter(id__in=[p.session_id for p in present])
+    addresses = dict(sessions.values_list("id", "remote_address"))
     return {
-        p.agent_id: _Held(str(p.session_id), p.node.channel, p.takeovers, live=p.live)
-        for p in live.order_by("agent_id")
+        p.agent_id: _Held(
+            str(p.session_id), p.node.channel, p.takeovers, addresses.get(p.session_id, ""), p.live
+        )
+        for p in present
     }
 
 
@@ -195,25 +257,28 @@ def _make_current(held: Mapping[str, _Held], node_id: uuid.UUID) -> None:
     )
 
 
-def _session_row(session: str, one: ProvenLogin, node_id: uuid.UUID, at: datetime) -> Session:
+def _session_row(one: _Admitted, node_id: uuid.UUID, at: datetime) -> Session:
+    login = one.proven.login
     return Session(
-        id=session,
-        agent_id=one.agent,
+        id=one.opened.session,
+        agent_id=one.opened.agent,
         node_id=node_id,
-        kid=one.kid,
-        remote_address=one.login.remote_address[:64],
-        client=one.login.client[:120],
+        kid=one.proven.kid,
+        remote_address=login.remote_address[:64],
+        client=login.client[:120],
+        send_only=one.opened.send_only,
         opened_at=at,
     )
 
 
-def _opened(one: ProvenLogin, session: str) -> EntryDraft:
+def _opened(one: ProvenLogin, opened: Opened) -> EntryDraft:
+    body: dict[str, Any] = {"kid": one.kid, "remoteAddress": one.login.remote_address}
     return EntryDraft(
         kind=Kind.SESSION_OPENED,
         actor=f"agent:{one.agent}",
-        subject=session,
+        subject=opened.session,
         sender=one.agent,
-        body={"kid": one.kid, "remoteAddress": one.login.remote_address},
+        body={**body, "sendOnly": True} if opened.send_only else body,
     )
 
 
@@ -227,13 +292,12 @@ def _superseded(agent: str, old: _Held, new: str) -> EntryDraft:
     )
 
 
-def _mailboxes(agents: Collection[str]) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
-    acked: dict[str, dict[str, int]] = {}
-    pending: dict[str, int] = {}
+def _mailboxes(agents: Collection[str]) -> dict[str, dict[str, Mailbox]]:
+    """Return the mailboxes of these agents, by agent and stream."""
+    boxes: dict[str, dict[str, Mailbox]] = {agent: {} for agent in agents}
     for box in Mailbox.objects.filter(agent_id__in=agents):
-        acked.setdefault(box.agent_id, {})[box.stream] = box.acked_seq
-        pending[box.agent_id] = pending.get(box.agent_id, 0) + box.last_seq - box.acked_seq
-    return acked, pending
+        boxes[box.agent_id][box.stream] = box
+    return boxes
 
 
 def close_sessions(closings: Iterable[tuple[str, str, str]]) -> None:
@@ -259,6 +323,7 @@ def close_sessions(closings: Iterable[tuple[str, str, str]]) -> None:
             drafts.append(_closed(row))
         Session.objects.bulk_update(rows, ["closed_at", "close_code"])
         Presence.objects.filter(session_id__in=[row.id for row in rows]).delete()
+        end_send_only(id__in=[row.id for row in rows if row.send_only])
         if drafts:
             append(drafts)
 

@@ -68,7 +68,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             await self._refuse(problem)
             return
         correlation.bind(session=opened.session)
-        connection = AgentConnection(opened.agent, opened.session, send)
+        connection = AgentConnection(opened.agent, opened.session, send, opened.send_only)
         try:
             sockets.admit(self.scope)
             await self._welcome(opened)
@@ -105,6 +105,8 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
                 path=self.scope["path"],
                 remote_address=str((self.scope.get("client") or [""])[0]),
                 client=frame.client,
+                takeover=frame.takeover,
+                resumes=frame.resumes,
             )
         )
 
@@ -118,6 +120,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             pending=opened.pending,
             proof=opened.proof,
             succession=opened.succession,
+            send_only=opened.send_only,
         )
         await self._send(_message(welcome))
 
@@ -166,7 +169,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         other_bytes = len(text)
         for frame in frames:
             if isinstance(frame, Ack):
-                self._node.acks.take(connection, frame.stream, frame.seq, frame.refused)
+                self._take_ack(connection, frame)
             elif isinstance(frame, Submission):
                 envelope = canonical.serialize(frame.value, plain=frame.plain).decode()
                 other_bytes -= len(envelope)
@@ -175,6 +178,12 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         # The event loop parses these bytes while all agents wait, and no window limits them.
         if other_bytes > ACKS_BYTES:
             raise MalformedFrame(f"at most {ACKS_BYTES} bytes of a message are not envelopes")
+
+    def _take_ack(self, connection: AgentConnection, ack: Ack) -> None:
+        if connection.send_only:
+            self._node.copies.take_ack(connection, ack.stream, ack.seq)
+        else:
+            self._node.acks.take(connection, ack.stream, ack.seq, ack.refused)
 
     # --- Wire ----------------------------------------------------------------------------------
 
