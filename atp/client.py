@@ -20,6 +20,7 @@ from atp.agent.courier import Author, Courier
 from atp.agent.dispatch import Handler, HandlerDispatcher, raise_handler_error
 from atp.agent.handlers import HANDLERS_RUNNING, HandlerPool, handler_slot_freed
 from atp.agent.identity_file import read_identity_file
+from atp.agent.mail_claim import MailClaim
 from atp.agent.options import SendOptions, parse_options
 from atp.agent.receiving import KeyFinder, Received, Verifier, trusted_keys
 from atp.agent.session import Arrived
@@ -67,6 +68,10 @@ class ATPClient:
     signatures are verified here too, while for all other agents the client relies on the hub's
     check. At most `max_handlers` handlers run at once.
 
+    One process of an agent takes its mail: that whose client has handlers. A client without a
+    handler only sends, and hears the answers to its requests, beside a running process of the same
+    agent. With `send_only`, it never takes mail: `on_message` raises `SessionSendOnly`.
+
     A send method connects first if the client is not connected. A client belongs to the event loop
     in which it connects. Raises `IdentityInvalidId` for a wrong id, `MalformedDocument` for an
     unknown level, and `KeyMissing`, `KeyUnacceptable` or `MalformedKey` for a key that can't be
@@ -83,6 +88,7 @@ class ATPClient:
         trusted_keys: Mapping[str, PublicKey | Sequence[PublicKey]] | None = None,
         policy_context: IPolicyContext | None = None,
         max_handlers: int = HANDLERS_RUNNING,
+        send_only: bool = False,
     ) -> None:
         check_agent_id(identity.id)
         self.identity = identity
@@ -98,6 +104,7 @@ class ATPClient:
         self._author = Author(identity, self.trust_level, self._key, policy_context)
         self._notice_handler: NoticeHandler | None = None
         self._taking = False
+        self._claim = MailClaim(send_only=send_only)
         self._connecting = asyncio.Lock()
         self._courier = Courier(
             self._author,
@@ -105,6 +112,7 @@ class ATPClient:
             self._verifier,
             on_arrived=self._on_arrived,
             on_notice=self._on_notice,
+            claim=self._claim,
         )
         self._pool = HandlerPool(running=max_handlers)
         self._dispatcher = HandlerDispatcher(identity.id, self._pool, send_response=self._respond)
@@ -219,10 +227,14 @@ class ATPClient:
 
         A handler of requests gets (envelope, respond) and answers with `await respond(data)`. Any
         other handler gets (envelope) and may be a plain function, which runs in a thread. A handler
-        of "response" gets answers that arrived after their caller had stopped waiting. Raises
+        of "response" gets answers that arrived after their caller had stopped waiting. The first
+        handler claims the agent's mail: if another process takes it, that one ends with
+        `SessionSuperseded`. Raises `SessionSendOnly` if the client only sends, and
         `MalformedDocument` for an unknown type, or if `handler` can't be called.
         """
+        self._claim.check()
         self._dispatcher.register(message_type, handler)
+        self._courier.take_mail()
 
     def on_notice(self, handler: NoticeHandler) -> None:
         """Call `handler(notice)` for each notice. The handler must not block.
@@ -249,6 +261,7 @@ class ATPClient:
             "level": welcome.level if welcome is not None else claimed,
             "score": courier.score,
             "session": welcome.session if welcome is not None else None,
+            "send_only": welcome is not None and welcome.send_only,
             "hub": self.transport.hub_id,
             "transport": str(self.transport.type),
             "pending": welcome.pending if welcome is not None else 0,

@@ -18,7 +18,8 @@ Callers branch on the class or on `code`, never on the text::
     ├── PolicyError       policy.* denied, none, held, throttled
     ├── FlowError         flow.* busy, throttled, recipient_full, timeout, window, too_many
     ├── SessionError      session.*
-    │     authentication, timeout, superseded, revoked, fenced, closed, transport
+    │     authentication, timeout, superseded, revoked, fenced, closed, transport,
+    │     send_only
     └── HandlerError      handler.* failed
 
 A subclass is named after family and code: `malformed.too_deep` is `MalformedTooDeep` (the three of
@@ -99,6 +100,7 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
     "SessionError",
     "SessionFenced",
     "SessionRevoked",
+    "SessionSendOnly",
     "SessionSuperseded",
     "SessionTimeout",
     "SessionTransport",
@@ -443,6 +445,10 @@ class SessionClosed(SessionError, code="session.closed"):
 
 class SessionTransport(SessionError, code="session.transport"):
     """The transport failed."""
+
+
+class SessionSendOnly(SessionError, code="session.send_only"):
+    """A client that only sends takes no mail, so it can't have handlers."""
 
 
 class HandlerError(ATPError, code="handler"):

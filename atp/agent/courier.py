@@ -17,6 +17,7 @@ from typing import Any, Final
 from atp.agent.dispatch import current_cause
 from atp.agent.exchanges import Exchange, Exchanges
 from atp.agent.link import Link
+from atp.agent.mail_claim import MailClaim
 from atp.agent.options import SendOptions
 from atp.agent.receiving import Received, Verifier
 from atp.agent.session import AgentSession, Answered, Arrived, Event, Expected
@@ -49,7 +50,8 @@ class Author:
 class Courier:
     """The messages of one agent over one transport.
 
-    `on_arrived` gets the messages for handlers, `on_notice` the notices. Neither may block.
+    `on_arrived` gets the messages for handlers, `on_notice` the notices. Neither may block. `claim`
+    is the client's claim to mail.
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class Courier:
         *,
         on_arrived: Callable[[Arrived], None],
         on_notice: Callable[[Notice], None],
+        claim: MailClaim,
     ) -> None:
         self._author = author
         self._transport = transport
         self._on_arrived = on_arrived
         self._on_notice = on_notice
+        self._claim = claim
         self._exchanges = Exchanges()
         self._room = asyncio.Semaphore(OUTBOX_LIMIT)
         self.session = AgentSession(verifier)
@@ -96,6 +100,7 @@ class Courier:
             self._transport,
             Login(author.identity, level, author.key),
             self.session,
+            claim=self._claim,
             on_event=self._on_event,
             on_suspended=self._exchanges.fail_all,
             on_end=self._on_end,
@@ -104,6 +109,12 @@ class Courier:
         self._over.clear()
         self.score = (await link.start()).score
         self.link = link
+
+    def take_mail(self) -> None:
+        """Claim the agent's mail, now and in each later login."""
+        self._claim.made = True
+        if self.link is not None:
+            self.link.take_mail()
 
     async def over(self) -> None:
         """Wait until `stop`; raises the error that ended the connection for good."""

@@ -6,6 +6,8 @@ this is checked if the hub's key is known from enrolment.
 
 from __future__ import annotations
 
+from typing import Final
+
 from atp.errors import (
     ATPError,
     KeyMissing,
@@ -27,14 +29,18 @@ from atp.wire.frames import (
     Welcome,
     parse_message,
 )
+from atp.wire.words import SEND_ONLY
 
 __all__ = ["Handshake", "first_frame"]
+
+FEATURES: Final = (SEND_ONLY,)  # that this client uses where the hub knows them
 
 
 class Handshake:
     """One login of an agent at a hub. `nonce` is the agent's own and new for each login.
 
-    Raises `KeyMissing` if `key` is `None`.
+    `takeover` and `resumes` are those of `Login`. After `answer`, `features` are those of the
+    protocol that both sides use. Raises `KeyMissing` if `key` is `None`.
     """
 
     def __init__(
@@ -46,6 +52,8 @@ class Handshake:
         hub_key: PublicKey | None,
         url: str,
         nonce: str,
+        takeover: bool = True,
+        resumes: str = "",
     ) -> None:
         if key is None:
             raise KeyMissing("on a network every message is signed; give the client a private key")
@@ -55,6 +63,9 @@ class Handshake:
         self._hub_key = hub_key
         self._url = url
         self._nonce = nonce
+        self._takeover = takeover
+        self._resumes = resumes
+        self.features: tuple[str, ...] = ()
 
     def answer(self, message: bytes, *, now: float) -> bytes:
         """Return the authenticate frame for the hub's challenge.
@@ -78,7 +89,13 @@ class Handshake:
             "cnonce": self._nonce,
         }
         proof = tokens.issue(tokens.TokenKind.AUTH, claims, self._key, now=int(now))
-        return Authenticate(proof).to_bytes()
+        self.features = tuple(name for name in FEATURES if name in challenge.features)
+        return Authenticate(
+            proof,
+            features=self.features,
+            takeover=self._takeover or SEND_ONLY not in self.features,
+            resumes=self._resumes,
+        ).to_bytes()
 
     def admit(self, message: bytes, *, now: float) -> Welcome:
         """Return the welcome, after checking that it is for this agent and from this hub.

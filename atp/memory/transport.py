@@ -11,6 +11,7 @@ import logging
 import time
 import uuid
 from collections import Counter, deque
+from dataclasses import replace
 from random import Random
 from typing import Any, ClassVar, Final, Protocol
 
@@ -35,7 +36,7 @@ from atp.types import BROADCAST_TARGET, ITransportMessage, TransportType, check_
 from atp.wire.agent_frames import Submission, parse_agent_message
 from atp.wire.frames import MESSAGE_MAX_BYTES, Failure, Receipt, Welcome, splice_delivery
 from atp.wire.timestamps import format_timestamp
-from atp.wire.words import Stream, stream_of
+from atp.wire.words import ANSWERS, SEND_ONLY, Stream, stream_of
 
 __all__ = ["InMemoryTransport"]
 
@@ -72,6 +73,7 @@ class InMemoryTransport(Transport):
         self._history: deque[ITransportMessage] = deque(maxlen=HISTORY_LIMIT)
         self._stats: Counter[str] = Counter()
         self._connections: dict[str, _MemoryConnection] = {}
+        self._beside: dict[str, list[_MemoryConnection]] = {}  # those that only send
         self._latency_seconds = 0.0
         self._error_rate = 0.0
         self._random = Random()  # noqa: S311 - decides on simulated errors, not on secrets
@@ -104,8 +106,8 @@ class InMemoryTransport(Transport):
         """Remove an agent; a client with that id loses its connection."""
         self._hub.members.pop(agent_id, None)
         connection = self._connections.pop(agent_id, None)
-        if connection is not None:
-            connection.end()
+        for one in [*self._beside.pop(agent_id, ()), *([connection] if connection else [])]:
+            one.end()
 
     async def send_message(
         self, from_agent: str, to_agent: str, envelope: ATPEnvelope | Envelope
@@ -179,19 +181,37 @@ class InMemoryTransport(Transport):
         self.simulate()
 
     async def connect(self, login: Login) -> Connection:
-        """Connect a client; an older connection with the same id ends."""
+        """Connect a client; an older connection with the same id ends.
+
+        Without `login.takeover`, the older one stays, and the new one only sends.
+        """
         agent = check_agent_id(login.identity.id)
         if login.key is not None:
             DIRECTORY.note(agent, login.key)
-        older = self._connections.pop(agent, None)
+        older = self._connections.get(agent)
+        if older is not None and older.live and _is_beside(login, older.welcome):
+            return self._connect_beside(login)
+        self._connections.pop(agent, None)
         if older is not None:
             older.end(SessionSuperseded("a newer login of this agent took over"))
         connection = _MemoryConnection(self, login, self._welcome(login))
+        self._make_current(connection)
+        return connection
+
+    def _connect_beside(self, login: Login) -> _MemoryConnection:
+        """Connect a client that only sends, beside the one that takes the agent's mail."""
+        welcome = replace(self._welcome(login), send_only=True)
+        connection = _MemoryConnection(self, login, welcome)
+        self._beside.setdefault(login.identity.id, []).append(connection)
+        return connection
+
+    def _make_current(self, connection: _MemoryConnection) -> None:
+        login = connection.login
+        agent = login.identity.id
         self._connections[agent] = connection
         self._hub.members[agent] = ConnectedAgent(
             agent, connection.deliver, connection.is_full, login.identity, login.trust_level
         )
-        return connection
 
     def _welcome(self, login: Login) -> Welcome:
         identity = login.identity
@@ -199,9 +219,16 @@ class InMemoryTransport(Transport):
         return Welcome(str(uuid.uuid4()), identity.id, str(level or ""), score, WINDOW, 0)
 
     def _left(self, agent: str, connection: _MemoryConnection) -> None:
+        """Forget a connection; one beside it takes its place, because nothing is stored here."""
+        beside = self._beside.get(agent, [])
+        if connection in beside:
+            beside.remove(connection)
         if self._connections.get(agent) is connection:
             del self._connections[agent]
             self._hub.members.pop(agent, None)
+            if live := [one for one in beside if one.live]:
+                beside.remove(live[0])
+                self._make_current(live[0])
 
     async def _simulate_latency(self) -> None:
         if self._latency_seconds:
@@ -251,6 +278,7 @@ class InMemoryTransport(Transport):
             try:
                 self._hub.members[agent].deliver(envelope, ruling.verdict)
                 self._stats["deliveries"] += 1
+                self._copy_answer(agent, envelope, ruling.verdict)
             except ATPError as problem:
                 if envelope.target == BROADCAST_TARGET:
                     logger.warning("a broadcast did not reach %s", agent)
@@ -258,6 +286,12 @@ class InMemoryTransport(Transport):
                 self._hub.withdraw(sender, envelope)
                 return Ruling(_undeliverable(problem))
         return ruling
+
+    def _copy_answer(self, agent: str, envelope: Envelope, verdict: Verdict) -> None:
+        """Give an answer to the agent's connections that only send, too."""
+        if stream_of(envelope.message_type) == ANSWERS:
+            for connection in [one for one in self._beside.get(agent, ()) if one.live]:
+                connection.deliver(envelope, verdict)
 
     def _remember(self, sender: str, target: str, envelope: Envelope, verdict: Verdict) -> None:
         self._history.append(
@@ -275,6 +309,8 @@ class _MemoryConnection(Connection):
 
     def __init__(self, transport: InMemoryTransport, login: Login, welcome: Welcome) -> None:
         self.welcome = welcome
+        self.login = login
+        self.features = (SEND_ONLY,)
         self._transport = transport
         self._agent = login.identity.id
         self._loop = asyncio.get_running_loop()
@@ -299,6 +335,11 @@ class _MemoryConnection(Connection):
 
     async def close(self) -> None:
         self.end()
+
+    @property
+    def live(self) -> bool:
+        """Whether the connection is open, and the event loop of its client too."""
+        return not self._ended and not self._loop.is_closed()
 
     def is_full(self) -> bool:
         """Return whether the agent has so many unread frames that no more are accepted for it."""
@@ -346,6 +387,11 @@ class _MemoryConnection(Connection):
             self._loop.call_soon_threadsafe(self._frames.put_nowait, data)
         except RuntimeError as exc:  # the client's loop is closed
             raise RecipientUnavailable(f"the event loop of {self._agent} has ended") from exc
+
+
+def _is_beside(login: Login, current: Welcome) -> bool:
+    """Return whether a login leaves the agent's current connection as it is."""
+    return not login.takeover and login.resumes != current.session
 
 
 def _shell(envelope: Envelope, verdict: Verdict, transport: InMemoryTransport) -> ATPEnvelope:

@@ -95,6 +95,8 @@ class WebSocketTransport(Transport):
             hub_key=self._hub_key,
             url=self.url,
             nonce=secrets.token_urlsafe(NONCE_BYTES),
+            takeover=login.takeover,
+            resumes=login.resumes,
         )
         socket = await self._open_socket()
         connection = _WebSocketConnection(socket)
@@ -104,6 +106,7 @@ class WebSocketTransport(Transport):
                     handshake.answer(await connection.receive(), now=self.clock())
                 )
                 connection.welcome = handshake.admit(await connection.receive(), now=self.clock())
+                connection.features = handshake.features
         except TimeoutError as exc:
             await connection.close()
             raise SessionTimeout(f"no login at {self.url} within {LOGIN_SECONDS} s") from exc

@@ -17,6 +17,7 @@ __all__ = [
     "LEVELS",
     "MAIL",
     "SCORED_ALGORITHMS",
+    "SEND_ONLY",
     "SENSITIVITIES",
     "SEVERITIES",
     "STREAMS",
@@ -35,6 +36,7 @@ SCORED_ALGORITHMS = (*KEY_ALGORITHMS, DEMO_SCORED_AS)  # what scores and rules d
 Stream = Literal["mail", "answers"]
 MAIL: Final = "mail"
 ANSWERS: Final = "answers"
+SEND_ONLY: Final = "send_only"  # a feature: logins that leave the agent's session as it is
 STREAMS: Final[tuple[Stream, ...]] = (ANSWERS, MAIL)  # answers first: they never wait behind mail
 
 

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -43,7 +44,7 @@ from atp.wire.frames import (
 )
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_timestamp
-from atp.wire.words import STREAMS, Stream, stream_of
+from atp.wire.words import SEND_ONLY, STREAMS, Stream, stream_of
 
 WINDOW = 256
 MESSAGE_MAX_BYTES = 1024 * 1024
@@ -72,6 +73,8 @@ class Account:
     pushed: Counter[Stream] = field(default_factory=Counter)
     refused: list[tuple[Stream, int, str]] = field(default_factory=list)
     socket: ServerConnection | None = None
+    session: str = ""
+    beside: dict[ServerConnection, int] = field(default_factory=dict)  # answers told to each
 
     def party(self, *, now: float) -> Party:
         """The agent as a registry would describe it to the judge."""
@@ -93,6 +96,7 @@ class FakeHub:
     def __init__(self) -> None:
         self.id = f"hub-{secrets.token_hex(8)}"
         self.key = PrivateKey.generate()
+        self.features: tuple[str, ...] = (SEND_ONLY,)
         self.clock: Callable[[], float] = time.time
         self.accounts: dict[str, Account] = {}
         self.accepted: dict[str, Envelope] = {}  # by message id
@@ -161,6 +165,7 @@ class FakeHub:
             socket.transport.abort()
         for account in self.accounts.values():
             account.socket = None
+            account.beside.clear()
         self._server.close(close_connections=False)
         await self._server.wait_closed()
 
@@ -245,6 +250,8 @@ class FakeHub:
             await self._push(agent)
             async for message in socket:
                 frames = parse_agent_message(message, max_bytes=MESSAGE_MAX_BYTES)
+                if socket in self.accounts[agent].beside:  # its acks count for nobody
+                    frames = [frame for frame in frames if isinstance(frame, Submission)]
                 receipts = [r for frame in frames if (r := await self._frame(agent, frame))]
                 if receipts:
                     await _send(socket, *receipts)
@@ -258,8 +265,9 @@ class FakeHub:
 
     async def _log_in(self, socket: ServerConnection) -> str:
         nonce = secrets.token_urlsafe(16)
-        await _send(socket, Challenge(self.id, nonce, "now"))
-        proof = Authenticate.parse(parse(await socket.recv())).proof
+        await _send(socket, Challenge(self.id, nonce, "now", self.features))
+        login = Authenticate.parse(parse(await socket.recv()))
+        proof = login.proof
         kid = read_header(proof).kid
         agent, account = next((a, c) for a, c in self.accounts.items() if c.key.kid == kid)
         now = time.time()
@@ -273,6 +281,8 @@ class FakeHub:
             self.refused_at.append(time.monotonic())
             raise self.refusing[agent]
         session = str(uuid.uuid4())
+        current = account.session if account.socket else ""
+        send_only = bool(current) and not login.takeover and login.resumes != current
         answer = {"iss": self.id, "aud": agent, "nonce": claims["cnonce"], "session": session}
         level = account.identity.attestation.level if account.identity.attestation else ""
         welcome = Welcome(
@@ -283,12 +293,18 @@ class FakeHub:
             window=WINDOW,
             pending=0,
             proof=tokens.issue(tokens.TokenKind.WELCOME, answer, self.key, now=int(now)),
+            send_only=send_only,
         )
+        self.logins[agent] += 1
+        if send_only:
+            account.beside[socket] = len(account.streams["answers"])
+            await _send(socket, welcome)
+            return agent
         if account.socket is not None:
             await self.end(agent, "session.superseded")
         account.socket = socket
+        account.session = session
         account.pushed = account.acked.copy()
-        self.logins[agent] += 1
         await _send(socket, welcome)
         return agent
 
@@ -352,6 +368,7 @@ class FakeHub:
     async def _push(self, agent: str) -> None:
         """Send the agent its next deliveries, up to a window beyond its last ack."""
         account = self.accounts[agent]
+        await self._push_copies(agent)
         socket = account.socket
         if socket is None or self.keep_deliveries:
             return
@@ -372,9 +389,22 @@ class FakeHub:
         except ConnectionClosed:
             self._detach(socket)
 
+    async def _push_copies(self, agent: str) -> None:
+        """Send new answers to the agent's sockets that only send."""
+        account = self.accounts[agent]
+        last = len(account.streams["answers"])
+        for socket, told in list(account.beside.items()):
+            if told == last or self.keep_deliveries:
+                continue
+            account.beside[socket] = last
+            new = [self.delivery(agent, "answers", seq) for seq in range(told + 1, last + 1)]
+            with suppress(ConnectionClosed):
+                await _send(socket, *new)
+
     def _detach(self, socket: ServerConnection) -> None:
         """Forget a socket that is gone; its agent may have another one by now."""
         for account in self.accounts.values():
+            account.beside.pop(socket, None)
             if account.socket is socket:
                 account.socket = None
 
