@@ -11,6 +11,7 @@ from pytest_django.fixtures import Settings
 
 from atp.types import MessageType
 from messaging.judging import pipeline
+from messaging.layer.news import News
 from messaging.models import (
     Delivery,
     Envelope,
@@ -28,7 +29,7 @@ from registry.agents.actions import suspend_agent
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry
 from tests.cast import OFFICER, Letter, Player, answer, ask, write
-from tests.messaging.conftest import LogIn, until
+from tests.messaging.conftest import Arm, LogIn, until
 from tests.messaging.test_leases import new_node, run_out
 from tests.messaging.test_telemetry import since
 from tests.wire import Frame, Wire
@@ -171,6 +172,22 @@ def test_its_answers_come_without_a_session_that_takes_mail(
     tool.submit(request := ask(bob, alice))
     alices.submit(response := answer(alice, request))
     assert tool.answers()["ATP"] == response.envelope.document
+
+
+def test_its_node_gets_the_news_of_an_answer_too(
+    log_in: LogIn, arm: Arm, alice: Player, bob: Player
+) -> None:
+    alices, running = log_in(alice), log_in(bob)
+    node, session = new_node("a-channel-of-nobody"), str(uuid.uuid4())
+    SendOnlySession.objects.create(id=session, agent_id=bob.id, node_id=node)
+    told: list[News] = []
+    arm("before_publish", lambda news: told.append(news))
+    _exchange(alices, running)
+    leases.release(node)
+    _exchange(alices, running)
+    hear = [one for one in told for agent, stream, *_ in one.deliveries if stream == "answers"]
+    SendOnlySession.objects.filter(id=session).delete()
+    assert len(hear) == 3  # of the first answer both nodes, of the second one that has a lease
 
 
 def test_broadcasts_and_presence_are_about_sessions_that_take_mail(
