@@ -150,6 +150,21 @@ def test_a_process_that_comes_back_hears_what_was_answered_meanwhile(
     assert again.answers()["ATP"] == response.envelope.document
 
 
+def test_a_process_whose_mail_was_taken_over_hears_what_was_answered_meanwhile(
+    log_in: LogIn, alice: Player, bob: Player
+) -> None:
+    alices, idle = log_in(alice), log_in(bob, login=BESIDE)
+    idle.submit(request := ask(bob, alice))
+    assert alices.mail()["ATP"]["messageId"] == request.message_id
+    newer = log_in(bob)
+    assert idle.ended()[0] == "session.superseded"
+    alices.submit(response := answer(alice, request))
+    newer.ack(newer.answers()["seq"], stream="answers")
+    again = log_in(bob, login={**BESIDE, "resumes": idle.welcome["session"]})
+    assert again.welcome["sendOnly"] is True
+    assert again.answers()["ATP"] == response.envelope.document
+
+
 def test_it_hears_no_answers_of_another_agent_by_naming_its_session(
     log_in: LogIn, alice: Player, bob: Player, mallory: Player
 ) -> None:
