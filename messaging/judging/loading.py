@@ -159,7 +159,7 @@ def _load_waiting(facts: BatchFacts, boxes: Asked, senders: set[str], *, coming:
         facts.waiting[key] += box.waiting
         limit = settings.ATP_INBOX_LIMIT  # a full inbox takes no further envelope
         if limit > facts.waiting[key] > limit // SENDERS_SHARE - coming:
-            crowded.append(Q(recipient_id=box.agent_id, stream=box.stream, seq__gt=box.done_seq))
+            crowded.append(Q(recipient_id=box.agent_id, stream=box.stream, seq__gt=box.settled_seq))
     for start in range(0, len(crowded), CROWDED_CHUNK):
         condition = reduce(or_, crowded[start : start + CROWDED_CHUNK])
         rows = Delivery.objects.filter(

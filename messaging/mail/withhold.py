@@ -94,7 +94,7 @@ def _expire_some(now: datetime, *, behind: int) -> tuple[int, int] | None:
 
 def _waiting_in(boxes: Sequence[Mailbox]) -> QuerySet[Delivery]:
     """Return the waiting deliveries of these mailboxes; read no row before the first that waits."""
-    streams = (Q(recipient_id=b.agent_id, stream=b.stream, seq__gt=b.done_seq) for b in boxes)
+    streams = (Q(recipient_id=b.agent_id, stream=b.stream, seq__gt=b.settled_seq) for b in boxes)
     return Delivery.objects.filter(reduce(or_, streams), state=Delivery.State.WAITING)
 
 

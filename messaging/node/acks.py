@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from django.db import Error as DatabaseProblem
 
 from atp.wire.words import STREAMS
-from messaging.mail.mailboxes import AcksPutOff, MailboxAck, acknowledge
+from messaging.mail.acknowledging import AcksPutOff, MailboxAck, acknowledge
 from messaging.node.connections import AgentConnection
 from messaging.node.lanes import Lane
 from messaging.node.roster import Roster

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from django.db import Error as DatabaseProblem
 
-from messaging.mail.mailboxes import AcksPutOff, MailboxAck, acknowledge
+from messaging.mail.acknowledging import AcksPutOff, MailboxAck, acknowledge
 from messaging.node.lanes import Lane
 from messaging.node.threads import NodeThreads
 from messaging.sessions.sessions import Opened, close_sessions
