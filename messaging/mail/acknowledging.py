@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
-from operator import or_
 
 from django.db import connection, transaction
-from django.db.models import Q
 
 from messaging import failpoints
 from messaging.layer.routes import Route, load_routes
-from messaging.mail.attempts import MOST_FAILURES
+from messaging.mail.attempts import MOST_FAILURES, Place, lock_waiting
 from messaging.mail.done_places import DonePlaces, Range, join_ranges
 from messaging.mail.mailboxes import MailboxesLocked, locked_mailboxes, waiting_for_rows
 from messaging.mail.withhold import entry_of
@@ -33,7 +30,6 @@ FROM (VALUES {rows}) AS ack WHERE agent_id = ack.column1 AND stream = ack.column
 _MORE = ", done_ahead = ack.column6, done_ahead_count = ack.column7"
 
 StreamKey = tuple[str, str]  # agent and stream
-Place = tuple[str, str, int]  # agent, stream and sequence number
 
 
 class AcksPutOff(Exception):
@@ -241,7 +237,7 @@ def _change_deliveries(
     failures = _failures(acks, streams, refused)
     if not (named := refused.keys() | failures.keys()):
         return []
-    rows = _lock_waiting(named)
+    rows = lock_waiting(named)
     for row in rows:
         place = (row.recipient_id, row.stream, row.seq)
         row.failures = max(row.failures, failures.get(place, 0))
@@ -279,18 +275,6 @@ def _failures(
             if place in refused or (seq <= stream.last and seq not in stream.done):
                 failures[place] = max(failures.get(place, 0), min(count, MOST_FAILURES))
     return failures
-
-
-def _lock_waiting(places: Iterable[Place]) -> list[Delivery]:
-    """Lock the deliveries at these places that wait, in sorted order."""
-    named = (Q(recipient_id=agent, stream=stream, seq=seq) for agent, stream, seq in places)
-    waiting = Delivery.objects.filter(reduce(or_, named), state=Delivery.State.WAITING)
-    return list(
-        waiting.select_for_update(of=("self",))
-        .select_related("envelope")
-        .defer("envelope__content")
-        .order_by("recipient_id", "stream", "seq")
-    )
 
 
 def _refusal(row: Delivery) -> EntryDraft:

@@ -54,6 +54,10 @@ class DonePlaces:
         end = bisect_right(self.ahead, upto, key=_first)
         return _gaps(max(after, self.mark) + 1, upto, self.ahead[begin:end])
 
+    def ranges(self, after: int, upto: int) -> Iterator[Range]:
+        """Yield, in order, the ranges of places after `after` and up to `upto` that are done."""
+        return _gaps(after + 1, upto, self.gaps(after, upto))
+
     def end_of_range(self, place: int) -> int:
         """Return the last place of the range in which `place` is; `place` must be done."""
         if place <= self.mark:
