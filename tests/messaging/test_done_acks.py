@@ -118,12 +118,16 @@ def test_a_repeat_changes_nothing(log_in: LogIn, alice: Player, bob: Player) -> 
     hear(bobs, 6)
     for taken, done in ((4, [[3, 4]]), (2, [[4, 4], [3, 5]]), (6, [[1, 1], [1, 1], [3, 4]])):
         bobs.ack(taken, done=done)
-        until(lambda ends=done: all(_is_done(bob, last) for _, last in ends), "the ack")
+        _wait_until_done(bob, done)
     wait_for_marks(bob, 6, 1, [[3, 5]])
     bobs.ack(6, done=[[1, 6]])
     wait_for_marks(bob, 6, 6, [])
     told = [place for ranges in entered_ranges(bob) for place in ranges]
     assert sorted(n for first, last in told for n in range(first, last + 1)) == [1, 2, 3, 4, 5, 6]
+
+
+def _wait_until_done(player: Player, ranges: list[list[int]]) -> None:
+    until(lambda: all(_is_done(player, last) for _, last in ranges), "the ack")
 
 
 def _is_done(player: Player, place: int) -> bool:

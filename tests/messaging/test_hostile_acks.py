@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from messaging.mail import acknowledging
@@ -87,7 +89,7 @@ def test_a_range_ends_at_what_was_sent(bobs: Wire, bob: Player) -> None:
     ],
     ids=repr,
 )
-def test_rejects_what_is_no_place(bobs: Wire, bob: Player, members: dict[str, object]) -> None:
+def test_rejects_what_is_no_place(bobs: Wire, bob: Player, members: dict[str, Any]) -> None:
     bobs.ack(1, **members)
     assert bobs.ended()[0].startswith("malformed.")
     assert box_of(bob).acked_seq == 0
