@@ -32,8 +32,8 @@ SQLITE_START = (
     "PRAGMA journal_size_limit=67108864"  # bytes; a larger log is cut to this
 )
 SESSION_ATTRS = ("read-write", "primary")  # a hub that may not write can do nothing
-# What libpq takes, but what the URL says elsewhere (user, password, dbname, port), what the hub sets
-# or leaves out itself (client_encoding, options) and what makes another kind of session (replication).
+# What libpq takes, but what the URL says elsewhere (user, password, dbname, port), what is up to
+# the hub (options, client_encoding) and what makes another kind of session (replication).
 POSTGRES_PARAMETERS = frozenset((
     "application_name", "channel_binding", "connect_timeout", "fallback_application_name",
     "gssdelegation", "gssencmode", "gsslib", "host", "hostaddr", "keepalives", "keepalives_count",

@@ -55,7 +55,8 @@ def begin_session(connection: psycopg.Connection[Any]) -> None:
     if used:
         raise psycopg.OperationalError(SHARED)
     # A transaction of its own: a pooler of transactions may give it to another session.
-    for (name, value), found in zip(wanted.items(), _row(connection, _READ, list(wanted))):
+    kept = zip(wanted.items(), _row(connection, _READ, list(wanted)), strict=True)
+    for (name, value), found in kept:
         if found != value:
             told = NOT_KEPT.format(name=name, found=found, wanted=value)
             raise psycopg.OperationalError(SHARED if name == MARK else told)

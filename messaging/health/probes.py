@@ -44,7 +44,8 @@ FRESH_SECONDS = 1.0  # an answer up to this age is used again
 # Words of errors that waiting does not mend. PostgreSQL has no code for a refused connection.
 LASTING = (
     "authentication", "password", "no pg_hba.conf entry", "does not exist", "certificate", "ssl",
-    "permission denied", "invalid", "connection pooler", "no such database", "no such user", "noauth", "wrongpass", "noperm", "access_refused", "vhost",
+    "permission denied", "invalid", "noauth", "wrongpass", "noperm", "access_refused", "vhost",
+    "connection pooler", "no such database", "no such user",  # the last two are pgbouncer's
 )  # fmt: skip
 LEAST_FREE_BYTES = 4 << 20  # of SQLite's disk: four batches of the largest size
 AMQP_NOT_FOUND = "404"  # the queue is empty (Redis) or not declared yet
