@@ -103,7 +103,7 @@ def test_it_installs_where_the_makefile_says(place: str, project: Path, tmp_path
     )
     assert done.returncode == 0, done.stdout + done.stderr
     python = project / ".venv" / "bin" / "python"
-    tried = [python, "-I", "-c", "import trial_needed, trial_project"]
+    tried = [str(python), "-I", "-c", "import trial_needed, trial_project"]
     subprocess.run(tried, check=True, timeout=60)
     assert not list(tmp_path.rglob("elsewhere"))
 
