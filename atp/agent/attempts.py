@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from secrets import SystemRandom
-from typing import Any, Final
+from typing import Final
 
 from atp.agent.failures import HandlerFailure
 from atp.agent.handler_table import Handler, takes_respond
@@ -30,6 +30,7 @@ RETRY_SECONDS: Final = 1.0  # the pause before the second attempt; each later on
 RETRY_GROWTH: Final = 3
 RETRY_SPREAD: Final = 0.2  # of a pause, so that many do not come back at once
 NO_ANSWER: Final = "returned without answering"
+ANSWERED_TWICE: Final = "answered twice"
 
 _jitter = SystemRandom()
 
@@ -107,31 +108,28 @@ class Attempts:
         except Exception as problem:  # whatever the handler raised, its caller must be told
             logger.exception("%s: the handler failed: %s", self._agent, mail)
             # Send the type only: the text of an exception may be confidential.
-            await respond.fail(HandlerFailure(f"the handler failed ({type(problem).__name__})"))
+            text = f"the handler failed ({type(problem).__name__})"
+            await respond.fail(HandlerFailure(ANSWERED_TWICE if respond.is_second else text))
         return DONE
 
     async def _run(self, handler: Handler, envelope: ATPEnvelope, respond: Responder) -> None:
         args = (envelope, respond) if takes_respond(handler) else (envelope,)
         value = await self._pool.call(handler, *args)
-        if respond.answer is not None:
+        returned = value is not None and not isinstance(value, Answer)
+        if respond.is_second or (respond.used and returned):
+            await self._fail(respond, envelope, ANSWERED_TWICE)
+        elif respond.answer is not None and respond.used:
             await respond.answer.deliver()
-        if respond.used:
-            self._warn_of_second(value)
-        elif value is not None and not isinstance(value, Answer):
+        elif returned:
             await respond(value)
         elif respond.is_later:
             await self._wait_for_answer(respond, envelope)
         else:
-            logger.error("%s: the handler of %r %s", self._agent, envelope, NO_ANSWER)
-            await respond.fail(HandlerFailure(NO_ANSWER))
+            await self._fail(respond, envelope, NO_ANSWER)
 
-    def _warn_of_second(self, value: Any) -> None:
-        if value is not None and not isinstance(value, Answer):
-            logger.error(
-                "%s: a handler answered with respond() and returned another answer; the caller"
-                " has the first one",
-                self._agent,
-            )
+    async def _fail(self, respond: Responder, envelope: ATPEnvelope, problem: str) -> None:
+        logger.error("%s: the handler of %r %s", self._agent, envelope, problem)
+        await respond.fail(HandlerFailure(problem))
 
     async def _wait_for_answer(self, respond: Responder, envelope: ATPEnvelope) -> None:
         async with handler_slot_freed():

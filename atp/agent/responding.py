@@ -67,6 +67,7 @@ class Responder:
         self.answer: Answer | None = None
         self.used = False
         self.is_later = False
+        self.is_second = False  # whether there was a second answer
 
     @property
     def seconds_left(self) -> float:
@@ -81,6 +82,7 @@ class Responder:
         """
         with self._lock:
             if self.used:
+                self.is_second = True
                 raise RecipientNoRequest("this request has been answered already")
             self.used = True
         self.answer = Answer(lambda: self._deliver(data, options))
@@ -96,7 +98,10 @@ class Responder:
         self.is_later = True
 
     async def fail(self, failure: HandlerFailure) -> None:
-        """Answer with a failure, if there is no answer yet. If that is refused, only log it."""
+        """Answer with a failure, if no answer was sent yet. If that is refused, only log it."""
+        if self.answer is not None and not self.answer.sent:
+            self.answer.sent = True  # and so it is not sent any more
+            self.used = False
         if self.used:
             return
         try:
