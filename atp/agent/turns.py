@@ -140,8 +140,10 @@ class Turns:
     def _in_turn(self, job: Job, passed: set[Hashable]) -> bool:
         if not self._is_ordered(job):
             return True
-        first = self._lanes.get(_lane(job), job)
-        return _lane(job) not in passed and (first is job or first.is_over())
+        first = self._lanes.get(_lane(job))
+        if first is None or first.is_over():
+            return _lane(job) not in passed
+        return first is job  # it is tried again
 
     def _fits(self, job: Job, alive: int, alone_waits: bool, holds: bool) -> bool:
         if not job.may_begin():
