@@ -66,7 +66,7 @@ class Wire:
     def log_in(
         cls, hub: LiveHub, player: Player, *, login: Mapping[str, Any] | None = None, **options: Any
     ) -> Wire:
-        """Connect and log in; return the socket. `login` are members of the frame besides."""
+        """Connect and log in; return the socket. `login` are more members of `authenticate`."""
         wire = cls(hub, player, **options)
         wire.authenticate(wire.prove(wire.challenge()["nonce"]), **(login or {}))
         wire.welcome = wire.next("welcome")

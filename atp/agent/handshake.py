@@ -6,6 +6,7 @@ this is checked if the hub's key is known from enrolment.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from atp.errors import (
@@ -29,18 +30,18 @@ from atp.wire.frames import (
     Welcome,
     parse_message,
 )
-from atp.wire.words import SEND_ONLY
+from atp.wire.words import DONE, NOTICES, SEND_ONLY
 
-__all__ = ["Handshake", "first_frame"]
+__all__ = ["FEATURES", "Handshake", "first_frame"]
 
-FEATURES: Final = (SEND_ONLY,)  # that this client uses where the hub knows them
+# Those that this client uses (docs/protocol.md#features).
+FEATURES: Final = (DONE, NOTICES, SEND_ONLY)
 
 
 class Handshake:
     """One login of an agent at a hub. `nonce` is the agent's own and new for each login.
 
-    `takeover` and `resumes` are those of `Login`. After `answer`, `features` are those of the
-    protocol that both sides use. Raises `KeyMissing` if `key` is `None`.
+    `takeover` and `resumes` are those of `Login`. Raises `KeyMissing` if `key` is `None`.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Handshake:
         self._nonce = nonce
         self._takeover = takeover
         self._resumes = resumes
-        self.features: tuple[str, ...] = ()
+        self._features: tuple[str, ...] = ()
 
     def answer(self, message: bytes, *, now: float) -> bytes:
         """Return the authenticate frame for the hub's challenge.
@@ -89,11 +90,11 @@ class Handshake:
             "cnonce": self._nonce,
         }
         proof = tokens.issue(tokens.TokenKind.AUTH, claims, self._key, now=int(now))
-        self.features = tuple(name for name in FEATURES if name in challenge.features)
+        self._features = tuple(name for name in FEATURES if name in challenge.features)
         return Authenticate(
             proof,
-            features=self.features,
-            takeover=self._takeover or SEND_ONLY not in self.features,
+            features=self._features,
+            takeover=self._takeover or SEND_ONLY not in self._features,
             resumes=self._resumes,
         ).to_bytes()
 
@@ -110,7 +111,7 @@ class Handshake:
             raise SessionAuthentication(f"the hub welcomed {excerpt(welcome.agent)} instead")
         if self._hub_key is not None:
             self._check_proof(welcome, self._hub_key, now=now)
-        return welcome
+        return replace(welcome, features=self._features)
 
     def _check_proof(self, welcome: Welcome, hub_key: PublicKey, *, now: float) -> None:
         try:

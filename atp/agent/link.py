@@ -85,6 +85,7 @@ class Link:
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
         self._claimed = asyncio.Event()  # the client wants mail, and this session has none
+        self._turns: list[asyncio.Future[None]] = []
         self.connected = False
         self.welcome: Welcome | None = None
         self.suspended: ATPError | None = None
@@ -100,10 +101,19 @@ class Link:
         """Wake the writer, because there may be something to send."""
         self._wake.set()
 
-    def take_mail(self) -> None:
+    def claim_mail(self) -> None:
         """Log in again with a session that takes mail, if the session of now takes none."""
         if self.connected and self.welcome is not None and self._claim.is_unmet(self.welcome):
             self._claimed.set()
+
+    async def written(self) -> None:
+        """Wait until what the session has to tell now is written, or the connection has ended."""
+        if not self.connected:
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._turns.append(turn)
+        self._wake.set()
+        await turn
 
     async def flush(self, timeout_seconds: float) -> bool:
         """Wait for all receipts and until all acks are sent; return `False` if the time is over."""
@@ -200,8 +210,8 @@ class Link:
         self.connected = True
         self._claim.session = connection.welcome.session
         self._claimed.clear()
-        self.take_mail()  # a handler may have been registered during the login
-        self._session.opened(connection.welcome)
+        self.claim_mail()  # a handler may have been registered during the login
+        self._session.opened(connection.welcome, connection.features)
         self._wake.set()
 
     async def _serve(self, connection: Connection) -> ATPError:
@@ -221,6 +231,7 @@ class Link:
             self.connected = False
             self._session.lost()
             self._moved.set()
+            self._end_turns(self._turns)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -240,13 +251,25 @@ class Link:
     async def _write(self, connection: Connection) -> None:
         while True:
             self._wake.clear()
-            for message in self._session.data_to_send(ticks=self._ticks()):
-                await connection.send(message)
+            turns, self._turns = self._turns, []
+            try:
+                for message in self._session.data_to_send(ticks=self._ticks()):
+                    await connection.send(message)
+                    self._end_turns(turns)  # acks are in the first message
+            finally:
+                self._end_turns(turns)
             self._moved.set()
             due = self._session.next_due()
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(due):
                     await self._wake.wait()
+
+    @staticmethod
+    def _end_turns(turns: list[asyncio.Future[None]]) -> None:
+        for turn in turns:
+            if not turn.done():
+                turn.set_result(None)
+        turns.clear()
 
     @staticmethod
     def _ticks() -> float:

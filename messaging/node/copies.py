@@ -7,6 +7,7 @@ acknowledges is kept here, for flow control, and not stored.
 
 from __future__ import annotations
 
+from atp.wire.agent_frames import Ack
 from atp.wire.words import ANSWERS
 from messaging.node.connections import AgentConnection
 from messaging.node.streams import Streams
@@ -30,20 +31,20 @@ class Copies:
         """
         agent, seq = self._ended.get(opened.resumes, ("", 0))
         if resumed is not None:
-            agent, seq = resumed.agent, resumed.position(ANSWERS).acked
+            agent, seq = resumed.agent, resumed.position(ANSWERS).taken
         if opened.send_only and agent == opened.agent:
             return {ANSWERS: seq}
         return opened.acked
 
-    def take_ack(self, connection: AgentConnection, stream: str, seq: int) -> None:
-        """Note that a session that only sends has taken the answers up to `seq`."""
-        position = connection.position(stream)
-        position.acked = max(position.acked, min(seq, position.sent))
+    def take_ack(self, connection: AgentConnection, ack: Ack) -> None:
+        """Note that a session that only sends has taken the answers up to the `seq` of the ack."""
+        position = connection.position(ack.stream)
+        position.hear_copy(ack)
         if position.behind:
-            self._streams.read_on(connection, stream)
+            self._streams.read_on(connection, ack.stream)
 
     def note_end(self, connection: AgentConnection) -> None:
         """Remember up to where a session that ended has taken its answers."""
-        self._ended[connection.session] = connection.agent, connection.position(ANSWERS).acked
+        self._ended[connection.session] = connection.agent, connection.position(ANSWERS).taken
         while len(self._ended) > MOST_REMEMBERED:
             del self._ended[next(iter(self._ended))]

@@ -19,7 +19,6 @@ from atp.judging.scoring import score
 from atp.trust import tokens
 from atp.trust.keys import PrivateKey
 from atp.wire.words import ANSWERS
-from messaging import failpoints
 from messaging.judging.registry_view import RegistryView, current_view
 from messaging.models import Mailbox, Presence, SendOnlySession, Session
 from messaging.sessions.limits import LoginLimits, lock_logins
@@ -70,6 +69,7 @@ class _Held:
     channel: str
     takeovers: int
     address: str
+    taker: str
     live: bool = True
 
 
@@ -144,7 +144,8 @@ def _admit(
     if beside is not None:
         return _Admitted(one, _as_send_only(welcome, beside), beside)
     address = one.login.remote_address
-    held[one.agent] = _Held(welcome.session, "", _takeovers(previous), address)
+    taker = _taker(one.login, previous, welcome.session)
+    held[one.agent] = _Held(welcome.session, "", _takeovers(previous), address, taker)
     if previous is not None:
         welcome = replace(welcome, superseded=(previous.session, previous.channel))
     return _Admitted(one, welcome, previous)
@@ -203,7 +204,7 @@ def _welcomes(proven: Sequence[ProvenLogin], view: RegistryView, now: float) -> 
                 agent=one.agent,
                 level=inputs[one.agent].level or "",
                 score=totals[one.agent],
-                pending=sum(box.last_seq - box.acked_seq for box in boxes[one.agent].values()),
+                pending=sum(map(_undone, boxes[one.agent].values())),
                 proof=_proof(one, session, signer, view.hub_id, int(now)),
                 succession=succession,
                 acked={stream: box.acked_seq for stream, box in boxes[one.agent].items()},
@@ -233,10 +234,25 @@ def _lock_presences(agents: Collection[str]) -> dict[str, _Held]:
     addresses = dict(sessions.values_list("id", "remote_address"))
     return {
         p.agent_id: _Held(
-            str(p.session_id), p.node.channel, p.takeovers, addresses.get(p.session_id, ""), p.live
+            str(p.session_id),
+            p.node.channel,
+            p.takeovers,
+            address=addresses.get(p.session_id, ""),
+            taker=p.taker or str(p.session_id),
+            live=p.live,
         )
         for p in present
     }
+
+
+def _taker(login: LoginRequest, previous: _Held | None, session: str) -> str:
+    """Return the session whose taken deliveries count as taken by the new session too.
+
+    It is the new session itself, unless the process of the agent goes on from its current one.
+    """
+    if previous is not None and login.resumes == previous.session:
+        return previous.taker
+    return session
 
 
 def _takeovers(previous: _Held | None) -> int:
@@ -248,12 +264,18 @@ def _make_current(held: Mapping[str, _Held], node_id: uuid.UUID) -> None:
     """Make the newest session of each agent the one that counts."""
     Presence.objects.bulk_create(
         [
-            Presence(agent_id=agent, session_id=h.session, node_id=node_id, takeovers=h.takeovers)
+            Presence(
+                agent_id=agent,
+                session_id=h.session,
+                node_id=node_id,
+                takeovers=h.takeovers,
+                taker=h.taker,
+            )
             for agent, h in sorted(held.items())
         ],
         update_conflicts=True,
         unique_fields=["agent"],
-        update_fields=["session_id", "node", "takeovers"],
+        update_fields=["session_id", "node", "takeovers", "taker"],
     )
 
 
@@ -300,13 +322,16 @@ def _mailboxes(agents: Collection[str]) -> dict[str, dict[str, Mailbox]]:
     return boxes
 
 
+def _undone(box: Mailbox) -> int:
+    return box.last_seq - box.acked_seq - box.done_ahead_count
+
+
 def close_sessions(closings: Iterable[tuple[str, str, str]]) -> None:
     """Close sessions, each given as agent, session and error code.
 
     A session that was closed already is left as it is.
     """
     wanted = {session: (agent, code) for agent, session, code in closings}
-    failpoints.hit("before_close", wanted)
     now = datetime.now(UTC)
     with transaction.atomic():
         _lock_presences(

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,15 +21,22 @@ from django.conf import settings
 from atp.errors import (
     ATPError,
     FlowTooMany,
+    FlowWindow,
     MalformedFrame,
     SessionAuthentication,
 )
 from atp.wire import canonical
-from atp.wire.agent_frames import Ack, Authenticate, Submission, parse_agent_message
+from atp.wire.agent_frames import (
+    Ack,
+    AgentFrame,
+    Authenticate,
+    Submission,
+    parse_agent_message,
+)
 from atp.wire.frames import SUBPROTOCOL, Challenge, Failure, Welcome
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_milliseconds
-from atp.wire.words import SEND_ONLY
+from atp.wire.words import DONE, SEND_ONLY
 from messaging.node.connections import AgentConnection
 from messaging.node.process_node import process_node
 from messaging.sessions.proofs import LoginRequest
@@ -40,9 +47,9 @@ from messaging.wire.close_codes import close_code
 
 logger = logging.getLogger(__name__)
 
+FEATURES = (DONE, SEND_ONLY)  # that this hub knows (docs/protocol.md#features)
 PROOF_FRAME_BYTES = 8_192  # of an authenticate frame
 ACKS_BYTES = 65_536  # of one message without its envelopes; 256 acks need less
-FEATURES = (SEND_ONLY,)  # that this hub knows (docs/protocol.md#features)
 ENVELOPE_PREFIX = '{"ATP"'  # of a message that goes to the lane unparsed
 
 
@@ -70,7 +77,9 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             await self._refuse(problem)
             return
         correlation.bind(session=opened.session)
-        connection = AgentConnection(opened.agent, opened.session, send, opened.send_only)
+        connection = AgentConnection(
+            opened.agent, opened.session, send, self._features, opened.send_only
+        )
         try:
             sockets.admit(self.scope)
             await self._welcome(opened)
@@ -99,6 +108,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         text = await self._receive_text()
         frame = Authenticate.parse(canonical.parse(text, max_bytes=PROOF_FRAME_BYTES))
         note_proof()
+        self._features = frozenset(FEATURES) & frozenset(frame.features)
         return await self._node.logins.log_in(
             LoginRequest(
                 proof=frame.proof,
@@ -152,7 +162,8 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             await asyncio.gather(reading, closing, return_exceptions=True)
             code = connection.close_code or "session.closed"
             connection.close(code)
-            self._node.detach(connection, code)
+            crashed = sockets.was_cut(self.scope) or code == FlowWindow.code
+            self._node.detach(connection, code, crashed=crashed)
             await connection.stop_writing()
 
     async def _read(self, connection: AgentConnection) -> None:
@@ -168,6 +179,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         frames = parse_agent_message(
             text, max_bytes=settings.ATP_MAX_FRAME_BYTES, max_frames=settings.ATP_MAX_FRAMES
         )
+        _check_acks(frames, connection)
         other_bytes = len(text)
         for frame in frames:
             if isinstance(frame, Ack):
@@ -183,13 +195,14 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
 
     def _take_ack(self, connection: AgentConnection, ack: Ack) -> None:
         if connection.send_only:
-            self._node.copies.take_ack(connection, ack.stream, ack.seq)
+            self._node.copies.take_ack(connection, ack)
         else:
-            self._node.acks.take(connection, ack.stream, ack.seq, ack.refused)
+            self._node.acks.take(connection, ack)
 
     # --- Wire ----------------------------------------------------------------------------------
 
     _accepted = False
+    _features: frozenset[str] = frozenset()
 
     async def _receive_text(self) -> str:
         message = await self._receive()
@@ -219,6 +232,17 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
                 await self._send(message)
         except Exception as problem:  # whatever the server raises on a dead socket
             logger.debug("a closing frame could not be sent: %s", type(problem).__name__)
+
+
+def _check_acks(frames: Iterable[AgentFrame], connection: AgentConnection) -> None:
+    """Check that acks say what the session's features allow, before one of them is taken."""
+    for frame in frames:
+        if not isinstance(frame, Ack):
+            continue
+        if frame.tells_places and not connection.tells_done:
+            raise MalformedFrame(f"an ack tells about places only with the feature {DONE}")
+        if frame.refused and connection.tells_done:
+            raise MalformedFrame(f"with the feature {DONE}, refused is a list of [place, code]")
 
 
 def _message(frame: WireFrame) -> dict[str, Any]:

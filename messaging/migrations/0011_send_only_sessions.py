@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('messaging', '0009_plain_help_texts'),
+        ('messaging', '0010_done_acks'),
         ('registry', '0015_decisions_about_many'),
     ]
 
