@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from atp.agent.courier import Author, Courier
-from atp.agent.dispatch import Handler, HandlerDispatcher, raise_handler_error
+from atp.agent.dispatch import Handler, HandlerDispatcher
+from atp.agent.failures import raise_failure
 from atp.agent.handlers import HANDLERS_RUNNING, HandlerPool, handler_slot_freed
 from atp.agent.identity_file import read_identity_file
 from atp.agent.options import SendOptions, parse_options
@@ -300,17 +301,15 @@ class ATPClient:
         await self._courier.respond(request, data, checked, seconds_left=seconds_left)
 
     def _response(self, received: Received, options: SendOptions) -> IATPResponse:
-        delivery, data = received.delivery, received.envelope.data
+        delivery = received.delivery
         demanded = options.requires_trust
         if demanded is not None and delivery.level and TrustLevel(delivery.level) < demanded:
             raise TrustLevelTooLow(f"the level of the agent that answered is below {demanded}")
-        raise_handler_error(data)
-        error = data.get("error") if isinstance(data, dict) else None
+        raise_failure(received.envelope)
         return IATPResponse(
-            success=error is None,
+            success=True,  # what is no success is raised
             trust_score=delivery.score or 0,
-            data=data,
-            error=None if error is None else str(error),
+            data=received.envelope.data,
             envelope=self._shell(received),
         )
 

@@ -119,12 +119,18 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
 ]
 
 
-class MalformedError(ATPError, code="malformed"):
-    """The input does not follow the grammar; sending it again unchanged is pointless."""
+class MalformedError(ATPError, ValueError, code="malformed"):
+    """The input does not follow the grammar; sending it again unchanged is pointless.
+
+    `pointer` is the JSON Pointer (RFC 6901) to the place of the fault in the value that was
+    inspected, such as `/payload/data/rows/3`. It is "" if the fault is not at one place.
+    """
+
+    pointer: str = ""
 
 
-class MalformedJson(MalformedError, code="malformed.json"):
-    """The text is not JSON."""
+class MalformedJson(MalformedError, TypeError, code="malformed.json"):
+    """The text is not JSON, or a value has no JSON form."""
 
 
 class MalformedDuplicateMember(MalformedError, code="malformed.duplicate_member"):
@@ -167,7 +173,7 @@ class MalformedKey(MalformedError, code="malformed.key"):
     """The key can't be read."""
 
 
-class MalformedDocument(MalformedError, code="malformed.document"):
+class MalformedDocument(MalformedError, TypeError, code="malformed.document"):
     """A policy, profile or other document breaks its schema.
 
     `field` is the path of the wrong member, such as `weights.identity` or `rules.0.action`. It is
@@ -201,7 +207,7 @@ class IdentityRevoked(IdentityError, code="identity.revoked"):
     """The agent has been revoked."""
 
 
-class IdentityInvalidId(IdentityError, code="identity.invalid_id"):
+class IdentityInvalidId(IdentityError, ValueError, TypeError, code="identity.invalid_id"):
     """The text does not follow the grammar of agent ids."""
 
 
@@ -221,15 +227,15 @@ class KeyRevoked(KeyProblem, code="key.revoked"):
     """An officer refused or revoked the key, or it was not in use at that time."""
 
 
-class KeyAlgorithm(KeyProblem, code="key.algorithm"):
+class KeyAlgorithm(KeyProblem, ValueError, code="key.algorithm"):
     """The header names another algorithm than that of the key."""
 
 
-class KeyUnacceptable(KeyProblem, code="key.unacceptable"):
+class KeyUnacceptable(KeyProblem, ValueError, code="key.unacceptable"):
     """The key is too weak, of low order, or not meant for signatures."""
 
 
-class KeyMissing(KeyProblem, code="key.missing"):
+class KeyMissing(KeyProblem, ValueError, code="key.missing"):
     """A key is needed, but none was given."""
 
 
@@ -345,7 +351,7 @@ class RecipientNoRequest(RecipientError, code="recipient.no_request"):
     """The response answers a request that does not exist, is answered already, or has expired."""
 
 
-class RecipientSelf(RecipientError, code="recipient.self"):
+class RecipientSelf(RecipientError, ValueError, code="recipient.self"):
     """An agent can't send to itself."""
 
 
@@ -401,7 +407,7 @@ class FlowRecipientFull(FlowError, code="flow.recipient_full"):
     """The recipient's inbox, or this sender's share of it, is full."""
 
 
-class FlowTimeout(FlowError, code="flow.timeout"):
+class FlowTimeout(FlowError, TimeoutError, code="flow.timeout"):
     """No answer came in time."""
 
 

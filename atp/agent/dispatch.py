@@ -10,22 +10,22 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
+from atp.agent.failures import HandlerFailure
 from atp.agent.handlers import HandlerPool
 from atp.agent.receiving import Received
 from atp.envelope_shell import ATPEnvelope
 from atp.errors import (
     ATPError,
     ClockExpired,
-    HandlerFailed,
     MalformedDocument,
     RecipientNoRequest,
     excerpt,
 )
 from atp.types import MessageType
 
-__all__ = ["Handler", "HandlerDispatcher", "current_cause", "error_data", "raise_handler_error"]
+__all__ = ["Handler", "HandlerDispatcher", "current_cause"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,10 @@ Handler = Callable[..., Any]  # (envelope, respond) for requests, (envelope) for
 
 
 class SendResponse(Protocol):
-    """The client's function that sends an answer. `seconds_left` is until the request expires."""
+    """The client's function that sends an answer. `seconds_left` is until the request expires.
+
+    `data` is a `HandlerFailure` if there is no answer, because the handler failed.
+    """
 
     def __call__(
         self,
@@ -55,20 +58,6 @@ def current_cause(agent: str) -> str | None:
     """
     handled = _handling.get()
     return handled[1] if handled is not None and handled[0] == agent else None
-
-
-def error_data(problem: str) -> dict[str, str]:
-    """Return the `data` of a response that reports a failed handler."""
-    return {"error": problem, "code": HandlerFailed.code}
-
-
-def raise_handler_error(data: Any) -> None:
-    """Raise `HandlerFailed` if the `data` of a response reports a failed handler."""
-    if isinstance(data, dict) and data.get("code") == HandlerFailed.code:
-        raise HandlerFailed(str(data.get("error", ""))[:ERROR_MAX_CHARS])
-
-
-ERROR_MAX_CHARS: Final = 500  # of the other side's text about its failure
 
 
 class Responder:
@@ -180,7 +169,7 @@ class HandlerDispatcher:
 
     async def _answer_with_error(self, respond: Responder, problem: str) -> None:
         try:
-            await respond(error_data(problem))
+            await respond(HandlerFailure(problem))
         except ATPError as exc:
             logger.warning("%s: the error could not be sent to the caller: %s", self._agent, exc)
 

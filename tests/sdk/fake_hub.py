@@ -29,7 +29,7 @@ from atp.memory.judge import Judge, Party, Ruling
 from atp.trust import tokens
 from atp.trust.envelope import Envelope, VerifiedEnvelope, envelope_from_value, signature_header
 from atp.trust.signing import read_header
-from atp.types import BROADCAST_TARGET
+from atp.types import BROADCAST_TARGET, MessageType
 from atp.wire.agent_frames import Ack, Authenticate, Submission, parse_agent_message
 from atp.wire.canonical import parse
 from atp.wire.frames import (
@@ -322,6 +322,9 @@ class FakeHub:
             self.cut(self.accounts[agent])
             raise _CutError
         entry = self._entries.get((agent, envelope.message_id))
+        if ruling.verdict.accepted and envelope.message_type is MessageType.REQUEST:
+            online = self.accounts[envelope.target].socket is not None
+            ruling = replace(ruling, connected=online)
         return ruling.to_receipt(envelope.message_id, entry=entry)
 
     def _note_received(self, agent: str, envelope: Envelope) -> None:
