@@ -21,6 +21,7 @@ from atp.agent.dispatch import Handler, HandlerDispatcher
 from atp.agent.failures import raise_failure
 from atp.agent.handlers import HANDLERS_RUNNING, HandlerPool, handler_slot_freed
 from atp.agent.identity_file import read_identity_file
+from atp.agent.opener import Opener
 from atp.agent.options import SendOptions, parse_options
 from atp.agent.receiving import KeyFinder, Received, Verifier, trusted_keys
 from atp.agent.session import Arrived
@@ -31,7 +32,6 @@ from atp.errors import (
     MalformedDocument,
     TrustLevelTooLow,
     excerpt,
-    from_code,
 )
 from atp.memory.keys import DIRECTORY, DemoKey, read_key
 from atp.memory.transport import InMemoryTransport
@@ -68,8 +68,8 @@ class ATPClient:
     signatures are verified here too, while for all other agents the client relies on the hub's
     check. At most `max_handlers` handlers run at once.
 
-    A send method connects first if the client is not connected. A client belongs to the event loop
-    in which it connects. Raises `IdentityInvalidId` for a wrong id, `MalformedDocument` for an
+    A send method connects first if the client was never connected. A client belongs to the event
+    loop that uses it first. Raises `IdentityInvalidId` for a wrong id, `MalformedDocument` for an
     unknown level, and `KeyMissing`, `KeyUnacceptable` or `MalformedKey` for a key that can't be
     used.
     """
@@ -99,7 +99,6 @@ class ATPClient:
         self._author = Author(identity, self.trust_level, self._key, policy_context)
         self._notice_handler: NoticeHandler | None = None
         self._taking = False
-        self._connecting = asyncio.Lock()
         self._courier = Courier(
             self._author,
             self.transport,
@@ -107,6 +106,7 @@ class ATPClient:
             on_arrived=self._on_arrived,
             on_notice=self._on_notice,
         )
+        self._opener = Opener(self._courier, on_open=lambda: self._set_taking(taking=True))
         self._pool = HandlerPool(running=max_handlers)
         self._dispatcher = HandlerDispatcher(identity.id, self._pool, send_response=self._respond)
 
@@ -127,18 +127,14 @@ class ATPClient:
         identity = IAgentIdentity(id=file.agent, public_key=file.key.kid)
         return cls(identity, trust_level, file.key, **options)
 
-    async def connect(self) -> None:
+    async def connect(self, *, wait: float = 0.0) -> None:
         """Connect and log in. After that, the client replaces lost connections by itself.
 
-        Raises `SessionTransport` if the hub can't be reached, or the error of the hub's refusal.
+        While the hub is away, try again for `wait` seconds in all; 0 tries once. Raises
+        `SessionTransport` if the hub can't be reached, the error of the hub's refusal, or
+        `SessionLoop` in another event loop than the one that used the client first.
         """
-        async with self._connecting:  # a second login at once would end the first one
-            if self._courier.suspended is not None:
-                raise from_code(self._courier.suspended.code, self._courier.suspended.detail)
-            if self._courier.running:
-                return
-            self._set_taking(taking=True)
-            await self._courier.start()
+        await self._opener.open(wait_seconds=wait)
 
     async def serve(self) -> None:
         """Handle messages until `disconnect`; connect first if needed.
@@ -146,19 +142,21 @@ class ATPClient:
         Raises the error that ended the connection for good, such as `SessionRevoked`. While the
         agent is suspended, it goes on waiting.
         """
-        await self._connect_if_needed()
+        await self._opener.open_unless_closed()
         await self._courier.over()
 
     async def disconnect(self, *, timeout_seconds: float = DISCONNECT_SECONDS) -> None:
         """Wait for handlers, receipts and acks, at most `timeout_seconds` in all; then close.
 
-        `connect` or a send method opens the client again. Mail whose handler has not begun by then
-        is dropped; mail that this client had acknowledged is lost.
+        Only `connect` opens the client again. Mail whose handler has not begun by then is dropped;
+        mail that this client had acknowledged is lost.
         """
+        self._opener.close()
         self._set_taking(taking=False)
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         await self._pool.drain(timeout_seconds)
         await self._courier.stop(max(0.0, deadline - asyncio.get_running_loop().time()))
+        self._opener.close()  # also if `connect` was called meanwhile
         await self._pool.close()
         dropped = self._courier.session.abandon_mail()
         if dropped:
@@ -188,7 +186,7 @@ class ATPClient:
         the hub's refusal, such as `PolicyDenied`, or the error that ended the connection.
         """
         checked, target = parse_options(options), check_agent_id(target_agent)
-        await self._connect_if_needed()
+        checked = await self._opener.open_for_send(checked)
         async with handler_slot_freed():
             received = await self._courier.request(target, payload, checked)
         return self._response(received, checked)
@@ -203,7 +201,7 @@ class ATPClient:
         decide first. Raises the error of the hub's refusal, or `FlowTimeout` without a receipt.
         """
         checked, target = parse_options(options), check_agent_id(target_agent)
-        await self._connect_if_needed()
+        checked = await self._opener.open_for_send(checked)
         return await self._courier.send(MessageType.NOTIFICATION, target, payload, checked)
 
     async def broadcast(self, payload: Any, options: Mapping[str, Any] | None = None) -> Receipt:
@@ -211,8 +209,7 @@ class ATPClient:
 
         Its `recipients` is the number of these agents. Raises as `send_notification`.
         """
-        checked = parse_options(options)
-        await self._connect_if_needed()
+        checked = await self._opener.open_for_send(parse_options(options))
         return await self._courier.send(MessageType.BROADCAST, BROADCAST_TARGET, payload, checked)
 
     def on_message(self, message_type: MessageType | str, handler: Handler) -> None:
@@ -259,11 +256,6 @@ class ATPClient:
             "suspended": courier.suspended is not None,
             "ended": courier.ended.code if courier.ended is not None else None,
         }
-
-    async def _connect_if_needed(self) -> None:
-        """Connect if the client is not connected, unless the connection ended for good."""
-        if not self._courier.running and self._courier.ended is None:
-            await self.connect()
 
     def _set_taking(self, *, taking: bool) -> None:
         self._taking = taking

@@ -123,6 +123,7 @@ class ATPEnvelope:
         shell._key = key
         shell.told_score = received.delivery.score
         shell._added_by = agent
+        shell._delivered = (received.envelope.digest, received.envelope.signature)
         shell._sender_keys = sender_keys
         return shell
 
@@ -185,8 +186,11 @@ class ATPEnvelope:
     def validate(self) -> IValidationResult:
         """Return the faults (`errors`) and the weaknesses (`warnings`) of the envelope.
 
-        An unknown key of the sender is only a warning, so `valid` does not mean that the signature
-        was verified; `verify_signature` says that.
+        A signature that can't be checked here, because no key of the sender is known, is a fault.
+        There is one exception: of an envelope that a handler got and that nobody changed since, it
+        is a warning, because the hub verified the signature when it accepted the envelope. An
+        unsigned envelope of an agent below `certified` is valid; `verify_signature` says whether a
+        known key signed.
         """
         errors: list[str] = []
         warnings: list[str] = []
@@ -256,6 +260,7 @@ class ATPEnvelope:
         self.told_score: int | None = None  # the hub's score of the sender
         self._sender_keys = ()
         self._added_by: str | None = None
+        self._delivered: tuple[str, str | None] | None = None
         self._load(document)
 
     def _load(self, document: dict[str, Any]) -> None:
@@ -336,7 +341,13 @@ class ATPEnvelope:
         try:
             self._verify(None)
         except ATPError as problem:
-            yield problem, not isinstance(problem, KeyUnknown)
+            vouched = isinstance(problem, KeyUnknown) and self._is_as_delivered()
+            yield problem, not vouched
+
+    def _is_as_delivered(self) -> bool:
+        """Whether the signed part and the signature are those that the hub delivered."""
+        envelope = self._envelope()
+        return self._delivered == (envelope.digest, envelope.signature)
 
     def _attestation_problems(self) -> Iterator[tuple[ATPError, bool]]:
         attestation = self.agent_identity.attestation

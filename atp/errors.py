@@ -18,12 +18,14 @@ Callers branch on the class or on `code`, never on the text::
     ├── PolicyError       policy.* denied, none, held, throttled
     ├── FlowError         flow.* busy, throttled, recipient_full, timeout, window, too_many
     ├── SessionError      session.*
-    │     authentication, timeout, superseded, revoked, fenced, closed, transport
+    │     authentication, timeout, superseded, revoked, fenced, closed, transport, loop
     └── HandlerError      handler.* failed
 
-A subclass is named after family and code: `malformed.too_deep` is `MalformedTooDeep` (the three of
-`trust` say more, because types and scores have those names). What status or close code an edge
-answers with is that edge's own table; docs/errors.md shows both.
+What a program causes by a wrong call is a `ValueError` or `TypeError` too, `FlowTimeout` is a
+`TimeoutError` and `SessionLoop` a `RuntimeError`, so that code that knows nothing of ATP can catch
+them. A subclass is named after family and code: `malformed.too_deep` is `MalformedTooDeep` (the
+three of `trust` say more, because types and scores have those names). What status or close code an
+edge answers with is that edge's own table; docs/errors.md shows both.
 """
 
 from __future__ import annotations
@@ -98,6 +100,7 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
     "SessionClosed",
     "SessionError",
     "SessionFenced",
+    "SessionLoop",
     "SessionRevoked",
     "SessionSuperseded",
     "SessionTimeout",
@@ -449,6 +452,10 @@ class SessionClosed(SessionError, code="session.closed"):
 
 class SessionTransport(SessionError, code="session.transport"):
     """The transport failed."""
+
+
+class SessionLoop(SessionError, RuntimeError, code="session.loop"):
+    """The client belongs to another event loop or thread."""
 
 
 class HandlerError(ATPError, code="handler"):

@@ -94,6 +94,7 @@ class FakeHub:
         self.id = f"hub-{secrets.token_hex(8)}"
         self.key = PrivateKey.generate()
         self.clock: Callable[[], float] = time.time
+        self.told_time = ""  # in challenges, instead of the time of `clock`
         self.accounts: dict[str, Account] = {}
         self.accepted: dict[str, Envelope] = {}  # by message id
         self.logins: Counter[str] = Counter()
@@ -258,7 +259,9 @@ class FakeHub:
 
     async def _log_in(self, socket: ServerConnection) -> str:
         nonce = secrets.token_urlsafe(16)
-        await _send(socket, Challenge(self.id, nonce, "now"))
+        await _send(
+            socket, Challenge(self.id, nonce, self.told_time or format_timestamp(self.clock()))
+        )
         proof = Authenticate.parse(parse(await socket.recv())).proof
         kid = read_header(proof).kid
         agent, account = next((a, c) for a, c in self.accounts.items() if c.key.kid == kid)
