@@ -319,6 +319,8 @@ class ATPEnvelope:
             return (public_key,)
         if public_key is not None:
             return (DemoKey(public_key).public,)
+        if self._delivered is not None:  # the client knows which keys count for the sender
+            return self._sender_keys
         found = DIRECTORY.find(self.agent_identity.id)
         return self._sender_keys or (() if found is None else (found,))
 

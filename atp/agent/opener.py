@@ -126,8 +126,9 @@ class Opener:
         return replace(options, timeout=left * 1000)
 
     def close(self) -> None:
-        """Open no more until `open` is called."""
-        self.enter()
+        """Open no more until `open` is called. What is closed may be closed from anywhere."""
+        if not self._closed or self._line.running:
+            self.enter()
         self._closed = True
 
     def _is_up(self) -> bool:

@@ -99,7 +99,7 @@ async def created(stage: Stage) -> dict[str, Any]:
 def test_it_runs_every_block() -> None:
     tested = set(re.findall(r'written\("([^"]+)"\)', Path(__file__).read_text()))
     assert tested == set(blocks())
-    assert set(ADAPTED) == {"WebSocket Integration"}
+    assert set(ADAPTED) == {"WebSocket Integration", "ATPClient"}
 
 
 async def test_it_runs_the_quick_start(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
