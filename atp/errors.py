@@ -274,7 +274,13 @@ class ReplayError(ATPError, code="replay"):
 
 
 class ReplayConflict(ReplayError, code="replay.conflict"):
-    """The message id was used before with other content."""
+    """The message id was used before with other content.
+
+    `status` and `entry` are those of the first envelope with this id, if the hub named them.
+    """
+
+    status: str = ""
+    entry: int | None = None
 
 
 class ReplayNonce(ReplayError, code="replay.nonce"):

@@ -70,9 +70,13 @@ class Ruling:
     recipients: tuple[str, ...] = ()
     digest: str = ""
     req: str | None = None
+    first_status: str = ""  # in a conflict: of the envelope that had the messageId first
 
     def to_receipt(self, message_id: str, *, entry: int | None = None) -> Receipt:
-        """Return the receipt for the sender; `entry` is the index in the trail, if any."""
+        """Return the receipt for the sender.
+
+        `entry` is the index in the trail, if any; in a conflict, that of the first envelope.
+        """
         verdict, is_final = self.verdict, self.verdict.status in FINAL
         return Receipt(
             message_id,
@@ -81,8 +85,10 @@ class Ruling:
             detail=verdict.detail,
             trust_score=verdict.score if is_final else None,
             recipients=len(self.recipients) if is_final else None,
-            entry=entry,
+            entry=None if self.first_status else entry,
             retry_after=verdict.retry_after,
+            first_status=self.first_status,
+            first_entry=entry if self.first_status else None,
         )
 
 
@@ -104,7 +110,8 @@ class Judge:
         earlier = self._rulings.get((session_agent, envelope.message_id))
         if earlier is None or earlier.digest == envelope.digest:
             return earlier
-        return Ruling(_unusable(ReplayConflict("this messageId was used for another envelope")))
+        problem = ReplayConflict("this messageId was used for another envelope")
+        return Ruling(_unusable(problem), first_status=earlier.verdict.status)
 
     def rule(
         self,

@@ -12,6 +12,7 @@ from atp.types import DataSensitivity, MessageType, TrustLevel
 
 __all__ = [
     "ANSWERS",
+    "CANCEL",
     "DEMO_SCORED_AS",
     "KEY_ALGORITHMS",
     "LEVELS",
@@ -36,6 +37,8 @@ Stream = Literal["mail", "answers"]
 MAIL: Final = "mail"
 ANSWERS: Final = "answers"
 STREAMS: Final[tuple[Stream, ...]] = (ANSWERS, MAIL)  # answers first: they never wait behind mail
+
+CANCEL: Final = "cancel"  # a feature (docs/protocol.md#features): cancel frames both ways
 
 
 def stream_of(message_type: str) -> Stream:
