@@ -19,7 +19,8 @@ Callers branch on the class or on `code`, never on the text::
     ├── FlowError         flow.* busy, throttled, recipient_full, timeout, window, too_many
     ├── SessionError      session.*
     │     authentication, timeout, superseded, revoked, fenced, closed, transport
-    └── HandlerError      handler.* failed
+    ├── HandlerError      handler.* failed
+    └── OutboxError       outbox.* unusable, in_use, full
 
 A subclass is named after family and code: `malformed.too_deep` is `MalformedTooDeep` (the three of
 `trust` say more, because types and scores have those names). What status or close code an edge
@@ -28,7 +29,7 @@ answers with is that edge's own table; docs/errors.md shows both.
 
 from __future__ import annotations
 
-from atp.error_base import ATPError, excerpt
+from atp.error_base import ATPError, excerpt, leaves
 
 __all__ = [  # noqa: RUF022  # as sorted() has it
     "ATPError",
@@ -82,6 +83,10 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
     "MalformedToken",
     "MalformedTooDeep",
     "MalformedTooLarge",
+    "OutboxError",
+    "OutboxFull",
+    "OutboxInUse",
+    "OutboxUnusable",
     "PolicyDenied",
     "PolicyError",
     "PolicyHeld",
@@ -459,6 +464,22 @@ class HandlerFailed(HandlerError, code="handler.failed"):
     """The handler of the recipient raised an exception."""
 
 
+class OutboxError(ATPError, code="outbox"):
+    """The outbox file of this agent can't take a message."""
+
+
+class OutboxUnusable(OutboxError, code="outbox.unusable"):
+    """The outbox file can't be opened, is damaged, or is of another agent or hub."""
+
+
+class OutboxInUse(OutboxError, code="outbox.in_use"):
+    """Another client uses the outbox file."""
+
+
+class OutboxFull(OutboxError, code="outbox.full"):
+    """The outbox file can't grow: its limit is reached, or the disk is full."""
+
+
 def from_code(code: str, detail: str = "", *, retry_after: float | None = None) -> ATPError:
     """Return the error of a code.
 
@@ -472,9 +493,4 @@ def from_code(code: str, detail: str = "", *, retry_after: float | None = None) 
     return error
 
 
-def _leaves(family: type[ATPError]) -> list[type[ATPError]]:
-    below = family.__subclasses__()
-    return [family] if not below else [leaf for child in below for leaf in _leaves(child)]
-
-
-BY_CODE: dict[str, type[ATPError]] = {leaf.code: leaf for leaf in _leaves(ATPError)}
+BY_CODE: dict[str, type[ATPError]] = {leaf.code: leaf for leaf in leaves(ATPError)}

@@ -36,10 +36,10 @@ SCORED_ALGORITHMS = (*KEY_ALGORITHMS, DEMO_SCORED_AS)  # what scores and rules d
 Stream = Literal["mail", "answers"]
 MAIL: Final = "mail"
 ANSWERS: Final = "answers"
+# Features of the protocol, as challenge and login name them (docs/protocol.md#features).
+CANCEL: Final = "cancel"  # a sender tells that it no longer waits for an answer
+
 STREAMS: Final[tuple[Stream, ...]] = (ANSWERS, MAIL)  # answers first: they never wait behind mail
-
-CANCEL: Final = "cancel"  # a feature (docs/protocol.md#features): cancel frames both ways
-
 
 def stream_of(message_type: str) -> Stream:
     """Return the stream for messages of this type (docs/protocol.md#frames)."""
