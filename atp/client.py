@@ -16,13 +16,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from atp.agent.courier import Author, Courier
+from atp.agent.courier import Courier
 from atp.agent.dispatch import Handler, HandlerDispatcher, raise_handler_error
 from atp.agent.handlers import HANDLERS_RUNNING, HandlerPool, handler_slot_freed
 from atp.agent.identity_file import read_identity_file
 from atp.agent.options import SendOptions, parse_options
 from atp.agent.receiving import KeyFinder, Received, Verifier, trusted_keys
 from atp.agent.session import Arrived
+from atp.agent.writing import Author
 from atp.envelope_shell import ATPEnvelope
 from atp.errors import (
     KeyMissing,
@@ -46,7 +47,7 @@ from atp.types import (
     TrustLevel,
     check_agent_id,
 )
-from atp.wire.frames import Notice, Receipt
+from atp.wire.frames import Cancelled, Notice, Receipt
 
 __all__ = ["ATPClient"]
 
@@ -65,7 +66,9 @@ class ATPClient:
     hub's welcome. Without `transport`, all clients of the process use
     `InMemoryTransport.get_instance()`. `trusted_keys` are public keys of other agents: their
     signatures are verified here too, while for all other agents the client relies on the hub's
-    check. At most `max_handlers` handlers run at once.
+    check. At most `max_handlers` handlers run at once. `outbox` is the path of a file that keeps
+    notifications and broadcasts without a receipt over a crash of this process, in clear; one
+    client at a time can use it (docs/sdk.md#the-outbox-on-disk).
 
     A send method connects first if the client is not connected. A client belongs to the event loop
     in which it connects. Raises `IdentityInvalidId` for a wrong id, `MalformedDocument` for an
@@ -83,6 +86,7 @@ class ATPClient:
         trusted_keys: Mapping[str, PublicKey | Sequence[PublicKey]] | None = None,
         policy_context: IPolicyContext | None = None,
         max_handlers: int = HANDLERS_RUNNING,
+        outbox: str | Path | None = None,
     ) -> None:
         check_agent_id(identity.id)
         self.identity = identity
@@ -105,6 +109,8 @@ class ATPClient:
             self._verifier,
             on_arrived=self._on_arrived,
             on_notice=self._on_notice,
+            on_cancelled=self._on_cancelled,
+            outbox=None if outbox is None else Path(outbox),
         )
         self._pool = HandlerPool(running=max_handlers)
         self._dispatcher = HandlerDispatcher(identity.id, self._pool, send_response=self._respond)
@@ -202,8 +208,7 @@ class ATPClient:
         decide first. Raises the error of the hub's refusal, or `FlowTimeout` without a receipt.
         """
         checked, target = parse_options(options), check_agent_id(target_agent)
-        await self._connect_if_needed()
-        return await self._courier.send(MessageType.NOTIFICATION, target, payload, checked)
+        return await self._send(MessageType.NOTIFICATION, target, payload, checked)
 
     async def broadcast(self, payload: Any, options: Mapping[str, Any] | None = None) -> Receipt:
         """Send a broadcast to all connected agents that may receive it; return the hub's receipt.
@@ -211,8 +216,7 @@ class ATPClient:
         Its `recipients` is the number of these agents. Raises as `send_notification`.
         """
         checked = parse_options(options)
-        await self._connect_if_needed()
-        return await self._courier.send(MessageType.BROADCAST, BROADCAST_TARGET, payload, checked)
+        return await self._send(MessageType.BROADCAST, BROADCAST_TARGET, payload, checked)
 
     def on_message(self, message_type: MessageType | str, handler: Handler) -> None:
         """Handle messages of a type with `handler`; it replaces an earlier one.
@@ -259,6 +263,12 @@ class ATPClient:
             "ended": courier.ended.code if courier.ended is not None else None,
         }
 
+    async def _send(
+        self, message_type: MessageType, target: str, payload: Any, options: SendOptions
+    ) -> Receipt:
+        connect = self._connect_if_needed
+        return await self._courier.send(message_type, target, payload, options, connect=connect)
+
     async def _connect_if_needed(self) -> None:
         """Connect if the client is not connected, unless the connection ended for good."""
         if not self._courier.running and self._courier.ended is None:
@@ -279,6 +289,9 @@ class ATPClient:
 
         shell = self._shell(arrived.received)
         self._dispatcher.dispatch(arrived.received, shell, begin=begin)
+
+    def _on_cancelled(self, cancelled: Cancelled) -> None:
+        self._dispatcher.cancel(cancelled.sender, cancelled.message_id)
 
     def _on_notice(self, notice: Notice) -> None:
         if self._notice_handler is None:

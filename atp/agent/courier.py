@@ -9,47 +9,39 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from atp.agent.dispatch import current_cause
+from atp.agent.durable import DurableOutbox
 from atp.agent.exchanges import Exchange, Exchanges
 from atp.agent.link import Link
 from atp.agent.options import SendOptions
 from atp.agent.receiving import Received, Verifier
 from atp.agent.session import AgentSession, Answered, Arrived, Event, Expected
+from atp.agent.signed import SignedMessage, SignedMessages
+from atp.agent.writing import Author, Writer
 from atp.errors import ATPError, SessionClosed, from_code
 from atp.transports.base import Login, Transport
-from atp.trust.envelope import envelope_from_value, new_document, parse_envelope, sign_envelope
-from atp.trust.keys import PrivateKey
 from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS
-from atp.types import IAgentIdentity, IPolicyContext, MessageType, TrustLevel
-from atp.wire.frames import Gone, Notice, Receipt, Withheld
-from atp.wire.timestamps import format_timestamp
+from atp.types import MessageType, TrustLevel
+from atp.wire.frames import Cancelled, Gone, Notice, Receipt, Withheld
 
-__all__ = ["Author", "Courier"]
+__all__ = ["Courier"]
 
 logger = logging.getLogger(__name__)
 
 OUTBOX_LIMIT: Final = 1024  # messages that may wait for receipts at once; more wait for room
 
 
-@dataclass(slots=True)
-class Author:
-    """The author of messages. Without `trust_level`, they claim the level of the hub's welcome."""
-
-    identity: IAgentIdentity
-    trust_level: TrustLevel | None
-    key: PrivateKey | None
-    policy_context: IPolicyContext | None = None
-
-
 class Courier:
     """The messages of one agent over one transport.
 
-    `on_arrived` gets the messages for handlers, `on_notice` the notices. Neither may block.
+    `on_arrived` gets the messages for handlers, `on_notice` the notices, `on_cancelled` the
+    requests whose senders no longer wait. None of them may block. `outbox` is the path of the file
+    for messages without a receipt, or `None`.
     """
 
     def __init__(
@@ -60,14 +52,29 @@ class Courier:
         *,
         on_arrived: Callable[[Arrived], None],
         on_notice: Callable[[Notice], None],
+        on_cancelled: Callable[[Cancelled], None],
+        outbox: Path | None = None,
     ) -> None:
         self._author = author
+        self._writer = Writer(author, transport, current_cause=current_cause)
         self._transport = transport
         self._on_arrived = on_arrived
         self._on_notice = on_notice
+        self._on_cancelled = on_cancelled
         self._exchanges = Exchanges()
         self._room = asyncio.Semaphore(OUTBOX_LIMIT)
         self.session = AgentSession(verifier)
+        self._signed = SignedMessages()
+        self._outbox: DurableOutbox | None = None
+        if outbox is not None:
+            self._outbox = DurableOutbox(
+                outbox,
+                self.session,
+                self._signed,
+                agent=author.identity.id,
+                hub_id=transport.hub_id,
+                clock=lambda: transport.clock(),
+            )
         self.link: Link | None = None
         self.ended: ATPError | None = None
         self.score: int | None = None
@@ -90,6 +97,8 @@ class Courier:
 
     async def start(self) -> None:
         """Connect; raises the error if that fails."""
+        if self._outbox is not None:
+            await self._outbox.open()
         author = self._author
         level = author.trust_level or TrustLevel.UNVERIFIED
         link = Link(
@@ -113,18 +122,22 @@ class Courier:
 
     async def stop(self, timeout_seconds: float) -> None:
         """Wait for receipts and send the acks, then close; open exchanges fail."""
-        if self.link is None:
-            return
-        await self.link.flush(timeout_seconds)
-        await self.link.stop()
-        self.link = None
-        self._over.set()
+        if self.link is not None:
+            await self.link.flush(timeout_seconds)
+            await self.link.stop()
+            self.link = None
+            self._over.set()
+        if self._outbox is not None:
+            await self._outbox.close()
         self._exchanges.fail_all(SessionClosed("the client was disconnected"))
 
     async def request(self, target: str, data: Any, options: SendOptions) -> Received:
         """Send a request and wait for its answer; raises the error of a failed request."""
-        document = self._document(MessageType.REQUEST, target, data, options)
-        envelope = parse_envelope(self._sign(document, options.request_lifetime()))
+        lifetime = options.request_lifetime()
+        message = self._written(MessageType.REQUEST, target, data, options, lifetime)
+        if message.answer is not None:
+            return message.answer
+        envelope = message.envelope
         expected = Expected(
             request_id=envelope.request_id or "",
             message_id=envelope.message_id,
@@ -138,18 +151,38 @@ class Courier:
                     self.session.expect(expected)
                     await self._deliver(exchange, envelope.canonical)
                     return await exchange.answer
-            except TimeoutError:
-                raise exchange.timeout(connected=self.connected) from None
+            except (TimeoutError, asyncio.CancelledError) as caught:
+                problem = self._stopped(caught, exchange)
+                if options.message_id is None:  # otherwise the caller may send it again
+                    self.session.cancel(expected)
+                    self._wake()
+                raise problem from None
             finally:
                 self.session.give_up(expected)
 
     async def send(
-        self, message_type: MessageType, target: str, data: Any, options: SendOptions
+        self,
+        message_type: MessageType,
+        target: str,
+        data: Any,
+        options: SendOptions,
+        *,
+        connect: Callable[[], Awaitable[None]],
     ) -> Receipt:
-        """Send a message that has no answer, and wait for its receipt."""
-        document = self._document(message_type, target, data, options)
-        signed = self._sign(document, options.message_lifetime())
-        return await self._await_receipt(document["messageId"], signed, options.timeout_seconds)
+        """Send a message that has no answer, and wait for its receipt.
+
+        `connect` connects if needed. With an outbox, the message is stored before.
+        """
+        if self._outbox is None:
+            await connect()
+        else:
+            await self._outbox.open()
+        lifetime, seconds = options.message_lifetime(), options.timeout_seconds
+        message = self._written(message_type, target, data, options, lifetime)
+        if self._outbox is None:
+            envelope = message.envelope
+            return await self._await_receipt(envelope.message_id, envelope.canonical, seconds)
+        return await self._send_stored(self._outbox, message, seconds, connect=connect)
 
     async def respond(
         self, request: Received, data: Any, options: SendOptions, *, seconds_left: float
@@ -158,11 +191,16 @@ class Courier:
         envelope = request.envelope
         if options.sensitivity is None and envelope.sensitivity is not None:
             options = options.with_sensitivity(envelope.sensitivity)
-        document = self._document(
-            MessageType.RESPONSE, envelope.sender, data, options, request_id=envelope.request_id
+        document = self._writer.document(
+            MessageType.RESPONSE,
+            envelope.sender,
+            data,
+            options,
+            welcomed_level=_welcomed_level(self.link),
+            request_id=envelope.request_id,
         )
         lifetime = min(MESSAGE_MAX_LIFE_SECONDS, math.ceil(seconds_left) + 1)
-        signed = self._sign(document, lifetime, req=envelope.digest)
+        signed = self._writer.sign(document, lifetime, req=envelope.digest)
         await self._await_receipt(document["messageId"], signed, seconds_left)
 
     async def _await_receipt(self, message_id: str, data: bytes, seconds: float) -> Receipt:
@@ -170,16 +208,57 @@ class Courier:
             try:
                 async with asyncio.timeout_at(exchange.deadline):
                     return await self._deliver(exchange, data)
-            except TimeoutError:
-                raise exchange.timeout(connected=self.connected) from None
+            except (TimeoutError, asyncio.CancelledError) as caught:
+                raise self._stopped(caught, exchange) from None
             finally:
                 self.session.forget(message_id)
 
-    def _opened(self, message_id: str, seconds: float) -> AbstractContextManager[Exchange]:
+    async def _send_stored(
+        self,
+        outbox: DurableOutbox,
+        message: SignedMessage,
+        seconds: float,
+        *,
+        connect: Callable[[], Awaitable[None]],
+    ) -> Receipt:
+        """Store a message in the outbox and wait for its receipt; an error says if it is kept."""
+        message_id = message.envelope.message_id
+        with self._opened(message_id, seconds, offline=True) as exchange:
+            await outbox.store(message.envelope)
+            exchange.submitted = True
+            try:
+                async with asyncio.timeout_at(exchange.deadline):
+                    await connect()
+                    self._wake()
+                    return await exchange.receipt
+            except ATPError as problem:
+                raise outbox.kept(problem, message_id) from None
+            except (TimeoutError, asyncio.CancelledError) as caught:
+                raise outbox.kept(self._stopped(caught, exchange), message_id) from None
+
+    def _stopped(self, caught: BaseException, exchange: Exchange) -> BaseException:
+        """Return what to raise if a caller stops waiting: it says whether the message may arrive.
+
+        `caught` is a `TimeoutError`, or the cancellation of the caller.
+        """
+        may_arrive = self.session.may_arrive(exchange.message_id) or exchange.receipt_came
+        if isinstance(caught, TimeoutError):
+            return exchange.timeout(connected=self.connected, may_arrive=may_arrive)
+        if may_arrive:
+            note = (
+                f"{exchange.message_id} was sent before the call was cancelled and may still arrive"
+            )
+            logger.info("%s: %s", self._author.identity.id, note)
+            caught.add_note(note)
+        return caught
+
+    def _opened(
+        self, message_id: str, seconds: float, *, offline: bool = False
+    ) -> AbstractContextManager[Exchange]:
         out = self.ended or self.suspended
         if out is not None:
             raise from_code(out.code, out.detail)
-        if self.link is None:
+        if self.link is None and not offline:
             raise SessionClosed("the client was disconnected")
         deadline = asyncio.get_running_loop().time() + seconds
         return self._exchanges.opened(message_id, deadline=deadline)
@@ -188,61 +267,41 @@ class Courier:
         async with self._room:
             self.session.submit(exchange.message_id, data)
             exchange.submitted = True
-            if self.link is not None:
-                self.link.wake()
+            self._wake()
             return await exchange.receipt
 
-    def _document(
+    def _wake(self) -> None:
+        if self.link is not None:
+            self.link.wake()
+
+    def _written(
         self,
         message_type: MessageType,
         target: str,
         data: Any,
         options: SendOptions,
-        *,
-        request_id: str | None = None,
-    ) -> dict[str, Any]:
-        author = self._author
-        return new_document(
-            identity=author.identity,
-            message_type=message_type,
-            target=target,
-            data=data,
-            request_id=request_id,
-            required_capabilities=options.required_capabilities,
-            requires_trust=options.requires_trust,
-            trust_level=author.trust_level or self._welcomed_level(),
-            policy_context=options.policy_context(author.policy_context),
-            provenance=options.provenance,
-            notify=options.notify,
+        lifetime_seconds: int,
+    ) -> SignedMessage:
+        """Write and sign a message; with an id that the caller chose, it may be a kept one."""
+        document = self._writer.document(
+            message_type, target, data, options, welcomed_level=_welcomed_level(self.link)
         )
-
-    def _welcomed_level(self) -> TrustLevel | None:
-        welcome = self.link.welcome if self.link else None
-        return TrustLevel(welcome.level) if welcome and welcome.level else None
-
-    def _sign(
-        self, document: dict[str, Any], lifetime_seconds: int, *, req: str | None = None
-    ) -> bytes:
-        now, author = self._transport.clock(), self._author
-        if author.key is None:  # in memory only; the client checks that
-            stamped = {**document, "timestamp": format_timestamp(now)}
-            return envelope_from_value({"ATP": stamped}).canonical
-        return sign_envelope(
-            document,
-            author.key,
-            hub_id=self._transport.hub_id,
-            now=now,
-            lifetime_seconds=lifetime_seconds,
-            req=req,
-            cause=current_cause(author.identity.id),
+        return self._signed.message(
+            self._writer.sign(document, lifetime_seconds),
+            chosen_id=options.message_id is not None,
+            now=self._transport.clock(),
         )
 
     def _on_event(self, event: Event) -> None:
         match event:
             case Answered():
+                self._signed.note_answer(event.received)
                 self._exchanges.answered(event)
             case Arrived():
+                self._signed.note_answer(event.received)
                 self._on_arrived(event)
+            case Cancelled():
+                self._on_cancelled(event)
             case Receipt():
                 self._on_receipt(event)
             case Notice():
@@ -256,6 +315,9 @@ class Courier:
             self.score = receipt.trust_score
         if not receipt.message_id:
             logger.warning("the hub could not read a frame of ours: %s", receipt.detail)
+        if self._outbox is not None:
+            awaited = self._exchanges.waits_for(receipt.message_id)
+            self._outbox.note_receipt(receipt, awaited=awaited)
         self._exchanges.receipt(receipt, ticks=asyncio.get_running_loop().time())
 
     def _on_end(self, problem: ATPError) -> None:
@@ -263,3 +325,8 @@ class Courier:
         self.ended = problem
         self._over.set()
         self._exchanges.fail_all(problem)
+
+
+def _welcomed_level(link: Link | None) -> TrustLevel | None:
+    welcome = link.welcome if link else None
+    return TrustLevel(welcome.level) if welcome and welcome.level else None

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import Any, Final, Protocol
 
 from atp.agent.handlers import HandlerPool
+from atp.agent.open_requests import OpenRequest, OpenRequests
 from atp.agent.receiving import Received
 from atp.envelope_shell import ATPEnvelope
 from atp.errors import (
@@ -74,7 +75,10 @@ ERROR_MAX_CHARS: Final = 500  # of the other side's text about its failure
 class Responder:
     """The `respond` of a request handler. It answers once, before the request expires."""
 
-    def __init__(self, received: Received, *, ticks: float, send: SendResponse) -> None:
+    def __init__(
+        self, received: Received, *, ticks: float, send: SendResponse, request: OpenRequest
+    ) -> None:
+        self.request = request
         self._received = received
         self._expires_ticks = ticks + received.expires_at - received.accepted_at
         self._send = send
@@ -88,11 +92,14 @@ class Responder:
     async def __call__(self, data: Any, options: Mapping[str, Any] | None = None) -> None:
         """Answer with `data`; return when the hub has accepted the answer.
 
-        Raises `RecipientNoRequest` for a second answer, `ClockExpired` if the request has expired,
+        Raises `RecipientNoRequest` for a second answer, or if the sender has cancelled the request,
+        `ClockExpired` if the request has expired,
         or the error with which the hub refused the answer.
         """
         if self.used:
             raise RecipientNoRequest("this request has been answered already")
+        if self.request.cancelled:
+            raise RecipientNoRequest("the sender of this request no longer waits for an answer")
         left = self.seconds_left
         if left <= 0:
             raise ClockExpired("the request expired before it was answered")
@@ -114,6 +121,16 @@ class HandlerDispatcher:
         self._pool = pool
         self._send_response = send_response
         self._handlers: dict[MessageType, Handler] = {}
+        self._requests = OpenRequests()
+
+    def cancel(self, sender: str, message_id: str) -> None:
+        """Stop handling a request, because `sender` no longer waits for its answer.
+
+        A handler that has not begun does not run. One that is a coroutine is cancelled. One that
+        runs in a thread goes on. No answer is sent.
+        """
+        logger.info("%s: %s has cancelled its request %s", self._agent, sender, message_id)
+        self._requests.cancel(sender, message_id)
 
     def register(self, message_type: MessageType | str, handler: Handler) -> None:
         """Handle messages of a type with `handler`; it replaces an earlier one.
@@ -135,29 +152,36 @@ class HandlerDispatcher:
         self, received: Received, envelope: ATPEnvelope, *, begin: Callable[[], None]
     ) -> None:
         """Run the handler of this type as soon as there is room; call `begin` when it starts."""
+        document = received.envelope
+        request = self._requests.add(document.sender, document.message_id)
         respond = Responder(
-            received, ticks=asyncio.get_running_loop().time(), send=self._send_response
+            received,
+            ticks=asyncio.get_running_loop().time(),
+            send=self._send_response,
+            request=request,
         )
 
         async def job() -> None:
             begin()
             _handling.set((self._agent, received.envelope.digest))
             if received.envelope.message_type is MessageType.REQUEST:
-                await self._handle_request(received, envelope, respond)
+                await self._handle_request(envelope, respond)
             else:
                 await self._handle_other(received, envelope)
 
         self._pool.submit(job)
 
-    async def _handle_request(
-        self, received: Received, envelope: ATPEnvelope, respond: Responder
-    ) -> None:
+    async def _handle_request(self, envelope: ATPEnvelope, respond: Responder) -> None:
+        if respond.request.cancelled:
+            logger.info("%s: a request was cancelled before its handler could start", self._agent)
+            return
         if respond.seconds_left <= 0:
             logger.info("%s: a request expired before its handler could start", self._agent)
             return
         handler = self._handlers.get(MessageType.REQUEST)
         problem = "this agent has no handler for requests"
         if handler is not None:
+            respond.request.begins(handler)
             try:
                 await self._pool.call(handler, envelope, respond)
                 self._warn_if_unanswered(respond)
@@ -166,12 +190,14 @@ class HandlerDispatcher:
                 logger.exception("%s: the request handler failed", self._agent)
                 # Send the type only: the text of an exception may be confidential.
                 problem = f"the handler failed ({type(exc).__name__})"
-        if not respond.used:
+            finally:
+                respond.request.ends()
+        if not respond.used and not respond.request.cancelled:
             await self._answer_with_error(respond, problem)
 
     def _warn_if_unanswered(self, respond: Responder) -> None:
         """Warn only: the handler may have left `respond` to a task that answers later."""
-        if not respond.used:
+        if not respond.used and not respond.request.cancelled:
             logger.warning(
                 "%s: the request handler ended without an answer, so the sender waits until its"
                 " timeout; write the handler as `async def` and call `await respond(data)`",

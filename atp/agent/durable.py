@@ -17,7 +17,7 @@ from atp.agent.outbox import TRY_AGAIN
 from atp.agent.outbox_file import OutboxFile
 from atp.agent.session import AgentSession
 from atp.agent.signed import SignedMessages, expiry_of
-from atp.errors import ATPError, SessionClosed
+from atp.errors import ATPError, SessionClosed, from_code
 from atp.trust.envelope import Envelope
 from atp.wire.frames import Receipt
 
@@ -58,11 +58,23 @@ class DurableOutbox:
         self._opening = asyncio.Lock()
         self._file: OutboxFile | None = None
         self._thread: ThreadPoolExecutor | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._storing: set[asyncio.Task[None]] = set()
+        self._removing: asyncio.Task[None] | None = None
 
     def holds(self, message_id: str) -> bool:
         """Whether a message is in the outbox: stored, and without a final receipt."""
         return message_id in self._held
+
+    def kept(self, problem: BaseException, message_id: str) -> BaseException:
+        """Return the error of a send; if the message stays in the outbox, it says so."""
+        if not self.holds(message_id):
+            return problem
+        note = f"the message is kept in the outbox {self.path}, and sent until it expires"
+        if not isinstance(problem, ATPError):  # a cancellation
+            problem.add_note(note)
+            return problem
+        detail = f"{problem.detail}; {note}"
+        return from_code(problem.code, detail, retry_after=problem.retry_after)
 
     async def open(self) -> None:
         """Open the file and send what is in it; do nothing if it is open.
@@ -88,8 +100,8 @@ class DurableOutbox:
         A caller that is cancelled meanwhile does not interrupt it.
         """
         storing = asyncio.create_task(self._store(envelope))
-        self._tasks.add(storing)
-        storing.add_done_callback(self._tasks.discard)
+        self._storing.add(storing)
+        storing.add_done_callback(self._storing.discard)
         await asyncio.shield(storing)
 
     def note_receipt(self, receipt: Receipt, *, awaited: bool) -> None:
@@ -103,17 +115,16 @@ class DurableOutbox:
             said = f"{receipt.status} {receipt.code} {receipt.detail}".rstrip()
             message = "%s: the hub has answered a message of the outbox, %s: %s"
             logger.log(level, message, self._agent, receipt.message_id, said)
-        if len(self._tasks) < 2:  # noqa: PLR2004  # one removal under way, one for what came since
-            removing = asyncio.create_task(self._remove_settled())
-            self._tasks.add(removing)
-            removing.add_done_callback(self._tasks.discard)
+        if self._removing is None or self._removing.done():
+            self._removing = asyncio.create_task(self._remove_settled())
 
     async def close(self) -> None:
         """Close the file. What is in it is sent after the next `open`."""
         async with self._opening:
             if self._file is None:
                 return
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            under_way = [*self._storing, *([self._removing] if self._removing else [])]
+            await asyncio.gather(*under_way, return_exceptions=True)
             await self._remove_settled()
             if self._held:
                 message = "%s: %d messages stay in the outbox %s and are sent at the next start"
@@ -148,14 +159,14 @@ class DurableOutbox:
 
     async def _remove_settled(self) -> None:
         """Remove from the file what has its receipt. What stays there is a repeat for the hub."""
-        settled, self._settled = self._settled, set()
-        if not settled or self._file is None:
-            return
-        try:
-            await self._in_thread(self._file.remove, settled)
-        except ATPError as problem:
-            self._settled |= settled
-            logger.warning("%s: messages stay in the outbox: %s", self._agent, problem)
+        while self._settled and self._file is not None:
+            settled, self._settled = self._settled, set()
+            try:
+                await self._in_thread(self._file.remove, settled)
+            except ATPError as problem:
+                self._settled |= settled  # it is tried again after the next receipt
+                logger.warning("%s: messages stay in the outbox: %s", self._agent, problem)
+                return
 
     def _open_file(self) -> OutboxFile:
         return OutboxFile(self.path, agent=self._agent, hub_id=self._hub_id)

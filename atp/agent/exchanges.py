@@ -11,7 +11,14 @@ from typing import Any, Final
 from atp.agent.outbox import TRY_AGAIN
 from atp.agent.receiving import Received
 from atp.agent.session import Answered
-from atp.errors import ATPError, FlowTimeout, FlowWindow, PolicyHeld, from_code
+from atp.errors import (
+    ATPError,
+    FlowTimeout,
+    FlowWindow,
+    PolicyHeld,
+    ReplayConflict,
+    from_code,
+)
 from atp.wire.frames import Notice, Receipt
 
 __all__ = ["Exchange", "Exchanges"]
@@ -22,6 +29,9 @@ REFUSED_CODES: Final = {  # the defaults, if a receipt has no code
     "expired": "clock.expired",
     "invalid": "malformed.envelope",
 }
+MAY_ARRIVE: Final = (
+    "it may still arrive, and without the option message_id, sending it again is a second message"
+)
 REJECTED: Final = "rejected"  # a notice: officers decided against a held message
 
 
@@ -39,14 +49,24 @@ class Exchange:
     last: Receipt | None = None
     submitted: bool = False
 
+    @property
+    def receipt_came(self) -> bool:
+        """Whether the hub has given a receipt that accepts or holds the message."""
+        done = self.receipt.done() and not self.receipt.cancelled()
+        return done and self.receipt.exception() is None
+
     def fail(self, problem: ATPError) -> None:
         """End the waiting with an error."""
         for future in (self.receipt, self.answer):
             if not future.done():
                 future.set_exception(problem)
 
-    def timeout(self, *, connected: bool) -> ATPError:
-        """Return the error that says why the message timed out, and what to do."""
+    def timeout(self, *, connected: bool, may_arrive: bool) -> ATPError:
+        """Return the error that says why the message timed out, and what to do.
+
+        `may_arrive` is whether the message went to the hub, so that it may still arrive.
+        """
+        fate = MAY_ARRIVE if may_arrive else "it was not sent"
         if self.last is not None and self.last.status in PENDING:
             detail = self.last.detail or "a rule requires that officers check it first"
             return PolicyHeld(f"it is held ({detail}); officers may still release it")
@@ -55,9 +75,11 @@ class Exchange:
         if not self.submitted:
             return FlowWindow("too many messages of this client wait for their receipts")
         if not connected:
-            return FlowTimeout("the hub can't be reached; the client goes on trying to connect")
+            return FlowTimeout(
+                f"the hub can't be reached; the client goes on trying to connect; {fate}"
+            )
         if not self.receipt.done():
-            return FlowTimeout("the hub gave no receipt in time; sending it again is a new message")
+            return FlowTimeout(f"the hub gave no receipt in time; {fate}")
         return FlowTimeout(
             "the hub accepted it, but no answer came in time: check that the recipient is connected"
             " and handles requests, or raise the option timeout (milliseconds)"
@@ -70,9 +92,18 @@ class Exchanges:
     def __init__(self) -> None:
         self._open: dict[str, Exchange] = {}
 
+    def waits_for(self, message_id: str) -> bool:
+        """Whether a caller waits for this message."""
+        return message_id in self._open
+
     @contextmanager
     def opened(self, message_id: str, *, deadline: float) -> Iterator[Exchange]:
-        """Open an exchange for the length of the `with` block. `deadline`: see `Exchange`."""
+        """Open an exchange for the length of the `with` block. `deadline`: see `Exchange`.
+
+        Raises `ReplayConflict` if a caller waits for this message already.
+        """
+        if message_id in self._open:
+            raise ReplayConflict(f"another call of this client still waits for {message_id}")
         exchange = Exchange(message_id, deadline)
         self._open[message_id] = exchange
         try:
@@ -128,7 +159,10 @@ class Exchanges:
 
 def _refusal(receipt: Receipt) -> ATPError:
     code = receipt.code or REFUSED_CODES.get(receipt.status) or f"flow.{receipt.status}"
-    return from_code(code, receipt.detail, retry_after=receipt.retry_after)
+    problem = from_code(code, receipt.detail, retry_after=receipt.retry_after)
+    if isinstance(problem, ReplayConflict):
+        problem.status, problem.entry = receipt.first_status, receipt.first_entry
+    return problem
 
 
 def _future() -> asyncio.Future[Any]:

@@ -6,6 +6,8 @@ this is checked if the hub's key is known from enrolment.
 
 from __future__ import annotations
 
+from typing import Final
+
 from atp.errors import (
     ATPError,
     KeyMissing,
@@ -27,14 +29,18 @@ from atp.wire.frames import (
     Welcome,
     parse_message,
 )
+from atp.wire.words import CANCEL
 
 __all__ = ["Handshake", "first_frame"]
+
+FEATURES: Final = (CANCEL,)  # that this client uses where the hub knows them
 
 
 class Handshake:
     """One login of an agent at a hub. `nonce` is the agent's own and new for each login.
 
-    Raises `KeyMissing` if `key` is `None`.
+    After `answer`, `features` are those of the protocol that both sides use. Raises `KeyMissing`
+    if `key` is `None`.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class Handshake:
         self._hub_key = hub_key
         self._url = url
         self._nonce = nonce
+        self.features: tuple[str, ...] = ()
 
     def answer(self, message: bytes, *, now: float) -> bytes:
         """Return the authenticate frame for the hub's challenge.
@@ -78,7 +85,8 @@ class Handshake:
             "cnonce": self._nonce,
         }
         proof = tokens.issue(tokens.TokenKind.AUTH, claims, self._key, now=int(now))
-        return Authenticate(proof).to_bytes()
+        self.features = tuple(name for name in FEATURES if name in challenge.features)
+        return Authenticate(proof, features=self.features).to_bytes()
 
     def admit(self, message: bytes, *, now: float) -> Welcome:
         """Return the welcome, after checking that it is for this agent and from this hub.

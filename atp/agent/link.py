@@ -182,7 +182,7 @@ class Link:
             self.suspended = None
         self.welcome = connection.welcome
         self.connected = True
-        self._session.opened(connection.welcome)
+        self._session.opened(connection.welcome, connection.features)
         self._wake.set()
 
     async def _serve(self, connection: Connection) -> ATPError:

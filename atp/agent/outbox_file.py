@@ -33,7 +33,6 @@ _NO_ROOM: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 _PRIMARY: Final = 0xFF  # the primary part of an extended code of SQLite
 
 _SETTINGS: Final = (
-    "PRAGMA locking_mode = EXCLUSIVE",  # must come first: then no file of shared memory is needed
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA secure_delete = ON",  # a message that was sent leaves no copy in free pages
@@ -42,8 +41,9 @@ _SCHEMA: Final = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
     "CREATE TABLE owner (agent TEXT NOT NULL, hub TEXT NOT NULL)",
-    "CREATE TABLE message (place INTEGER PRIMARY KEY AUTOINCREMENT, message_id TEXT NOT NULL UNIQUE,"
-    " expires_at REAL NOT NULL, data BLOB NOT NULL, sha256 BLOB NOT NULL)",
+    "CREATE TABLE message (place INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " message_id TEXT NOT NULL UNIQUE, expires_at REAL NOT NULL,"
+    " data BLOB NOT NULL, sha256 BLOB NOT NULL)",
 )
 
 
@@ -121,21 +121,29 @@ class OutboxFile:
         self._database.close()
 
     def _prepare(self) -> None:
+        self._database.execute("PRAGMA locking_mode = EXCLUSIVE")  # so no shared memory is needed
+        is_new = self._is_new()
         for setting in _SETTINGS:
             self._database.execute(setting)
-        with self._transaction():
-            (application,) = self._database.execute("PRAGMA application_id").fetchone()
-            (version,) = self._database.execute("PRAGMA user_version").fetchone()
-            tables = self._database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            if (application, version, *tables) == (0, 0, 0):
+        if is_new:
+            with self._transaction():
                 for statement in _SCHEMA:
                     self._database.execute(statement)
                 self._database.execute("INSERT INTO owner VALUES (?, ?)", self._owner)
-            elif (application, version) != (APPLICATION_ID, VERSION):
-                raise OutboxUnusable(
-                    f"{self._path} is not an outbox of this version of atp; give another path"
-                )
         self._check()
+
+    def _is_new(self) -> bool:
+        """Return whether the file is empty. Raises `OutboxUnusable` if it is no outbox."""
+        (application,) = self._database.execute("PRAGMA application_id").fetchone()
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if (application, version, tables) == (0, 0, 0):
+            return True
+        if (application, version) != (APPLICATION_ID, VERSION):
+            raise OutboxUnusable(
+                f"{self._path} is not an outbox of this version of atp; give another path"
+            )
+        return False
 
     def _check(self) -> None:
         findings = self._database.execute("PRAGMA quick_check").fetchall()

@@ -8,7 +8,7 @@ are sent again, and repeated deliveries are dropped (docs/protocol.md#frames).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from atp.agent.inbox import Inbox
@@ -17,6 +17,8 @@ from atp.agent.receiving import Received, Verifier
 from atp.errors import ATPError, MalformedFrame, SessionTransport
 from atp.types import MessageType
 from atp.wire.frames import (
+    Cancelled,
+    CancelRequest,
     Delivery,
     Failure,
     Gone,
@@ -28,7 +30,7 @@ from atp.wire.frames import (
     parse_message,
     serialize_messages,
 )
-from atp.wire.words import MAIL
+from atp.wire.words import CANCEL, MAIL
 
 __all__ = ["AgentSession", "Answered", "Arrived", "Event", "Expected"]
 
@@ -65,7 +67,7 @@ class Arrived:
     held: bool
 
 
-Event = Answered | Arrived | Receipt | Notice | Failure | Gone | Withheld
+Event = Answered | Arrived | Receipt | Notice | Cancelled | Failure | Gone | Withheld
 
 
 class AgentSession:
@@ -76,6 +78,9 @@ class AgentSession:
         self._outbox = Outbox()
         self._inbox = Inbox()
         self._expected: dict[str, Expected] = {}
+        self._features: Collection[str] = ()
+        self._cancels: list[str] = []  # requests to cancel with the next message
+        self._unwanted: set[str] = set()  # requests to cancel when the hub has accepted them
 
     @property
     def unreceipted(self) -> int:
@@ -102,6 +107,10 @@ class AgentSession:
         """Stop sending an envelope."""
         self._outbox.forget(message_id)
 
+    def may_arrive(self, message_id: str) -> bool:
+        """Whether an envelope without a final receipt went to the hub, so that it may arrive."""
+        return self._outbox.was_sent(message_id)
+
     def expect(self, expected: Expected) -> None:
         """Wait for the answer to a request."""
         self._expected[expected.request_id] = expected
@@ -111,12 +120,27 @@ class AgentSession:
         self._expected.pop(expected.request_id, None)
         self._outbox.forget(expected.message_id)
 
+    def cancel(self, expected: Expected) -> None:
+        """Give up a request, and tell the hub so if it knows the request and cancelled requests.
+
+        The hub is told at most once, on this connection only.
+        """
+        message_id = expected.message_id
+        if CANCEL in self._features:
+            if self._outbox.is_under_way(message_id):
+                self._unwanted.add(message_id)
+            elif not self._outbox.waits(message_id):  # it has its receipt
+                self._cancels.append(message_id)
+        self.give_up(expected)
+
     def data_to_send(self, *, ticks: float) -> list[bytes]:
         """Return the messages to send now. Acks come first, because the hub waits for them.
 
         `ticks` are the seconds of a monotonic clock.
         """
-        frames = [*self._inbox.acks(), *self._outbox.take(ticks=ticks)]
+        cancels, self._cancels = self._cancels, []
+        told = [CancelRequest(message_id).to_bytes() for message_id in cancels]
+        frames = [*self._inbox.acks(), *told, *self._outbox.take(ticks=ticks)]
         return list(serialize_messages(frames))
 
     def next_due(self) -> float | None:
@@ -125,14 +149,18 @@ class AgentSession:
 
     # The connection
 
-    def opened(self, welcome: Welcome) -> None:
-        """Begin with a new connection that has logged in."""
+    def opened(self, welcome: Welcome, features: Collection[str] = ()) -> None:
+        """Begin with a new connection that has logged in and uses `features` of the protocol."""
+        self._features = features
         self._outbox.open(welcome.window)
         self._inbox.open()
 
     def lost(self) -> None:
         """Note that the connection was lost: send nothing until the next one."""
         self._outbox.close()
+        self._features = ()
+        self._cancels.clear()
+        self._unwanted.clear()
 
     def handler_begins(self) -> bool:
         """Note that the handler of the oldest held mail begins; return whether acks can go now."""
@@ -159,6 +187,7 @@ class AgentSession:
                 case Delivery():
                     yield from self._delivered(frame, now)
                 case Receipt():
+                    self._cancel_unwanted(frame)
                     if self._outbox.settle(frame, ticks=ticks) or not frame.message_id:
                         yield frame
                 case Withheld():
@@ -167,12 +196,19 @@ class AgentSession:
                 case Gone():
                     if self._inbox.advance(frame.stream, first=frame.first, last=frame.last):
                         yield frame
-                case Notice() | Failure():
+                case Notice() | Cancelled() | Failure():
                     yield frame
                 case Unknown():
                     logger.debug("ignored a frame of a type that this version does not know")
                 case _:
                     raise MalformedFrame("the hub sent a frame of the login after the login")
+
+    def _cancel_unwanted(self, receipt: Receipt) -> None:
+        """Cancel a request whose caller stopped waiting before the hub accepted it."""
+        if receipt.message_id in self._unwanted:
+            self._unwanted.discard(receipt.message_id)
+            if receipt.status == "accepted":
+                self._cancels.append(receipt.message_id)
 
     def _delivered(self, delivery: Delivery, now: float) -> Iterator[Event]:
         if not self._inbox.advance(delivery.stream, first=delivery.seq, last=delivery.seq):

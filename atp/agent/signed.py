@@ -13,7 +13,7 @@ from typing import Final
 from atp.agent.receiving import Received, read_claims
 from atp.errors import ReplayConflict
 from atp.trust.content import content_mark
-from atp.trust.envelope import Envelope
+from atp.trust.envelope import Envelope, parse_envelope
 from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS
 
 __all__ = ["SignedMessage", "SignedMessages", "expiry_of"]
@@ -24,11 +24,14 @@ KEPT_BYTES: Final = 32 * 1024 * 1024  # of envelopes and answers; those kept lon
 
 @dataclass(slots=True)
 class SignedMessage:
-    """A signed message, and the answer if it is a request that was answered."""
+    """A signed message, and the answer if it is a request that was answered.
+
+    `mark` is the mark of its content, and `expires_at` in seconds since 1970, if it is kept.
+    """
 
     envelope: Envelope
-    mark: str
-    expires_at: float
+    mark: str = ""
+    expires_at: float = 0.0
     answer: Received | None = None
 
     @property
@@ -47,6 +50,14 @@ class SignedMessages:
         self._kept: OrderedDict[str, SignedMessage] = OrderedDict()
         self._requests: dict[str, str] = {}  # requestId -> message id
         self._bytes = 0
+
+    def message(self, data: bytes, *, chosen_id: bool, now: float) -> SignedMessage:
+        """Return the message to send for one that was just signed: itself, or that of `first`.
+
+        `chosen_id` is whether the caller chose its id, so that it may send it again.
+        """
+        envelope = parse_envelope(data)
+        return self.first(envelope, now=now) if chosen_id else SignedMessage(envelope)
 
     def first(self, envelope: Envelope, *, now: float) -> SignedMessage:
         """Return the message that was kept under the id of `envelope`, or keep this one.

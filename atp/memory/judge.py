@@ -157,6 +157,14 @@ class Judge:
         """Return the digest of the latest request with the `requestId` of a response, or `None`."""
         return self._asked.get((response.target, response.sender, response.request_id or ""))
 
+    def open_request(self, sender: str, message_id: str, *, now: float) -> RequestFacts | None:
+        """Return an accepted request of `sender` that has no answer yet, or `None`."""
+        ruling = self._rulings.get((sender, message_id))
+        request = self._requests.get(ruling.digest) if ruling is not None else None
+        if request is None or request.answered or request.expires_at <= now:
+            return None
+        return request
+
     def _facts(
         self,
         verified: VerifiedEnvelope,

@@ -32,10 +32,17 @@ from atp.memory.keys import DEMO_HUB_ID, DIRECTORY
 from atp.transports.base import Connection, Login, Transport
 from atp.trust.envelope import Envelope, envelope_from_value
 from atp.types import BROADCAST_TARGET, ITransportMessage, TransportType, check_agent_id
-from atp.wire.agent_frames import Submission, parse_agent_message
-from atp.wire.frames import MESSAGE_MAX_BYTES, Failure, Receipt, Welcome, splice_delivery
+from atp.wire.agent_frames import CancelRequest, Submission, parse_agent_message
+from atp.wire.frames import (
+    MESSAGE_MAX_BYTES,
+    Cancelled,
+    Failure,
+    Receipt,
+    Welcome,
+    splice_delivery,
+)
 from atp.wire.timestamps import format_timestamp
-from atp.wire.words import Stream, stream_of
+from atp.wire.words import CANCEL, Stream, stream_of
 
 __all__ = ["InMemoryTransport"]
 
@@ -207,6 +214,12 @@ class InMemoryTransport(Transport):
         if self._latency_seconds:
             await asyncio.sleep(self._latency_seconds)
 
+    def _pass_on_cancel(self, sender: str, message_id: str) -> None:
+        request = self._hub.find_open_request(sender, message_id, now=self.clock())
+        connection = self._connections.get(request.target) if request is not None else None
+        if connection is not None:
+            connection.tell_cancelled(sender, message_id)
+
     def _take(self, sender: str, submission: Submission) -> Receipt:
         """Judge an envelope of `sender`, deliver it if it is accepted, and return its receipt."""
         return self._answer(sender, submission).to_receipt(submission.message_id)
@@ -273,6 +286,8 @@ class InMemoryTransport(Transport):
 class _MemoryConnection(Connection):
     """A client's connection. Frames wait in a queue of the client's event loop."""
 
+    features = (CANCEL,)
+
     def __init__(self, transport: InMemoryTransport, login: Login, welcome: Welcome) -> None:
         self.welcome = welcome
         self._transport = transport
@@ -287,8 +302,10 @@ class _MemoryConnection(Connection):
             raise SessionClosed("the connection ended")
         await self._transport._simulate_latency()
         for frame in parse_agent_message(message, max_bytes=MESSAGE_MAX_BYTES):
-            if isinstance(frame, Submission):  # an ack needs no action
+            if isinstance(frame, Submission):
                 self._put(self._transport._take(self._agent, frame).to_bytes())
+            elif isinstance(frame, CancelRequest):  # an ack needs no action
+                self._transport._pass_on_cancel(self._agent, frame.message_id)
 
     async def receive(self) -> bytes:
         frame = await self._frames.get()
@@ -320,6 +337,11 @@ class _MemoryConnection(Connection):
                 chain=verdict.chain.to_wire() if verdict.chain else {},
             )
         )
+
+    def tell_cancelled(self, sender: str, message_id: str) -> None:
+        """Tell the agent that `sender` no longer waits for an answer, unless it does not read."""
+        if not self.is_full():
+            self._put(Cancelled(message_id, sender).to_bytes())
 
     def end(self, reason: ATPError | None = None) -> None:
         """End the connection after the queued frames, and after the error frame of `reason`."""

@@ -34,9 +34,13 @@ class Login:
 
 
 class Connection(ABC):
-    """One connection that has logged in. `welcome` is the hub's answer to the login."""
+    """One connection that has logged in. `welcome` is the hub's answer to the login.
+
+    `features` are the features of the protocol that both sides use on it.
+    """
 
     welcome: Welcome
+    features: tuple[str, ...] = ()
 
     @abstractmethod
     async def send(self, message: bytes) -> None:

@@ -41,6 +41,7 @@ CANCEL: Final = "cancel"  # a sender tells that it no longer waits for an answer
 
 STREAMS: Final[tuple[Stream, ...]] = (ANSWERS, MAIL)  # answers first: they never wait behind mail
 
+
 def stream_of(message_type: str) -> Stream:
     """Return the stream for messages of this type (docs/protocol.md#frames)."""
     return ANSWERS if message_type == MessageType.RESPONSE else MAIL

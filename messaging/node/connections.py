@@ -48,12 +48,14 @@ class StreamPosition:
 class AgentConnection:
     """An authenticated socket, bounded on both sides.
 
-    `outstanding` counts the envelopes that were read and have no receipt yet.
+    `outstanding` counts the envelopes that were read and have no receipt yet. `features` are those
+    of the protocol that the agent uses (docs/protocol.md#features).
     """
 
     agent: str
     session: str
     send: Send
+    features: frozenset[str] = frozenset()
     streams: dict[str, StreamPosition] = field(default_factory=dict)
     outstanding: int = 0
     close_code: str = ""
@@ -89,6 +91,11 @@ class AgentConnection:
             self._drained.clear()
         if self._pump is None:
             self._pump = asyncio.create_task(self._write_all())
+
+    def write_if_room(self, text: str) -> None:
+        """Queue a message that may get lost; drop it if the agent does not read."""
+        if self.writable:
+            self.write(text)
 
     def settled(self, count: int) -> None:
         """Take `count` envelopes that are done with out of the window, the oldest first."""

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,10 +25,18 @@ from atp.errors import (
     SessionAuthentication,
 )
 from atp.wire import canonical
-from atp.wire.agent_frames import Ack, Authenticate, Submission, parse_agent_message
+from atp.wire.agent_frames import (
+    Ack,
+    AgentFrame,
+    Authenticate,
+    CancelRequest,
+    Submission,
+    parse_agent_message,
+)
 from atp.wire.frames import SUBPROTOCOL, Challenge, Failure, Welcome
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_milliseconds
+from atp.wire.words import CANCEL
 from messaging.node.connections import AgentConnection
 from messaging.node.process_node import process_node
 from messaging.sessions.sessions import LoginRequest, Opened
@@ -40,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 PROOF_FRAME_BYTES = 8_192  # of an authenticate frame
 ACKS_BYTES = 65_536  # of one message without its envelopes; 256 acks need less
+FEATURES = (CANCEL,)  # of the protocol, which this hub knows
 ENVELOPE_PREFIX = '{"ATP"'  # of a message that goes to the lane unparsed
 
 
@@ -67,7 +76,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             await self._refuse(problem)
             return
         correlation.bind(session=opened.session)
-        connection = AgentConnection(opened.agent, opened.session, send)
+        connection = AgentConnection(opened.agent, opened.session, send, self._features)
         try:
             sockets.admit(self.scope)
             await self._welcome(opened)
@@ -92,10 +101,11 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
     async def _authenticate(self, note_proof: Callable[[], None]) -> Opened:
         nonce = canonical.b64url(secrets.token_bytes(32))
         now = format_milliseconds(datetime.fromtimestamp(time.time(), UTC))
-        await self._send(_message(Challenge(self._node.hub_id, nonce, now)))
+        await self._send(_message(Challenge(self._node.hub_id, nonce, now, FEATURES)))
         text = await self._receive_text()
         frame = Authenticate.parse(canonical.parse(text, max_bytes=PROOF_FRAME_BYTES))
         note_proof()
+        self._features = frozenset(FEATURES).intersection(frame.features)
         return await self._node.logins.log_in(
             LoginRequest(
                 proof=frame.proof,
@@ -162,10 +172,13 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         frames = parse_agent_message(
             text, max_bytes=settings.ATP_MAX_FRAME_BYTES, max_frames=settings.ATP_MAX_FRAMES
         )
+        _check_features(frames, connection.features)
         other_bytes = len(text)
         for frame in frames:
             if isinstance(frame, Ack):
                 self._node.acks.take(connection, frame.stream, frame.seq, frame.refused)
+            elif isinstance(frame, CancelRequest):
+                self._node.cancels.take(connection, frame.message_id)
             elif isinstance(frame, Submission):
                 envelope = canonical.serialize(frame.value, plain=frame.plain).decode()
                 other_bytes -= len(envelope)
@@ -207,6 +220,12 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
                 await self._send(message)
         except Exception as problem:  # whatever the server raises on a dead socket
             logger.debug("a closing frame could not be sent: %s", type(problem).__name__)
+
+
+def _check_features(frames: Iterable[AgentFrame], features: Collection[str]) -> None:
+    """Raise `MalformedFrame` for a frame of a feature that the agent did not name at its login."""
+    if CANCEL not in features and any(isinstance(frame, CancelRequest) for frame in frames):
+        raise MalformedFrame(f"cancel needs the feature {CANCEL}, named in authenticate")
 
 
 def _message(frame: WireFrame) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -179,7 +180,7 @@ def test_it_is_no_violation_to_sign_a_message_anew(
 @pytest.mark.parametrize("together", [False, True], ids=["later", "in one batch"])
 @pytest.mark.parametrize("other", [{"data": "other"}, {"sensitivity": "internal"}])
 def test_other_content_under_the_same_id_is_a_violation(
-    log_in: LogIn, alice: Player, bob: Player, other: dict[str, str], together: bool
+    log_in: LogIn, alice: Player, bob: Player, other: dict[str, Any], together: bool
 ) -> None:
     alices = log_in(alice)
     first = write(alice, bob)

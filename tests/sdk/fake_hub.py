@@ -30,10 +30,17 @@ from atp.trust import tokens
 from atp.trust.envelope import Envelope, VerifiedEnvelope, envelope_from_value, signature_header
 from atp.trust.signing import read_header
 from atp.types import BROADCAST_TARGET
-from atp.wire.agent_frames import Ack, AgentFrame, Authenticate, Submission, parse_agent_message
+from atp.wire.agent_frames import (
+    AgentFrame,
+    Authenticate,
+    CancelRequest,
+    Submission,
+    parse_agent_message,
+)
 from atp.wire.canonical import parse
 from atp.wire.frames import (
     SUBPROTOCOL,
+    Cancelled,
     Challenge,
     Delivery,
     Failure,
@@ -43,7 +50,7 @@ from atp.wire.frames import (
 )
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_timestamp
-from atp.wire.words import STREAMS, Stream, stream_of
+from atp.wire.words import CANCEL, STREAMS, Stream, stream_of
 
 WINDOW = 256
 MESSAGE_MAX_BYTES = 1024 * 1024
@@ -72,6 +79,7 @@ class Account:
     pushed: Counter[Stream] = field(default_factory=Counter)
     refused: list[tuple[Stream, int, str]] = field(default_factory=list)
     socket: ServerConnection | None = None
+    features: tuple[str, ...] = ()  # of the protocol, which its client uses
 
     def party(self, *, now: float) -> Party:
         """The agent as a registry would describe it to the judge."""
@@ -106,6 +114,8 @@ class FakeHub:
         self.keep_deliveries = False
         self.refusing: dict[str, ATPError] = {}  # by agent: the error of its login
         self.refused_at: list[float] = []  # monotonic seconds
+        self.features: tuple[str, ...] = (CANCEL,)
+        self.cancels: list[tuple[str, str]] = []  # agent and message id of each cancel frame
         self.faults: list[str] = []  # acts of agents that break the protocol
         self._judge = Judge(self)
         self._entries: dict[tuple[str, str], int] = {}  # by sender and message id
@@ -258,8 +268,9 @@ class FakeHub:
 
     async def _log_in(self, socket: ServerConnection) -> str:
         nonce = secrets.token_urlsafe(16)
-        await _send(socket, Challenge(self.id, nonce, "now"))
-        proof = Authenticate.parse(parse(await socket.recv())).proof
+        await _send(socket, Challenge(self.id, nonce, "now", self.features))
+        login = Authenticate.parse(parse(await socket.recv()))
+        proof = login.proof
         kid = read_header(proof).kid
         agent, account = next((a, c) for a, c in self.accounts.items() if c.key.kid == kid)
         now = time.time()
@@ -287,6 +298,7 @@ class FakeHub:
         if account.socket is not None:
             await self.end(agent, "session.superseded")
         account.socket = socket
+        account.features = login.features
         account.pushed = account.acked.copy()
         self.logins[agent] += 1
         await _send(socket, welcome)
@@ -295,7 +307,8 @@ class FakeHub:
     async def _frame(self, agent: str, frame: AgentFrame) -> Receipt | None:
         if isinstance(frame, Submission):
             return await self._take(agent, frame)
-        if not isinstance(frame, Ack):
+        if isinstance(frame, CancelRequest):
+            await self._pass_on_cancel(agent, frame.message_id)
             return None
         account = self.accounts[agent]
         if frame.seq > account.pushed[frame.stream]:
@@ -306,6 +319,15 @@ class FakeHub:
             account.refused.append((frame.stream, frame.seq, frame.refused))
         await self._push(agent)
         return None
+
+    async def _pass_on_cancel(self, agent: str, message_id: str) -> None:
+        if CANCEL not in self.accounts[agent].features:
+            self.faults.append(f"{agent} sent a cancel frame without the feature")
+        self.cancels.append((agent, message_id))
+        request = self._judge.open_request(agent, message_id, now=self.clock())
+        hearer = self.accounts[request.target] if request is not None else None
+        if hearer is not None and hearer.socket is not None and CANCEL in hearer.features:
+            await _send(hearer.socket, Cancelled(message_id, agent))
 
     async def _take(self, agent: str, frame: Submission) -> Receipt:
         """Judge an envelope, deliver it if it is accepted, and return its receipt."""
