@@ -47,7 +47,7 @@ from atp.types import (
     TrustLevel,
     check_agent_id,
 )
-from atp.wire.frames import Cancelled, Notice, Receipt
+from atp.wire.frames import Notice, Receipt
 
 __all__ = ["ATPClient"]
 
@@ -109,7 +109,7 @@ class ATPClient:
             self._verifier,
             on_arrived=self._on_arrived,
             on_notice=self._on_notice,
-            on_cancelled=self._on_cancelled,
+            on_cancelled=lambda told: self._dispatcher.cancel(told.sender, told.message_id),
             outbox=None if outbox is None else Path(outbox),
         )
         self._pool = HandlerPool(running=max_handlers)
@@ -206,9 +206,14 @@ class ATPClient:
         With status "accepted", the hub has stored the message, and delivers it when the agent is
         connected and before the message expires. With status "quarantined" or "escalated", officers
         decide first. Raises the error of the hub's refusal, or `FlowTimeout` without a receipt.
+
+        With an outbox, the error says if the message is kept there and will be sent. Raises an
+        `OutboxError` if it can't be stored; then it was not sent.
         """
         checked, target = parse_options(options), check_agent_id(target_agent)
-        return await self._send(MessageType.NOTIFICATION, target, payload, checked)
+        connect = self._connect_if_needed
+        kind = MessageType.NOTIFICATION
+        return await self._courier.send(kind, target, payload, checked, connect=connect)
 
     async def broadcast(self, payload: Any, options: Mapping[str, Any] | None = None) -> Receipt:
         """Send a broadcast to all connected agents that may receive it; return the hub's receipt.
@@ -216,7 +221,9 @@ class ATPClient:
         Its `recipients` is the number of these agents. Raises as `send_notification`.
         """
         checked = parse_options(options)
-        return await self._send(MessageType.BROADCAST, BROADCAST_TARGET, payload, checked)
+        connect = self._connect_if_needed
+        kind = MessageType.BROADCAST
+        return await self._courier.send(kind, BROADCAST_TARGET, payload, checked, connect=connect)
 
     def on_message(self, message_type: MessageType | str, handler: Handler) -> None:
         """Handle messages of a type with `handler`; it replaces an earlier one.
@@ -263,12 +270,6 @@ class ATPClient:
             "ended": courier.ended.code if courier.ended is not None else None,
         }
 
-    async def _send(
-        self, message_type: MessageType, target: str, payload: Any, options: SendOptions
-    ) -> Receipt:
-        connect = self._connect_if_needed
-        return await self._courier.send(message_type, target, payload, options, connect=connect)
-
     async def _connect_if_needed(self) -> None:
         """Connect if the client is not connected, unless the connection ended for good."""
         if not self._courier.running and self._courier.ended is None:
@@ -289,9 +290,6 @@ class ATPClient:
 
         shell = self._shell(arrived.received)
         self._dispatcher.dispatch(arrived.received, shell, begin=begin)
-
-    def _on_cancelled(self, cancelled: Cancelled) -> None:
-        self._dispatcher.cancel(cancelled.sender, cancelled.message_id)
 
     def _on_notice(self, notice: Notice) -> None:
         if self._notice_handler is None:

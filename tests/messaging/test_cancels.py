@@ -12,7 +12,7 @@ from atp.wire.words import CANCEL
 from messaging.models import Envelope
 from messaging.node import cancels
 from registry.models import Entry
-from tests.cast import Letter, Player, answer, ask, broadcast, write
+from tests.cast import Player, answer, ask, broadcast, write
 from tests.conftest import LiveHub
 from tests.messaging.conftest import LogIn
 from tests.wire import Frame, Wire
@@ -45,9 +45,7 @@ def _told(wire: Wire) -> list[Frame]:
     return [frame for frame in wire.unasked() if frame["type"] == "cancel"]
 
 
-def _end_with_a_cancellation(
-    sender: Player, sending: Wire, target: Player, hearing: Wire
-) -> Letter:
+def _end_with_a_cancellation(sender: Player, sending: Wire, target: Player, hearing: Wire) -> None:
     """Cancel one more request and wait until its recipient is told of it.
 
     Cancellations pass one lane in order. So all before it were told or dropped.
@@ -59,7 +57,6 @@ def _end_with_a_cancellation(
         lambda f: f["type"] == "cancel" and f["messageId"] == last.message_id, "the last one"
     )
     assert told["sender"] == sender.id
-    return last
 
 
 def test_it_tells_the_recipient(connect: Connect, alice: Player, bob: Player) -> None:
@@ -151,15 +148,24 @@ def test_rejects_the_request_of_another_agent(
     alices.submit(request)
     _cancel(mallorys, request.message_id)
     _cancel(bobs, request.message_id)
-    own = ask(mallory, bob, message_id=request.message_id)
-    refused = mallorys.submit(ask(mallory, "nobody"))
-    assert refused["status"] == "denied"
-    if mallorys.submit(own)["status"] == "accepted":  # her own request of that id is hers
-        _cancel(mallorys, own.message_id)
-        assert bobs.next("cancel")["sender"] == mallory.id
+    _end_with_a_cancellation(mallory, mallorys, bob, bobs)
     _end_with_a_cancellation(alice, alices, bob, bobs)
     assert _told(bobs) == []
     assert _told(alices) == _told(mallorys) == []
+
+
+def test_it_keeps_senders_ids_apart(
+    connect: Connect, alice: Player, bob: Player, mallory: Player
+) -> None:
+    """Mallory's own request has the id of Alice's: she cancels her own."""
+    alices, bobs, mallorys = connect(alice), connect(bob), connect(mallory)
+    request = ask(alice, bob)
+    own = ask(mallory, bob, message_id=request.message_id)
+    assert alices.submit(request)["status"] == mallorys.submit(own)["status"] == "accepted"
+    _cancel(mallorys, own.message_id)
+    assert bobs.next("cancel")["sender"] == mallory.id
+    _end_with_a_cancellation(alice, alices, bob, bobs)
+    assert _told(bobs) == []
 
 
 def test_rejects_what_is_no_open_request(connect: Connect, alice: Player, bob: Player) -> None:
