@@ -127,9 +127,9 @@ class Courier:
             await self.link.stop()
             self.link = None
             self._over.set()
+        self._exchanges.fail_all(SessionClosed("the client was disconnected"))
         if self._outbox is not None:
             await self._outbox.close()
-        self._exchanges.fail_all(SessionClosed("the client was disconnected"))
 
     async def request(self, target: str, data: Any, options: SendOptions) -> Received:
         """Send a request and wait for its answer; raises the error of a failed request."""
@@ -224,9 +224,9 @@ class Courier:
         """Store a message in the outbox and wait for its receipt; an error says if it is kept."""
         message_id = message.envelope.message_id
         with self._opened(message_id, seconds, offline=True) as exchange:
-            await outbox.store(message.envelope)
             exchange.submitted = True
             try:
+                await outbox.store(message.envelope)
                 async with asyncio.timeout_at(exchange.deadline):
                     await connect()
                     self._wake()

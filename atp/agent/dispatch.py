@@ -181,17 +181,15 @@ class HandlerDispatcher:
         handler = self._handlers.get(MessageType.REQUEST)
         problem = "this agent has no handler for requests"
         if handler is not None:
-            respond.request.begins(handler)
             try:
-                await self._pool.call(handler, envelope, respond)
+                with respond.request.stoppable(handler):
+                    await self._pool.call(handler, envelope, respond)
                 self._warn_if_unanswered(respond)
                 return
             except Exception as exc:  # whatever the handler raised, its caller must be told
                 logger.exception("%s: the request handler failed", self._agent)
                 # Send the type only: the text of an exception may be confidential.
                 problem = f"the handler failed ({type(exc).__name__})"
-            finally:
-                respond.request.ends()
         if not respond.used and not respond.request.cancelled:
             await self._answer_with_error(respond, problem)
 

@@ -87,6 +87,7 @@ class DurableOutbox:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="atp-outbox")
             try:
                 self._file = await self._in_thread(self._open_file)
+                self._held.clear()
                 for envelope, expires_at in await self._in_thread(self._file.messages):
                     self._take_up(envelope, expires_at)
             except BaseException:
@@ -131,17 +132,22 @@ class DurableOutbox:
                 logger.warning(message, self._agent, len(self._held), self.path)
             for message_id in self._held:
                 self._session.forget(message_id)
-            self._held.clear()
             await self._close_file()
 
     async def _store(self, envelope: Envelope) -> None:
         if self._file is None:
             raise SessionClosed("the client was disconnected, and its outbox is closed")
-        if not self.holds(envelope.message_id):
-            await self._remove_settled()  # it may be there, to be removed, or its room be needed
-            await self._in_thread(self._file.put, envelope, expiry_of(envelope))
-            self._held.add(envelope.message_id)
-        self._session.submit(envelope.message_id, envelope.canonical)
+        message_id = envelope.message_id
+        if not self.holds(message_id):
+            self._held.add(message_id)
+            try:
+                await self._remove_settled()  # their room may be needed
+                self._settled.discard(message_id)
+                await self._in_thread(self._file.put, envelope, expiry_of(envelope))
+            except BaseException:
+                self._held.discard(message_id)
+                raise
+        self._session.submit(message_id, envelope.canonical)
 
     def _take_up(self, envelope: Envelope, expires_at: float) -> None:
         """Send a message that was in the file, unless it has expired."""
@@ -164,7 +170,7 @@ class DurableOutbox:
             try:
                 await self._in_thread(self._file.remove, settled)
             except ATPError as problem:
-                self._settled |= settled  # it is tried again after the next receipt
+                self._settled |= settled - self._held  # it is tried again after the next receipt
                 logger.warning("%s: messages stay in the outbox: %s", self._agent, problem)
                 return
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -22,21 +23,32 @@ class OpenRequest:
     def __init__(self, *, cancelled: bool) -> None:
         self.cancelled = cancelled
         self._task: asyncio.Task[Any] | None = None
+        self._stopped = False
 
-    def begins(self, handler: Callable[..., Any]) -> None:
-        """Note that this task runs `handler`. A function that runs in a thread can't be stopped."""
-        if inspect.iscoroutinefunction(handler):
-            self._task = asyncio.current_task()
+    @contextmanager
+    def stoppable(self, handler: Callable[..., Any]) -> Iterator[None]:
+        """Let `cancel` end the `with` block, in which this task runs `handler`.
 
-    def ends(self) -> None:
-        """Note that the handler has ended: from now on there is nothing to stop."""
-        self._task = None
+        A function that runs in a thread can't be stopped: its block goes on. A cancellation of the
+        task by others goes on out of the block.
+        """
+        task = asyncio.current_task()
+        self._task = task if inspect.iscoroutinefunction(handler) else None
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task is None or not self._stopped or task.uncancel() > 0:
+                raise
+        finally:
+            self._task = None
 
     def cancel(self) -> None:
         """Stop the handler if it is a coroutine; it does not begin if it has not begun."""
         self.cancelled = True
         if self._task is not None:
+            self._stopped = True
             self._task.cancel()
+            self._task = None  # once is enough
 
 
 class OpenRequests:

@@ -7,9 +7,11 @@ not encrypted. The file is locked while it is open: one client at a time uses it
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sqlite3
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ OWN_MODE: Final = 0o600  # the messages are in clear
 OTHERS_MAY: Final = 0o077
 VERSION: Final = 1
 _BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_NO_ACCESS: Final = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
 _NO_ROOM: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 _PRIMARY: Final = 0xFF  # the primary part of an extended code of SQLite
 
@@ -103,7 +106,8 @@ class OutboxFile:
                 " has taken some of them"
             )
         row = (envelope.message_id, expires_at, data, hashlib.sha256(data).digest())
-        statement = "INSERT INTO message (message_id, expires_at, data, sha256) VALUES (?, ?, ?, ?)"
+        columns = "(message_id, expires_at, data, sha256)"
+        statement = f"INSERT OR REPLACE INTO message {columns} VALUES (?, ?, ?, ?)"  # noqa: S608
         with self._told():
             self._database.execute(statement, row)
         self._held = _Size(self._held.messages + 1, self._held.size + len(data))
@@ -179,6 +183,12 @@ class OutboxFile:
             " makes a new one. What was not sent yet is in the old one"
         )
 
+    def _closed(self, reason: str) -> OutboxUnusable:
+        return OutboxUnusable(
+            f"the outbox {self._path} can't be opened ({reason}); give the path of a file in a"
+            " folder that exists and that this user may write"
+        )
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._database.execute("BEGIN IMMEDIATE")
@@ -207,12 +217,11 @@ class OutboxFile:
                     f"the outbox {self._path} can't be written ({exc}), so the message was not"
                     " sent. Free space on that disk, and send it again"
                 ) from exc
+            if code in _NO_ACCESS:
+                raise self._closed(str(exc)) from exc
             raise self._damaged(str(exc)) from exc
         except OSError as exc:
-            raise OutboxUnusable(
-                f"the outbox {self._path} can't be opened ({exc.strerror}); give a path in a folder"
-                " that exists and that this user may write"
-            ) from exc
+            raise self._closed(exc.strerror or type(exc).__name__) from exc
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -224,6 +233,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, OWN_MODE))
     except FileExistsError:
-        if path.stat().st_mode & OTHERS_MAY:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is not a file") from None
+        if mode & OTHERS_MAY:
             path.chmod(OWN_MODE)
     return sqlite3.connect(path, timeout=0, isolation_level=None)

@@ -16,6 +16,7 @@ from atp.errors import FlowTimeout, RecipientNoRequest
 from atp.wire.frames import Cancelled
 from tests.sdk.waiting import until
 from tests.sdk.worlds import SocketWorld, World
+from tests.waits import LONGEST_SECONDS, happens
 
 
 class Desk:
@@ -31,7 +32,7 @@ class Desk:
         data = envelope.payload["data"]
         self.begun.append(data)
         try:
-            await self.go.wait()
+            await happens(self.go, "leave to go on")
         except asyncio.CancelledError:
             self.cancelled.append(data)
             raise
@@ -135,7 +136,7 @@ async def test_a_handler_that_ignores_its_cancellation_sends_no_answer(world: Wo
     async def handle(envelope: Any, respond: Any) -> None:
         begun.set()
         try:
-            await asyncio.Event().wait()
+            await asyncio.sleep(LONGEST_SECONDS)
         except asyncio.CancelledError:
             with pytest.raises(RecipientNoRequest, match="no longer waits") as caught:
                 await respond(1)
@@ -146,7 +147,7 @@ async def test_a_handler_that_ignores_its_cancellation_sends_no_answer(world: Wo
     late: list[Any] = []
     alice.on_message("response", late.append)
     call = asyncio.create_task(alice.send_request(bob.identity.id, 1))
-    await asyncio.wait_for(begun.wait(), 20)
+    await happens(begun, "the handler")
     await _cancel(call)
     await until(lambda: refused)
     assert not late

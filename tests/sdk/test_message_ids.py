@@ -16,6 +16,7 @@ from atp.judging.judgement import Verdict
 from atp.trust.envelope import parse_envelope
 from tests.sdk.waiting import until
 from tests.sdk.worlds import SocketWorld, World
+from tests.waits import LONGEST_SECONDS, happens
 
 
 async def test_it_sends_the_same_bytes_again(socket_world: SocketWorld) -> None:
@@ -53,7 +54,7 @@ async def test_it_gives_the_answer_of_a_repeated_request(world: World) -> None:
 
     async def handle(envelope: Any, respond: Any) -> None:
         asked.append(envelope)
-        await go.wait()
+        await happens(go, "leave to go on")
         await respond({"sum": 3})
 
     bob.on_message("request", handle)
@@ -77,7 +78,7 @@ async def test_it_waits_for_the_answer_of_a_request_that_is_sent_again(world: Wo
 
     async def handle(envelope: Any, respond: Any) -> None:
         asked.append(envelope)
-        await go.wait()
+        await happens(go, "leave to go on")
         await respond({"sum": 3})
 
     bob.on_message("request", handle)
@@ -126,12 +127,12 @@ async def test_rejects_a_second_call_while_the_first_waits(socket_world: SocketW
 
     async def handle(envelope: Any, respond: Any) -> None:
         arrived.set()
-        await asyncio.Event().wait()
+        await asyncio.sleep(LONGEST_SECONDS)
 
     bob.on_message("request", handle)
     options = {"message_id": str(uuid.uuid4())}
     call = asyncio.create_task(alice.send_request("bob", 1, options))
-    await asyncio.wait_for(arrived.wait(), 20)
+    await happens(arrived, "the handler")
     with pytest.raises(ReplayConflict, match="still waits"):
         await alice.send_request("bob", 1, options)
     call.cancel()

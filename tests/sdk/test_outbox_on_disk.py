@@ -196,6 +196,21 @@ async def test_a_cancelled_send_is_kept_and_says_so(socket_world: SocketWorld, p
     await socket_world.hub.start()
 
 
+async def test_a_send_that_is_cut_by_a_disconnect_says_that_it_is_kept(
+    socket_world: SocketWorld, path: Path
+) -> None:
+    alice = await socket_world.online("alice", outbox=path)
+    await socket_world.hub.kill()
+    call = asyncio.create_task(alice.send_notification("bob", 1))
+    await until(lambda: alice.get_trust_status()["unreceipted"])
+    stored = await _stored_by(alice, path)
+    with pytest.raises(ATPError, match="is kept in the outbox") as caught:
+        await call
+    assert caught.value.code == "session.closed"
+    assert [envelope.data for envelope in stored] == [1]
+    await socket_world.hub.start()
+
+
 async def test_requests_are_not_kept(socket_world: SocketWorld, path: Path) -> None:
     """Their callers die with the process: nobody would read the answer."""
     alice = await socket_world.online("alice", outbox=path)
@@ -339,9 +354,12 @@ def test_rejects_a_damaged_file_and_says_what_to_do(path: Path, damage: Any) -> 
     assert path.read_bytes() == before  # nothing was repaired, made or lost
 
 
-def test_rejects_a_path_without_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(OutboxUnusable, match="in a folder that exists"):
-        OutboxFile(tmp_path / "not" / "there", agent="alice", hub_id=HUB)
+@pytest.mark.parametrize("place", ["not/there", "."])
+def test_rejects_a_path_that_is_no_file(tmp_path: Path, place: str) -> None:
+    mode = tmp_path.stat().st_mode
+    with pytest.raises(OutboxUnusable, match="can't be opened"):
+        OutboxFile(tmp_path / place, agent="alice", hub_id=HUB)
+    assert tmp_path.stat().st_mode == mode
 
 
 @pytest.mark.parametrize(("messages", "size"), [(2, 10**9), (10**9, 2_000)])
