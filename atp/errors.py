@@ -13,12 +13,12 @@ Callers branch on the class or on `code`, never on the text::
     ├── ClockError        clock.* expired, not_yet, too_long, mismatch
     ├── AttestationError  attestation.*
     │     missing, expired, revoked, unreadable, issuer, limit, capability
-    ├── RecipientError    recipient.* unavailable, no_request, self
+    ├── RecipientError    recipient.* unavailable, no_request, no_handler, self
     ├── TrustError        trust.* level, score, cause
     ├── PolicyError       policy.* denied, none, held, throttled
     ├── FlowError         flow.* busy, throttled, recipient_full, timeout, window, too_many
     ├── SessionError      session.*
-    │     authentication, timeout, superseded, revoked, fenced, closed, transport
+    │     authentication, timeout, superseded, revoked, fenced, closed, transport, forked
     ├── HandlerError      handler.* failed
     └── OutboxError       outbox.* unusable, in_use, full
 
@@ -32,96 +32,28 @@ from __future__ import annotations
 from atp.error_base import ATPError, excerpt, leaves
 
 __all__ = [  # noqa: RUF022  # as sorted() has it
-    "ATPError",
-    "AttestationCapability",
-    "AttestationError",
-    "AttestationExpired",
-    "AttestationIssuer",
-    "AttestationLimit",
-    "AttestationMissing",
-    "AttestationRevoked",
-    "AttestationUnreadable",
-    "BY_CODE",
-    "ClockError",
-    "ClockExpired",
-    "ClockMismatch",
-    "ClockNotYet",
-    "ClockTooLong",
-    "FlowBusy",
-    "FlowError",
-    "FlowRecipientFull",
-    "FlowThrottled",
-    "FlowTimeout",
-    "FlowTooMany",
-    "FlowWindow",
-    "HandlerError",
-    "HandlerFailed",
-    "IdentityEnrolment",
-    "IdentityError",
-    "IdentityInvalidId",
-    "IdentityMismatch",
-    "IdentityNotActive",
-    "IdentityRevoked",
-    "IdentityUnknown",
-    "KeyAlgorithm",
-    "KeyInUse",
-    "KeyMissing",
-    "KeyProblem",
-    "KeyRevoked",
-    "KeyUnacceptable",
-    "KeyUnknown",
-    "MalformedDocument",
-    "MalformedDuplicateMember",
-    "MalformedEnvelope",
-    "MalformedError",
-    "MalformedFrame",
-    "MalformedJson",
-    "MalformedKey",
-    "MalformedNumber",
-    "MalformedText",
-    "MalformedTimestamp",
-    "MalformedToken",
-    "MalformedTooDeep",
-    "MalformedTooLarge",
-    "OutboxError",
-    "OutboxFull",
-    "OutboxInUse",
-    "OutboxUnusable",
-    "PolicyDenied",
-    "PolicyError",
-    "PolicyHeld",
-    "PolicyNone",
-    "PolicyThrottled",
-    "RecipientError",
-    "RecipientNoRequest",
-    "RecipientSelf",
-    "RecipientUnavailable",
-    "ReplayConflict",
-    "ReplayError",
-    "ReplayNonce",
-    "SessionAuthentication",
-    "SessionClosed",
-    "SessionError",
-    "SessionFenced",
-    "SessionRevoked",
-    "SessionSuperseded",
-    "SessionTimeout",
-    "SessionTransport",
-    "SignatureAudience",
-    "SignatureClaims",
-    "SignatureDigest",
-    "SignatureError",
-    "SignatureHeader",
-    "SignatureInvalid",
-    "SignatureMissing",
-    "SignatureProvenance",
-    "TrustCauseInvalid",
-    "TrustError",
-    "TrustLevelTooLow",
-    "TrustScoreTooLow",
-    "excerpt",
+    "ATPError", "AttestationCapability", "AttestationError", "AttestationExpired",
+    "AttestationIssuer", "AttestationLimit", "AttestationMissing", "AttestationRevoked",
+    "AttestationUnreadable", "BY_CODE", "ClockError", "ClockExpired", "ClockMismatch",
+    "ClockNotYet", "ClockTooLong", "FlowBusy", "FlowError", "FlowRecipientFull",
+    "FlowThrottled", "FlowTimeout", "FlowTooMany", "FlowWindow", "HandlerError",
+    "HandlerFailed", "IdentityEnrolment", "IdentityError", "IdentityInvalidId",
+    "IdentityMismatch", "IdentityNotActive", "IdentityRevoked", "IdentityUnknown",
+    "KeyAlgorithm", "KeyInUse", "KeyMissing", "KeyProblem", "KeyRevoked", "KeyUnacceptable",
+    "KeyUnknown", "MalformedDocument", "MalformedDuplicateMember", "MalformedEnvelope",
+    "MalformedError", "MalformedFrame", "MalformedJson", "MalformedKey", "MalformedNumber",
+    "MalformedText", "MalformedTimestamp", "MalformedToken", "MalformedTooDeep",
+    "MalformedTooLarge", "OutboxError", "OutboxFull", "OutboxInUse", "OutboxUnusable",
+    "PolicyDenied", "PolicyError", "PolicyHeld", "PolicyNone", "PolicyThrottled",
+    "RecipientError", "RecipientNoHandler", "RecipientNoRequest", "RecipientSelf",
+    "RecipientUnavailable", "ReplayConflict", "ReplayError", "ReplayNonce",
+    "SessionAuthentication", "SessionClosed", "SessionError", "SessionFenced", "SessionForked",
+    "SessionRevoked", "SessionSuperseded", "SessionTimeout", "SessionTransport",
+    "SignatureAudience", "SignatureClaims", "SignatureDigest", "SignatureError",
+    "SignatureHeader", "SignatureInvalid", "SignatureMissing", "SignatureProvenance",
+    "TrustCauseInvalid", "TrustError", "TrustLevelTooLow", "TrustScoreTooLow", "excerpt",
     "from_code",
-]
+]  # fmt: skip
 
 
 class MalformedError(ATPError, code="malformed"):
@@ -356,6 +288,10 @@ class RecipientNoRequest(RecipientError, code="recipient.no_request"):
     """The response answers a request that does not exist, is answered already, or has expired."""
 
 
+class RecipientNoHandler(RecipientError, code="recipient.no_handler"):
+    """The recipient has no handler for messages of this type."""
+
+
 class RecipientSelf(RecipientError, code="recipient.self"):
     """An agent can't send to itself."""
 
@@ -456,12 +392,16 @@ class SessionTransport(SessionError, code="session.transport"):
     """The transport failed."""
 
 
+class SessionForked(SessionError, RuntimeError, code="session.forked"):
+    """The client was made in the parent process, before a fork."""
+
+
 class HandlerError(ATPError, code="handler"):
     """The recipient's own code failed."""
 
 
 class HandlerFailed(HandlerError, code="handler.failed"):
-    """The handler of the recipient raised an exception."""
+    """The handler of the recipient failed, or ended without an answer."""
 
 
 class OutboxError(ATPError, code="outbox"):

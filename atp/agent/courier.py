@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
@@ -17,11 +17,13 @@ from typing import Any, Final
 from atp.agent.dispatch import current_cause
 from atp.agent.durable import DurableOutbox
 from atp.agent.exchanges import Exchange, Exchanges
+from atp.agent.failures import HandlerFailure
+from atp.agent.inbox import Inbox
 from atp.agent.link import Link
 from atp.agent.options import SendOptions
 from atp.agent.receiving import Received, Verifier
 from atp.agent.session import AgentSession, Answered, Arrived, Event, Expected
-from atp.agent.signed import SignedMessage, SignedMessages
+from atp.agent.signed import SignedMessages
 from atp.agent.writing import Author, Writer
 from atp.errors import ATPError, SessionClosed, from_code
 from atp.transports.base import Login, Transport
@@ -56,7 +58,6 @@ class Courier:
         outbox: Path | None = None,
     ) -> None:
         self._author = author
-        self._writer = Writer(author, transport, current_cause=current_cause)
         self._transport = transport
         self._on_arrived = on_arrived
         self._on_notice = on_notice
@@ -65,6 +66,7 @@ class Courier:
         self._room = asyncio.Semaphore(OUTBOX_LIMIT)
         self.session = AgentSession(verifier)
         self._signed = SignedMessages()
+        self._writer = Writer(author, transport, self._signed, current_cause=current_cause)
         self._outbox: DurableOutbox | None = None
         if outbox is not None:
             self._outbox = DurableOutbox(
@@ -74,6 +76,7 @@ class Courier:
                 agent=author.identity.id,
                 hub_id=transport.hub_id,
                 clock=lambda: transport.clock(),
+                wake=self.wake,
             )
         self.link: Link | None = None
         self.ended: ATPError | None = None
@@ -94,6 +97,25 @@ class Courier:
     def connected(self) -> bool:
         """Whether there is a connection right now."""
         return self.link is not None and self.link.connected
+
+    @property
+    def inbox(self) -> Inbox:
+        """The mail of the agent."""
+        return self.session.inbox
+
+    def take_mail(self) -> Iterator[Arrived]:
+        """Take the mail for which there is room now; yield what is new."""
+        return self.session.take_mail()
+
+    def wake(self) -> None:
+        """Wake the writer, because there may be something to send."""
+        if self.link is not None:
+            self.link.wake()
+
+    async def written(self) -> None:
+        """Wait until what there is to tell the hub now is written."""
+        if self.link is not None:
+            await self.link.written()
 
     async def start(self) -> None:
         """Connect; raises the error if that fails."""
@@ -133,8 +155,14 @@ class Courier:
 
     async def request(self, target: str, data: Any, options: SendOptions) -> Received:
         """Send a request and wait for its answer; raises the error of a failed request."""
-        lifetime = options.request_lifetime()
-        message = self._written(MessageType.REQUEST, target, data, options, lifetime)
+        message = self._writer.message(
+            MessageType.REQUEST,
+            target,
+            data,
+            options,
+            lifetime_seconds=options.request_lifetime(),
+            welcomed_level=_welcomed_level(self.link),
+        )
         if message.answer is not None:
             return message.answer
         envelope = message.envelope
@@ -155,7 +183,7 @@ class Courier:
                 problem = self._stopped(caught, exchange)
                 if options.message_id is None:  # otherwise the caller may send it again
                     self.session.cancel(expected)
-                    self._wake()
+                    self.wake()
                 raise problem from None
             finally:
                 self.session.give_up(expected)
@@ -173,22 +201,39 @@ class Courier:
 
         `connect` connects if needed. With an outbox, the message is stored before.
         """
-        if self._outbox is None:
+        outbox = self._outbox
+        if outbox is None:
             await connect()
         else:
-            await self._outbox.open()
-        lifetime, seconds = options.message_lifetime(), options.timeout_seconds
-        message = self._written(message_type, target, data, options, lifetime)
-        if self._outbox is None:
-            envelope = message.envelope
+            await outbox.open()
+        message = self._writer.message(
+            message_type,
+            target,
+            data,
+            options,
+            lifetime_seconds=options.message_lifetime(),
+            welcomed_level=_welcomed_level(self.link),
+        )
+        envelope, seconds = message.envelope, options.timeout_seconds
+        if outbox is None:
             return await self._await_receipt(envelope.message_id, envelope.canonical, seconds)
-        return await self._send_stored(self._outbox, message, seconds, connect=connect)
+        with self._opened(envelope.message_id, seconds, offline=True) as exchange:
+            try:
+                return await outbox.deliver(envelope, exchange, connect=connect)
+            except (ATPError, TimeoutError, asyncio.CancelledError) as caught:
+                stopped = not isinstance(caught, ATPError)
+                problem = self._stopped(caught, exchange) if stopped else caught
+                raise outbox.kept(problem, envelope.message_id) from None
 
     async def respond(
         self, request: Received, data: Any, options: SendOptions, *, seconds_left: float
     ) -> None:
-        """Answer a request that expires in `seconds_left`, and wait for the receipt."""
+        """Answer a request that expires in `seconds_left`, and wait for the receipt.
+
+        `data` may be a `HandlerFailure`.
+        """
         envelope = request.envelope
+        data = data.data() if isinstance(data, HandlerFailure) else data
         if options.sensitivity is None and envelope.sensitivity is not None:
             options = options.with_sensitivity(envelope.sensitivity)
         document = self._writer.document(
@@ -212,29 +257,6 @@ class Courier:
                 raise self._stopped(caught, exchange) from None
             finally:
                 self.session.forget(message_id)
-
-    async def _send_stored(
-        self,
-        outbox: DurableOutbox,
-        message: SignedMessage,
-        seconds: float,
-        *,
-        connect: Callable[[], Awaitable[None]],
-    ) -> Receipt:
-        """Store a message in the outbox and wait for its receipt; an error says if it is kept."""
-        message_id = message.envelope.message_id
-        with self._opened(message_id, seconds, offline=True) as exchange:
-            exchange.submitted = True
-            try:
-                await outbox.store(message.envelope)
-                async with asyncio.timeout_at(exchange.deadline):
-                    await connect()
-                    self._wake()
-                    return await exchange.receipt
-            except ATPError as problem:
-                raise outbox.kept(problem, message_id) from None
-            except (TimeoutError, asyncio.CancelledError) as caught:
-                raise outbox.kept(self._stopped(caught, exchange), message_id) from None
 
     def _stopped(self, caught: BaseException, exchange: Exchange) -> BaseException:
         """Return what to raise if a caller stops waiting: it says whether the message may arrive.
@@ -267,30 +289,8 @@ class Courier:
         async with self._room:
             self.session.submit(exchange.message_id, data)
             exchange.submitted = True
-            self._wake()
+            self.wake()
             return await exchange.receipt
-
-    def _wake(self) -> None:
-        if self.link is not None:
-            self.link.wake()
-
-    def _written(
-        self,
-        message_type: MessageType,
-        target: str,
-        data: Any,
-        options: SendOptions,
-        lifetime_seconds: int,
-    ) -> SignedMessage:
-        """Write and sign a message; with an id that the caller chose, it may be a kept one."""
-        document = self._writer.document(
-            message_type, target, data, options, welcomed_level=_welcomed_level(self.link)
-        )
-        return self._signed.message(
-            self._writer.sign(document, lifetime_seconds),
-            chosen_id=options.message_id is not None,
-            now=self._transport.clock(),
-        )
 
     def _on_event(self, event: Event) -> None:
         match event:

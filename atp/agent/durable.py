@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from atp.agent.exchanges import Exchange
 from atp.agent.outbox import TRY_AGAIN
 from atp.agent.outbox_file import OutboxFile
 from atp.agent.session import AgentSession
@@ -34,7 +35,7 @@ class DurableOutbox:
     """The messages of `agent` that are on disk, in the file `path`, until their receipts.
 
     Messages go to the hub through `session`; `signed` keeps their bytes for callers that send one
-    of them again. `clock` is in seconds since 1970.
+    of them again. `clock` is in seconds since 1970. `wake` says that there is something to send.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class DurableOutbox:
         agent: str,
         hub_id: str,
         clock: Callable[[], float],
+        wake: Callable[[], None],
     ) -> None:
         self.path = path
         self._session = session
@@ -53,6 +55,7 @@ class DurableOutbox:
         self._agent = agent
         self._hub_id = hub_id
         self._clock = clock
+        self._wake = wake
         self._held: set[str] = set()
         self._settled: set[str] = set()  # to be removed from the file
         self._opening = asyncio.Lock()
@@ -94,6 +97,19 @@ class DurableOutbox:
                 await self._close_file()
                 raise
             await self._remove_settled()
+
+    async def deliver(
+        self, envelope: Envelope, exchange: Exchange, *, connect: Callable[[], Awaitable[None]]
+    ) -> Receipt:
+        """Store a message, connect if needed, and wait for the receipt until the deadline.
+
+        Raises `OutboxFull` if there is no room, `TimeoutError`, or the error of a refusal.
+        """
+        exchange.submitted = True
+        await self.store(envelope)
+        async with asyncio.timeout_at(exchange.deadline):
+            await connect()
+            return await exchange.receipt
 
     async def store(self, envelope: Envelope) -> None:
         """Store a message and send it; raises `OutboxFull` if there is no room.
@@ -148,6 +164,7 @@ class DurableOutbox:
                 self._held.discard(message_id)
                 raise
         self._session.submit(message_id, envelope.canonical)
+        self._wake()
 
     def _take_up(self, envelope: Envelope, expires_at: float) -> None:
         """Send a message that was in the file, unless it has expired."""

@@ -6,6 +6,7 @@ this is checked if the hub's key is known from enrolment.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from atp.errors import (
@@ -29,18 +30,17 @@ from atp.wire.frames import (
     Welcome,
     parse_message,
 )
-from atp.wire.words import CANCEL
+from atp.wire.words import CANCEL, DONE, NOTICES
 
-__all__ = ["Handshake", "first_frame"]
+__all__ = ["FEATURES", "Handshake", "first_frame"]
 
-FEATURES: Final = (CANCEL,)  # that this client uses where the hub knows them
+FEATURES: Final = (DONE, CANCEL, NOTICES)  # those that this client uses (docs/protocol.md#features)
 
 
 class Handshake:
     """One login of an agent at a hub. `nonce` is the agent's own and new for each login.
 
-    After `answer`, `features` are those of the protocol that both sides use. Raises `KeyMissing`
-    if `key` is `None`.
+    Raises `KeyMissing` if `key` is `None`.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Handshake:
         self._hub_key = hub_key
         self._url = url
         self._nonce = nonce
-        self.features: tuple[str, ...] = ()
+        self._features: tuple[str, ...] = ()
 
     def answer(self, message: bytes, *, now: float) -> bytes:
         """Return the authenticate frame for the hub's challenge.
@@ -85,8 +85,8 @@ class Handshake:
             "cnonce": self._nonce,
         }
         proof = tokens.issue(tokens.TokenKind.AUTH, claims, self._key, now=int(now))
-        self.features = tuple(name for name in FEATURES if name in challenge.features)
-        return Authenticate(proof, features=self.features).to_bytes()
+        self._features = tuple(name for name in FEATURES if name in challenge.features)
+        return Authenticate(proof, features=self._features).to_bytes()
 
     def admit(self, message: bytes, *, now: float) -> Welcome:
         """Return the welcome, after checking that it is for this agent and from this hub.
@@ -101,7 +101,7 @@ class Handshake:
             raise SessionAuthentication(f"the hub welcomed {excerpt(welcome.agent)} instead")
         if self._hub_key is not None:
             self._check_proof(welcome, self._hub_key, now=now)
-        return welcome
+        return replace(welcome, features=self._features)
 
     def _check_proof(self, welcome: Welcome, hub_key: PublicKey, *, now: float) -> None:
         try:

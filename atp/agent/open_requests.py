@@ -18,15 +18,19 @@ _Id = tuple[str, str]  # sender and message id
 
 
 class OpenRequest:
-    """A received request. `cancelled` is whether its sender no longer waits for the answer."""
+    """A received request. `cancelled` is whether its sender no longer waits for the answer.
+
+    `when_cancelled` is called then, in the event loop.
+    """
 
     def __init__(self, *, cancelled: bool) -> None:
         self.cancelled = cancelled
+        self.when_cancelled: Callable[[], None] = lambda: None
         self._task: asyncio.Task[Any] | None = None
         self._stopped = False
 
     @contextmanager
-    def stoppable(self, handler: Callable[..., Any]) -> Iterator[None]:
+    def stoppable(self, handler: Callable[..., Any] | None) -> Iterator[None]:
         """Let `cancel` end the `with` block, in which this task runs `handler`.
 
         A function that runs in a thread can't be stopped: its block goes on. A cancellation of the
@@ -45,6 +49,7 @@ class OpenRequest:
     def cancel(self) -> None:
         """Stop the handler if it is a coroutine; it does not begin if it has not begun."""
         self.cancelled = True
+        self.when_cancelled()
         if self._task is not None:
             self._stopped = True
             self._task.cancel()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atp.agent.options import SendOptions
+from atp.agent.signed import SignedMessage, SignedMessages
 from atp.transports.base import Transport
 from atp.trust.envelope import envelope_from_value, new_document, sign_envelope
 from atp.trust.keys import PrivateKey
@@ -29,6 +30,8 @@ class Author:
 class Writer:
     """Writes and signs the messages of `author` for the hub of `transport`.
 
+    `signed` keeps those whose ids their callers chose.
+
     `current_cause` gives the digest of the envelope that an agent handles at this time, or `None`.
     """
 
@@ -36,12 +39,32 @@ class Writer:
         self,
         author: Author,
         transport: Transport,
+        signed: SignedMessages,
         *,
         current_cause: Callable[[str], str | None],
     ) -> None:
         self._author = author
         self._transport = transport
+        self._signed = signed
         self._current_cause = current_cause
+
+    def message(
+        self,
+        message_type: MessageType,
+        target: str,
+        data: Any,
+        options: SendOptions,
+        *,
+        lifetime_seconds: int,
+        welcomed_level: TrustLevel | None,
+    ) -> SignedMessage:
+        """Write and sign a message; with an id that the caller chose, it may be a kept one."""
+        document = self.document(message_type, target, data, options, welcomed_level=welcomed_level)
+        return self._signed.message(
+            self.sign(document, lifetime_seconds),
+            chosen_id=options.message_id is not None,
+            now=self._transport.clock(),
+        )
 
     def document(
         self,

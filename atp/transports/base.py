@@ -34,13 +34,14 @@ class Login:
 
 
 class Connection(ABC):
-    """One connection that has logged in. `welcome` is the hub's answer to the login.
-
-    `features` are the features of the protocol that both sides use on it.
-    """
+    """One connection that has logged in. `welcome` is the hub's answer to the login."""
 
     welcome: Welcome
-    features: tuple[str, ...] = ()
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features of the protocol that both sides use on it (docs/protocol.md#features)."""
+        return self.welcome.features
 
     @abstractmethod
     async def send(self, message: bytes) -> None:

@@ -104,7 +104,6 @@ class WebSocketTransport(Transport):
                     handshake.answer(await connection.receive(), now=self.clock())
                 )
                 connection.welcome = handshake.admit(await connection.receive(), now=self.clock())
-                connection.features = handshake.features
         except TimeoutError as exc:
             await connection.close()
             raise SessionTimeout(f"no login at {self.url} within {LOGIN_SECONDS} s") from exc

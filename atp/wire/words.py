@@ -14,9 +14,11 @@ __all__ = [
     "ANSWERS",
     "CANCEL",
     "DEMO_SCORED_AS",
+    "DONE",
     "KEY_ALGORITHMS",
     "LEVELS",
     "MAIL",
+    "NOTICES",
     "SCORED_ALGORITHMS",
     "SENSITIVITIES",
     "SEVERITIES",
@@ -37,7 +39,9 @@ Stream = Literal["mail", "answers"]
 MAIL: Final = "mail"
 ANSWERS: Final = "answers"
 # Features of the protocol, as challenge and login name them (docs/protocol.md#features).
+DONE: Final = "done"  # acks tell what is taken and what is done
 CANCEL: Final = "cancel"  # a sender tells that it no longer waits for an answer
+NOTICES: Final = "notices"  # notices have a place in the stream `answers`
 
 STREAMS: Final[tuple[Stream, ...]] = (ANSWERS, MAIL)  # answers first: they never wait behind mail
 

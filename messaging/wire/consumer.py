@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from django.conf import settings
 from atp.errors import (
     ATPError,
     FlowTooMany,
+    FlowWindow,
     MalformedFrame,
     SessionAuthentication,
 )
@@ -36,7 +37,7 @@ from atp.wire.agent_frames import (
 from atp.wire.frames import SUBPROTOCOL, Challenge, Failure, Welcome
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_milliseconds
-from atp.wire.words import CANCEL
+from atp.wire.words import CANCEL, DONE
 from messaging.node.connections import AgentConnection
 from messaging.node.process_node import process_node
 from messaging.sessions.sessions import LoginRequest, Opened
@@ -46,9 +47,9 @@ from messaging.wire.close_codes import close_code
 
 logger = logging.getLogger(__name__)
 
+FEATURES = (DONE, CANCEL)  # that this hub knows (docs/protocol.md#features)
 PROOF_FRAME_BYTES = 8_192  # of an authenticate frame
 ACKS_BYTES = 65_536  # of one message without its envelopes; 256 acks need less
-FEATURES = (CANCEL,)  # of the protocol, which this hub knows
 ENVELOPE_PREFIX = '{"ATP"'  # of a message that goes to the lane unparsed
 
 
@@ -105,7 +106,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         text = await self._receive_text()
         frame = Authenticate.parse(canonical.parse(text, max_bytes=PROOF_FRAME_BYTES))
         note_proof()
-        self._features = frozenset(FEATURES).intersection(frame.features)
+        self._features = frozenset(FEATURES) & frozenset(frame.features)
         return await self._node.logins.log_in(
             LoginRequest(
                 proof=frame.proof,
@@ -114,6 +115,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
                 path=self.scope["path"],
                 remote_address=str((self.scope.get("client") or [""])[0]),
                 client=frame.client,
+                resumes=frame.resumes,
             )
         )
 
@@ -156,7 +158,8 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             await asyncio.gather(reading, closing, return_exceptions=True)
             code = connection.close_code or "session.closed"
             connection.close(code)
-            self._node.detach(connection, code)
+            crashed = sockets.was_cut(self.scope) or code == FlowWindow.code
+            self._node.detach(connection, code, crashed=crashed)
             await connection.stop_writing()
 
     async def _read(self, connection: AgentConnection) -> None:
@@ -172,11 +175,11 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         frames = parse_agent_message(
             text, max_bytes=settings.ATP_MAX_FRAME_BYTES, max_frames=settings.ATP_MAX_FRAMES
         )
-        _check_features(frames, connection.features)
+        _check_features(frames, connection)
         other_bytes = len(text)
         for frame in frames:
             if isinstance(frame, Ack):
-                self._node.acks.take(connection, frame.stream, frame.seq, frame.refused)
+                self._node.acks.take(connection, frame)
             elif isinstance(frame, CancelRequest):
                 self._node.cancels.take(connection, frame.message_id)
             elif isinstance(frame, Submission):
@@ -191,6 +194,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
     # --- Wire ----------------------------------------------------------------------------------
 
     _accepted = False
+    _features: frozenset[str] = frozenset()
 
     async def _receive_text(self) -> str:
         message = await self._receive()
@@ -222,10 +226,17 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             logger.debug("a closing frame could not be sent: %s", type(problem).__name__)
 
 
-def _check_features(frames: Iterable[AgentFrame], features: Collection[str]) -> None:
-    """Raise `MalformedFrame` for a frame of a feature that the agent did not name at its login."""
-    if CANCEL not in features and any(isinstance(frame, CancelRequest) for frame in frames):
-        raise MalformedFrame(f"cancel needs the feature {CANCEL}, named in authenticate")
+def _check_features(frames: Iterable[AgentFrame], connection: AgentConnection) -> None:
+    """Check that frames say what the session's features allow, before one of them is taken."""
+    for frame in frames:
+        if isinstance(frame, CancelRequest) and CANCEL not in connection.features:
+            raise MalformedFrame(f"cancel needs the feature {CANCEL}, named in authenticate")
+        if not isinstance(frame, Ack):
+            continue
+        if frame.tells_places and not connection.tells_done:
+            raise MalformedFrame(f"an ack tells about places only with the feature {DONE}")
+        if frame.refused and connection.tells_done:
+            raise MalformedFrame(f"with the feature {DONE}, refused is a list of [place, code]")
 
 
 def _message(frame: WireFrame) -> dict[str, Any]:

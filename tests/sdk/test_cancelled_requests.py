@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import uuid
 from collections.abc import AsyncIterator
@@ -38,6 +39,11 @@ class Desk:
             raise
         await respond(data)
         self.finished.append(data)
+
+
+@pytest.fixture(autouse=True)
+def _logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="atp")
 
 
 @pytest_asyncio.fixture
@@ -106,27 +112,71 @@ async def test_a_cancelled_handler_cancels_its_own_requests(world: World, desk: 
     await until(lambda: desk.cancelled == [1])
 
 
-async def test_a_plain_function_goes_on_and_its_answer_is_not_sent(world: World) -> None:
+@pytest.mark.parametrize("returns", [False, True], ids=["responds", "returns"])
+async def test_a_plain_function_goes_on_and_its_answer_is_not_sent(
+    world: World, returns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     """Nothing can stop a thread. Its slot is taken until it ends."""
     alice, bob = await world.online("alice"), await world.agent("bob")
-    begun, go, refused = threading.Event(), threading.Event(), []
-    loop = asyncio.get_running_loop()
+    begun, go, ended = threading.Event(), threading.Event(), threading.Event()
+    late: list[Any] = []
+    alice.on_message("response", late.append)
 
-    def handle(envelope: Any, respond: Any) -> None:
+    def handle(envelope: Any, respond: Any) -> Any:
         begun.set()
-        go.wait(20)
-        refused.append(asyncio.run_coroutine_threadsafe(respond(1), loop).exception(20))
+        go.wait(LONGEST_SECONDS)
+        if not returns:
+            with pytest.raises(RecipientNoRequest, match="no longer waits"):
+                respond(1)
+        ended.set()
+        return 1 if returns else None
 
     bob.on_message("request", handle)
     await bob.connect()
     call = asyncio.create_task(alice.send_request(bob.identity.id, 1))
     await until(begun.is_set)
     await _cancel(call)
-    await alice.send_notification(bob.identity.id, "behind it")
-    await until(lambda: bob.get_trust_status()["handlers"] <= 1)
+    await until(lambda: "has cancelled its request" in caplog.text)
+    assert bob.get_trust_status()["handlers"] == 1
     go.set()
-    await until(lambda: refused)
-    assert isinstance(refused[0], RecipientNoRequest)
+    await until(ended.is_set)
+    await until(lambda: bob.get_trust_status()["handlers"] == 0)
+    assert not late
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
+async def test_a_request_that_is_to_be_answered_later_is_over(world: World) -> None:
+    alice, bob = await world.online("alice"), await world.agent("bob")
+    kept: list[Any] = []
+
+    def handle(envelope: Any, respond: Any) -> None:
+        respond.later()
+        kept.append(respond)
+
+    bob.on_message("request", handle)
+    await bob.connect()
+    call = asyncio.create_task(alice.send_request(bob.identity.id, 1))
+    await until(lambda: kept)
+    await _cancel(call)
+    await until(lambda: bob.get_trust_status()["handlers"] == 0)
+    with pytest.raises(RecipientNoRequest, match="no longer waits"):
+        kept[0](1)
+
+
+async def test_a_cancelled_request_is_done(socket_world: SocketWorld, desk: Desk) -> None:
+    """The hub does not deliver it again, neither on a new connection nor to a new process."""
+    alice, bob = await _asking(socket_world, desk)
+    call = asyncio.create_task(alice.send_request("bob", 1))
+    await until(lambda: desk.begun)
+    await _cancel(call)
+    await until(lambda: socket_world.hub.accounts["bob"].acked["mail"] == 1)
+    await bob.disconnect()
+    twin = socket_world.twin(bob)
+    twin.on_message("request", desk.handle)
+    await twin.connect()
+    desk.go.set()
+    assert (await alice.send_request("bob", 2)).data == 2
+    assert desk.begun == [1, 2]
 
 
 async def test_a_handler_that_ignores_its_cancellation_sends_no_answer(world: World) -> None:
@@ -253,5 +303,6 @@ async def _asking(world: World, desk: Desk, **options: Any) -> tuple[ATPClient, 
     """Return alice and bob, who handles requests at the desk."""
     alice, bob = await world.online("alice"), await world.agent("bob", **options)
     bob.on_message("request", desk.handle)
+    bob.on_message("notification", lambda envelope: None)
     await bob.connect()
     return alice, bob
