@@ -33,11 +33,11 @@ from atp.wire.frames import (
     parse_message,
 )
 from atp.wire.timestamps import parse_timestamp
-from atp.wire.words import DONE, NOTICES
+from atp.wire.words import CANCEL, DONE, NOTICES
 
 __all__ = ["FEATURES", "Handshake", "first_frame"]
 
-FEATURES: Final = (DONE, NOTICES)  # those that this client uses (docs/protocol.md#features)
+FEATURES: Final = (DONE, CANCEL, NOTICES)  # those that this client uses (docs/protocol.md#features)
 
 
 class Handshake:
