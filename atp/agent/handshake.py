@@ -27,8 +27,11 @@ from atp.wire.frames import (
     Welcome,
     parse_message,
 )
+from atp.wire.words import NOTICES
 
 __all__ = ["Handshake", "first_frame"]
+
+FEATURES = frozenset({NOTICES})  # those that this SDK uses (docs/protocol.md#features)
 
 
 class Handshake:
@@ -78,7 +81,8 @@ class Handshake:
             "cnonce": self._nonce,
         }
         proof = tokens.issue(tokens.TokenKind.AUTH, claims, self._key, now=int(now))
-        return Authenticate(proof).to_bytes()
+        features = tuple(name for name in challenge.features if name in FEATURES)
+        return Authenticate(proof, features=features).to_bytes()
 
     def admit(self, message: bytes, *, now: float) -> Welcome:
         """Return the welcome, after checking that it is for this agent and from this hub.

@@ -167,8 +167,11 @@ class AgentSession:
                 case Gone():
                     if self._inbox.advance(frame.stream, first=frame.first, last=frame.last):
                         yield frame
-                case Notice() | Failure():
+                case Notice(stream=None) | Failure():
                     yield frame
+                case Notice(stream=stream, seq=seq):
+                    if stream and self._inbox.advance(stream, first=seq, last=seq):
+                        yield frame
                 case Unknown():
                     logger.debug("ignored a frame of a type that this version does not know")
                 case _:
@@ -187,8 +190,11 @@ class AgentSession:
             self._inbox.refuse(delivery.stream, delivery.seq, problem.code)
             return
         envelope = received.envelope
+        identity = envelope.message_id
+        if delivery.redelivered:  # not a repeat, except of the same place
+            identity = f"{identity} {delivery.seq}"
         if not self._inbox.remember(
-            envelope.sender, envelope.message_id, expires_at=received.expires_at, now=now
+            envelope.sender, identity, expires_at=received.expires_at, now=now
         ):
             return
         if envelope.message_type == MessageType.RESPONSE:
@@ -196,7 +202,7 @@ class AgentSession:
             return
         held = delivery.stream == MAIL
         if held:
-            self._inbox.hold(delivery.seq, envelope.sender, envelope.message_id)
+            self._inbox.hold(delivery.seq, envelope.sender, identity)
         yield Arrived(received, held=held)
 
     def _response(self, received: Received) -> Event:

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 __all__ = ["stored_delivery"]
 
 
-def stored_delivery(envelope: Envelope, *, stream: str, seq: int, entry: int | None) -> bytes:
+def stored_delivery(
+    envelope: Envelope, *, stream: str, seq: int, entry: int | None, redelivered: bool = False
+) -> bytes:
     """Return the delivery frame (JSON bytes) of a stored envelope.
 
-    `entry` is the index of its entry in the trail, `None` where there is no entry.
-    Source: docs/protocol.md#frames.
+    `entry` is the index of its entry in the trail, `None` where there is no entry. `redelivered`
+    is whether officers have redelivered it. Source: docs/protocol.md#frames.
     """
     chain = Chain(
         envelope.chain_lowest_level,
@@ -35,4 +37,5 @@ def stored_delivery(envelope: Envelope, *, stream: str, seq: int, entry: int | N
         score=envelope.score,
         level=envelope.level,
         chain=chain.to_wire(),
+        redelivered=redelivered,
     )

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from django.db.models import QuerySet
 
 from atp.errors import IdentityRevoked, KeyRevoked
+from atp.types import BROADCAST_TARGET
 from atp.wire import frames
 from atp.wire.members import stream_named
 from messaging.mail.delivery_frames import stored_delivery
@@ -21,6 +22,7 @@ from registry.models import Agent, AgentKey
 from registry.trail.querysets import entries_of_messages
 
 PAGE_BYTES = 1_048_576  # of one message to an agent (docs/protocol.md#frames)
+NOTICE_UNSUPPORTED = "notice.unsupported"  # the session's client can't read notices
 FRAME_BYTES = 512  # the most that a delivery frame adds to its envelope
 
 
@@ -33,11 +35,14 @@ class Page:
     text: str
 
 
-def read_page(agent: str, stream: str, *, after: int, most: int) -> Page | None:
+def read_page(
+    agent: str, stream: str, *, after: int, most: int, notices: bool = False
+) -> Page | None:
     """Return at most `most` deliveries after the sequence number `after`; `None` if there are none.
 
     Check expiry and senders once more. An expired delivery becomes a `gone` frame. A delivery of
     a revoked or suspended sender becomes a `withheld` frame. Both write an entry to the trail.
+    `notices` is whether the session knows notices with a place; another one gets `gone` there.
     """
     stream_of_agent = Delivery.objects.filter(recipient_id=agent, stream=stream, seq__gt=after)
     last = _end_of_page(stream_of_agent.filter(seq__lte=after + most))
@@ -47,7 +52,7 @@ def read_page(agent: str, stream: str, *, after: int, most: int) -> Page | None:
     _withhold(rows)
     _expire_late(rows, datetime.now(UTC))
     entries = entries_of_messages({row.envelope.message_id for row in rows})
-    parts = [_frame(row, entries) for row in rows]
+    parts = [_frame(row, entries, notices=notices) for row in rows]
     return Page(rows[0].seq, rows[-1].seq, frames.join_frames(parts).decode())
 
 
@@ -106,10 +111,31 @@ def _expire_late(rows: Sequence[Delivery], now: datetime) -> None:
         expire_waiting(late)
 
 
-def _frame(row: Delivery, entries: dict[tuple[str, str], int]) -> bytes:
+def _frame(row: Delivery, entries: dict[tuple[str, str], int], *, notices: bool) -> bytes:
+    if row.state == Delivery.State.NOTICE:
+        return _notice(row).to_bytes() if notices else _without_notice(row).to_bytes()
     if row.state in (Delivery.State.WITHHELD, Delivery.State.HELD):
         return frames.Withheld(stream_named(row.stream), row.seq, row.code).to_bytes()
     if row.state == Delivery.State.EXPIRED:
         return frames.Gone(stream_named(row.stream), row.seq, row.seq, row.code).to_bytes()
     entry = entries.get((row.sender, row.envelope.message_id))
-    return stored_delivery(row.envelope, stream=row.stream, seq=row.seq, entry=entry)
+    return stored_delivery(
+        row.envelope, stream=row.stream, seq=row.seq, entry=entry, redelivered=row.redelivered
+    )
+
+
+def _notice(row: Delivery) -> frames.Notice:
+    """Return the notice of what became of an envelope, at its place in its sender's stream."""
+    broadcast = row.envelope.target == BROADCAST_TARGET
+    return frames.Notice(
+        message_id=row.envelope.message_id,
+        status=row.notice,
+        code=row.code,
+        detail="for one of its recipients or more" if broadcast else "",
+        stream=stream_named(row.stream),
+        seq=row.seq,
+    )
+
+
+def _without_notice(row: Delivery) -> frames.Gone:
+    return frames.Gone(stream_named(row.stream), row.seq, row.seq, NOTICE_UNSUPPORTED)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,11 +17,13 @@ from django.db.models import F, Q
 
 from messaging import failpoints
 from messaging.layer.routes import load_routes
-from messaging.mail.withhold import entry_of
+from messaging.mail.withhold import entry_of, mark_refused
 from messaging.models import Delivery, Mailbox
 from registry.scores.actions import add_good_traffic
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
+
+logger = logging.getLogger(__name__)
 
 REMEMBER_SECONDS = 10.0  # a locked mailbox, since it was last seen so
 ACKS_A_TIME = 128  # each makes two entries at most, and 256 go into one hold of the log lock
@@ -138,6 +141,30 @@ class LockedMailboxes:
 locked_mailboxes = LockedMailboxes()
 
 
+def sweep_around_locked(
+    sweep_some: Callable[[Collection[str]], int], waiting_agents: Callable[[], Collection[str]]
+) -> int:
+    """Call `sweep_some` until it returns 0; return the sum of what it returned.
+
+    It is passed the agents to leave out. When it raises `MailboxesLocked`, those of
+    `waiting_agents` whose mailboxes another transaction holds are left out, until the next sweep.
+    """
+    swept, locked = 0, set[str]()
+    while True:
+        try:
+            n = sweep_some(locked)
+        except MailboxesLocked:
+            found = locked_mailboxes.look(set(waiting_agents()) - locked)
+            if not found:  # it was let go meanwhile; the next sweep goes on
+                return swept
+            logger.warning("%d mailboxes are locked by others; their mail waits", len(found))
+            locked |= found
+            continue
+        if not n:
+            return swept
+        swept += n
+
+
 def acknowledge(acks: Iterable[MailboxAck]) -> list[MailboxAck]:
     """Store a batch of acknowledgements; return those that were taken.
 
@@ -227,10 +254,7 @@ def _refuse(acks: Sequence[MailboxAck]) -> list[Delivery]:
         .defer("envelope__content")
         .order_by("recipient_id", "stream", "seq")
     )
-    for row in rows:
-        row.state = Delivery.State.REFUSED
-        row.code = codes[row.recipient_id, row.stream, row.seq]
-    Delivery.objects.bulk_update(rows, ["state", "code"])
+    mark_refused(rows, {row.pk: codes[row.recipient_id, row.stream, row.seq] for row in rows})
     return rows
 
 

@@ -48,12 +48,14 @@ class StreamPosition:
 class AgentConnection:
     """An authenticated socket, bounded on both sides.
 
-    `outstanding` counts the envelopes that were read and have no receipt yet.
+    `outstanding` counts the envelopes that were read and have no receipt yet. `features` are those
+    of the protocol that the agent named in its login.
     """
 
     agent: str
     session: str
     send: Send
+    features: frozenset[str] = frozenset()
     streams: dict[str, StreamPosition] = field(default_factory=dict)
     outstanding: int = 0
     close_code: str = ""

@@ -29,6 +29,7 @@ from atp.wire.agent_frames import Ack, Authenticate, Submission, parse_agent_mes
 from atp.wire.frames import SUBPROTOCOL, Challenge, Failure, Welcome
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_milliseconds
+from atp.wire.words import NOTICES
 from messaging.node.connections import AgentConnection
 from messaging.node.process_node import process_node
 from messaging.sessions.sessions import LoginRequest, Opened
@@ -40,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 PROOF_FRAME_BYTES = 8_192  # of an authenticate frame
 ACKS_BYTES = 65_536  # of one message without its envelopes; 256 acks need less
+FEATURES = (NOTICES,)  # of this hub (docs/protocol.md#features)
 ENVELOPE_PREFIX = '{"ATP"'  # of a message that goes to the lane unparsed
 
 
@@ -67,7 +69,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             await self._refuse(problem)
             return
         correlation.bind(session=opened.session)
-        connection = AgentConnection(opened.agent, opened.session, send)
+        connection = AgentConnection(opened.agent, opened.session, send, self._features)
         try:
             sockets.admit(self.scope)
             await self._welcome(opened)
@@ -92,10 +94,11 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
     async def _authenticate(self, note_proof: Callable[[], None]) -> Opened:
         nonce = canonical.b64url(secrets.token_bytes(32))
         now = format_milliseconds(datetime.fromtimestamp(time.time(), UTC))
-        await self._send(_message(Challenge(self._node.hub_id, nonce, now)))
+        await self._send(_message(Challenge(self._node.hub_id, nonce, now, FEATURES)))
         text = await self._receive_text()
         frame = Authenticate.parse(canonical.parse(text, max_bytes=PROOF_FRAME_BYTES))
         note_proof()
+        self._features = frozenset(FEATURES).intersection(frame.features)
         return await self._node.logins.log_in(
             LoginRequest(
                 proof=frame.proof,
@@ -178,6 +181,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
     # --- Wire ----------------------------------------------------------------------------------
 
     _accepted = False
+    _features: frozenset[str] = frozenset()
 
     async def _receive_text(self) -> str:
         message = await self._receive()
