@@ -101,7 +101,7 @@ class DeadLetterAdmin(BulkAdmin[DeadLetter]):
         "There are none: no agent has refused a message for good. A message becomes a dead letter"
         " if its recipient has no handler for it, or if its handler fails again and again."
     )
-    list_display = ("when", "recipient_link", "sender", "type", "code", "state_now")
+    list_display = ("when", "recipient_link", "sender", "type", "code", "failures", "state_now")
     list_display_links = ("when",)
     list_filter = (StateFilter, TypeFilter, CodeFilter)
     list_select_related = ("envelope",)

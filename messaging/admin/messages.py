@@ -20,6 +20,8 @@ from django.utils.safestring import SafeString
 from atp.errors import MalformedDocument
 from atp.judging.scoring import ScoreInputs, score
 from atp.judging.scoring import explain as explain_score
+from messaging.mail.done_places import DonePlaces
+from messaging.mail.waiting import done_in
 from messaging.models import Delivery, Envelope, Mailbox, Node, Session
 from registry.admin.lists import DealtWithFilter, ValuesFilter, badge
 from registry.admin.pages import ReadOnlyAdmin
@@ -139,11 +141,11 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
         deliveries = list(row.deliveries.order_by("recipient_id")[:50])
         if not deliveries:
             return "It was given to no recipient."
-        acked = _acknowledged(deliveries)
+        done = _done(deliveries)
         return format_html_join(
             SafeString("<br>"),
             "{} ({} {}): {}",
-            ((d.recipient_id, d.stream, d.seq, _delivery_state(d, acked)) for d in deliveries),
+            ((d.recipient_id, d.stream, d.seq, _delivery_state(d, done)) for d in deliveries),
         )
 
     @admin.display(description="trail")
@@ -246,13 +248,13 @@ def _record(row: Envelope) -> dict[str, Any]:
     return record
 
 
-def _acknowledged(deliveries: list[Delivery]) -> dict[tuple[str, str], int]:
+def _done(deliveries: list[Delivery]) -> dict[tuple[str, str], DonePlaces]:
     boxes = Mailbox.objects.filter(agent_id__in={d.recipient_id for d in deliveries})
-    return {(a, s): seq for a, s, seq in boxes.values_list("agent_id", "stream", "acked_seq")}
+    return {(box.agent_id, box.stream): done_in(box) for box in boxes}
 
 
-def _delivery_state(delivery: Delivery, acked: dict[tuple[str, str], int]) -> str:
+def _delivery_state(delivery: Delivery, done: dict[tuple[str, str], DonePlaces]) -> str:
     if delivery.state != Delivery.State.WAITING:
         return delivery.get_state_display()
-    stream_key = (delivery.recipient_id, delivery.stream)
-    return "acknowledged" if delivery.seq <= acked.get(stream_key, 0) else "waits for its recipient"
+    places = done.get((delivery.recipient_id, delivery.stream), DonePlaces())
+    return "acknowledged" if delivery.seq in places else "waits for its recipient"

@@ -30,7 +30,7 @@ from atp.trust import tokens
 from atp.trust.envelope import Envelope, VerifiedEnvelope, envelope_from_value, signature_header
 from atp.trust.signing import read_header
 from atp.types import BROADCAST_TARGET
-from atp.wire.agent_frames import Ack, Authenticate, Submission, parse_agent_message
+from atp.wire.agent_frames import Ack, AgentFrame, Authenticate, Submission, parse_agent_message
 from atp.wire.canonical import parse
 from atp.wire.frames import (
     SUBPROTOCOL,
@@ -292,9 +292,11 @@ class FakeHub:
         await _send(socket, welcome)
         return agent
 
-    async def _frame(self, agent: str, frame: Submission | Ack) -> Receipt | None:
+    async def _frame(self, agent: str, frame: AgentFrame) -> Receipt | None:
         if isinstance(frame, Submission):
             return await self._take(agent, frame)
+        if not isinstance(frame, Ack):
+            return None
         account = self.accounts[agent]
         if frame.seq > account.pushed[frame.stream]:
             place = f"{frame.stream} {frame.seq}"

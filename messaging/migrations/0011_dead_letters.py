@@ -19,7 +19,7 @@ def note_when_refused(apps: Any, schema_editor: Any) -> None:
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('messaging', '0009_plain_help_texts'),
+        ('messaging', '0010_done_acks'),
         ('registry', '0015_decisions_about_many'),
     ]
 
