@@ -101,8 +101,17 @@ class DeadLetterAdmin(BulkAdmin[DeadLetter]):
         "There are none: no agent has refused a message for good. A message becomes a dead letter"
         " if its recipient has no handler for it, or if its handler fails again and again."
     )
-    list_display = ("when", "recipient_link", "sender", "type", "code", "failures", "state_now")
-    list_display_links = ("when",)
+    list_display = (
+        "number",
+        "when",
+        "recipient_link",
+        "sender",
+        "type",
+        "code",
+        "failures",
+        "state_now",
+    )
+    list_display_links = ("number", "when")
     list_filter = (StateFilter, TypeFilter, CodeFilter)
     list_select_related = ("envelope",)
     search_fields = ("=recipient__id", "=sender", "=envelope__message_id")
@@ -134,6 +143,11 @@ class DeadLetterAdmin(BulkAdmin[DeadLetter]):
             return queryset, False
         named = Envelope.objects.filter(message_id=text).values("pk")
         return queryset.filter(Q(recipient_id=text) | Q(sender=text) | Q(envelope__in=named)), False
+
+    @admin.display(description="number", ordering="pk")
+    def number(self, row: DeadLetter) -> int:
+        """Return the number by which a decision about many names it."""
+        return row.pk
 
     @admin.display(description="refused (UTC)", ordering="refused_at")
     def when(self, row: DeadLetter) -> str:
@@ -214,7 +228,7 @@ def _in_words(ids: Sequence[Any]) -> Sequence[tuple[str, str]]:
         why.update(str(obstacle) for obstacle in found.values())
         coming.update(row.recipient_id for row in rows if row.pk not in found)
     facts = [("Come again", str(coming.total())), ("To", _recipients(coming))]
-    return [*facts, *((f"Not: {count}", words) for words, count in why.most_common())]
+    return [*facts, *(("Do not come", f"{n}: {words}") for words, n in why.most_common())]
 
 
 def _in_parts(ids: Sequence[Any]) -> Iterator[list[DeadLetter]]:
