@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 
 import pytest
@@ -244,8 +245,8 @@ def test_nothing_of_a_sender_that_is_revoked_at_the_same_time_arrives(
     log_in: LogIn, alice: Player, bob: Player
 ) -> None:
     dead = [dead_letter(log_in, alice, bob) for _ in range(6)]
-    acts = [lambda one=one: redelivered(one) for one in dead]  # type: ignore[misc]  # one is bound
-    acts.insert(3, lambda: revoke_agent(alice.id, actor=OFFICER, reason="a fault"))
+    acts: list[Callable[[], object]] = [partial(redelivered, one) for one in dead]
+    acts.insert(3, partial(revoke_agent, alice.id, actor=OFFICER, reason="a fault"))
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(_try, acts))
 
