@@ -228,7 +228,7 @@ class ATPClient:
         """Call `handler(notice)` for each notice. The handler must not block.
 
         A notice tells what became of a message that this agent sent with the option `notify`: it
-        was refused, expired, withheld or redelivered (docs/protocol.md#frames). The hub keeps it
+        was refused, expired, withheld or redelivered (docs/protocol.md#notices). The hub keeps it
         while the agent is away. It can come twice, after a connection was lost.
         """
         self._notice_handler = handler

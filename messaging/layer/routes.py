@@ -46,7 +46,7 @@ def ask_routes(agents: Iterable[str]) -> Asked:
 def routes_of(asked: Asked) -> dict[str, Route]:
     """Return the routes that `ask_routes` found, by agent; leave out agents without a session."""
     return {
-        agent: Route(str(session), channel, live, taker or str(session))
+        agent: Route(name := str(session), channel, live, taker or name)
         for agent, session, channel, live, taker in asked.rows()
     }
 

@@ -68,6 +68,8 @@ class MailboxAck:
     @property
     def weight(self) -> int:
         """How many entries it makes and deliveries it changes, at most."""
+        if not (self.refused or self.refusals or self.retries):
+            return 1
         return 1 + bool(self.refused) + len(self.refusals) + len(self.retries)
 
 
@@ -117,7 +119,7 @@ def acknowledge(acks: Iterable[MailboxAck]) -> list[MailboxAck]:
     failpoints.hit("before_ack", told)
     locked = locked_mailboxes.among({ack.agent for ack in told})
     taken: list[MailboxAck] = []
-    for portion in _portions(piece for ack in told for piece in _pieces(ack)):
+    for portion in _portions(told):
         locked |= _take_free(portion, locked, taken)
     if locked:
         put_off = [ack for ack in told if ack.agent in locked]
@@ -126,24 +128,24 @@ def acknowledge(acks: Iterable[MailboxAck]) -> list[MailboxAck]:
 
 
 def _portions(acks: Iterable[MailboxAck]) -> Iterator[list[MailboxAck]]:
-    """Group acks so that a transaction has few entries; an ack of its own fits."""
+    """Group acks so that a transaction has few entries; cut an ack that is too heavy alone."""
     portion: list[MailboxAck] = []
-    weight = 0
+    left = ENTRIES_A_TIME
     for ack in acks:
-        if portion and weight + ack.weight > ENTRIES_A_TIME:
-            yield portion
-            portion, weight = [], 0
-        portion.append(ack)
-        weight += ack.weight
+        weight = ack.weight
+        for piece in (ack,) if weight <= ENTRIES_A_TIME else _pieces(ack):
+            weight = weight if piece is ack else piece.weight
+            if weight > left:
+                yield portion
+                portion, left = [], ENTRIES_A_TIME
+            portion.append(piece)
+            left -= weight
     if portion:
         yield portion
 
 
 def _pieces(ack: MailboxAck) -> Iterator[MailboxAck]:
-    """Cut an ack into some that are light; what is refused comes before what is done."""
-    if ack.weight <= ENTRIES_A_TIME:
-        yield ack
-        return
+    """Cut an ack into some that fit; what is refused comes before what is done."""
     most = ENTRIES_A_TIME - 1
     for start in range(0, len(ack.retries), most):
         retries = ack.retries[start : start + most]
@@ -196,8 +198,10 @@ def _takers(acks: Iterable[MailboxAck], routes: Mapping[str, Route]) -> dict[str
 
 
 def _lock(wanted: Collection[StreamKey]) -> dict[StreamKey, _Stream]:
-    """Lock the mailboxes of these agents in sorted order; return those that are wanted."""
-    boxes = Mailbox.objects.select_for_update().filter(agent_id__in={a for a, _ in wanted})
+    """Lock the mailboxes of these agents and streams in sorted order; return those wanted."""
+    boxes = Mailbox.objects.select_for_update().filter(
+        agent_id__in={agent for agent, _ in wanted}, stream__in={stream for _, stream in wanted}
+    )
     with waiting_for_rows():
         rows = list(boxes.order_by("agent_id", "stream").values_list(*_COLUMNS))
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import itemgetter
 
 Range = tuple[int, int]  # first and last place
@@ -21,8 +21,8 @@ class DonePlaces:
     def __init__(self, mark: int = 0, ahead: Iterable[Sequence[int]] = ()) -> None:
         """Begin with ranges that are sorted, apart, and beyond the place after `mark`."""
         self.mark = mark
-        self.ahead: list[Range] = [(first, last) for first, last in ahead]
-        self.ahead_count = sum(map(_size, self.ahead))
+        self.ahead: list[Range] = [(first, last) for first, last in ahead] if ahead else []
+        self.ahead_count = sum(map(_size, self.ahead)) if ahead else 0
 
     def __contains__(self, place: int) -> bool:
         if place <= self.mark:
@@ -35,6 +35,9 @@ class DonePlaces:
         first = max(first, self.mark + 1)
         if last < first:
             return []
+        if not self.ahead and first == self.mark + 1:  # nearly always
+            self.mark = last
+            return [(first, last)]
         begin = bisect_left(self.ahead, first - 1, key=_last)
         end = bisect_right(self.ahead, last + 1, key=_first)
         touched = self.ahead[begin:end]
@@ -65,8 +68,10 @@ class DonePlaces:
         return self.ahead[bisect_left(self.ahead, place, key=_last)][1]
 
 
-def join_ranges(ranges: Iterable[Range]) -> list[Range]:
+def join_ranges(ranges: Collection[Range]) -> list[Range]:
     """Return the ranges sorted, each joined with those that begin right after it or before."""
+    if len(ranges) == 1:
+        return list(ranges)
     joined: list[Range] = []
     for first, last in sorted(ranges):
         if joined and first <= joined[-1][1] + 1:

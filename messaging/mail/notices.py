@@ -88,6 +88,6 @@ def _place(rows: Sequence[Delivery]) -> None:
     ]  # fmt: skip
     insert_rows(Delivery, NOTICE_COLUMNS, values)
     for agent, count in Counter(one.recipient for one in new).items():
-        # No mail waits at these places: notices fill no inbox (docs/protocol.md#frames).
+        # No mail waits at these places: notices fill no inbox (docs/protocol.md#notices).
         boxes = Mailbox.objects.filter(agent_id=agent, stream=ANSWERS)
         boxes.update(ended=F("ended") + count)

@@ -98,6 +98,16 @@ def test_a_session_that_knows_no_notices_gets_gone_in_their_place(
     assert log_in(alice).answers() == {"type": "gone", **place, "code": "notice.unsupported"}
 
 
+def test_it_tells_what_the_hub_itself_gave_up(log_in: LogIn, alice: Player, bob: Player) -> None:
+    """Its handlers failed five times, and the agent did not come back to refuse it."""
+    letter = write(alice, bob, notify=True)
+    log_in(alice).submit(letter)
+    Delivery.objects.filter(envelope__message_id=letter.message_id).update(failures=5)
+    assert log_in(bob).mail()["code"] == CODE
+    assert notices_for(alice) == [(1, "refused", CODE)]
+    assert stored(letter).failures == 5
+
+
 def test_it_tells_what_expired_undelivered(log_in: LogIn, alice: Player, bob: Player) -> None:
     letter = write(alice, bob, notify=True, lifetime=LIFETIME_SECONDS)
     log_in(alice).submit(letter)
