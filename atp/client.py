@@ -11,23 +11,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from atp.agent.attempts import RETRY_SECONDS
 from atp.agent.courier import Author, Courier
-from atp.agent.dispatch import Handler, HandlerDispatcher, raise_handler_error
+from atp.agent.dispatch import HandlerDispatcher, Remainder
+from atp.agent.failures import raise_failure
+from atp.agent.handler_table import Handler
 from atp.agent.handlers import HANDLERS_RUNNING, HandlerPool, handler_slot_freed
 from atp.agent.identity_file import read_identity_file
 from atp.agent.options import SendOptions, parse_options
 from atp.agent.receiving import KeyFinder, Received, Verifier, trusted_keys
 from atp.agent.session import Arrived
+from atp.agent.signals import ending_signals
 from atp.envelope_shell import ATPEnvelope
 from atp.errors import (
     KeyMissing,
     KeyUnacceptable,
     MalformedDocument,
+    SessionForked,
     TrustLevelTooLow,
     excerpt,
     from_code,
@@ -53,6 +60,8 @@ __all__ = ["ATPClient"]
 logger = logging.getLogger(__name__)
 
 DISCONNECT_SECONDS: Final = 5.0  # for handlers to finish, and for receipts and acks
+DRAIN_SECONDS: Final = 8.0  # the same after a signal; `docker stop` kills after 10 s
+LAST_ACKS_SECONDS: Final = 0.5  # for receipts and acks, where the handlers took all the time
 
 NoticeHandler = Callable[[Notice], Any]
 
@@ -65,7 +74,8 @@ class ATPClient:
     hub's welcome. Without `transport`, all clients of the process use
     `InMemoryTransport.get_instance()`. `trusted_keys` are public keys of other agents: their
     signatures are verified here too, while for all other agents the client relies on the hub's
-    check. At most `max_handlers` handlers run at once.
+    check. At most `max_handlers` handlers run at once. `retry_seconds` is the pause before a failed
+    message is handled for the second time; each later pause is three times as long.
 
     A send method connects first if the client is not connected. A client belongs to the event loop
     in which it connects. Raises `IdentityInvalidId` for a wrong id, `MalformedDocument` for an
@@ -83,7 +93,9 @@ class ATPClient:
         trusted_keys: Mapping[str, PublicKey | Sequence[PublicKey]] | None = None,
         policy_context: IPolicyContext | None = None,
         max_handlers: int = HANDLERS_RUNNING,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
+        self._pid = os.getpid()
         check_agent_id(identity.id)
         self.identity = identity
         self.trust_level = _level(trust_level)
@@ -97,7 +109,6 @@ class ATPClient:
         )
         self._author = Author(identity, self.trust_level, self._key, policy_context)
         self._notice_handler: NoticeHandler | None = None
-        self._taking = False
         self._connecting = asyncio.Lock()
         self._courier = Courier(
             self._author,
@@ -107,7 +118,15 @@ class ATPClient:
             on_notice=self._on_notice,
         )
         self._pool = HandlerPool(running=max_handlers)
-        self._dispatcher = HandlerDispatcher(identity.id, self._pool, send_response=self._respond)
+        self._dispatcher = HandlerDispatcher(
+            identity.id,
+            self._pool,
+            self._courier,
+            shell=self._shell,
+            send_response=self._respond,
+            clock=lambda: self.transport.clock(),
+            retry_seconds=retry_seconds,
+        )
 
     @classmethod
     def from_identity_file(
@@ -129,39 +148,56 @@ class ATPClient:
     async def connect(self) -> None:
         """Connect and log in. After that, the client replaces lost connections by itself.
 
-        Raises `SessionTransport` if the hub can't be reached, or the error of the hub's refusal.
+        Raises `SessionTransport` if the hub can't be reached, `SessionForked` in a child process of
+        the one that made the client, or the error of the hub's refusal.
         """
+        self._check_process()
         async with self._connecting:  # a second login at once would end the first one
             if self._courier.suspended is not None:
                 raise from_code(self._courier.suspended.code, self._courier.suspended.detail)
             if self._courier.running:
                 return
-            self._set_taking(taking=True)
             await self._courier.start()
+            self._dispatcher.open()
 
-    async def serve(self) -> None:
-        """Handle messages until `disconnect`; connect first if needed.
+    async def serve(self, *, drain_seconds: float = DRAIN_SECONDS) -> None:
+        """Handle messages until `disconnect`, SIGTERM or SIGINT; connect first if needed.
 
-        Raises the error that ended the connection for good, such as `SessionRevoked`. While the
-        agent is suspended, it goes on waiting.
+        The first signal disconnects with `drain_seconds` as its timeout, and `serve` returns. A
+        signal that the application or its framework handles is left to it. Raises the error that
+        ended the connection for good, such as `SessionRevoked`. While the agent is suspended, it
+        goes on waiting.
         """
         await self._connect_if_needed()
-        await self._courier.over()
+        over = asyncio.ensure_future(self._courier.over())
+        drained: list[asyncio.Task[None]] = []
+
+        def drain(number: signal.Signals) -> None:
+            logger.warning("%s: %s: no more mail is taken", self.identity.id, number.name)
+            disconnecting = self.disconnect(timeout_seconds=drain_seconds)
+            drained.append(asyncio.ensure_future(disconnecting))
+
+        try:
+            with ending_signals(drain):
+                await over
+            await asyncio.gather(*drained)
+        finally:
+            over.cancel()
 
     async def disconnect(self, *, timeout_seconds: float = DISCONNECT_SECONDS) -> None:
-        """Wait for handlers, receipts and acks, at most `timeout_seconds` in all; then close.
+        """Take no more mail, wait for handlers, receipts and acks, and close.
 
-        `connect` or a send method opens the client again. Mail whose handler has not begun by then
-        is dropped; mail that this client had acknowledged is lost.
+        After `timeout_seconds`, handlers that still run are cancelled, and half a second more is
+        given to receipts and acks. Mail that is not handled goes back to the hub, which delivers it
+        again. A warning in the log names the mail whose handlers were cancelled. `connect` or a
+        send method opens the client again.
         """
-        self._set_taking(taking=False)
+        self._dispatcher.pause()
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         await self._pool.drain(timeout_seconds)
-        await self._courier.stop(max(0.0, deadline - asyncio.get_running_loop().time()))
-        await self._pool.close()
-        dropped = self._courier.session.abandon_mail()
-        if dropped:
-            logger.warning("%s: %d messages were not handled", self.identity.id, dropped)
+        left = deadline - asyncio.get_running_loop().time()
+        await self._courier.stop(max(LAST_ACKS_SECONDS, left))
+        self._report(await self._dispatcher.close())
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -214,15 +250,27 @@ class ATPClient:
         await self._connect_if_needed()
         return await self._courier.send(MessageType.BROADCAST, BROADCAST_TARGET, payload, checked)
 
-    def on_message(self, message_type: MessageType | str, handler: Handler) -> None:
+    def on_message(
+        self,
+        message_type: MessageType | str,
+        handler: Handler,
+        *,
+        ordered: str | None = None,
+        max_running: int | None = None,
+    ) -> None:
         """Handle messages of a type with `handler`; it replaces an earlier one.
 
-        A handler of requests gets (envelope, respond) and answers with `await respond(data)`. Any
-        other handler gets (envelope) and may be a plain function, which runs in a thread. A handler
-        of "response" gets answers that arrived after their caller had stopped waiting. Raises
-        `MalformedDocument` for an unknown type, or if `handler` can't be called.
+        A handler of requests gets (envelope, respond) or only (envelope). It answers with `await
+        respond(data)`, or returns its answer; in a plain function `respond(data)` is enough. Any
+        other handler gets (envelope). A plain function runs in a thread. A handler of "response"
+        gets answers that arrived after their caller had stopped waiting.
+
+        A handler may raise `Retry` or `Reject`. With `ordered="sender"`, the messages of one sender
+        are handled one at a time, in order; without it, no order is promised. `max_running` limits
+        how many handlers of this type there are at once. Raises `MalformedDocument` for an unknown
+        type or option, or if `handler` can't be called.
         """
-        self._dispatcher.register(message_type, handler)
+        self._dispatcher.register(message_type, handler, ordered=ordered, max_running=max_running)
 
     def on_notice(self, handler: NoticeHandler) -> None:
         """Call `handler(notice)` for each notice. The handler must not block.
@@ -262,24 +310,31 @@ class ATPClient:
 
     async def _connect_if_needed(self) -> None:
         """Connect if the client is not connected, unless the connection ended for good."""
+        self._check_process()
         if not self._courier.running and self._courier.ended is None:
             await self.connect()
 
-    def _set_taking(self, *, taking: bool) -> None:
-        self._taking = taking
-        self._courier.session.set_taking(taking=taking)
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise SessionForked(
+                f"the client of {self.identity.id} was made in process {self._pid}, and this is"
+                f" its child {os.getpid()}; make the client in the process that uses it"
+            )
+
+    def _report(self, left: Remainder) -> None:
+        """Log what was not handled before the client disconnected."""
+        for mail in left.cut:
+            logger.warning("%s: its handler was cancelled: %s", self.identity.id, mail)
+        for mail in left.in_threads:
+            logger.warning("%s: its handler goes on in a thread: %s", self.identity.id, mail)
+        if left.handed_back:
+            count = len(left.handed_back)
+            logger.warning(
+                "%s: %d messages that had not begun go back to the hub", self.identity.id, count
+            )
 
     def _on_arrived(self, arrived: Arrived) -> None:
-        if not self._taking:
-            return  # no ack is sent, so the message stays with the hub
-
-        def begin() -> None:
-            courier = self._courier
-            if arrived.held and courier.session.handler_begins() and courier.link is not None:
-                courier.link.wake()
-
-        shell = self._shell(arrived.received)
-        self._dispatcher.dispatch(arrived.received, shell, begin=begin)
+        self._dispatcher.dispatch(arrived)
 
     def _on_notice(self, notice: Notice) -> None:
         if self._notice_handler is None:
@@ -305,7 +360,7 @@ class ATPClient:
         demanded = options.requires_trust
         if demanded is not None and delivery.level and TrustLevel(delivery.level) < demanded:
             raise TrustLevelTooLow(f"the level of the agent that answered is below {demanded}")
-        raise_handler_error(data)
+        raise_failure(received.envelope)
         error = data.get("error") if isinstance(data, dict) else None
         return IATPResponse(
             success=error is None,
@@ -315,9 +370,10 @@ class ATPClient:
             envelope=self._shell(received),
         )
 
-    def _shell(self, received: Received) -> ATPEnvelope:
+    def _shell(self, received: Received, attempt: int = 1) -> ATPEnvelope:
         return ATPEnvelope.from_received(
             received,
+            attempt=attempt,
             agent=self.identity.id,
             key=self._key,
             sender_keys=tuple(self._verifier.find_keys(received.envelope.sender)),

@@ -13,12 +13,12 @@ Callers branch on the class or on `code`, never on the text::
     ├── ClockError        clock.* expired, not_yet, too_long, mismatch
     ├── AttestationError  attestation.*
     │     missing, expired, revoked, unreadable, issuer, limit, capability
-    ├── RecipientError    recipient.* unavailable, no_request, self
+    ├── RecipientError    recipient.* unavailable, no_request, no_handler, self
     ├── TrustError        trust.* level, score, cause
     ├── PolicyError       policy.* denied, none, held, throttled
     ├── FlowError         flow.* busy, throttled, recipient_full, timeout, window, too_many
     ├── SessionError      session.*
-    │     authentication, timeout, superseded, revoked, fenced, closed, transport
+    │     authentication, timeout, superseded, revoked, fenced, closed, transport, forked
     └── HandlerError      handler.* failed
 
 A subclass is named after family and code: `malformed.too_deep` is `MalformedTooDeep` (the three of
@@ -88,6 +88,7 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
     "PolicyNone",
     "PolicyThrottled",
     "RecipientError",
+    "RecipientNoHandler",
     "RecipientNoRequest",
     "RecipientSelf",
     "RecipientUnavailable",
@@ -98,6 +99,7 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
     "SessionClosed",
     "SessionError",
     "SessionFenced",
+    "SessionForked",
     "SessionRevoked",
     "SessionSuperseded",
     "SessionTimeout",
@@ -345,6 +347,10 @@ class RecipientNoRequest(RecipientError, code="recipient.no_request"):
     """The response answers a request that does not exist, is answered already, or has expired."""
 
 
+class RecipientNoHandler(RecipientError, code="recipient.no_handler"):
+    """The recipient has no handler for messages of this type."""
+
+
 class RecipientSelf(RecipientError, code="recipient.self"):
     """An agent can't send to itself."""
 
@@ -445,12 +451,16 @@ class SessionTransport(SessionError, code="session.transport"):
     """The transport failed."""
 
 
+class SessionForked(SessionError, RuntimeError, code="session.forked"):
+    """The client was made in the parent process, before a fork."""
+
+
 class HandlerError(ATPError, code="handler"):
     """The recipient's own code failed."""
 
 
 class HandlerFailed(HandlerError, code="handler.failed"):
-    """The handler of the recipient raised an exception."""
+    """The handler of the recipient failed, or ended without an answer."""
 
 
 def from_code(code: str, detail: str = "", *, retry_after: float | None = None) -> ATPError:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from atp.agent.dispatch import current_cause
 from atp.agent.exchanges import Exchange, Exchanges
+from atp.agent.failures import HandlerFailure
+from atp.agent.inbox import Inbox
 from atp.agent.link import Link
 from atp.agent.options import SendOptions
 from atp.agent.receiving import Received, Verifier
@@ -88,6 +90,25 @@ class Courier:
         """Whether there is a connection right now."""
         return self.link is not None and self.link.connected
 
+    @property
+    def inbox(self) -> Inbox:
+        """The mail of the agent."""
+        return self.session.inbox
+
+    def take_mail(self) -> Iterator[Arrived]:
+        """Take the mail for which there is room now; yield what is new."""
+        return self.session.take_mail()
+
+    def wake(self) -> None:
+        """Wake the writer, because there may be something to send."""
+        if self.link is not None:
+            self.link.wake()
+
+    async def written(self) -> None:
+        """Wait until what there is to tell the hub now is written."""
+        if self.link is not None:
+            await self.link.written()
+
     async def start(self) -> None:
         """Connect; raises the error if that fails."""
         author = self._author
@@ -154,8 +175,12 @@ class Courier:
     async def respond(
         self, request: Received, data: Any, options: SendOptions, *, seconds_left: float
     ) -> None:
-        """Answer a request that expires in `seconds_left`, and wait for the receipt."""
+        """Answer a request that expires in `seconds_left`, and wait for the receipt.
+
+        `data` may be a `HandlerFailure`.
+        """
         envelope = request.envelope
+        data = data.data() if isinstance(data, HandlerFailure) else data
         if options.sensitivity is None and envelope.sensitivity is not None:
             options = options.with_sensitivity(envelope.sensitivity)
         document = self._document(
@@ -188,8 +213,7 @@ class Courier:
         async with self._room:
             self.session.submit(exchange.message_id, data)
             exchange.submitted = True
-            if self.link is not None:
-                self.link.wake()
+            self.wake()
             return await exchange.receipt
 
     def _document(

@@ -6,6 +6,9 @@ this is checked if the hub's key is known from enrolment.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Final
+
 from atp.errors import (
     ATPError,
     KeyMissing,
@@ -27,11 +30,11 @@ from atp.wire.frames import (
     Welcome,
     parse_message,
 )
-from atp.wire.words import NOTICES
+from atp.wire.words import DONE, NOTICES
 
-__all__ = ["Handshake", "first_frame"]
+__all__ = ["FEATURES", "Handshake", "first_frame"]
 
-FEATURES = frozenset({NOTICES})  # those that this SDK uses (docs/protocol.md#features)
+FEATURES: Final = (DONE, NOTICES)  # those that this client uses (docs/protocol.md#features)
 
 
 class Handshake:
@@ -58,6 +61,7 @@ class Handshake:
         self._hub_key = hub_key
         self._url = url
         self._nonce = nonce
+        self._features: tuple[str, ...] = ()
 
     def answer(self, message: bytes, *, now: float) -> bytes:
         """Return the authenticate frame for the hub's challenge.
@@ -81,8 +85,8 @@ class Handshake:
             "cnonce": self._nonce,
         }
         proof = tokens.issue(tokens.TokenKind.AUTH, claims, self._key, now=int(now))
-        features = tuple(name for name in challenge.features if name in FEATURES)
-        return Authenticate(proof, features=features).to_bytes()
+        self._features = tuple(name for name in FEATURES if name in challenge.features)
+        return Authenticate(proof, features=self._features).to_bytes()
 
     def admit(self, message: bytes, *, now: float) -> Welcome:
         """Return the welcome, after checking that it is for this agent and from this hub.
@@ -97,7 +101,7 @@ class Handshake:
             raise SessionAuthentication(f"the hub welcomed {excerpt(welcome.agent)} instead")
         if self._hub_key is not None:
             self._check_proof(welcome, self._hub_key, now=now)
-        return welcome
+        return replace(welcome, features=self._features)
 
     def _check_proof(self, welcome: Welcome, hub_key: PublicKey, *, now: float) -> None:
         try:

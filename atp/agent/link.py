@@ -81,6 +81,7 @@ class Link:
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
+        self._turns: list[asyncio.Future[None]] = []
         self.connected = False
         self.welcome: Welcome | None = None
         self.suspended: ATPError | None = None
@@ -95,6 +96,15 @@ class Link:
     def wake(self) -> None:
         """Wake the writer, because there may be something to send."""
         self._wake.set()
+
+    async def written(self) -> None:
+        """Wait until what the session has to tell now is written, or the connection has ended."""
+        if not self.connected:
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._turns.append(turn)
+        self._wake.set()
+        await turn
 
     async def flush(self, timeout_seconds: float) -> bool:
         """Wait for all receipts and until all acks are sent; return `False` if the time is over."""
@@ -182,7 +192,7 @@ class Link:
             self.suspended = None
         self.welcome = connection.welcome
         self.connected = True
-        self._session.opened(connection.welcome)
+        self._session.opened(connection.welcome, connection.features)
         self._wake.set()
 
     async def _serve(self, connection: Connection) -> ATPError:
@@ -198,6 +208,7 @@ class Link:
             self.connected = False
             self._session.lost()
             self._moved.set()
+            self._end_turns(self._turns)
             reader.cancel()
             writer.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
@@ -217,13 +228,25 @@ class Link:
     async def _write(self, connection: Connection) -> None:
         while True:
             self._wake.clear()
-            for message in self._session.data_to_send(ticks=self._ticks()):
-                await connection.send(message)
+            turns, self._turns = self._turns, []
+            try:
+                for message in self._session.data_to_send(ticks=self._ticks()):
+                    await connection.send(message)
+                    self._end_turns(turns)  # acks are in the first message
+            finally:
+                self._end_turns(turns)
             self._moved.set()
             due = self._session.next_due()
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(due):
                     await self._wake.wait()
+
+    @staticmethod
+    def _end_turns(turns: list[asyncio.Future[None]]) -> None:
+        for turn in turns:
+            if not turn.done():
+                turn.set_result(None)
+        turns.clear()
 
     @staticmethod
     def _ticks() -> float:

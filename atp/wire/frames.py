@@ -90,6 +90,8 @@ class Welcome(WireFrame):
     the inbox. `proof` is the hub's token over the agent's nonce, or "". `succession` holds the
     tokens in which each former key of the hub names the next one, oldest first. `send_only` is
     whether the session sends and takes no mail, because another session of the agent does.
+    `features` are those that the agent chose at this login; the login knows them, the frame does
+    not have them.
     """
 
     session: str
@@ -101,6 +103,7 @@ class Welcome(WireFrame):
     proof: str = ""
     succession: tuple[str, ...] = ()
     send_only: bool = False
+    features: tuple[str, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
         """Return the frame's members as JSON values, in their order on the wire."""

@@ -109,12 +109,6 @@ async def test_it_tells_the_caller_that_a_handler_failed(world: World) -> None:
     assert "12345" not in str(caught.value)
 
 
-async def test_it_tells_the_caller_that_there_is_no_handler(world: World) -> None:
-    alice, bob = await world.online("alice"), await world.online("bob")
-    with pytest.raises(HandlerFailed):
-        await alice.send_request(bob.identity.id, {})
-
-
 async def test_it_reports_an_error_that_the_handler_answers_with(world: World) -> None:
     alice, bob = await world.online("alice"), await world.online("bob")
     bob.on_message("request", lambda envelope, respond: respond({"error": "not today"}))
