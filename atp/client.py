@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from atp.agent.failures import raise_failure
 from atp.agent.handler_table import Handler
 from atp.agent.handlers import HANDLERS_RUNNING, HandlerPool, handler_slot_freed
 from atp.agent.identity_file import read_identity_file
+from atp.agent.opener import Opener
 from atp.agent.options import SendOptions, parse_options
 from atp.agent.receiving import KeyFinder, Received, Verifier, trusted_keys
 from atp.agent.session import Arrived
@@ -34,10 +34,8 @@ from atp.errors import (
     KeyMissing,
     KeyUnacceptable,
     MalformedDocument,
-    SessionForked,
     TrustLevelTooLow,
     excerpt,
-    from_code,
 )
 from atp.memory.keys import DIRECTORY, DemoKey, read_key
 from atp.memory.transport import InMemoryTransport
@@ -77,8 +75,8 @@ class ATPClient:
     check. At most `max_handlers` handlers run at once. `retry_seconds` is the pause before a failed
     message is handled for the second time; each later pause is three times as long.
 
-    A send method connects first if the client is not connected. A client belongs to the event loop
-    in which it connects. Raises `IdentityInvalidId` for a wrong id, `MalformedDocument` for an
+    A send method connects first if the client was never connected. A client belongs to the event
+    loop that uses it first. Raises `IdentityInvalidId` for a wrong id, `MalformedDocument` for an
     unknown level, and `KeyMissing`, `KeyUnacceptable` or `MalformedKey` for a key that can't be
     used.
     """
@@ -95,7 +93,6 @@ class ATPClient:
         max_handlers: int = HANDLERS_RUNNING,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
-        self._pid = os.getpid()
         check_agent_id(identity.id)
         self.identity = identity
         self.trust_level = _level(trust_level)
@@ -109,7 +106,6 @@ class ATPClient:
         )
         self._author = Author(identity, self.trust_level, self._key, policy_context)
         self._notice_handler: NoticeHandler | None = None
-        self._connecting = asyncio.Lock()
         self._courier = Courier(
             self._author,
             self.transport,
@@ -127,6 +123,7 @@ class ATPClient:
             clock=lambda: self.transport.clock(),
             retry_seconds=retry_seconds,
         )
+        self._opener = Opener(self._courier, agent=identity.id, on_open=self._dispatcher.open)
 
     @classmethod
     def from_identity_file(
@@ -145,20 +142,15 @@ class ATPClient:
         identity = IAgentIdentity(id=file.agent, public_key=file.key.kid)
         return cls(identity, trust_level, file.key, **options)
 
-    async def connect(self) -> None:
+    async def connect(self, *, wait: float = 0.0) -> None:
         """Connect and log in. After that, the client replaces lost connections by itself.
 
-        Raises `SessionTransport` if the hub can't be reached, `SessionForked` in a child process of
-        the one that made the client, or the error of the hub's refusal.
+        While the hub is away, try again for `wait` seconds in all; 0 tries once. Raises
+        `SessionTransport` if the hub can't be reached, the error of the hub's refusal,
+        `SessionLoop` in another event loop than the one that used the client first, or
+        `SessionForked` in a child process of the one that made the client.
         """
-        self._check_process()
-        async with self._connecting:  # a second login at once would end the first one
-            if self._courier.suspended is not None:
-                raise from_code(self._courier.suspended.code, self._courier.suspended.detail)
-            if self._courier.running:
-                return
-            await self._courier.start()
-            self._dispatcher.open()
+        await self._opener.open(wait_seconds=wait)
 
     async def serve(self, *, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Handle messages until `disconnect`, SIGTERM or SIGINT; connect first if needed.
@@ -168,7 +160,7 @@ class ATPClient:
         ended the connection for good, such as `SessionRevoked`. While the agent is suspended, it
         goes on waiting.
         """
-        await self._connect_if_needed()
+        await self._opener.open_unless_closed()
         over = asyncio.ensure_future(self._courier.over())
         drained: list[asyncio.Task[None]] = []
 
@@ -189,14 +181,16 @@ class ATPClient:
 
         After `timeout_seconds`, handlers that still run are cancelled, and half a second more is
         given to receipts and acks. Mail that is not handled goes back to the hub, which delivers it
-        again. A warning in the log names the mail whose handlers were cancelled. `connect` or a
-        send method opens the client again.
+        again. A warning in the log names the mail whose handlers were cancelled. Only `connect`
+        opens the client again.
         """
+        self._opener.close()
         self._dispatcher.pause()
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         await self._pool.drain(timeout_seconds)
         left = deadline - asyncio.get_running_loop().time()
         await self._courier.stop(max(LAST_ACKS_SECONDS, left))
+        self._opener.close()  # also if `connect` was called meanwhile
         self._report(await self._dispatcher.close())
 
     async def __aenter__(self) -> Self:
@@ -223,7 +217,7 @@ class ATPClient:
         the hub's refusal, such as `PolicyDenied`, or the error that ended the connection.
         """
         checked, target = parse_options(options), check_agent_id(target_agent)
-        await self._connect_if_needed()
+        checked = await self._opener.open_for_send(checked)
         async with handler_slot_freed():
             received = await self._courier.request(target, payload, checked)
         return self._response(received, checked)
@@ -238,7 +232,7 @@ class ATPClient:
         decide first. Raises the error of the hub's refusal, or `FlowTimeout` without a receipt.
         """
         checked, target = parse_options(options), check_agent_id(target_agent)
-        await self._connect_if_needed()
+        checked = await self._opener.open_for_send(checked)
         return await self._courier.send(MessageType.NOTIFICATION, target, payload, checked)
 
     async def broadcast(self, payload: Any, options: Mapping[str, Any] | None = None) -> Receipt:
@@ -246,8 +240,7 @@ class ATPClient:
 
         Its `recipients` is the number of these agents. Raises as `send_notification`.
         """
-        checked = parse_options(options)
-        await self._connect_if_needed()
+        checked = await self._opener.open_for_send(parse_options(options))
         return await self._courier.send(MessageType.BROADCAST, BROADCAST_TARGET, payload, checked)
 
     def on_message(
@@ -308,19 +301,6 @@ class ATPClient:
             "ended": courier.ended.code if courier.ended is not None else None,
         }
 
-    async def _connect_if_needed(self) -> None:
-        """Connect if the client is not connected, unless the connection ended for good."""
-        self._check_process()
-        if not self._courier.running and self._courier.ended is None:
-            await self.connect()
-
-    def _check_process(self) -> None:
-        if os.getpid() != self._pid:
-            raise SessionForked(
-                f"the client of {self.identity.id} was made in process {self._pid}, and this is"
-                f" its child {os.getpid()}; make the client in the process that uses it"
-            )
-
     def _report(self, left: Remainder) -> None:
         """Log what was not handled before the client disconnected."""
         for mail in left.cut:
@@ -356,17 +336,15 @@ class ATPClient:
         await self._courier.respond(request, data, checked, seconds_left=seconds_left)
 
     def _response(self, received: Received, options: SendOptions) -> IATPResponse:
-        delivery, data = received.delivery, received.envelope.data
+        delivery = received.delivery
         demanded = options.requires_trust
         if demanded is not None and delivery.level and TrustLevel(delivery.level) < demanded:
             raise TrustLevelTooLow(f"the level of the agent that answered is below {demanded}")
         raise_failure(received.envelope)
-        error = data.get("error") if isinstance(data, dict) else None
         return IATPResponse(
-            success=error is None,
+            success=True,  # what is no success is raised
             trust_score=delivery.score or 0,
-            data=data,
-            error=None if error is None else str(error),
+            data=received.envelope.data,
             envelope=self._shell(received),
         )
 

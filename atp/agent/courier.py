@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -159,8 +159,8 @@ class Courier:
                     self.session.expect(expected)
                     await self._deliver(exchange, envelope.canonical)
                     return await exchange.answer
-            except TimeoutError:
-                raise exchange.timeout(connected=self.connected) from None
+            except TimeoutError as problem:
+                raise exchange.timeout(problem, connected=self.connected) from None
             finally:
                 self.session.give_up(expected)
 
@@ -180,11 +180,16 @@ class Courier:
         `data` may be a `HandlerFailure`.
         """
         envelope = request.envelope
-        data = data.data() if isinstance(data, HandlerFailure) else data
         if options.sensitivity is None and envelope.sensitivity is not None:
             options = options.with_sensitivity(envelope.sensitivity)
+        failure = data.members() if isinstance(data, HandlerFailure) else None
         document = self._document(
-            MessageType.RESPONSE, envelope.sender, data, options, request_id=envelope.request_id
+            MessageType.RESPONSE,
+            envelope.sender,
+            None if failure else data,
+            options,
+            request_id=envelope.request_id,
+            payload=failure,
         )
         lifetime = min(MESSAGE_MAX_LIFE_SECONDS, math.ceil(seconds_left) + 1)
         signed = self._sign(document, lifetime, req=envelope.digest)
@@ -195,8 +200,8 @@ class Courier:
             try:
                 async with asyncio.timeout_at(exchange.deadline):
                     return await self._deliver(exchange, data)
-            except TimeoutError:
-                raise exchange.timeout(connected=self.connected) from None
+            except TimeoutError as problem:
+                raise exchange.timeout(problem, connected=self.connected) from None
             finally:
                 self.session.forget(message_id)
 
@@ -224,6 +229,7 @@ class Courier:
         options: SendOptions,
         *,
         request_id: str | None = None,
+        payload: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         author = self._author
         return new_document(
@@ -238,6 +244,7 @@ class Courier:
             policy_context=options.policy_context(author.policy_context),
             provenance=options.provenance,
             notify=options.notify,
+            payload=payload,
         )
 
     def _welcomed_level(self) -> TrustLevel | None:
@@ -280,7 +287,8 @@ class Courier:
             self.score = receipt.trust_score
         if not receipt.message_id:
             logger.warning("the hub could not read a frame of ours: %s", receipt.detail)
-        self._exchanges.receipt(receipt, ticks=asyncio.get_running_loop().time())
+        ticks = asyncio.get_running_loop().time()
+        self._exchanges.receipt(receipt, ticks=ticks, now=self._transport.clock())
 
     def _on_end(self, problem: ATPError) -> None:
         logger.error("%s: disconnected for good: %s", self._author.identity.id, problem)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
-from atp.agent.attempts import RETRY_SECONDS, Attempts, Outcome
+from atp.agent.attempts import RETRY_SECONDS, AttemptOutcome, Attempts
 from atp.agent.handler_table import Handler, HandlerTable, read_rule
 from atp.agent.handlers import HandlerPool
 from atp.agent.inbox import Inbox
@@ -174,7 +174,7 @@ class HandlerDispatcher:
         inbox = self._hub.inbox
         if mail.kind is MessageType.REQUEST and self._has_expired(mail, respond):
             logger.warning("%s: expired before its handler could begin: %s", self._agent, mail)
-            self._end(job, mail, Outcome())
+            self._end(job, mail, AttemptOutcome())
             return
         inbox.begin(mail)
         self._running[job] = mail
@@ -191,7 +191,7 @@ class HandlerDispatcher:
             del self._running[job]
         self._end(job, mail, outcome)
 
-    async def _attempt(self, mail: Mail, respond: Responder) -> Outcome:
+    async def _attempt(self, mail: Mail, respond: Responder) -> AttemptOutcome:
         received = mail.received
         _handling.set((self._agent, received.envelope.digest))
         handler = self._table.find(mail.kind)
@@ -200,7 +200,7 @@ class HandlerDispatcher:
             return await self._attempts.answer(handler, envelope, respond, mail)
         return await self._attempts.notify(handler, envelope, mail)
 
-    def _end(self, job: Job, mail: Mail, outcome: Outcome) -> None:
+    def _end(self, job: Job, mail: Mail, outcome: AttemptOutcome) -> None:
         inbox = self._hub.inbox
         if outcome.retry_after is None:
             inbox.finish(mail, outcome.code)

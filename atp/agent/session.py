@@ -200,7 +200,7 @@ class AgentSession:
         self.inbox.close(stream, notice.seq, notice.seq)
         key = ("", f"notice {stream} {notice.seq}")  # no agent has an empty id
         until = now + NOTICE_REMEMBERED_SECONDS
-        if not self.inbox.is_repeat(key, expires_at=until, now=now):
+        if not self.inbox.seen.is_repeat(key, expires_at=until, now=now):
             yield notice
 
     def _delivered(self, delivery: Delivery, now: float) -> Iterator[Event]:
@@ -217,13 +217,13 @@ class AgentSession:
             self.inbox.close(stream, seq, seq, problem.code)
             return
         if stream == MAIL:
-            self.inbox.forget_expired(now)
+            self.inbox.seen.forget_expired(now)
             self.inbox.arrive(received)
             return
         self.inbox.close(stream, seq, seq)
         envelope = received.envelope
         key = (envelope.sender, envelope.message_id)
-        if not self.inbox.is_repeat(key, expires_at=received.expires_at, now=now):
+        if not self.inbox.seen.is_repeat(key, expires_at=received.expires_at, now=now):
             yield self._response(received)
 
     def _response(self, received: Received) -> Event:

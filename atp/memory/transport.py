@@ -12,6 +12,7 @@ import logging
 import time
 import uuid
 from collections import Counter, deque
+from dataclasses import replace
 from random import Random
 from typing import Any, ClassVar, Final, Protocol
 
@@ -33,7 +34,13 @@ from atp.memory.keys import DEMO_HUB_ID, DIRECTORY
 from atp.memory.mailbox import MemoryMailbox
 from atp.transports.base import Connection, Login, Transport
 from atp.trust.envelope import Envelope, envelope_from_value
-from atp.types import BROADCAST_TARGET, ITransportMessage, TransportType, check_agent_id
+from atp.types import (
+    BROADCAST_TARGET,
+    ITransportMessage,
+    MessageType,
+    TransportType,
+    check_agent_id,
+)
 from atp.wire.agent_frames import Ack, Submission, parse_agent_message
 from atp.wire.frames import MESSAGE_MAX_BYTES, Failure, Receipt, Welcome, splice_delivery
 from atp.wire.timestamps import format_timestamp
@@ -253,6 +260,8 @@ class InMemoryTransport(Transport):
         if not ruling.verdict.accepted:
             self._stats["refused"] += 1
             return ruling
+        if envelope.message_type is MessageType.REQUEST:
+            ruling = replace(ruling, connected=True)  # any other recipient has no mail here
         self._stats["accepted"] += 1
         self._stats["broadcasts"] += envelope.target == BROADCAST_TARGET and only is None
         self._remember(sender, only or envelope.target, envelope, ruling.verdict)

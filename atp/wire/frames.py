@@ -142,7 +142,7 @@ class Receipt(WireFrame):
     """The hub's answer to one envelope. `None` means that the hub did not say.
 
     `message_id` is "" (null on the wire) if the hub could not read it. `retry_after` is in
-    seconds.
+    seconds. `connected` is whether the recipient of an accepted request was connected then.
     """
 
     message_id: str
@@ -153,6 +153,7 @@ class Receipt(WireFrame):
     recipients: int | None = None
     entry: int | None = None
     retry_after: float | None = None
+    connected: bool | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """Return the frame's members as JSON values, in their order on the wire."""
@@ -165,6 +166,7 @@ class Receipt(WireFrame):
             recipients=self.recipients,
             entry=self.entry,
             retry_after=self.retry_after,
+            connected=self.connected,
         )
 
     @classmethod
@@ -179,6 +181,7 @@ class Receipt(WireFrame):
             recipients=find_member(value, "recipients", int),
             entry=find_member(value, "entry", int),
             retry_after=seconds_member(value, "retryAfter"),
+            connected=find_member(value, "connected", bool),
         )
 
 
@@ -192,6 +195,7 @@ def receipt_members(
     recipients: int | None = None,
     entry: int | None = None,
     retry_after: float | None = None,
+    connected: bool | None = None,
 ) -> dict[str, Any]:
     """Return the members of a `Receipt`.
 
@@ -211,6 +215,8 @@ def receipt_members(
         frame["entry"] = entry
     if retry_after is not None:
         frame["retryAfter"] = retry_after
+    if connected is not None:
+        frame["connected"] = connected
     return frame
 
 

@@ -29,7 +29,7 @@ from atp.memory.judge import Judge, Party, Ruling
 from atp.trust import tokens
 from atp.trust.envelope import Envelope, VerifiedEnvelope, envelope_from_value, signature_header
 from atp.trust.signing import read_header
-from atp.types import BROADCAST_TARGET
+from atp.types import BROADCAST_TARGET, MessageType
 from atp.wire.agent_frames import Ack, AgentFrame, Authenticate, Submission, parse_agent_message
 from atp.wire.canonical import parse
 from atp.wire.frames import (
@@ -114,6 +114,7 @@ class FakeHub:
         self.id = f"hub-{secrets.token_hex(8)}"
         self.key = PrivateKey.generate()
         self.clock: Callable[[], float] = time.time
+        self.told_time = ""  # in challenges, instead of the time of `clock`
         self.accounts: dict[str, Account] = {}
         self.accepted: dict[str, Envelope] = {}  # by message id
         self.logins: Counter[str] = Counter()
@@ -295,7 +296,8 @@ class FakeHub:
 
     async def _log_in(self, socket: ServerConnection) -> str:
         nonce = secrets.token_urlsafe(16)
-        await _send(socket, Challenge(self.id, nonce, "now", self.features))
+        told = self.told_time or format_timestamp(self.clock())
+        await _send(socket, Challenge(self.id, nonce, told, self.features))
         login = Authenticate.parse(parse(await socket.recv()))
         proof = login.proof
         kid = read_header(proof).kid
@@ -367,6 +369,9 @@ class FakeHub:
             self.cut(self.accounts[agent])
             raise _CutError
         entry = self._entries.get((agent, envelope.message_id))
+        if ruling.verdict.accepted and envelope.message_type is MessageType.REQUEST:
+            online = self.accounts[envelope.target].socket is not None
+            ruling = replace(ruling, connected=online)
         return ruling.to_receipt(envelope.message_id, entry=entry)
 
     def _note_received(self, agent: str, envelope: Envelope) -> None:
