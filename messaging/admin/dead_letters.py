@@ -23,8 +23,8 @@ from messaging.models import DeadLetter, Delivery, Envelope
 from registry import hooks
 from registry.admin.bulk import BulkAdmin
 from registry.admin.fields import reason_field
-from registry.admin.lists import badge
-from registry.admin.pages import Question, posted
+from registry.admin.lists import WordsFilter, badge
+from registry.admin.pages import GrowingList, Question, posted
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry
 
@@ -61,19 +61,15 @@ class StateFilter(admin.SimpleListFilter):
         return queryset
 
 
-class TypeFilter(admin.SimpleListFilter):
+class TypeFilter(WordsFilter):
     """Filters dead letters by the type of their message."""
 
-    title = parameter_name = "type"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(kind.value, kind.value) for kind in MessageType]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(envelope__message_type=self.value()) if self.value() else queryset
+    title = "type"
+    parameter_name = "envelope__message_type"
+    words = tuple(kind.value for kind in MessageType)
 
 
-class CodeFilter(admin.SimpleListFilter):
+class RefusalFilter(admin.SimpleListFilter):
     """Filters dead letters by the code of the refusal; recipients choose the other codes."""
 
     title = parameter_name = "code"
@@ -94,7 +90,7 @@ class RedeliverForm(forms.Form):
 
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(BulkAdmin[DeadLetter]):
+class DeadLetterAdmin(GrowingList[DeadLetter], BulkAdmin[DeadLetter]):
     """The list of dead letters, the page of each, and the form that redelivers them."""
 
     when_empty = (
@@ -112,7 +108,7 @@ class DeadLetterAdmin(BulkAdmin[DeadLetter]):
         "state_now",
     )
     list_display_links = ("number", "when")
-    list_filter = (StateFilter, TypeFilter, CodeFilter)
+    list_filter = (StateFilter, TypeFilter, RefusalFilter)
     list_select_related = ("envelope",)
     search_fields = ("=recipient__id", "=sender", "=envelope__message_id")
     search_help_text = "A message id or an agent id, in full."
@@ -121,9 +117,9 @@ class DeadLetterAdmin(BulkAdmin[DeadLetter]):
     def get_urls(self) -> list[URLPattern]:
         return [self.decision_url("redeliver/", self.redeliver_view), *super().get_urls()]
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Return `False`: recipients make dead letters."""
-        return False
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return whether the user may redeliver dead letters."""
+        return request.user.has_perm("messaging.change_deadletter")
 
     def has_redeliver_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may redeliver dead letters."""

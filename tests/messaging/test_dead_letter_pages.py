@@ -100,8 +100,8 @@ def test_it_filters_by_state_type_and_code(
     assert listed(state="redelivered") == {done.pk}
     assert listed(code=CODE) == {waiting.pk, done.pk}
     assert listed(code="other") == {expired.pk}
-    assert listed(type="notification") == {waiting.pk, expired.pk, done.pk}
-    assert listed(type="request") == set()
+    assert listed(envelope__message_type="notification") == {waiting.pk, expired.pk, done.pk}
+    assert listed(envelope__message_type="request") == set()
     assert listed(state="open", code="other") == set()
 
 

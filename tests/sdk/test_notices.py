@@ -1,14 +1,12 @@
-"""Notices with a place in the stream `answers`, and messages that officers redeliver."""
+"""Notices that have a place in the stream `answers`."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from typing import Any
 
 from django.db import connections
 
-from atp import ATPClient, ATPEnvelope, IAgentIdentity, Notice, PrivateKey, WebSocketTransport
+from atp import ATPClient, IAgentIdentity, Notice, WebSocketTransport
 from atp.wire.words import ANSWERS
 from messaging.mail.notices import place_notices
 from messaging.models import Delivery
@@ -16,7 +14,6 @@ from tests.cast import Player, make_agent
 from tests.conftest import LiveHub
 from tests.messaging.conftest import until as wait_until
 from tests.messaging.dead_mail import refuse
-from tests.sdk.test_deliveries import delivery, written
 from tests.sdk.waiting import until
 from tests.sdk.worlds import SocketWorld
 from tests.wire import Wire
@@ -49,26 +46,6 @@ async def test_a_handler_that_fails_does_not_keep_the_notice_from_being_done(
     hub.accounts["alice"].pushed[ANSWERS] = 1
     await hub.tell("alice", Notice("id-1", "expired", stream=ANSWERS, seq=1))
     await until(lambda: hub.accounts["alice"].acked[ANSWERS] == 1)
-
-
-async def test_what_officers_redeliver_is_no_repeat(socket_world: SocketWorld) -> None:
-    """Only the same place again is one."""
-    hub, key = socket_world.hub, PrivateKey.generate()
-    bob = await socket_world.online("bob")
-    got: list[Any] = []
-
-    async def note(envelope: ATPEnvelope) -> None:
-        got.append(envelope.data)
-
-    bob.on_message("notification", note)
-    document = written(key, hub.id)
-    again = replace(delivery(document, 2), redelivered=True)
-    hub.accounts["bob"].pushed["mail"] = 4
-    for frame in (delivery(document, 1), again, delivery(document, 3)):  # the third is a repeat
-        await hub.tell("bob", frame)
-    await hub.tell("bob", delivery(written(key, hub.id, data="last"), 4))
-    await until(lambda: "last" in got)
-    assert got == ["real", "real", "last"]
 
 
 def test_a_sender_hears_from_the_hub_that_its_message_was_refused(hub: LiveHub) -> None:
