@@ -278,8 +278,9 @@ class ATPClient:
     def on_notice(self, handler: NoticeHandler) -> None:
         """Call `handler(notice)` for each notice. The handler must not block.
 
-        A notice is about a message that this agent sent with the option `notify`, or recalls one
-        that it received. The hub of this version sends no notices yet (docs/protocol.md#frames).
+        A notice tells what became of a message that this agent sent with the option `notify`: it
+        was refused, expired, withheld or redelivered (docs/protocol.md#notices). The hub keeps it
+        while the agent is away. It can come twice, after a connection was lost.
         """
         self._notice_handler = handler
 

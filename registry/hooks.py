@@ -13,6 +13,7 @@ from dataclasses import dataclass
 class _Hooks:
     close_sockets: Callable[[Collection[str], str], None] | None = None
     online_agents: Callable[[Collection[str]], set[str]] | None = None
+    open_dead_letters: Callable[[], int] | None = None
 
 
 _hooks = _Hooks()
@@ -22,10 +23,12 @@ def fill(
     *,
     close_sockets: Callable[[Collection[str], str], None],
     online_agents: Callable[[Collection[str]], set[str]],
+    open_dead_letters: Callable[[], int],
 ) -> None:
     """Set the functions of `messaging`; call it once, when Django's apps are ready."""
     _hooks.close_sockets = close_sockets
     _hooks.online_agents = online_agents
+    _hooks.open_dead_letters = open_dead_letters
 
 
 def close_sockets(agents: Collection[str], code: str) -> None:
@@ -46,3 +49,13 @@ def online_agents(agents: Collection[str]) -> set[str]:
     if _hooks.online_agents is None:
         raise RuntimeError("registry.hooks.fill() has not been called")
     return _hooks.online_agents(agents)
+
+
+def open_dead_letters() -> int:
+    """Return how many dead letters officers can still redeliver.
+
+    Raises `RuntimeError` before `fill`.
+    """
+    if _hooks.open_dead_letters is None:
+        raise RuntimeError("registry.hooks.fill() has not been called")
+    return _hooks.open_dead_letters()

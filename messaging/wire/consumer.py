@@ -37,7 +37,7 @@ from atp.wire.agent_frames import (
 from atp.wire.frames import SUBPROTOCOL, Challenge, Failure, Welcome
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_milliseconds
-from atp.wire.words import CANCEL, DONE
+from atp.wire.words import CANCEL, DONE, NOTICES
 from messaging.node.connections import AgentConnection
 from messaging.node.process_node import process_node
 from messaging.sessions.sessions import LoginRequest, Opened
@@ -47,7 +47,7 @@ from messaging.wire.close_codes import close_code
 
 logger = logging.getLogger(__name__)
 
-FEATURES = (DONE, CANCEL)  # that this hub knows (docs/protocol.md#features)
+FEATURES = (DONE, CANCEL, NOTICES)  # that this hub knows (docs/protocol.md#features)
 PROOF_FRAME_BYTES = 8_192  # of an authenticate frame
 ACKS_BYTES = 65_536  # of one message without its envelopes; 256 acks need less
 ENVELOPE_PREFIX = '{"ATP"'  # of a message that goes to the lane unparsed
