@@ -39,6 +39,11 @@ class Session(models.Model):
     client = models.CharField(
         max_length=120, blank=True, help_text="The name that the client gave itself."
     )
+    send_only = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="It sends and hears answers; another session takes the agent's mail.",
+    )
     opened_at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True, blank=True)
     close_code = models.CharField(max_length=40, blank=True)
@@ -57,9 +62,10 @@ class Session(models.Model):
 
 
 class Presence(models.Model):
-    """The current session of an agent, and its node. A batch or ack of another session is fenced.
+    """The session that takes an agent's mail, and its node. An ack of another session is fenced.
 
     A login replaces the session in one statement. So comparing session ids is enough to fence.
+    Envelopes are also taken from the agent's live sessions that only send (`SendOnlySession`).
     """
 
     agent = models.OneToOneField(Agent, primary_key=True, on_delete=models.PROTECT)
@@ -72,7 +78,7 @@ class Presence(models.Model):
     )
     node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="presences")
     takeovers = models.PositiveIntegerField(
-        default=0, help_text="Sessions replaced while live; repeated ones raise an alarm."
+        default=0, help_text="Sessions replaced while their sockets were open; five raise an alarm."
     )
 
     class Meta:
@@ -80,6 +86,20 @@ class Presence(models.Model):
 
     def __str__(self) -> str:
         return f"{self.agent_id} on {self.node_id}"
+
+
+class SendOnlySession(models.Model):
+    """A live session that only sends, and its node; its agent can have several.
+
+    Its row ends with it. As with a `Presence`, a batch of a session without a row is fenced.
+    """
+
+    id = models.UUIDField("session", primary_key=True)
+    agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="send_only_sessions")
+    node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="send_only_sessions")
+
+    def __str__(self) -> str:
+        return f"{self.agent_id} {str(self.id)[:8]}"
 
 
 class Batch(models.Model):

@@ -20,6 +20,7 @@ from atp.agent.exchanges import Exchange, Exchanges
 from atp.agent.failures import HandlerFailure
 from atp.agent.inbox import Inbox
 from atp.agent.link import Link
+from atp.agent.mail_claim import MailClaim
 from atp.agent.options import SendOptions
 from atp.agent.receiving import Received, Verifier
 from atp.agent.session import AgentSession, Answered, Arrived, Event, Expected
@@ -42,8 +43,8 @@ class Courier:
     """The messages of one agent over one transport.
 
     `on_arrived` gets the messages for handlers, `on_notice` the notices, `on_cancelled` the
-    requests whose senders no longer wait. None of them may block. `outbox` is the path of the file
-    for messages without a receipt, or `None`.
+    requests whose senders no longer wait. None of them may block. `claim` is the client's claim to
+    mail. `outbox` is the path of the file for messages without a receipt, or `None`.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Courier:
         on_arrived: Callable[[Arrived], None],
         on_notice: Callable[[Notice], None],
         on_cancelled: Callable[[Cancelled], None],
+        claim: MailClaim,
         outbox: Path | None = None,
     ) -> None:
         self._author = author
@@ -62,6 +64,7 @@ class Courier:
         self._on_arrived = on_arrived
         self._on_notice = on_notice
         self._on_cancelled = on_cancelled
+        self._claim = claim
         self._exchanges = Exchanges()
         self._room = asyncio.Semaphore(OUTBOX_LIMIT)
         self.session = AgentSession(verifier)
@@ -127,6 +130,7 @@ class Courier:
             self._transport,
             Login(author.identity, level, author.key),
             self.session,
+            claim=self._claim,
             on_event=self._on_event,
             on_suspended=self._exchanges.fail_all,
             on_end=self._on_end,
@@ -135,6 +139,12 @@ class Courier:
         self._over.clear()
         self.score = (await link.start()).score
         self.link = link
+
+    def claim_mail(self) -> None:
+        """Claim the agent's mail, now and in each later login."""
+        self._claim.made = True
+        if self.link is not None:
+            self.link.claim_mail()
 
     async def over(self) -> None:
         """Wait until `stop`; raises the error that ended the connection for good."""

@@ -12,18 +12,18 @@ from operator import itemgetter
 
 from django.db.models import QuerySet
 
-from atp.errors import IdentityRevoked, KeyRevoked
+from atp.errors import IdentityNotActive, IdentityRevoked, KeyRevoked
 from atp.types import BROADCAST_TARGET
 from atp.wire import frames
 from atp.wire.members import stream_named
 from messaging.layer.routes import load_routes
 from messaging.mail.attempts import MOST_FAILURES
+from messaging.mail.barred import barred_among
 from messaging.mail.delivery_frames import stored_delivery
 from messaging.mail.done_places import Range
 from messaging.mail.waiting import at_places, done_in
 from messaging.mail.withhold import expire_waiting, hold, refuse_failed, withhold
 from messaging.models import Delivery, Mailbox
-from registry.models import Agent, AgentKey
 from registry.trail.querysets import entries_of_messages
 
 PAGE_BYTES = 1_048_576  # of one message to an agent (docs/protocol.md#frames)
@@ -96,7 +96,7 @@ def _read_rows(box: Mailbox, places: Sequence[Range]) -> list[Delivery]:
         return []
     stream = Delivery.objects.filter(recipient_id=box.agent_id, stream=box.stream)
     there = stream.filter(at_places(places))
-    last = _end_of_page(there)
+    last = end_of_page(there)
     if last is None:
         return []
     return list(there.filter(seq__lte=last).select_related("envelope").order_by("seq"))
@@ -127,8 +127,8 @@ def last_sequence_numbers(agents: Collection[str]) -> dict[tuple[str, str], int]
     return {(a, s): last for a, s, last in rows.values_list("agent_id", "stream", "last_seq")}
 
 
-def _end_of_page(deliveries: QuerySet[Delivery]) -> int | None:
-    """Return the last sequence number that fits into a page, from the sizes alone.
+def end_of_page(deliveries: QuerySet[Delivery]) -> int | None:
+    """Return the last of these sequence numbers that fits into a page; `None` if there are none.
 
     The contents are not read: they may be large.
     """
@@ -148,24 +148,14 @@ def _withhold(rows: Sequence[Delivery]) -> None:
     are held until officers decide.
     """
     waiting = [row for row in rows if row.state == Delivery.State.WAITING]
-    inactive = dict(
-        Agent.objects.filter(id__in={row.sender for row in waiting})
-        .exclude(status=Agent.Status.ACTIVE)
-        .values_list("id", "status")
-    )
-    gone = {agent for agent, status in inactive.items() if status == Agent.Status.REVOKED}
-    kids = {row.envelope.kid for row in waiting if row.sender not in gone}
-    revoked = set(
-        AgentKey.objects.filter(kid__in=kids, status=AgentKey.Status.REVOKED).values_list(
-            "kid", flat=True
-        )
-    )
-    if affected := [row for row in waiting if row.sender in gone]:
-        withhold(affected, IdentityRevoked.code)
-    if affected := [row for row in waiting if row.envelope.kid in revoked]:
-        withhold(affected, KeyRevoked.code)
-    left = [row for row in waiting if row.state == Delivery.State.WAITING]
-    if affected := [row for row in left if row.sender in inactive]:
+    barred = barred_among(waiting)
+    found: dict[str, list[Delivery]] = {}
+    for row in waiting:
+        found.setdefault(barred.code(row), []).append(row)
+    for code in (IdentityRevoked.code, KeyRevoked.code):
+        if affected := found.get(code):
+            withhold(affected, code)
+    if affected := found.get(IdentityNotActive.code):
         hold(affected)
 
 
@@ -185,7 +175,7 @@ def _end_failed(rows: Sequence[Delivery]) -> None:
 
 def _frame(row: Delivery, entries: dict[tuple[str, str], int], *, notices: bool) -> bytes:
     if row.state == Delivery.State.NOTICE:
-        return _notice(row).to_bytes() if notices else _gone_at(row, NOTICE_UNSUPPORTED)
+        return notice_frame(row, notices=notices)
     if row.state in (Delivery.State.WITHHELD, Delivery.State.HELD):
         return frames.Withheld(stream_named(row.stream), row.seq, row.code).to_bytes()
     if row.state in ENDED:
@@ -201,10 +191,15 @@ def _frame(row: Delivery, entries: dict[tuple[str, str], int], *, notices: bool)
     )
 
 
-def _notice(row: Delivery) -> frames.Notice:
-    """Return the notice of what became of an envelope, at its place in its sender's stream."""
+def notice_frame(row: Delivery, *, notices: bool) -> bytes:
+    """Return the notice of what became of an envelope, at its place in its sender's stream.
+
+    `notices` is whether the session knows notices with a place; another one gets `gone` there.
+    """
+    if not notices:
+        return _gone_at(row, NOTICE_UNSUPPORTED)
     broadcast = row.envelope.target == BROADCAST_TARGET
-    return frames.Notice(
+    notice = frames.Notice(
         message_id=row.envelope.message_id,
         status=row.notice,
         code=row.code,
@@ -212,6 +207,7 @@ def _notice(row: Delivery) -> frames.Notice:
         stream=stream_named(row.stream),
         seq=row.seq,
     )
+    return notice.to_bytes()
 
 
 def _gone_at(row: Delivery, code: str) -> bytes:

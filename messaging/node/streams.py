@@ -14,7 +14,7 @@ from django.db import Error as DatabaseProblem
 
 from atp.wire.words import NOTICES, STREAMS
 from messaging.layer import loops
-from messaging.mail import inbox
+from messaging.mail import copies, inbox
 from messaging.node.connections import AgentConnection
 from messaging.node.threads import NodeThreads
 from messaging.telemetry import instruments
@@ -91,9 +91,12 @@ class Streams:
                 if not self._sees():
                     return
                 position.behind = False  # a push that comes during the read sets it again
-                notices = NOTICES in connection.features
+                reader = copies.read_copies if connection.send_only else inbox.read_page
                 read = partial(
-                    inbox.read_page, after=position.sent, most=position.room, notices=notices
+                    reader,
+                    after=position.sent,
+                    most=position.room,
+                    notices=NOTICES in connection.features,
                 )
                 async with self._readers:
                     page = await self._threads.run(read, connection.agent, stream)
