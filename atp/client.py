@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from atp.agent.attempts import RETRY_SECONDS
-from atp.agent.courier import Author, Courier
+from atp.agent.courier import Courier
 from atp.agent.dispatch import HandlerDispatcher, Remainder
 from atp.agent.failures import raise_failure
 from atp.agent.handler_table import Handler
@@ -30,6 +30,7 @@ from atp.agent.options import SendOptions, parse_options
 from atp.agent.receiving import KeyFinder, Received, Verifier, trusted_keys
 from atp.agent.session import Arrived
 from atp.agent.signals import ending_signals
+from atp.agent.writing import Author
 from atp.envelope_shell import ATPEnvelope
 from atp.errors import (
     KeyMissing,
@@ -74,7 +75,9 @@ class ATPClient:
     `InMemoryTransport.get_instance()`. `trusted_keys` are public keys of other agents: their
     signatures are verified here too, while for all other agents the client relies on the hub's
     check. At most `max_handlers` handlers run at once. `retry_seconds` is the pause before a failed
-    message is handled for the second time; each later pause is three times as long.
+    message is handled for the second time; each later pause is three times as long. `outbox` is the
+    path of a file that keeps notifications and broadcasts without a receipt over a crash of this
+    process, in clear; one client at a time can use it (docs/sdk.md#the-outbox-on-disk).
 
     One process of an agent takes its mail: that whose client has handlers. A client without a
     handler only sends, and hears the answers to its requests, beside a running process of the same
@@ -97,6 +100,7 @@ class ATPClient:
         policy_context: IPolicyContext | None = None,
         max_handlers: int = HANDLERS_RUNNING,
         retry_seconds: float = RETRY_SECONDS,
+        outbox: str | Path | None = None,
         send_only: bool = False,
     ) -> None:
         check_agent_id(identity.id)
@@ -119,7 +123,9 @@ class ATPClient:
             self._verifier,
             on_arrived=self._on_arrived,
             on_notice=self._on_notice,
+            on_cancelled=lambda told: self._dispatcher.cancel(told.sender, told.message_id),
             claim=self._claim,
+            outbox=None if outbox is None else Path(outbox),
         )
         self._pool = HandlerPool(running=max_handlers)
         self._dispatcher = HandlerDispatcher(
@@ -238,18 +244,22 @@ class ATPClient:
         With status "accepted", the hub has stored the message, and delivers it when the agent is
         connected and before the message expires. With status "quarantined" or "escalated", officers
         decide first. Raises the error of the hub's refusal, or `FlowTimeout` without a receipt.
+
+        With an outbox, the error says if the message is kept there and will be sent. Raises an
+        `OutboxError` if it can't be stored; then it was not sent.
         """
         checked, target = parse_options(options), check_agent_id(target_agent)
-        checked = await self._opener.open_for_send(checked)
-        return await self._courier.send(MessageType.NOTIFICATION, target, payload, checked)
+        connect, kind = self._opener.open_for_send, MessageType.NOTIFICATION
+        return await self._courier.send(kind, target, payload, checked, connect=connect)
 
     async def broadcast(self, payload: Any, options: Mapping[str, Any] | None = None) -> Receipt:
         """Send a broadcast to all connected agents that may receive it; return the hub's receipt.
 
         Its `recipients` is the number of these agents. Raises as `send_notification`.
         """
-        checked = await self._opener.open_for_send(parse_options(options))
-        return await self._courier.send(MessageType.BROADCAST, BROADCAST_TARGET, payload, checked)
+        checked, kind = parse_options(options), MessageType.BROADCAST
+        connect = self._opener.open_for_send
+        return await self._courier.send(kind, BROADCAST_TARGET, payload, checked, connect=connect)
 
     def on_message(
         self,
@@ -284,8 +294,9 @@ class ATPClient:
     def on_notice(self, handler: NoticeHandler) -> None:
         """Call `handler(notice)` for each notice. The handler must not block.
 
-        A notice is about a message that this agent sent with the option `notify`, or recalls one
-        that it received. The hub of this version sends no notices yet (docs/protocol.md#frames).
+        A notice tells what became of a message that this agent sent with the option `notify`: it
+        was refused, expired, withheld or redelivered (docs/protocol.md#notices). The hub keeps it
+        while the agent is away. It can come twice, after a connection was lost.
         """
         self._notice_handler = handler
 

@@ -77,7 +77,7 @@ ATP_MAX_ENVELOPE_BYTES = 524_288  # canonical form; docs/protocol.md#the-envelop
 ATP_MAX_FRAME_BYTES = 1_048_576  # of a WebSocket message, both ways; docs/protocol.md#frames
 ATP_MAX_FRAMES = 256  # in one message, both ways; docs/protocol.md#frames
 ATP_WINDOW = 256  # envelopes of a socket without a receipt; beyond it, the socket is not read
-ATP_DELIVERY_WINDOW = 256  # deliveries of a stream without an ack; beyond it, they wait
+ATP_DELIVERY_WINDOW = 256  # deliveries of a stream sent and not taken; beyond it, they wait
 ATP_INBOX_LIMIT = 10_000  # waiting deliveries of one recipient; beyond it, flow.recipient_full
 
 ATP_HANDSHAKE_SECONDS = 10  # from connecting to a valid proof; docs/protocol.md#connecting

@@ -206,13 +206,19 @@ class Delivery(models.Model):
     """
 
     class State(models.TextChoices):
-        """The states of a delivery. An acknowledged one stays `WAITING`."""
+        """The states of a delivery. An acknowledged one stays `WAITING`.
+
+        At the place of a `NOTICE` there is no envelope to deliver: the recipient of the row is the
+        sender of the envelope, and is told what became of it.
+        """
 
         WAITING = "waiting", "waiting or acknowledged"
         REFUSED = "refused", "refused by the recipient"
+        REDELIVERED = "redelivered", "refused by the recipient, then redelivered"
         WITHHELD = "withheld", "withheld: never delivered at this sequence number"
         HELD = "held", "held: its sender is suspended"
         EXPIRED = "expired", "expired before it was delivered"
+        NOTICE = "notice", "a notice to the sender of the envelope"
 
     envelope = models.ForeignKey(
         Envelope, on_delete=models.PROTECT, related_name="deliveries", db_constraint=False
@@ -228,10 +234,22 @@ class Delivery(models.Model):
     seq = models.BigIntegerField()
     sender = models.CharField(max_length=128)
     expires_at = models.DateTimeField()
-    state = models.CharField(max_length=10, choices=State.choices, default=State.WAITING)
+    state = models.CharField(max_length=12, choices=State.choices, default=State.WAITING)
     code = models.CharField(max_length=40, blank=True)
     failures = models.PositiveSmallIntegerField(
         default=0, db_default=0, help_text="How many of its handlers began and failed."
+    )
+    redelivered = models.BooleanField(
+        default=False, db_default=False, help_text="Whether it delivers a dead letter again."
+    )
+    refused_at = models.DateTimeField(
+        null=True, blank=True, help_text="When it became a dead letter; empty if it is none."
+    )
+    notice = models.CharField(
+        max_length=12, blank=True, default="", db_default="", help_text="What a notice tells."
+    )
+    notice_due = models.BooleanField(
+        default=False, db_default=False, help_text="Whether its sender is still to be told."
     )
 
     class Meta:
@@ -248,10 +266,36 @@ class Delivery(models.Model):
                 condition=models.Q(state="waiting"),
             ),
             models.Index(fields=["sender"], name="delivery_held", condition=models.Q(state="held")),
+            # The conditions of these have no constant, which a query would pass as a parameter
+            # (docs/design/decisions/0002-no-prepared-statement-with-a-partial-index.md).
+            models.Index(
+                fields=["refused_at"],
+                name="delivery_dead_letter",
+                condition=models.Q(refused_at__isnull=False),
+            ),
+            models.Index(
+                fields=["id"], name="delivery_notice_due", condition=models.Q(notice_due=True)
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.recipient_id} {self.stream} {self.seq}"
+
+
+class DeadLetter(Delivery):
+    """A delivery that its recipient has refused for good, as officers see it.
+
+    Officers can redeliver it once. The new delivery can become a dead letter too.
+    """
+
+    class Meta:
+        proxy = True
+        default_permissions = ("change", "view")
+        verbose_name = "dead letter"
+        ordering = ["-refused_at"]
+
+    def __str__(self) -> str:
+        return f"{self.envelope.message_id} to {self.recipient_id}"
 
 
 class Mailbox(models.Model):

@@ -29,6 +29,7 @@ class Hooks:
     online_agents: Callable[[Collection[str]], set[str]]
     open_sockets: Callable[[Collection[str]], int]
     live_sessions: Callable[[str], list[LiveSession]]
+    open_dead_letters: Callable[[], int]
 
 
 @dataclass(slots=True)
@@ -74,6 +75,14 @@ def live_sessions(agent: str) -> list[LiveSession]:
     Raises `RuntimeError` before `fill`.
     """
     return _hooks().live_sessions(agent)
+
+
+def open_dead_letters() -> int:
+    """Return how many dead letters officers can still redeliver.
+
+    Raises `RuntimeError` before `fill`.
+    """
+    return _hooks().open_dead_letters()
 
 
 def _hooks() -> Hooks:

@@ -33,12 +33,12 @@ from atp.wire.frames import (
     parse_message,
 )
 from atp.wire.timestamps import parse_timestamp
-from atp.wire.words import DONE, NOTICES, SEND_ONLY
+from atp.wire.words import CANCEL, DONE, NOTICES, SEND_ONLY
 
 __all__ = ["FEATURES", "Handshake", "first_frame"]
 
 # Those that this client uses (docs/protocol.md#features).
-FEATURES: Final = (DONE, NOTICES, SEND_ONLY)
+FEATURES: Final = (DONE, CANCEL, NOTICES, SEND_ONLY)
 
 
 class Handshake:

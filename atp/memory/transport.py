@@ -41,10 +41,17 @@ from atp.types import (
     TransportType,
     check_agent_id,
 )
-from atp.wire.agent_frames import Ack, Submission, parse_agent_message
-from atp.wire.frames import MESSAGE_MAX_BYTES, Failure, Receipt, Welcome, splice_delivery
+from atp.wire.agent_frames import Ack, CancelRequest, Submission, parse_agent_message
+from atp.wire.frames import (
+    MESSAGE_MAX_BYTES,
+    Cancelled,
+    Failure,
+    Receipt,
+    Welcome,
+    splice_delivery,
+)
 from atp.wire.timestamps import format_timestamp
-from atp.wire.words import ANSWERS, DONE, SEND_ONLY, stream_of
+from atp.wire.words import ANSWERS, CANCEL, DONE, SEND_ONLY, stream_of
 
 __all__ = ["InMemoryTransport"]
 
@@ -236,7 +243,7 @@ class InMemoryTransport(Transport):
             score=score,
             window=WINDOW,
             pending=self._mailboxes[identity.id].undone,
-            features=(DONE, SEND_ONLY),
+            features=(DONE, CANCEL, SEND_ONLY),
         )
 
     def _left(self, agent: str, connection: _MemoryConnection) -> None:
@@ -255,6 +262,12 @@ class InMemoryTransport(Transport):
     async def _simulate_latency(self) -> None:
         if self._latency_seconds:
             await asyncio.sleep(self._latency_seconds)
+
+    def _pass_on_cancel(self, sender: str, message_id: str) -> None:
+        request = self._hub.find_open_request(sender, message_id, now=self.clock())
+        connection = self._connections.get(request.target) if request is not None else None
+        if connection is not None:
+            connection.tell_cancelled(sender, message_id)
 
     def _take(self, sender: str, submission: Submission) -> Receipt:
         """Judge an envelope of `sender`, deliver it if it is accepted, and return its receipt."""
@@ -356,6 +369,8 @@ class _MemoryConnection(Connection):
         for frame in parse_agent_message(message, max_bytes=MESSAGE_MAX_BYTES):
             if isinstance(frame, Submission):
                 self._put(self._transport._take(self._agent, frame).to_bytes())
+            elif isinstance(frame, CancelRequest):
+                self._transport._pass_on_cancel(self._agent, frame.message_id)
             elif isinstance(frame, Ack):
                 self._mailbox.acknowledge(frame)
                 self._push()
@@ -411,6 +426,11 @@ class _MemoryConnection(Connection):
         if not self._ended:
             for frame in self._mailbox.to_send():
                 self._put(frame)
+
+    def tell_cancelled(self, sender: str, message_id: str) -> None:
+        """Tell the agent that `sender` no longer waits for an answer, unless it does not read."""
+        if not self.is_full():
+            self._put(Cancelled(message_id, sender).to_bytes())
 
     def end(self, reason: ATPError | None = None) -> None:
         """End the connection after the queued frames, and after the error frame of `reason`."""

@@ -14,7 +14,8 @@ from atp.wire import frames
 from atp.wire.timestamps import format_milliseconds
 from atp.wire.words import ANSWERS
 from messaging.judging.accept import Stored, StoredDelivery
-from messaging.judging.item import Decided, Echo, Fenced, Repeat, Stage
+from messaging.judging.conflicts import first_states
+from messaging.judging.item import Decided, Echo, Fenced, Refused, Repeat, Stage
 from messaging.layer.news import News
 from messaging.layer.routes import Route
 from messaging.models import Envelope as EnvelopeRow
@@ -64,12 +65,14 @@ def _add_receipts(
         bare = {name: value for name, value in frame.items() if name != "session"}
         unstored[frame["session"]].append(bare)
     receipts: dict[str, list[bytes]] = defaultdict(list)
-    entries = _entries_of_repeats(stages)
+    entries, firsts = _entries_of_repeats(stages), first_states(stages)
     for stage in stages:
         session = stage.frame.session
         receipt = _receipt(stage, stages, stored, entries, routes)
         if receipt is None and unstored[session]:
             receipt = unstored[session].popleft()
+            if isinstance(stage, Refused) and (first := firsts.get(stage.key)):
+                receipt["first"] = first
         if receipt is not None:
             receipts[session].append(orjson.dumps(receipt))
     ours.receipts = [

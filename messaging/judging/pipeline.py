@@ -16,7 +16,7 @@ from typing import Any
 
 from django.conf import settings
 
-from atp.errors import ATPError, ClockExpired, FlowBusy, FlowThrottled, ReplayConflict
+from atp.errors import ATPError, ClockExpired, FlowBusy, FlowThrottled
 from atp.judging import judgement
 from atp.judging.judgement import Verdict
 from atp.trust.envelope import Envelope, VerifiedEnvelope, parse_envelope, signature_header
@@ -25,6 +25,7 @@ from atp.types import BROADCAST_TARGET, MessageType
 from messaging import failpoints
 from messaging.judging import outcome, rule_notices
 from messaging.judging.accept import AlreadyJudged, Stored, store
+from messaging.judging.conflicts import conflict, load_first_contents
 from messaging.judging.facts import BatchFacts
 from messaging.judging.item import (
     Decided,
@@ -141,29 +142,32 @@ def _ask_known(stages: Iterable[Stage]) -> Asked:
     return _KNOWN.ask({one.message_id for one in stages if isinstance(one, Parsed)})
 
 
-def _find_repeats(stages: Iterable[Stage], asked: Asked) -> list[Stage]:
+def _find_repeats(stages: Sequence[Stage], asked: Asked) -> list[Stage]:
     """Find repeats, before signatures are verified; (agent, messageId) is the key."""
     known = {key for (key,) in asked.rows()}
     found = EnvelopeRow.objects.filter(pk__in=known).defer("content") if known else ()
     rows = {(row.sender_id, row.message_id): row for row in found}
+    contents = load_first_contents(stages, rows) if rows else {}
     firsts: dict[tuple[str, str], tuple[int, Parsed]] = {}
     next_stages: list[Stage] = []
     for index, one in enumerate(stages):
         if isinstance(one, Parsed):
             first = firsts.setdefault(one.key, (index, one))
-            next_stages.append(_repeat(one, rows.get(one.key), *first))
+            earlier = contents.get(one.key) if one.key in rows else first[1].envelope
+            next_stages.append(_repeat(one, rows.get(one.key), *first, earlier))
         else:
             next_stages.append(one)
     return next_stages
 
 
-def _repeat(one: Parsed, row: EnvelopeRow | None, index: int, first: Parsed) -> Stage:
+def _repeat(
+    one: Parsed, row: EnvelopeRow | None, index: int, first: Parsed, earlier: Envelope | None
+) -> Stage:
     """`one` as a repeat of `row`, an echo of `first`, a conflict with one of them, or itself."""
     if row is None and first is one:
         return one
     if one.envelope.digest != (first.envelope.digest if row is None else row.digest):
-        conflict = ReplayConflict("another envelope with this messageId was sent before")
-        return Refused(one.frame, one.envelope, unusable(conflict))
+        return conflict(one, earlier)
     if row is None:
         return Echo(one.frame, one.envelope, index)
     return Repeat(one.frame, one.envelope, row)

@@ -13,18 +13,20 @@ from atp.wire import frames
 from atp.wire.members import stream_named
 from messaging.mail.barred import barred_among
 from messaging.mail.delivery_frames import stored_delivery
-from messaging.mail.inbox import Page, end_of_page
+from messaging.mail.inbox import Page, end_of_page, notice_frame
 from messaging.models import Delivery
 from registry.trail.querysets import entries_of_messages
 
 _WITHHELD = {Delivery.State.WITHHELD, Delivery.State.HELD}
 
 
-def read_copies(agent: str, stream: str, *, after: int, most: int) -> Page | None:
+def read_copies(
+    agent: str, stream: str, *, after: int, most: int, notices: bool = False
+) -> Page | None:
     """Return at most `most` deliveries after the sequence number `after`; `None` if there are none.
 
     An expired delivery becomes a `gone` frame, one of a revoked or suspended sender a `withheld`
-    frame. Nothing is written.
+    frame. Nothing is written. `notices` is whether the session knows notices with a place.
     """
     there = Delivery.objects.filter(recipient_id=agent, stream=stream, seq__gt=after)
     last = end_of_page(there.filter(seq__lte=after + most))
@@ -34,7 +36,12 @@ def read_copies(agent: str, stream: str, *, after: int, most: int) -> Page | Non
     barred = barred_among(rows)
     entries = entries_of_messages({row.envelope.message_id for row in rows})
     now = datetime.now(UTC)
-    parts = [_frame(row, barred.code(row), entries, now) for row in rows]
+    parts = [
+        notice_frame(row, notices=notices)
+        if row.state == Delivery.State.NOTICE
+        else _frame(row, barred.code(row), entries, now)
+        for row in rows
+    ]
     return Page(rows[0].seq, rows[-1].seq, frames.join_frames(parts).decode())
 
 

@@ -87,6 +87,11 @@ class AgentConnection:
         if self._pump is None:
             self._pump = asyncio.create_task(self._write_all())
 
+    def write_if_room(self, text: str) -> None:
+        """Queue a message that may get lost; drop it if the agent does not read."""
+        if self.writable:
+            self.write(text)
+
     def settled(self, count: int) -> None:
         """Take `count` envelopes that are done with out of the window, the oldest first."""
         self.outstanding -= count

@@ -10,6 +10,7 @@ from typing import Any
 from channels.layers import get_channel_layer
 from django.conf import settings
 
+from atp.wire.words import CANCEL
 from messaging.layer import events
 from messaging.layer.news import News
 from messaging.node.dispatch import BatchDispatcher
@@ -25,7 +26,7 @@ SILENT_SECONDS = 5.0  # without a word of its own, a node's subscription counts 
 
 
 class NewsReader:
-    """Takes receipts, outcomes of batches, deliveries and closings from the channel layer.
+    """Takes receipts, outcomes of batches, deliveries, cancellations and closings from the layer.
 
     A subscription can be there and dead, and nothing tells of that. So the node says a word on its
     own channel every second; what does not hear it for `SILENT_SECONDS` is made anew.
@@ -99,6 +100,10 @@ class NewsReader:
             for connection in self._roster.of_agent(agent):
                 if connection.hears(stream):
                     self._streams.push(connection, stream, first, last, text)
+        for agent, text in news.cancels:
+            holder = self._roster.agents.get(agent)
+            if holder is not None and CANCEL in holder.features:
+                holder.write_if_room(text)
         self._close_sockets(news)
 
     def _close_sockets(self, news: News) -> None:

@@ -23,6 +23,7 @@ from django.db import Error as DatabaseProblem
 
 from messaging.layer import loops
 from messaging.node.acks import Acks, last_acks
+from messaging.node.cancels import Cancels
 from messaging.node.catch_up import CatchUp
 from messaging.node.closings import Closing, Closings
 from messaging.node.connections import AgentConnection
@@ -78,6 +79,7 @@ class ServingNode:
             most_batches=settings.ATP_BATCHES_UNDER_WAY,
         )
         self.acks = Acks(threads, roster, streams)
+        self.cancels = Cancels(threads)
         self.copies = Copies(streams)
         self.closings = Closings(threads)
         self.logins = Logins(node_id, threads, self.closings.abandon)
@@ -87,6 +89,7 @@ class ServingNode:
         self._lanes: list[Lane[Any]] = [
             self.envelope_lane,
             self.acks.lane,
+            self.cancels.lane,
             self.logins.lane,
             self._catch_up.newcomers,
             self.closings.lane,
@@ -213,6 +216,7 @@ class ServingNode:
         if code == "session.revoked":
             self._watch.note_closed()
         self.roster.remove(connection)
+        self.cancels.forget(connection)
         self.copies.note_end(connection)
         acks = last_acks(connection)
         begun = connection.begun if crashed else ()

@@ -12,7 +12,7 @@ from functools import partial
 
 from django.db import Error as DatabaseProblem
 
-from atp.wire.words import STREAMS
+from atp.wire.words import NOTICES, STREAMS
 from messaging.layer import loops
 from messaging.mail import copies, inbox
 from messaging.node.connections import AgentConnection
@@ -92,7 +92,12 @@ class Streams:
                     return
                 position.behind = False  # a push that comes during the read sets it again
                 reader = copies.read_copies if connection.send_only else inbox.read_page
-                read = partial(reader, after=position.sent, most=position.room)
+                read = partial(
+                    reader,
+                    after=position.sent,
+                    most=position.room,
+                    notices=NOTICES in connection.features,
+                )
                 async with self._readers:
                     page = await self._threads.run(read, connection.agent, stream)
                 if page is None:

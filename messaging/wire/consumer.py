@@ -30,13 +30,14 @@ from atp.wire.agent_frames import (
     Ack,
     AgentFrame,
     Authenticate,
+    CancelRequest,
     Submission,
     parse_agent_message,
 )
 from atp.wire.frames import SUBPROTOCOL, Challenge, Failure, Welcome
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_milliseconds
-from atp.wire.words import DONE, SEND_ONLY
+from atp.wire.words import CANCEL, DONE, NOTICES, SEND_ONLY
 from messaging.node.connections import AgentConnection
 from messaging.node.process_node import process_node
 from messaging.sessions.proofs import LoginRequest
@@ -47,7 +48,8 @@ from messaging.wire.close_codes import close_code
 
 logger = logging.getLogger(__name__)
 
-FEATURES = (DONE, SEND_ONLY)  # that this hub knows (docs/protocol.md#features)
+# That this hub knows (docs/protocol.md#features).
+FEATURES = (DONE, CANCEL, NOTICES, SEND_ONLY)
 PROOF_FRAME_BYTES = 8_192  # of an authenticate frame
 ACKS_BYTES = 65_536  # of one message without its envelopes; 256 acks need less
 ENVELOPE_PREFIX = '{"ATP"'  # of a message that goes to the lane unparsed
@@ -179,11 +181,13 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         frames = parse_agent_message(
             text, max_bytes=settings.ATP_MAX_FRAME_BYTES, max_frames=settings.ATP_MAX_FRAMES
         )
-        _check_acks(frames, connection)
+        _check_features(frames, connection)
         other_bytes = len(text)
         for frame in frames:
             if isinstance(frame, Ack):
                 self._take_ack(connection, frame)
+            elif isinstance(frame, CancelRequest):
+                self._node.cancels.take(connection, frame.message_id)
             elif isinstance(frame, Submission):
                 envelope = canonical.serialize(frame.value, plain=frame.plain).decode()
                 other_bytes -= len(envelope)
@@ -234,9 +238,11 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             logger.debug("a closing frame could not be sent: %s", type(problem).__name__)
 
 
-def _check_acks(frames: Iterable[AgentFrame], connection: AgentConnection) -> None:
-    """Check that acks say what the session's features allow, before one of them is taken."""
+def _check_features(frames: Iterable[AgentFrame], connection: AgentConnection) -> None:
+    """Check that frames say what the session's features allow, before one of them is taken."""
     for frame in frames:
+        if isinstance(frame, CancelRequest) and CANCEL not in connection.features:
+            raise MalformedFrame(f"cancel needs the feature {CANCEL}, named in authenticate")
         if not isinstance(frame, Ack):
             continue
         if frame.tells_places and not connection.tells_done:

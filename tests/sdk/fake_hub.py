@@ -31,10 +31,17 @@ from atp.trust import tokens
 from atp.trust.envelope import Envelope, VerifiedEnvelope, envelope_from_value, signature_header
 from atp.trust.signing import read_header
 from atp.types import BROADCAST_TARGET, MessageType
-from atp.wire.agent_frames import Ack, AgentFrame, Authenticate, Submission, parse_agent_message
+from atp.wire.agent_frames import (
+    AgentFrame,
+    Authenticate,
+    CancelRequest,
+    Submission,
+    parse_agent_message,
+)
 from atp.wire.canonical import parse
 from atp.wire.frames import (
     SUBPROTOCOL,
+    Cancelled,
     Challenge,
     Delivery,
     Failure,
@@ -45,7 +52,7 @@ from atp.wire.frames import (
 )
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_timestamp
-from atp.wire.words import DONE, NOTICES, SEND_ONLY, STREAMS, Stream, stream_of
+from atp.wire.words import CANCEL, DONE, NOTICES, SEND_ONLY, STREAMS, Stream, stream_of
 from tests.sdk.fake_acks import MOST_FAILURES, WINDOW, DoneBook
 
 MESSAGE_MAX_BYTES = 1024 * 1024
@@ -130,7 +137,8 @@ class FakeHub:
         self.keep_deliveries = False
         self.refusing: dict[str, ATPError] = {}  # by agent: the error of its login
         self.refused_at: list[float] = []  # monotonic seconds
-        self.features: tuple[str, ...] = (DONE, NOTICES, SEND_ONLY)
+        self.features: tuple[str, ...] = (DONE, CANCEL, NOTICES, SEND_ONLY)
+        self.cancels: list[tuple[str, str]] = []  # agent and message id of each cancel frame
         self.faults: list[str] = []  # acts of agents that break the protocol
         self._judge = Judge(self)
         self._entries: dict[tuple[str, str], int] = {}  # by sender and message id
@@ -348,7 +356,8 @@ class FakeHub:
     async def _frame(self, agent: str, frame: AgentFrame) -> Receipt | None:
         if isinstance(frame, Submission):
             return await self._take(agent, frame)
-        if not isinstance(frame, Ack):
+        if isinstance(frame, CancelRequest):
+            await self._pass_on_cancel(agent, frame.message_id)
             return None
         account = self.accounts[agent]
         if DONE in account.features:
@@ -365,6 +374,15 @@ class FakeHub:
             account.refused.append((frame.stream, frame.seq, frame.refused))
         await self._push(agent)
         return None
+
+    async def _pass_on_cancel(self, agent: str, message_id: str) -> None:
+        if CANCEL not in self.accounts[agent].features:
+            self.faults.append(f"{agent} sent a cancel frame without the feature")
+        self.cancels.append((agent, message_id))
+        request = self._judge.open_request(agent, message_id, now=self.clock())
+        hearer = self.accounts[request.target] if request is not None else None
+        if hearer is not None and hearer.socket is not None and CANCEL in hearer.features:
+            await _send(hearer.socket, Cancelled(message_id, agent))
 
     async def _take(self, agent: str, frame: Submission) -> Receipt:
         """Judge an envelope, deliver it if it is accepted, and return its receipt."""

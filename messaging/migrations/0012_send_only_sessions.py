@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('messaging', '0010_done_acks'),
+        ('messaging', '0011_dead_letters'),
         ('registry', '0015_decisions_about_many'),
     ]
 
