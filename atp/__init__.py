@@ -1,5 +1,6 @@
 """Agent Trust Protocol: the protocol core and the agent SDK."""
 
+from atp.agent.outcomes import Reject, Retry
 from atp.client import ATPClient
 from atp.envelope_shell import ATPEnvelope
 from atp.errors import ATPError
@@ -58,6 +59,8 @@ __all__ = [
     "PrivateKey",
     "PublicKey",
     "Receipt",
+    "Reject",
+    "Retry",
     "Transport",
     "TransportType",
     "TrustLevel",

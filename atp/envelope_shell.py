@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from atp.agent.receiving import Received, read_claims
+from atp.agent.receiving import DeliveryFacts, Received, read_claims
 from atp.errors import (
     ATPError,
     AttestationExpired,
@@ -114,14 +114,22 @@ class ATPEnvelope:
         key: PrivateKey | None,
         sender_keys: tuple[PublicKey, ...],
         clock: Clock,
+        attempt: int = 1,
     ) -> ATPEnvelope:
         """Return the envelope for a handler of `agent`.
 
-        Its score is the hub's. `key` signs the provenance entries that the handler adds.
+        Its score is the hub's. `key` signs the provenance entries that the handler adds. `attempt`
+        counts the handlers that have begun with it, this one included.
         """
         shell = cls.from_envelope(received.envelope, clock=clock)
         shell._key = key
         shell.told_score = received.delivery.score
+        shell.delivery = DeliveryFacts(
+            attempt,
+            received.delivery.redelivered,
+            received.accepted_at,
+            received.expires_at,
+        )
         shell._added_by = agent
         shell._delivered = (received.envelope.digest, received.envelope.signature)
         shell._sender_keys = sender_keys
@@ -258,6 +266,7 @@ class ATPEnvelope:
         self._clock: Clock = clock or time.time
         self._key = key
         self.told_score: int | None = None  # the hub's score of the sender
+        self.delivery: DeliveryFacts | None = None  # of a message that a hub delivered
         self._sender_keys = ()
         self._added_by: str | None = None
         self._delivered: tuple[str, str | None] | None = None

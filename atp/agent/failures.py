@@ -5,15 +5,17 @@ It travels in the signed member `payload.error` (docs/protocol.md#the-envelope),
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from atp.errors import HandlerFailed, excerpt
+from atp.errors import BY_CODE, ATPError, HandlerFailed, RecipientNoHandler, from_code
 from atp.trust.envelope import Envelope
 
-__all__ = ["HandlerFailure", "raise_failure"]
+__all__ = ["FAILURE_CODE", "HandlerFailure", "raise_failure"]
 
 DETAIL_MAX_CHARS: Final = 500  # of a text about a failure, sent or shown
+FAILURE_CODE: Final = re.compile(r"(?=.{1,40}\Z)[a-z_]+(\.[a-z_]+)*")  # docs/protocol.md#acks
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +34,21 @@ class HandlerFailure:
 
 
 def raise_failure(response: Envelope) -> None:
-    """Raise `HandlerFailed` if a response reports that the handler failed.
+    """Raise the error that a response reports, if it reports one.
 
-    The other side chooses the code, so it names no other class of errors: it is in the detail.
+    The other side chooses the code, so it names no other class than `HandlerFailed` and
+    `RecipientNoHandler`. A code of its own is the `code` of a `HandlerFailed`.
     """
     error = response.error
-    if error is None:
-        return
-    code, detail = error["code"], error.get("detail", "")[:DETAIL_MAX_CHARS]
-    raise HandlerFailed(detail if code == HandlerFailed.code else f"{excerpt(code)}: {detail}")
+    if error is not None:
+        raise _failure(error["code"], error.get("detail", "")[:DETAIL_MAX_CHARS])
+
+
+def _failure(code: str, detail: str) -> ATPError:
+    if code in (HandlerFailed.code, RecipientNoHandler.code):
+        return from_code(code, detail)
+    if code in BY_CODE or FAILURE_CODE.fullmatch(code) is None:
+        return HandlerFailed(f"{code}: {detail}")
+    problem = HandlerFailed(detail)
+    problem.code = code
+    return problem

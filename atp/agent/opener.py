@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Protocol
@@ -17,6 +18,7 @@ from atp.errors import (
     FlowTimeout,
     FlowTooMany,
     SessionClosed,
+    SessionForked,
     SessionLoop,
     SessionTimeout,
     SessionTransport,
@@ -63,18 +65,29 @@ class Line(Protocol):
 class Opener:
     """Opens the line of one client, in the event loop that uses the client first.
 
-    `on_open` is called before each try. After `close`, only `open` opens the line again.
+    `on_open` is called after each login. After `close`, only `open` opens the line again.
     """
 
-    def __init__(self, line: Line, *, on_open: Callable[[], None]) -> None:
+    def __init__(self, line: Line, *, agent: str, on_open: Callable[[], None]) -> None:
         self._line = line
+        self._agent = agent
+        self._pid = os.getpid()
         self._on_open = on_open
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connecting = asyncio.Lock()
         self._closed = False
 
     def enter(self) -> None:
-        """Raise `SessionLoop` unless the running event loop is the client's own."""
+        """Check that the caller may use the client.
+
+        Raises `SessionForked` in a child process of the one that made it, and `SessionLoop` unless
+        the running event loop is the client's own.
+        """
+        if os.getpid() != self._pid:
+            raise SessionForked(
+                f"the client of {self._agent} was made in process {self._pid}, and this is its"
+                f" child {os.getpid()}; make the client in the process that uses it"
+            )
         running = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = running
@@ -172,8 +185,8 @@ class Opener:
                 raise from_code(self._line.suspended.code, self._line.suspended.detail)
             if self._line.running:
                 return
-            self._on_open()
             await self._line.start()
             if self._closed:  # while it connected
                 await self._line.stop(0.0)
                 self._check_open()
+            self._on_open()

@@ -12,11 +12,15 @@ from atp.types import DataSensitivity, MessageType, TrustLevel
 
 __all__ = [
     "ANSWERS",
+    "CANCEL",
     "DEMO_SCORED_AS",
+    "DONE",
     "KEY_ALGORITHMS",
     "LEVELS",
     "MAIL",
+    "NOTICES",
     "SCORED_ALGORITHMS",
+    "SEND_ONLY",
     "SENSITIVITIES",
     "SEVERITIES",
     "STREAMS",
@@ -35,6 +39,12 @@ SCORED_ALGORITHMS = (*KEY_ALGORITHMS, DEMO_SCORED_AS)  # what scores and rules d
 Stream = Literal["mail", "answers"]
 MAIL: Final = "mail"
 ANSWERS: Final = "answers"
+# Features of the protocol, as challenge and login name them (docs/protocol.md#features).
+DONE: Final = "done"  # acks tell what is taken and what is done
+CANCEL: Final = "cancel"  # a sender tells that it no longer waits for an answer
+NOTICES: Final = "notices"  # notices have a place in the stream `answers`
+SEND_ONLY: Final = "send_only"  # a login can leave the agent's session as it is, and only send
+
 STREAMS: Final[tuple[Stream, ...]] = (ANSWERS, MAIL)  # answers first: they never wait behind mail
 
 
