@@ -179,7 +179,7 @@ class ATPClient:
         drained: list[asyncio.Task[None]] = []
 
         def drain(number: signal.Signals) -> None:
-            logger.warning("%s: %s: no more mail is taken", self.identity.id, number.name)
+            logger.info("%s: %s: no more mail is taken", self.identity.id, number.name)
             disconnecting = self.disconnect(timeout_seconds=drain_seconds)
             drained.append(asyncio.ensure_future(disconnecting))
 
