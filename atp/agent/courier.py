@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from atp.agent.exchanges import Exchange, Exchanges
 from atp.agent.failures import HandlerFailure
 from atp.agent.inbox import Inbox
 from atp.agent.link import Link
+from atp.agent.opener import Opener
 from atp.agent.options import SendOptions
 from atp.agent.receiving import Received, Verifier
 from atp.agent.session import AgentSession, Answered, Arrived, Event, Expected
@@ -133,7 +135,12 @@ class Courier:
         )
         self.ended = None
         self._over.clear()
-        self.score = (await link.start()).score
+        try:
+            self.score = (await link.start()).score
+        except BaseException:
+            if self._outbox is not None and not self._exchanges:  # nobody waits: free the file
+                await self._outbox.close()
+            raise
         self.link = link
 
     async def over(self) -> None:
@@ -195,16 +202,16 @@ class Courier:
         data: Any,
         options: SendOptions,
         *,
-        connect: Callable[[SendOptions], Awaitable[SendOptions]],
+        opener: Opener,
     ) -> Receipt:
         """Send a message that has no answer, and wait for its receipt.
 
-        `connect` connects if needed, and returns the options with what is left of their timeout.
-        With an outbox, the message is stored before.
+        `opener` connects if needed. With an outbox, the message is stored before.
         """
+        opener.check_for_send()
         outbox = self._outbox
         if outbox is None:
-            options = await connect(options)
+            options = await opener.open_for_send(options)
         else:
             await outbox.open()
         message = self._writer.message(
@@ -220,7 +227,8 @@ class Courier:
             return await self._await_receipt(envelope.message_id, envelope.canonical, seconds)
         with self._opened(envelope.message_id, seconds, offline=True) as exchange:
             try:
-                return await outbox.deliver(envelope, exchange, connect=lambda: connect(options))
+                connect = partial(opener.open_for_send, options)
+                return await outbox.deliver(envelope, exchange, connect=connect)
             except (ATPError, TimeoutError, asyncio.CancelledError) as caught:
                 stopped = not isinstance(caught, ATPError)
                 problem = self._stopped(caught, exchange) if stopped else caught
@@ -265,7 +273,8 @@ class Courier:
 
         `caught` is a `TimeoutError`, or the cancellation of the caller.
         """
-        may_arrive = self.session.may_arrive(exchange.message_id) or exchange.receipt_came
+        accepted = exchange.accepted is not None
+        may_arrive = accepted or self.session.may_arrive(exchange.message_id)
         if isinstance(caught, TimeoutError):
             return exchange.timeout(caught, connected=self.connected, may_arrive=may_arrive)
         if may_arrive:

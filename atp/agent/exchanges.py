@@ -54,12 +54,6 @@ class Exchange:
     accepted: Receipt | None = None
     accepted_at: float = 0.0
 
-    @property
-    def receipt_came(self) -> bool:
-        """Whether the hub has given a receipt that accepts or holds the message."""
-        done = self.receipt.done() and not self.receipt.cancelled()
-        return done and self.receipt.exception() is None
-
     def fail(self, problem: ATPError) -> None:
         """End the waiting with an error."""
         for future in (self.receipt, self.answer):
@@ -92,7 +86,7 @@ class Exchange:
             return FlowTimeout(self._unanswered(self.accepted))
         if not connected:
             return FlowTimeout(
-                "no receipt from the hub: it can't be reached; the client goes on trying to"
+                f"no receipt from the hub: it can't be reached; the client goes on trying to"
                 f" connect; {fate}"
             )
         return FlowTimeout(f"no receipt from the hub in time, on a connection that is open; {fate}")
@@ -113,6 +107,9 @@ class Exchanges:
 
     def __init__(self) -> None:
         self._open: dict[str, Exchange] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
 
     def waits_for(self, message_id: str) -> bool:
         """Whether a caller waits for this message."""

@@ -174,6 +174,28 @@ async def test_a_hub_that_is_away_at_the_start_is_told_and_the_message_kept(
     await socket_world.hub.start()
 
 
+async def test_a_first_connection_that_fails_frees_the_file(
+    socket_world: SocketWorld, path: Path
+) -> None:
+    """`async with` does not disconnect what could not connect."""
+    alice = await socket_world.agent("alice", outbox=path)
+    await socket_world.hub.kill()
+    with pytest.raises(SessionTransport):
+        await alice.connect()
+    assert _stored(path, socket_world.hub.id) == []
+    await socket_world.hub.start()
+    await alice.connect()
+
+
+async def test_a_closed_client_stores_nothing(socket_world: SocketWorld, path: Path) -> None:
+    alice = await socket_world.online("alice", outbox=path)
+    await alice.disconnect()
+    with pytest.raises(SessionClosed) as caught:
+        await alice.send_notification("bob", 1)
+    assert "kept" not in caught.value.detail
+    assert _stored(path, socket_world.hub.id) == []
+
+
 async def test_a_refused_message_is_not_kept(socket_world: SocketWorld, path: Path) -> None:
     alice = await socket_world.online("alice", outbox=path)
     with pytest.raises(ATPError) as caught:
