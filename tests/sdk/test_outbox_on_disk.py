@@ -20,7 +20,15 @@ import pytest
 
 from atp import ATPClient, IAgentIdentity, PrivateKey, WebSocketTransport
 from atp.agent.outbox_file import OutboxFile
-from atp.errors import ATPError, FlowTimeout, OutboxFull, OutboxInUse, OutboxUnusable
+from atp.errors import (
+    ATPError,
+    FlowTimeout,
+    OutboxFull,
+    OutboxInUse,
+    OutboxUnusable,
+    SessionClosed,
+    SessionTransport,
+)
 from atp.trust.envelope import Envelope, new_document, parse_envelope, sign_envelope
 from atp.types import MessageType
 from tests.sdk.waiting import until
