@@ -18,15 +18,16 @@ Callers branch on the class or on `code`, never on the text::
     ├── PolicyError       policy.* denied, none, held, throttled
     ├── FlowError         flow.* busy, throttled, recipient_full, timeout, window, too_many
     ├── SessionError      session.*
-    │     authentication, timeout, superseded, revoked, fenced, closed, transport, forked, loop
+    │     authentication, timeout, superseded, revoked, fenced, closed, transport, forked, loop,
+    │     send_only
     ├── HandlerError      handler.* failed
     └── OutboxError       outbox.* unusable, in_use, full
 
 What a program causes by a wrong call is a `ValueError` or `TypeError` too, `FlowTimeout` is a
-`TimeoutError` and `SessionLoop` a `RuntimeError`, so that code that knows nothing of ATP can catch
-them. A subclass is named after family and code: `malformed.too_deep` is `MalformedTooDeep` (the
-three of `trust` say more, because types and scores have those names). What status or close code an
-edge answers with is that edge's own table; docs/errors.md shows both.
+`TimeoutError`, and `SessionLoop` and `SessionSendOnly` are a `RuntimeError`, so that code that
+knows nothing of ATP can catch them. A subclass is named after family and code: `malformed.too_deep`
+is `MalformedTooDeep` (the three of `trust` say more, because types and scores have those names).
+What status or close code an edge answers with is that edge's own table; docs/errors.md shows both.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
     "RecipientError", "RecipientNoHandler", "RecipientNoRequest", "RecipientSelf",
     "RecipientUnavailable", "ReplayConflict", "ReplayError", "ReplayNonce",
     "SessionAuthentication", "SessionClosed", "SessionError", "SessionFenced", "SessionForked",
-    "SessionLoop", "SessionRevoked", "SessionSuperseded", "SessionTimeout", "SessionTransport",
+    "SessionLoop", "SessionRevoked", "SessionSendOnly", "SessionSuperseded", "SessionTimeout",
+    "SessionTransport",
     "SignatureAudience", "SignatureClaims", "SignatureDigest", "SignatureError",
     "SignatureHeader", "SignatureInvalid", "SignatureMissing", "SignatureProvenance",
     "TrustCauseInvalid", "TrustError", "TrustLevelTooLow", "TrustScoreTooLow", "excerpt",
@@ -406,6 +408,10 @@ class SessionForked(SessionError, RuntimeError, code="session.forked"):
 
 class SessionLoop(SessionError, RuntimeError, code="session.loop"):
     """The client belongs to another event loop or thread."""
+
+
+class SessionSendOnly(SessionError, RuntimeError, code="session.send_only"):
+    """A client that only sends takes no mail, so it can't have handlers."""
 
 
 class HandlerError(ATPError, code="handler"):

@@ -86,6 +86,7 @@ ATP_MAX_SOCKETS = 10_000  # sockets of a node
 ATP_DENIALS_PER_MINUTE = 60  # of one sender, with row and entry; more are counted
 ATP_DENIALS_PER_HOUR = 600
 ATP_LOGINS_PER_MINUTE = 30  # of one agent; each leaves entries in the trail
+ATP_SEND_ONLY_SESSIONS = 8  # of one agent at once, beside the session that takes its mail
 
 ATP_BATCH_ENVELOPES = 256  # in one task and transaction; docs/design/architecture.md#why-lanes, 2
 ATP_BATCH_BYTES = 1_048_576

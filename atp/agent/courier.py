@@ -21,6 +21,7 @@ from atp.agent.exchanges import Exchange, Exchanges
 from atp.agent.failures import HandlerFailure
 from atp.agent.inbox import Inbox
 from atp.agent.link import Link
+from atp.agent.mail_claim import MailClaim
 from atp.agent.opener import Opener
 from atp.agent.options import SendOptions
 from atp.agent.receiving import Received, Verifier
@@ -44,8 +45,8 @@ class Courier:
     """The messages of one agent over one transport.
 
     `on_arrived` gets the messages for handlers, `on_notice` the notices, `on_cancelled` the
-    requests whose senders no longer wait. None of them may block. `outbox` is the path of the file
-    for messages without a receipt, or `None`.
+    requests whose senders no longer wait. None of them may block. `claim` is the client's claim to
+    mail. `outbox` is the path of the file for messages without a receipt, or `None`.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Courier:
         on_arrived: Callable[[Arrived], None],
         on_notice: Callable[[Notice], None],
         on_cancelled: Callable[[Cancelled], None],
+        claim: MailClaim,
         outbox: Path | None = None,
     ) -> None:
         self._author = author
@@ -64,6 +66,7 @@ class Courier:
         self._on_arrived = on_arrived
         self._on_notice = on_notice
         self._on_cancelled = on_cancelled
+        self._claim = claim
         self._exchanges = Exchanges()
         self._room = asyncio.Semaphore(OUTBOX_LIMIT)
         self.session = AgentSession(verifier)
@@ -129,6 +132,7 @@ class Courier:
             self._transport,
             Login(author.identity, level, author.key),
             self.session,
+            claim=self._claim,
             on_event=self._on_event,
             on_suspended=self._exchanges.fail_all,
             on_end=self._on_end,
@@ -142,6 +146,12 @@ class Courier:
                 await self._outbox.close()
             raise
         self.link = link
+
+    def claim_mail(self) -> None:
+        """Claim the agent's mail, now and in each later login."""
+        self._claim.made = True
+        if self.link is not None:
+            self.link.claim_mail()
 
     async def over(self) -> None:
         """Wait until `stop`; raises the error that ended the connection for good."""
@@ -187,7 +197,7 @@ class Courier:
                     await self._deliver(exchange, envelope.canonical)
                     return await exchange.answer
             except (TimeoutError, asyncio.CancelledError) as caught:
-                problem = self._stopped(caught, exchange)
+                problem = _stopped(self, exchange, caught)
                 if options.message_id is None:  # otherwise the caller may send it again
                     self.session.cancel(expected)
                     self.wake()
@@ -231,7 +241,7 @@ class Courier:
                 return await outbox.deliver(envelope, exchange, connect=connect)
             except (ATPError, TimeoutError, asyncio.CancelledError) as caught:
                 stopped = not isinstance(caught, ATPError)
-                problem = self._stopped(caught, exchange) if stopped else caught
+                problem = _stopped(self, exchange, caught) if stopped else caught
                 raise outbox.kept(problem, envelope.message_id) from None
 
     async def respond(
@@ -264,26 +274,9 @@ class Courier:
                 async with asyncio.timeout_at(exchange.deadline):
                     return await self._deliver(exchange, data)
             except (TimeoutError, asyncio.CancelledError) as caught:
-                raise self._stopped(caught, exchange) from None
+                raise _stopped(self, exchange, caught) from None
             finally:
                 self.session.forget(message_id)
-
-    def _stopped(self, caught: BaseException, exchange: Exchange) -> BaseException:
-        """Return what to raise if a caller stops waiting: it says whether the message may arrive.
-
-        `caught` is a `TimeoutError`, or the cancellation of the caller.
-        """
-        accepted = exchange.accepted is not None
-        may_arrive = accepted or self.session.may_arrive(exchange.message_id)
-        if isinstance(caught, TimeoutError):
-            return exchange.timeout(caught, connected=self.connected, may_arrive=may_arrive)
-        if may_arrive:
-            note = (
-                f"{exchange.message_id} was sent before the call was cancelled and may still arrive"
-            )
-            logger.info("%s: %s", self._author.identity.id, note)
-            caught.add_note(note)
-        return caught
 
     def _opened(
         self, message_id: str, seconds: float, *, offline: bool = False
@@ -342,3 +335,9 @@ class Courier:
 def _welcomed_level(link: Link | None) -> TrustLevel | None:
     welcome = link.welcome if link else None
     return TrustLevel(welcome.level) if welcome and welcome.level else None
+
+
+def _stopped(courier: Courier, exchange: Exchange, caught: BaseException) -> BaseException:
+    """Return what to raise if a caller stops waiting; see `Exchange.stopped`."""
+    sent = courier.session.may_arrive(exchange.message_id)
+    return exchange.stopped(caught, connected=courier.connected, sent=sent)

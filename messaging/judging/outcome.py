@@ -12,6 +12,7 @@ import orjson
 from atp.types import MessageType
 from atp.wire import frames
 from atp.wire.timestamps import format_milliseconds
+from atp.wire.words import ANSWERS
 from messaging.judging.accept import Stored, StoredDelivery
 from messaging.judging.conflicts import first_states
 from messaging.judging.item import Decided, Echo, Fenced, Refused, Repeat, Stage
@@ -27,8 +28,12 @@ def news(
     stages: Sequence[Stage],
     stored: Stored,
     routes: Mapping[str, Route],
+    copies: Mapping[str, Sequence[Route]],
 ) -> dict[str, News]:
-    """The news of a batch by channel; the node that sent the batch always gets some."""
+    """The news of a batch by channel; the node that sent the batch always gets some.
+
+    `copies` are the recipients' sessions that only send; they hear answers too.
+    """
     all_news = {channel: News(batch=batch_id, status="done")}
     ours = all_news[channel]
     _add_receipts(ours, stages, stored, routes)
@@ -37,12 +42,18 @@ def news(
         ours.close_code = "session.fenced"
     accepted_at = format_milliseconds(datetime.fromtimestamp(stored.accepted_at, UTC))
     for (agent, stream), group in _by_stream(stored.deliveries).items():
-        route = routes.get(agent)
-        if route is not None and route.live:
-            there = all_news.setdefault(route.channel, News())
+        channels = _channels(routes.get(agent), copies.get(agent, ()) if stream == ANSWERS else ())
+        if channels:
             text = frames.join_frames(_delivery(one, accepted_at) for one in group).decode()
-            there.deliveries.append((agent, stream, group[0].seq, group[-1].seq, text))
+            told = (agent, stream, group[0].seq, group[-1].seq, text)
+            for there in channels:
+                all_news.setdefault(there, News()).deliveries.append(told)
     return all_news
+
+
+def _channels(route: Route | None, copies: Iterable[Route]) -> set[str]:
+    """Return the channels of the nodes that serve these sessions."""
+    return {one.channel for one in (*copies, *([route] if route else [])) if one.live}
 
 
 def _add_receipts(

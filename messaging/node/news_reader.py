@@ -96,19 +96,20 @@ class NewsReader:
         if news.batch:
             self._dispatcher.on_news(news)
             instruments.take_tally(news.tally)
-        agents = self._roster.agents
         for agent, stream, first, last, text in news.deliveries:
-            if (connection := agents.get(agent)) is not None:
-                self._streams.push(connection, stream, first, last, text)
+            for connection in self._roster.of_agent(agent):
+                if connection.hears(stream):
+                    self._streams.push(connection, stream, first, last, text)
         for agent, text in news.cancels:
-            if (connection := agents.get(agent)) is not None and CANCEL in connection.features:
-                connection.write_if_room(text)
+            holder = self._roster.agents.get(agent)
+            if holder is not None and CANCEL in holder.features:
+                holder.write_if_room(text)
         self._close_sockets(news)
 
     def _close_sockets(self, news: News) -> None:
         for agent in news.close_agents:
-            if (connection := self._roster.agents.get(agent)) is not None:
+            for connection in self._roster.of_agent(agent):
                 connection.close(news.close_code)
         for session in news.close_sessions:
-            if (connection := self._roster.sessions.get(session)) is not None:
-                connection.close(news.close_code)
+            if (closed := self._roster.sessions.get(session)) is not None:
+                closed.close(news.close_code)

@@ -27,6 +27,7 @@ from messaging.node.cancels import Cancels
 from messaging.node.catch_up import CatchUp
 from messaging.node.closings import Closing, Closings
 from messaging.node.connections import AgentConnection
+from messaging.node.copies import Copies
 from messaging.node.dispatch import BatchDispatcher, IncomingEnvelope
 from messaging.node.handshakes import Handshakes
 from messaging.node.lanes import Lane
@@ -79,6 +80,7 @@ class ServingNode:
         )
         self.acks = Acks(threads, roster, streams)
         self.cancels = Cancels(threads)
+        self.copies = Copies(streams)
         self.closings = Closings(threads)
         self.logins = Logins(node_id, threads, self.closings.abandon)
         self._catch_up = CatchUp(threads, roster, streams)
@@ -200,9 +202,10 @@ class ServingNode:
 
     def attach(self, connection: AgentConnection, opened: Opened) -> None:
         """Begin to write the inbox to an authenticated socket."""
+        begins = self.copies.begin(opened, self.roster.sessions.get(opened.resumes))
         self.roster.add(connection)
         self._watch.look_at(connection.session)
-        self._streams.begin(connection, opened.acked)
+        self._streams.begin(connection, begins)
         self._catch_up.newcomers.put(connection.agent)
 
     def detach(self, connection: AgentConnection, code: str, *, crashed: bool = False) -> None:
@@ -214,6 +217,7 @@ class ServingNode:
             self._watch.note_closed()
         self.roster.remove(connection)
         self.cancels.forget(connection)
+        self.copies.note_end(connection)
         acks = last_acks(connection)
         begun = connection.begun if crashed else ()
         self.closings.lane.put(Closing(connection.agent, connection.session, code, acks, begun))

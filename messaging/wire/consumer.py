@@ -37,17 +37,19 @@ from atp.wire.agent_frames import (
 from atp.wire.frames import SUBPROTOCOL, Challenge, Failure, Welcome
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_milliseconds
-from atp.wire.words import CANCEL, DONE
+from atp.wire.words import CANCEL, DONE, NOTICES, SEND_ONLY
 from messaging.node.connections import AgentConnection
 from messaging.node.process_node import process_node
-from messaging.sessions.sessions import LoginRequest, Opened
+from messaging.sessions.proofs import LoginRequest
+from messaging.sessions.sessions import Opened
 from messaging.telemetry import correlation, instruments
 from messaging.wire import sockets
 from messaging.wire.close_codes import close_code
 
 logger = logging.getLogger(__name__)
 
-FEATURES = (DONE, CANCEL)  # that this hub knows (docs/protocol.md#features)
+# That this hub knows (docs/protocol.md#features).
+FEATURES = (DONE, CANCEL, NOTICES, SEND_ONLY)
 PROOF_FRAME_BYTES = 8_192  # of an authenticate frame
 ACKS_BYTES = 65_536  # of one message without its envelopes; 256 acks need less
 ENVELOPE_PREFIX = '{"ATP"'  # of a message that goes to the lane unparsed
@@ -77,7 +79,9 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             await self._refuse(problem)
             return
         correlation.bind(session=opened.session)
-        connection = AgentConnection(opened.agent, opened.session, send, self._features)
+        connection = AgentConnection(
+            opened.agent, opened.session, send, self._features, opened.send_only
+        )
         try:
             sockets.admit(self.scope)
             await self._welcome(opened)
@@ -115,6 +119,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
                 path=self.scope["path"],
                 remote_address=str((self.scope.get("client") or [""])[0]),
                 client=frame.client,
+                takeover=frame.takeover,
                 resumes=frame.resumes,
             )
         )
@@ -129,6 +134,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             pending=opened.pending,
             proof=opened.proof,
             succession=opened.succession,
+            send_only=opened.send_only,
         )
         await self._send(_message(welcome))
 
@@ -179,7 +185,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         other_bytes = len(text)
         for frame in frames:
             if isinstance(frame, Ack):
-                self._node.acks.take(connection, frame)
+                self._take_ack(connection, frame)
             elif isinstance(frame, CancelRequest):
                 self._node.cancels.take(connection, frame.message_id)
             elif isinstance(frame, Submission):
@@ -190,6 +196,12 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         # The event loop parses these bytes while all agents wait, and no window limits them.
         if other_bytes > ACKS_BYTES:
             raise MalformedFrame(f"at most {ACKS_BYTES} bytes of a message are not envelopes")
+
+    def _take_ack(self, connection: AgentConnection, ack: Ack) -> None:
+        if connection.send_only:
+            self._node.copies.take_ack(connection, ack)
+        else:
+            self._node.acks.take(connection, ack)
 
     # --- Wire ----------------------------------------------------------------------------------
 

@@ -73,7 +73,7 @@ def test_it_lists_the_members_of_the_hub_s_own_facts() -> None:
 
 def test_it_lists_the_members_of_a_welcome() -> None:
     table = rows(PAGE, columns=("member of `welcome`", "what"))
-    full = frames.Welcome("s-1", "alice", "verified", 82, 256, 0, "proof", ("token",))
+    full = frames.Welcome("s-1", "alice", "verified", 82, 256, 0, "proof", ("token",), True)
     assert [code(row["member of `welcome`"]) for row in table] == list(full.to_wire())
 
 

@@ -67,6 +67,7 @@ def test_it_looks_repeats_up_before_dates_are_judged(
     letter = ask(alice, bob, lifetime=2)
     first = alices.submit(letter)
     assert first["status"] == "accepted"
+    del first["connected"]  # only the first receipt says whether the recipient was there
     time.sleep(
         max(
             0,
