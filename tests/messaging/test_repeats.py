@@ -74,7 +74,6 @@ def test_it_looks_repeats_up_before_dates_are_judged(
         )
     )
 
-    del first["connected"]  # told once: it was so at that moment
     assert alices.submit(letter) == first
 
 
