@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, LiteralString
 
@@ -40,7 +41,10 @@ class StoredDelivery:
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """An entry of the trail; `sound` is whether its leaf has the stored hash."""
+    """An entry of the trail, of the time `at` in seconds since 1970.
+
+    `sound` is whether its leaf has the stored hash.
+    """
 
     index: int
     kind: str
@@ -50,6 +54,7 @@ class StoredEntry:
     verdict: str
     subject: str
     sound: bool
+    at: float = 0.0
 
     @property
     def acknowledged(self) -> tuple[str, int, int] | None:
@@ -93,9 +98,18 @@ def read_ledger(query: Query) -> Ledger:
 
 
 def _entry(row: tuple[Any, ...]) -> StoredEntry:
-    index, kind, sender, recipient, message, verdict, subject, leaf, told = row
+    index, kind, sender, recipient, message, verdict, subject, leaf, told, time = row
     sound = sha256(b"\0" + bytes(leaf)).digest() == bytes(told)
-    return StoredEntry(index, kind, sender, recipient, message, verdict, subject, sound)
+    return StoredEntry(
+        index, kind, sender, recipient, message, verdict, subject, sound, _seconds(time)
+    )
+
+
+def _seconds(time: datetime | str) -> float:
+    """Return a time as seconds since 1970; SQLite has it as a text in UTC."""
+    if isinstance(time, str):
+        time = datetime.fromisoformat(time).replace(tzinfo=UTC)
+    return time.timestamp()
 
 
 def unfinished(query: Query) -> str:
@@ -115,7 +129,7 @@ FROM messaging_delivery d JOIN messaging_envelope e ON e.id = d.envelope_id
 ORDER BY d.recipient_id, d.stream, d.seq
 """
 _ENTRIES: LiteralString = """
-SELECT "index", kind, sender, recipient, message_id, verdict, subject, leaf, leaf_hash
+SELECT "index", kind, sender, recipient, message_id, verdict, subject, leaf, leaf_hash, time
 FROM registry_entry ORDER BY "index"
 """
 _BOXES: LiteralString = """

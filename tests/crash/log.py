@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
@@ -90,6 +90,27 @@ class LogWriter:
 
     def close(self) -> None:
         self._file.close()
+
+
+@dataclass(slots=True)
+class Occurrences:
+    """A counter of a word in the growing logs of a folder, each read once."""
+
+    folder: Path
+    word: bytes
+    _found: int = 0
+    _read: dict[Path, int] = field(default_factory=dict)
+
+    def count(self) -> int:
+        """Return how often the word occurs in whole lines so far."""
+        for path in self.folder.glob("*.jsonl"):
+            with path.open("rb") as file:
+                file.seek(self._read.get(path, 0))
+                text = file.read()
+            whole = text.rfind(b"\n") + 1
+            self._read[path] = self._read.get(path, 0) + whole
+            self._found += text.count(self.word, 0, whole)
+        return self._found
 
 
 def read_log(path: Path) -> AgentLog:
