@@ -40,8 +40,8 @@ def test_rejects_a_hub_that_tells_too_early_and_one_that_acknowledges_for_others
 ) -> None:
     broken = {"receipt_before_commit": "lost", "acknowledged_for_them": "acknowledged"}
     with ThreadPoolExecutor(len(broken)) as pool:
-        found = pool.map(lambda one: _convict(*one, tmp_path), broken.items())
-    assert list(found) == list(broken.values())
+        found = pool.map(lambda mutant: _convict(mutant, broken[mutant], tmp_path), broken)
+        assert list(found) == list(broken.values())
 
 
 def _convict(mutant: str, rule: str, folder: Path) -> str:

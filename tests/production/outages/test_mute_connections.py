@@ -123,7 +123,7 @@ async def test_a_worker_gives_up_a_task_that_the_database_does_not_answer(
 
 @contextmanager
 def stopping_worker(far: Far, failpoint: str) -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Run the far worker so that it stops at a failpoint; yield what does something and wakes it."""
+    """Have a worker stop at a failpoint; yield what waits for that, makes a fault and wakes it."""
     far.fleet.kill_worker("far")
     far.fleet.start_worker("stopping", failpoints=f"stop@{failpoint}")
     log = far.fleet.folder.parent / "stopping.log"
