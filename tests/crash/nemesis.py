@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -28,6 +28,42 @@ STRAY_SECONDS = 1.0  # in which a receipt of before a fault's end may still come
 UNDO_SECONDS = 60.0  # for an engine to come back, so that its faults can be undone
 
 
+# How often each fault has its turn.
+DECK = {
+    "kill node": 3,
+    "kill worker": 2,
+    "kill beat": 1,
+    "kill redis": 1,
+    "kill postgres": 2,
+    "kill agents": 2,
+    "kill-all hub": 1,
+    "kill-child worker": 2,
+    "end node": 1,
+    "end worker": 1,
+    "pause node": 2,
+    "pause worker": 2,
+    "pause beat": 1,
+    "pause redis": 1,
+    "pause postgres": 1,
+    "pause agents": 1,
+    "empty redis": 1,
+    "cut sockets": 2,
+    "hush sockets": 1,
+    "tasks worker": 4,  # at an unscheduled time
+    "read-only postgres": 2,
+    "mute postgres": 2,
+    "mute layer": 2,
+    "mute broker": 2,
+    "stop worker": 2,
+    "fill disk": 1,
+}
+# Faults by which the whole hub may stop to accept envelopes.
+GRAVE = {
+    "kill redis", "kill postgres", "kill-all hub", "pause redis", "pause postgres",
+    "read-only postgres", "mute postgres", "mute layer", "mute broker", "stop worker", "fill disk",
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Temper:
     """The settings of the nemesis: the time between faults, and how long faults last."""
@@ -37,6 +73,7 @@ class Temper:
     sleep: tuple[float, float] = (0.5, 4.0)
     long_share: float = 0.15  # of pauses, which are longer than a lease
     rest_share: float = 0.7  # of grave faults, after which no other is made until it works again
+    deck: Mapping[str, int] = field(default_factory=lambda: DECK)
 
 
 @dataclass(slots=True)
@@ -113,8 +150,10 @@ class Nemesis:
     def _shuffled(self) -> list[str]:
         """Return faults to be taken from the end: each kind once before any comes again."""
         deck: list[str] = []
-        for turn in reversed(range(max(DECK.values()))):
-            kinds = [f for f, times in DECK.items() if times > turn and self._has_victims(f)]
+        for turn in reversed(range(max(self.temper.deck.values()))):
+            kinds = [
+                f for f, times in self.temper.deck.items() if times > turn and self._has_victims(f)
+            ]
             self.chance.shuffle(kinds)
             deck += kinds
         return deck
@@ -226,37 +265,4 @@ FAULTS: dict[str, Callable[[Nemesis, str], tuple[str, float]]] = {
     "stop": lambda nemesis, kind: nemesis.lasting.stop(kind),
     "fill": lambda nemesis, kind: nemesis.lasting.fill(kind),
 }
-DECK = {
-    "kill node": 3,
-    "kill worker": 2,
-    "kill beat": 1,
-    "kill redis": 1,
-    "kill postgres": 2,
-    "kill agents": 2,
-    "kill-all hub": 1,
-    "kill-child worker": 2,
-    "end node": 1,
-    "end worker": 1,
-    "pause node": 2,
-    "pause worker": 2,
-    "pause beat": 1,
-    "pause redis": 1,
-    "pause postgres": 1,
-    "pause agents": 1,
-    "empty redis": 1,
-    "cut sockets": 2,
-    "hush sockets": 1,
-    "tasks worker": 4,  # at an unscheduled time
-    "read-only postgres": 2,
-    "mute postgres": 2,
-    "mute layer": 2,
-    "mute broker": 2,
-    "stop worker": 2,
-    "fill disk": 1,
-}
-# Faults by which the whole hub may stop to accept envelopes.
-GRAVE = {
-    "kill redis", "kill postgres", "kill-all hub", "pause redis", "pause postgres",
-    "read-only postgres", "mute postgres", "mute layer", "mute broker", "stop worker", "fill disk",
-}  # fmt: skip
 ALWAYS_THERE = {"hub", "sockets"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -38,6 +39,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "connections": sum(1 for log in logs for _ in log.of(Kind.OPENED)),
         "not_made": list(outcome.not_made),
         "recovery": {fault: round(seconds, 2) for fault, seconds in outcome.healing.items()},
+        "load": [round(os.getloadavg()[1], 1), os.cpu_count()],  # of the last five minutes
         "settle_seconds": round(outcome.settle_seconds, 1),
         "violations": dict(Counter(violation.rule for violation in outcome.violations)),
     }
@@ -61,6 +63,7 @@ def table(outcome: Outcome) -> str:
         ("taken by a process that ended before handling it", figures["unhandled"]),
         *(("faults that could not be made", why) for why in figures["not_made"]),
         ("quiet until nothing was left to do", f"{figures['settle_seconds']} s"),
+        ("load of the machine, processors", "{:.1f}, {}".format(*figures["load"])),
         ("violations", _counts(figures["violations"]) or "none"),
     ]
     width = max(len(name) for name, _ in rows)

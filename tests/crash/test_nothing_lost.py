@@ -9,13 +9,22 @@ from pathlib import Path
 import pytest
 
 from tests.crash.engines import Engines, Storage, private_engines
-from tests.crash.nemesis import Temper
+from tests.crash.nemesis import DECK, Temper
 from tests.crash.report import table
 from tests.crash.run import Outcome, Plan, run
 
 SECONDS = 10.0
 MUTANT_SECONDS = (3.0, 6.0, 12.0, 24.0)  # of the runs, until one is found out
-HASTY = Temper(between=(0.2, 0.9), away=(0.1, 0.6), sleep=(0.3, 1.5), long_share=0.0)
+# From these the hub takes seconds to heal; they have tests of their own in tests/production.
+LONG_FELT = {"mute postgres", "mute broker", "stop worker", "fill disk"}
+HASTY = Temper(
+    between=(0.2, 0.9),
+    away=(0.1, 0.6),
+    sleep=(0.3, 1.5),
+    long_share=0.0,
+    rest_share=0.0,
+    deck={fault: times for fault, times in DECK.items() if fault not in LONG_FELT},
+)
 NO_FAULTS = Temper(between=(3600.0, 3600.0))
 RESTLESS = {"notify": 60, "ask": 20, "broadcast": 5, "away": 15}
 
