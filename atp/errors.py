@@ -13,17 +13,19 @@ Callers branch on the class or on `code`, never on the text::
     ├── ClockError        clock.* expired, not_yet, too_long, mismatch
     ├── AttestationError  attestation.*
     │     missing, expired, revoked, unreadable, issuer, limit, capability
-    ├── RecipientError    recipient.* unavailable, no_request, self
+    ├── RecipientError    recipient.* unavailable, no_request, no_handler, self
     ├── TrustError        trust.* level, score, cause
     ├── PolicyError       policy.* denied, none, held, throttled
     ├── FlowError         flow.* busy, throttled, recipient_full, timeout, window, too_many
     ├── SessionError      session.*
-    │     authentication, timeout, superseded, revoked, fenced, closed, transport
+    │     authentication, timeout, superseded, revoked, fenced, closed, transport, forked, loop
     └── HandlerError      handler.* failed
 
-A subclass is named after family and code: `malformed.too_deep` is `MalformedTooDeep` (the three of
-`trust` say more, because types and scores have those names). What status or close code an edge
-answers with is that edge's own table; docs/errors.md shows both.
+What a program causes by a wrong call is a `ValueError` or `TypeError` too, `FlowTimeout` is a
+`TimeoutError` and `SessionLoop` a `RuntimeError`, so that code that knows nothing of ATP can catch
+them. A subclass is named after family and code: `malformed.too_deep` is `MalformedTooDeep` (the
+three of `trust` say more, because types and scores have those names). What status or close code an
+edge answers with is that edge's own table; docs/errors.md shows both.
 """
 
 from __future__ import annotations
@@ -88,6 +90,7 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
     "PolicyNone",
     "PolicyThrottled",
     "RecipientError",
+    "RecipientNoHandler",
     "RecipientNoRequest",
     "RecipientSelf",
     "RecipientUnavailable",
@@ -98,6 +101,8 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
     "SessionClosed",
     "SessionError",
     "SessionFenced",
+    "SessionForked",
+    "SessionLoop",
     "SessionRevoked",
     "SessionSuperseded",
     "SessionTimeout",
@@ -119,12 +124,18 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
 ]
 
 
-class MalformedError(ATPError, code="malformed"):
-    """The input does not follow the grammar; sending it again unchanged is pointless."""
+class MalformedError(ATPError, ValueError, code="malformed"):
+    """The input does not follow the grammar; sending it again unchanged is pointless.
+
+    `pointer` is the JSON Pointer (RFC 6901) to the place of the fault in the value that was
+    inspected, such as `/payload/data/rows/3`. It is "" if the fault is not at one place.
+    """
+
+    pointer: str = ""
 
 
-class MalformedJson(MalformedError, code="malformed.json"):
-    """The text is not JSON."""
+class MalformedJson(MalformedError, TypeError, code="malformed.json"):
+    """The text is not JSON, or a value has no JSON form."""
 
 
 class MalformedDuplicateMember(MalformedError, code="malformed.duplicate_member"):
@@ -167,7 +178,7 @@ class MalformedKey(MalformedError, code="malformed.key"):
     """The key can't be read."""
 
 
-class MalformedDocument(MalformedError, code="malformed.document"):
+class MalformedDocument(MalformedError, TypeError, code="malformed.document"):
     """A policy, profile or other document breaks its schema.
 
     `field` is the path of the wrong member, such as `weights.identity` or `rules.0.action`. It is
@@ -201,7 +212,7 @@ class IdentityRevoked(IdentityError, code="identity.revoked"):
     """The agent has been revoked."""
 
 
-class IdentityInvalidId(IdentityError, code="identity.invalid_id"):
+class IdentityInvalidId(IdentityError, ValueError, TypeError, code="identity.invalid_id"):
     """The text does not follow the grammar of agent ids."""
 
 
@@ -221,15 +232,15 @@ class KeyRevoked(KeyProblem, code="key.revoked"):
     """An officer refused or revoked the key, or it was not in use at that time."""
 
 
-class KeyAlgorithm(KeyProblem, code="key.algorithm"):
+class KeyAlgorithm(KeyProblem, ValueError, code="key.algorithm"):
     """The header names another algorithm than that of the key."""
 
 
-class KeyUnacceptable(KeyProblem, code="key.unacceptable"):
+class KeyUnacceptable(KeyProblem, ValueError, code="key.unacceptable"):
     """The key is too weak, of low order, or not meant for signatures."""
 
 
-class KeyMissing(KeyProblem, code="key.missing"):
+class KeyMissing(KeyProblem, ValueError, code="key.missing"):
     """A key is needed, but none was given."""
 
 
@@ -345,7 +356,11 @@ class RecipientNoRequest(RecipientError, code="recipient.no_request"):
     """The response answers a request that does not exist, is answered already, or has expired."""
 
 
-class RecipientSelf(RecipientError, code="recipient.self"):
+class RecipientNoHandler(RecipientError, code="recipient.no_handler"):
+    """The recipient has no handler for messages of this type."""
+
+
+class RecipientSelf(RecipientError, ValueError, code="recipient.self"):
     """An agent can't send to itself."""
 
 
@@ -401,7 +416,7 @@ class FlowRecipientFull(FlowError, code="flow.recipient_full"):
     """The recipient's inbox, or this sender's share of it, is full."""
 
 
-class FlowTimeout(FlowError, code="flow.timeout"):
+class FlowTimeout(FlowError, TimeoutError, code="flow.timeout"):
     """No answer came in time."""
 
 
@@ -445,12 +460,20 @@ class SessionTransport(SessionError, code="session.transport"):
     """The transport failed."""
 
 
+class SessionForked(SessionError, RuntimeError, code="session.forked"):
+    """The client was made in the parent process, before a fork."""
+
+
+class SessionLoop(SessionError, RuntimeError, code="session.loop"):
+    """The client belongs to another event loop or thread."""
+
+
 class HandlerError(ATPError, code="handler"):
     """The recipient's own code failed."""
 
 
 class HandlerFailed(HandlerError, code="handler.failed"):
-    """The handler of the recipient raised an exception."""
+    """The handler of the recipient failed, or ended without an answer."""
 
 
 def from_code(code: str, detail: str = "", *, retry_after: float | None = None) -> ATPError:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from atp.agent.dispatch import current_cause
 from atp.agent.exchanges import Exchange, Exchanges
+from atp.agent.failures import HandlerFailure
+from atp.agent.inbox import Inbox
 from atp.agent.link import Link
 from atp.agent.options import SendOptions
 from atp.agent.receiving import Received, Verifier
@@ -88,6 +90,25 @@ class Courier:
         """Whether there is a connection right now."""
         return self.link is not None and self.link.connected
 
+    @property
+    def inbox(self) -> Inbox:
+        """The mail of the agent."""
+        return self.session.inbox
+
+    def take_mail(self) -> Iterator[Arrived]:
+        """Take the mail for which there is room now; yield what is new."""
+        return self.session.take_mail()
+
+    def wake(self) -> None:
+        """Wake the writer, because there may be something to send."""
+        if self.link is not None:
+            self.link.wake()
+
+    async def written(self) -> None:
+        """Wait until what there is to tell the hub now is written."""
+        if self.link is not None:
+            await self.link.written()
+
     async def start(self) -> None:
         """Connect; raises the error if that fails."""
         author = self._author
@@ -138,8 +159,8 @@ class Courier:
                     self.session.expect(expected)
                     await self._deliver(exchange, envelope.canonical)
                     return await exchange.answer
-            except TimeoutError:
-                raise exchange.timeout(connected=self.connected) from None
+            except TimeoutError as problem:
+                raise exchange.timeout(problem, connected=self.connected) from None
             finally:
                 self.session.give_up(expected)
 
@@ -154,12 +175,21 @@ class Courier:
     async def respond(
         self, request: Received, data: Any, options: SendOptions, *, seconds_left: float
     ) -> None:
-        """Answer a request that expires in `seconds_left`, and wait for the receipt."""
+        """Answer a request that expires in `seconds_left`, and wait for the receipt.
+
+        `data` may be a `HandlerFailure`.
+        """
         envelope = request.envelope
         if options.sensitivity is None and envelope.sensitivity is not None:
             options = options.with_sensitivity(envelope.sensitivity)
+        failure = data.members() if isinstance(data, HandlerFailure) else None
         document = self._document(
-            MessageType.RESPONSE, envelope.sender, data, options, request_id=envelope.request_id
+            MessageType.RESPONSE,
+            envelope.sender,
+            None if failure else data,
+            options,
+            request_id=envelope.request_id,
+            payload=failure,
         )
         lifetime = min(MESSAGE_MAX_LIFE_SECONDS, math.ceil(seconds_left) + 1)
         signed = self._sign(document, lifetime, req=envelope.digest)
@@ -170,8 +200,8 @@ class Courier:
             try:
                 async with asyncio.timeout_at(exchange.deadline):
                     return await self._deliver(exchange, data)
-            except TimeoutError:
-                raise exchange.timeout(connected=self.connected) from None
+            except TimeoutError as problem:
+                raise exchange.timeout(problem, connected=self.connected) from None
             finally:
                 self.session.forget(message_id)
 
@@ -188,8 +218,7 @@ class Courier:
         async with self._room:
             self.session.submit(exchange.message_id, data)
             exchange.submitted = True
-            if self.link is not None:
-                self.link.wake()
+            self.wake()
             return await exchange.receipt
 
     def _document(
@@ -200,6 +229,7 @@ class Courier:
         options: SendOptions,
         *,
         request_id: str | None = None,
+        payload: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         author = self._author
         return new_document(
@@ -214,6 +244,7 @@ class Courier:
             policy_context=options.policy_context(author.policy_context),
             provenance=options.provenance,
             notify=options.notify,
+            payload=payload,
         )
 
     def _welcomed_level(self) -> TrustLevel | None:
@@ -256,7 +287,8 @@ class Courier:
             self.score = receipt.trust_score
         if not receipt.message_id:
             logger.warning("the hub could not read a frame of ours: %s", receipt.detail)
-        self._exchanges.receipt(receipt, ticks=asyncio.get_running_loop().time())
+        ticks = asyncio.get_running_loop().time()
+        self._exchanges.receipt(receipt, ticks=ticks, now=self._transport.clock())
 
     def _on_end(self, problem: ATPError) -> None:
         logger.error("%s: disconnected for good: %s", self._author.identity.id, problem)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from secrets import SystemRandom
 from typing import Final
 
+from atp.agent.frame_log import log_frames
 from atp.agent.session import AgentSession, Event
 from atp.errors import (
     ATPError,
@@ -30,7 +31,7 @@ from atp.errors import (
 from atp.transports.base import Connection, Login, Transport
 from atp.wire.frames import Failure, Welcome
 
-__all__ = ["Link"]
+__all__ = ["Link", "backoff_seconds"]
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +80,10 @@ class Link:
         self._on_suspended = on_suspended
         self._on_end = on_end
         self._task: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
+        self._turns: list[asyncio.Future[None]] = []
         self.connected = False
         self.welcome: Welcome | None = None
         self.suspended: ATPError | None = None
@@ -95,6 +98,15 @@ class Link:
     def wake(self) -> None:
         """Wake the writer, because there may be something to send."""
         self._wake.set()
+
+    async def written(self) -> None:
+        """Wait until what the session has to tell now is written, or the connection has ended."""
+        if not self.connected:
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._turns.append(turn)
+        self._wake.set()
+        await turn
 
     async def flush(self, timeout_seconds: float) -> bool:
         """Wait for all receipts and until all acks are sent; return `False` if the time is over."""
@@ -115,6 +127,10 @@ class Link:
             with suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+        if self._connection is not None:  # also if the task was cancelled before it began
+            self._lose()
+            await self._connection.close()
+            self._connection = None
 
     async def _run(self, connection: Connection) -> None:
         failures = 0
@@ -139,7 +155,8 @@ class Link:
     async def _reconnect(self, failures: int, ended: ATPError) -> Connection:
         refusals, asked = 0, _asked_to_wait(ended)
         while True:
-            delay = _delay(failures) if not refusals else _long_delay(refusals)
+            delay = backoff_seconds(failures) if not refusals else _long_delay(refusals)
+            logger.debug("%s: connects again in %.2f s", self._login.identity.id, asked + delay)
             await asyncio.sleep(asked + delay)
             try:
                 return await self._transport.connect(self._login)
@@ -180,9 +197,17 @@ class Link:
         if self.suspended is not None:
             logger.warning("%s: the hub accepts it again", self._login.identity.id)
             self.suspended = None
+        self._connection = connection
         self.welcome = connection.welcome
         self.connected = True
-        self._session.opened(connection.welcome)
+        logger.debug(
+            "%s: connected to %s in session %s; %d envelopes without a receipt are sent",
+            self._login.identity.id,
+            self._transport.hub_id,
+            connection.welcome.session,
+            self._session.unreceipted,
+        )
+        self._session.opened(connection.welcome, connection.features)
         self._wake.set()
 
     async def _serve(self, connection: Connection) -> ATPError:
@@ -195,17 +220,22 @@ class Link:
             await asyncio.wait({reader}, timeout=LAST_WORDS_SECONDS)
             return _reason(reader if reader.done() else writer)
         finally:
-            self.connected = False
-            self._session.lost()
-            self._moved.set()
+            self._lose()
             reader.cancel()
             writer.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
             await connection.close()
 
+    def _lose(self) -> None:
+        self.connected = False
+        self._session.lost()
+        self._moved.set()
+        self._end_turns(self._turns)
+
     async def _read(self, connection: Connection) -> None:
         while True:
             message = await connection.receive()
+            log_frames(self._login.identity.id, "receives", message)
             now, ticks = self._transport.clock(), self._ticks()
             for event in self._session.receive(message, now=now, ticks=ticks):
                 if isinstance(event, Failure):
@@ -217,13 +247,26 @@ class Link:
     async def _write(self, connection: Connection) -> None:
         while True:
             self._wake.clear()
-            for message in self._session.data_to_send(ticks=self._ticks()):
-                await connection.send(message)
+            turns, self._turns = self._turns, []
+            try:
+                for message in self._session.data_to_send(ticks=self._ticks()):
+                    log_frames(self._login.identity.id, "sends", message)
+                    await connection.send(message)
+                    self._end_turns(turns)  # acks are in the first message
+            finally:
+                self._end_turns(turns)
             self._moved.set()
             due = self._session.next_due()
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(due):
                     await self._wake.wait()
+
+    @staticmethod
+    def _end_turns(turns: list[asyncio.Future[None]]) -> None:
+        for turn in turns:
+            if not turn.done():
+                turn.set_result(None)
+        turns.clear()
 
     @staticmethod
     def _ticks() -> float:
@@ -234,7 +277,8 @@ def _asked_to_wait(problem: ATPError) -> float:
     return min(problem.retry_after or 0.0, RETRY_AFTER_MAX_SECONDS)
 
 
-def _delay(failures: int) -> float:
+def backoff_seconds(failures: int) -> float:
+    """Return how long to wait before the next try after so many failures, a random time."""
     ceiling = BACKOFF_FIRST_SECONDS * 2.0 ** min(failures, BACKOFF_DOUBLINGS)
     return _jitter.uniform(0, min(BACKOFF_MAX_SECONDS, ceiling))
 

@@ -2,20 +2,21 @@
 
 `receive` takes the hub's bytes and returns events; `data_to_send` returns the bytes for the hub. A
 session outlives its connections, which `opened` and `lost` announce. Envelopes without a receipt
-are sent again, and repeated deliveries are dropped (docs/protocol.md#frames).
+are sent again, and repeated deliveries are not handled again (docs/protocol.md#frames).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from atp.agent.inbox import Inbox
+from atp.agent.mail import Mail
 from atp.agent.outbox import Outbox
 from atp.agent.receiving import Received, Verifier
 from atp.errors import ATPError, MalformedFrame, SessionTransport
-from atp.types import MessageType
 from atp.wire.frames import (
     Delivery,
     Failure,
@@ -28,11 +29,14 @@ from atp.wire.frames import (
     parse_message,
     serialize_messages,
 )
-from atp.wire.words import MAIL
+from atp.wire.words import ANSWERS, DONE, MAIL
 
 __all__ = ["AgentSession", "Answered", "Arrived", "Event", "Expected"]
 
 logger = logging.getLogger(__name__)
+
+DONE_WAITS_SECONDS: Final = 0.005  # for more that is done: fewer acks, and nobody waits for them
+NOTICE_REMEMBERED_SECONDS: Final = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +60,13 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A message for a handler. A response here arrived after its caller had stopped waiting.
+    """A message for a handler.
 
-    `held` mail counts against the backlog until `handler_begins` is called for it.
+    A response has no `mail`: it arrived after its caller had stopped waiting, and is done already.
     """
 
     received: Received
-    held: bool
+    mail: Mail | None
 
 
 Event = Answered | Arrived | Receipt | Notice | Failure | Gone | Withheld
@@ -74,7 +78,8 @@ class AgentSession:
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier
         self._outbox = Outbox()
-        self._inbox = Inbox()
+        self.inbox = Inbox()
+        self._done_due: float | None = None  # in ticks
         self._expected: dict[str, Expected] = {}
 
     @property
@@ -90,7 +95,7 @@ class AgentSession:
     @property
     def settled(self) -> bool:
         """Whether no envelope waits for a receipt and no delivery for its ack."""
-        return not self._outbox and not self._inbox.has_acks()
+        return not self._outbox and not self.inbox.has_acks
 
     # Sending
 
@@ -116,35 +121,43 @@ class AgentSession:
 
         `ticks` are the seconds of a monotonic clock.
         """
-        frames = [*self._inbox.acks(), *self._outbox.take(ticks=ticks)]
+        frames = [*self._acks(ticks), *self._outbox.take(ticks=ticks)]
         return list(serialize_messages(frames))
+
+    def _acks(self, ticks: float) -> list[bytes]:
+        """Return the acks to send now. What is only done waits a little for more of it."""
+        if not self.inbox.has_acks:
+            return []
+        if not self.inbox.has_urgent_acks:
+            if self._done_due is None:
+                self._done_due = ticks + DONE_WAITS_SECONDS
+            if ticks < self._done_due:
+                return []
+        frames = self.inbox.acks()
+        self._done_due = ticks if self.inbox.has_acks else None
+        return frames
 
     def next_due(self) -> float | None:
         """Return when `data_to_send` has more to send without a new event, in ticks, or `None`."""
-        return self._outbox.next_due()
+        dues = [due for due in (self._done_due, self._outbox.next_due()) if due is not None]
+        return min(dues, default=None)
 
     # The connection
 
-    def opened(self, welcome: Welcome) -> None:
-        """Begin with a new connection that has logged in."""
+    def opened(self, welcome: Welcome, features: Collection[str] = ()) -> None:
+        """Begin with a new connection that has logged in and uses `features` of the protocol."""
         self._outbox.open(welcome.window)
-        self._inbox.open()
+        self.inbox.open(tells_done=DONE in features)
+        self._done_due = None
 
     def lost(self) -> None:
         """Note that the connection was lost: send nothing until the next one."""
         self._outbox.close()
+        self.inbox.lost()
 
-    def handler_begins(self) -> bool:
-        """Note that the handler of the oldest held mail begins; return whether acks can go now."""
-        return self._inbox.begin()
-
-    def set_taking(self, *, taking: bool) -> None:
-        """Set whether held mail is acknowledged."""
-        self._inbox.set_taking(taking=taking)
-
-    def abandon_mail(self) -> int:
-        """Drop the held mail whose handler has not begun; return how many there were."""
-        return self._inbox.abandon()
+    def take_mail(self) -> Iterator[Arrived]:
+        """Take the mail for which there is room now; yield what is new."""
+        return (Arrived(mail.received, mail) for mail in self.inbox.take())
 
     # Receiving
 
@@ -162,20 +175,37 @@ class AgentSession:
                     if self._outbox.settle(frame, ticks=ticks) or not frame.message_id:
                         yield frame
                 case Withheld():
-                    if self._inbox.advance(frame.stream, first=frame.seq, last=frame.seq):
-                        yield frame
+                    yield from self._closed(frame, first=frame.seq, last=frame.seq)
                 case Gone():
-                    if self._inbox.advance(frame.stream, first=frame.first, last=frame.last):
-                        yield frame
+                    yield from self._closed(frame, first=frame.first, last=frame.last)
+                case Notice() if frame.stream is not None:
+                    yield from self._placed_notice(frame, now)
                 case Notice() | Failure():
                     yield frame
                 case Unknown():
                     logger.debug("ignored a frame of a type that this version does not know")
                 case _:
                     raise MalformedFrame("the hub sent a frame of the login after the login")
+            yield from self.take_mail()
+
+    def _closed(self, frame: Withheld | Gone, *, first: int, last: int) -> Iterator[Event]:
+        if self.inbox.advance(frame.stream, first=first, last=last):
+            self.inbox.close(frame.stream, first, last)
+            yield frame
+
+    def _placed_notice(self, notice: Notice, now: float) -> Iterator[Event]:
+        stream = notice.stream or ANSWERS
+        if not self.inbox.advance(stream, first=notice.seq, last=notice.seq):
+            return
+        self.inbox.close(stream, notice.seq, notice.seq)
+        key = ("", f"notice {stream} {notice.seq}")  # no agent has an empty id
+        until = now + NOTICE_REMEMBERED_SECONDS
+        if not self.inbox.seen.is_repeat(key, expires_at=until, now=now):
+            yield notice
 
     def _delivered(self, delivery: Delivery, now: float) -> Iterator[Event]:
-        if not self._inbox.advance(delivery.stream, first=delivery.seq, last=delivery.seq):
+        stream, seq = delivery.stream, delivery.seq
+        if not self.inbox.advance(stream, first=seq, last=seq):
             return  # this connection delivered this position before
         try:
             received = self._verifier.verify(delivery, now=now)
@@ -184,20 +214,17 @@ class AgentSession:
         except ATPError as problem:
             # Refuse it instead of dropping it: the hub keeps it as a dead letter for officers.
             logger.warning("a delivery was refused: %s", problem)
-            self._inbox.refuse(delivery.stream, delivery.seq, problem.code)
+            self.inbox.close(stream, seq, seq, problem.code)
             return
+        if stream == MAIL:
+            self.inbox.seen.forget_expired(now)
+            self.inbox.arrive(received)
+            return
+        self.inbox.close(stream, seq, seq)
         envelope = received.envelope
-        if not self._inbox.remember(
-            envelope.sender, envelope.message_id, expires_at=received.expires_at, now=now
-        ):
-            return
-        if envelope.message_type == MessageType.RESPONSE:
+        key = (envelope.sender, envelope.message_id)
+        if not self.inbox.seen.is_repeat(key, expires_at=received.expires_at, now=now):
             yield self._response(received)
-            return
-        held = delivery.stream == MAIL
-        if held:
-            self._inbox.hold(delivery.seq, envelope.sender, envelope.message_id)
-        yield Arrived(received, held=held)
 
     def _response(self, received: Received) -> Event:
         envelope = received.envelope
@@ -207,6 +234,6 @@ class AgentSession:
             or expected.target != envelope.sender
             or (expected.signed and received.req != expected.digest)
         ):
-            return Arrived(received, held=False)
+            return Arrived(received, None)
         self.give_up(expected)  # answered, so a receipt that got lost no longer matters
         return Answered(expected, received)

@@ -64,12 +64,16 @@ class Registry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """The verdict on an envelope, with the agents that get it."""
+    """The verdict on an envelope, with the agents that get it.
+
+    `connected` is whether the recipient of an accepted request is connected; else `None`.
+    """
 
     verdict: Verdict
     recipients: tuple[str, ...] = ()
     digest: str = ""
     req: str | None = None
+    connected: bool | None = None
 
     def to_receipt(self, message_id: str, *, entry: int | None = None) -> Receipt:
         """Return the receipt for the sender; `entry` is the index in the trail, if any."""
@@ -83,6 +87,7 @@ class Ruling:
             recipients=len(self.recipients) if is_final else None,
             entry=entry,
             retry_after=verdict.retry_after,
+            connected=self.connected,
         )
 
 

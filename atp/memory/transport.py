@@ -1,7 +1,8 @@
 """The in-memory transport: all agents in one process, for development and tests.
 
-It uses the frames of a hub and judges as a hub does (`atp.memory.hub`). It stores nothing: an agent
-that is not connected can't be reached. All differences are in docs/sdk.md#demo-mode.
+It uses the frames of a hub and judges as a hub does (`atp.memory.hub`). An agent that is not
+connected can't be reached; what it had not handled before is delivered when it connects again. All
+differences are in docs/sdk.md#demo-mode.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import time
 import uuid
 from collections import Counter, deque
+from dataclasses import replace
 from random import Random
 from typing import Any, ClassVar, Final, Protocol
 
@@ -29,20 +31,27 @@ from atp.judging.judgement import Verdict
 from atp.memory.hub import ConnectedAgent, DemoHub
 from atp.memory.judge import Ruling
 from atp.memory.keys import DEMO_HUB_ID, DIRECTORY
+from atp.memory.mailbox import MemoryMailbox
 from atp.transports.base import Connection, Login, Transport
 from atp.trust.envelope import Envelope, envelope_from_value
-from atp.types import BROADCAST_TARGET, ITransportMessage, TransportType, check_agent_id
-from atp.wire.agent_frames import Submission, parse_agent_message
+from atp.types import (
+    BROADCAST_TARGET,
+    ITransportMessage,
+    MessageType,
+    TransportType,
+    check_agent_id,
+)
+from atp.wire.agent_frames import Ack, Submission, parse_agent_message
 from atp.wire.frames import MESSAGE_MAX_BYTES, Failure, Receipt, Welcome, splice_delivery
 from atp.wire.timestamps import format_timestamp
-from atp.wire.words import Stream, stream_of
+from atp.wire.words import DONE, stream_of
 
 __all__ = ["InMemoryTransport"]
 
 logger = logging.getLogger(__name__)
 
 WINDOW: Final = 256  # docs/protocol.md#frames: envelopes without a receipt
-INBOX_LIMIT: Final = 10_000  # frames that wait for an agent that does not read
+INBOX_LIMIT: Final = 10_000  # deliveries that an agent has not handled, frames that it has not read
 HISTORY_LIMIT: Final = 1_000  # messages that `get_message_history` returns at most
 BUSY_RETRY_SECONDS: Final = 0.05  # after a simulated failure
 _SIMULATED_ERROR: Final = Ruling(Verdict("busy", FlowBusy.code, "", retry_after=BUSY_RETRY_SECONDS))
@@ -72,6 +81,7 @@ class InMemoryTransport(Transport):
         self._history: deque[ITransportMessage] = deque(maxlen=HISTORY_LIMIT)
         self._stats: Counter[str] = Counter()
         self._connections: dict[str, _MemoryConnection] = {}
+        self._mailboxes: dict[str, MemoryMailbox] = {}
         self._latency_seconds = 0.0
         self._error_rate = 0.0
         self._random = Random()  # noqa: S311 - decides on simulated errors, not on secrets
@@ -172,6 +182,7 @@ class InMemoryTransport(Transport):
         for agent in [*self._connections, *self._hub.members]:
             self.unregister_agent(agent)
         DIRECTORY.clear()
+        self._mailboxes.clear()
         self.clock = time.time
         self._hub = DemoHub()
         self._history.clear()
@@ -186,7 +197,8 @@ class InMemoryTransport(Transport):
         older = self._connections.pop(agent, None)
         if older is not None:
             older.end(SessionSuperseded("a newer login of this agent took over"))
-        connection = _MemoryConnection(self, login, self._welcome(login))
+        mailbox = self._mailboxes.setdefault(agent, MemoryMailbox())
+        connection = _MemoryConnection(self, login, self._welcome(login), mailbox)
         self._connections[agent] = connection
         self._hub.members[agent] = ConnectedAgent(
             agent, connection.deliver, connection.is_full, login.identity, login.trust_level
@@ -196,7 +208,15 @@ class InMemoryTransport(Transport):
     def _welcome(self, login: Login) -> Welcome:
         identity = login.identity
         level, score = self._hub.standing(identity, login.trust_level, now=self.clock())
-        return Welcome(str(uuid.uuid4()), identity.id, str(level or ""), score, WINDOW, 0)
+        return Welcome(
+            session=str(uuid.uuid4()),
+            agent=identity.id,
+            level=str(level or ""),
+            score=score,
+            window=WINDOW,
+            pending=self._mailboxes[identity.id].undone,
+            features=(DONE,),
+        )
 
     def _left(self, agent: str, connection: _MemoryConnection) -> None:
         if self._connections.get(agent) is connection:
@@ -240,6 +260,8 @@ class InMemoryTransport(Transport):
         if not ruling.verdict.accepted:
             self._stats["refused"] += 1
             return ruling
+        if envelope.message_type is MessageType.REQUEST:
+            ruling = replace(ruling, connected=True)  # any other recipient has no mail here
         self._stats["accepted"] += 1
         self._stats["broadcasts"] += envelope.target == BROADCAST_TARGET and only is None
         self._remember(sender, only or envelope.target, envelope, ruling.verdict)
@@ -273,22 +295,33 @@ class InMemoryTransport(Transport):
 class _MemoryConnection(Connection):
     """A client's connection. Frames wait in a queue of the client's event loop."""
 
-    def __init__(self, transport: InMemoryTransport, login: Login, welcome: Welcome) -> None:
+    def __init__(
+        self,
+        transport: InMemoryTransport,
+        login: Login,
+        welcome: Welcome,
+        mailbox: MemoryMailbox,
+    ) -> None:
         self.welcome = welcome
         self._transport = transport
         self._agent = login.identity.id
         self._loop = asyncio.get_running_loop()
         self._frames: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._seqs: Counter[Stream] = Counter()
+        self._mailbox = mailbox
+        self._mailbox.open()
         self._ended = False
+        self._push()
 
     async def send(self, message: bytes) -> None:
         if self._ended:
             raise SessionClosed("the connection ended")
         await self._transport._simulate_latency()
         for frame in parse_agent_message(message, max_bytes=MESSAGE_MAX_BYTES):
-            if isinstance(frame, Submission):  # an ack needs no action
+            if isinstance(frame, Submission):
                 self._put(self._transport._take(self._agent, frame).to_bytes())
+            elif isinstance(frame, Ack):
+                self._mailbox.acknowledge(frame)
+                self._push()
 
     async def receive(self) -> bytes:
         frame = await self._frames.get()
@@ -301,25 +334,35 @@ class _MemoryConnection(Connection):
         self.end()
 
     def is_full(self) -> bool:
-        """Return whether the agent has so many unread frames that no more are accepted for it."""
-        return self._frames.qsize() >= INBOX_LIMIT
+        """Return whether the agent has so much to read or handle that it gets no more."""
+        return max(self._frames.qsize(), self._mailbox.undone) >= INBOX_LIMIT
 
     def deliver(self, envelope: Envelope, verdict: Verdict) -> None:
         """Queue a delivery; raises `RecipientUnavailable` if the client's event loop has ended."""
         stream = stream_of(envelope.message_type)
-        self._seqs[stream] += 1
-        self._put(
-            splice_delivery(
+        accepted_at = format_timestamp(self._transport.clock())
+
+        def frame(seq: int, attempt: int) -> bytes:
+            return splice_delivery(
                 envelope.canonical,
                 stream=stream,
-                seq=self._seqs[stream],
+                seq=seq,
                 entry=None,
-                accepted_at=format_timestamp(self._transport.clock()),
+                accepted_at=accepted_at,
                 score=verdict.score,
                 level=verdict.level,
                 chain=verdict.chain.to_wire() if verdict.chain else {},
+                attempt=attempt,
             )
-        )
+
+        self._mailbox.put(stream, frame)
+        self._push()
+
+    def _push(self) -> None:
+        """Queue the deliveries for which there is room."""
+        if not self._ended:
+            for frame in self._mailbox.to_send():
+                self._put(frame)
 
     def end(self, reason: ATPError | None = None) -> None:
         """End the connection after the queued frames, and after the error frame of `reason`."""

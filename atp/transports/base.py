@@ -38,6 +38,11 @@ class Connection(ABC):
 
     welcome: Welcome
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features of the protocol that both sides use on it (docs/protocol.md#features)."""
+        return self.welcome.features
+
     @abstractmethod
     async def send(self, message: bytes) -> None:
         """Send one message (a frame or an array); raises a `SessionError` if it can't be sent."""

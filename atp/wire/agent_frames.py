@@ -13,7 +13,14 @@ from atp.wire.json_values import is_whole
 from atp.wire.members import WireFrame
 from atp.wire.words import STREAMS, Stream
 
-__all__ = ["Ack", "Authenticate", "CancelRequest", "Submission", "parse_agent_message"]
+__all__ = [
+    "Ack",
+    "AgentFrame",
+    "Authenticate",
+    "CancelRequest",
+    "Submission",
+    "parse_agent_message",
+]
 
 MOST_FEATURES: Final = 32  # named in one login
 MOST_PLACES: Final = 2048  # in one list of an ack (docs/protocol.md#acks)

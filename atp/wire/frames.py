@@ -90,6 +90,8 @@ class Welcome(WireFrame):
     the inbox. `proof` is the hub's token over the agent's nonce, or "". `succession` holds the
     tokens in which each former key of the hub names the next one, oldest first. `send_only` is
     whether the session sends and takes no mail, because another session of the agent does.
+    `features` are those that the agent chose at this login; the login knows them, the frame does
+    not have them.
     """
 
     session: str
@@ -101,6 +103,7 @@ class Welcome(WireFrame):
     proof: str = ""
     succession: tuple[str, ...] = ()
     send_only: bool = False
+    features: tuple[str, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
         """Return the frame's members as JSON values, in their order on the wire."""
@@ -139,7 +142,7 @@ class Receipt(WireFrame):
     """The hub's answer to one envelope. `None` means that the hub did not say.
 
     `message_id` is "" (null on the wire) if the hub could not read it. `retry_after` is in
-    seconds.
+    seconds. `connected` is whether the recipient of an accepted request was connected then.
     """
 
     message_id: str
@@ -150,6 +153,7 @@ class Receipt(WireFrame):
     recipients: int | None = None
     entry: int | None = None
     retry_after: float | None = None
+    connected: bool | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """Return the frame's members as JSON values, in their order on the wire."""
@@ -162,6 +166,7 @@ class Receipt(WireFrame):
             recipients=self.recipients,
             entry=self.entry,
             retry_after=self.retry_after,
+            connected=self.connected,
         )
 
     @classmethod
@@ -176,6 +181,7 @@ class Receipt(WireFrame):
             recipients=find_member(value, "recipients", int),
             entry=find_member(value, "entry", int),
             retry_after=seconds_member(value, "retryAfter"),
+            connected=find_member(value, "connected", bool),
         )
 
 
@@ -189,6 +195,7 @@ def receipt_members(
     recipients: int | None = None,
     entry: int | None = None,
     retry_after: float | None = None,
+    connected: bool | None = None,
 ) -> dict[str, Any]:
     """Return the members of a `Receipt`.
 
@@ -208,6 +215,8 @@ def receipt_members(
         frame["entry"] = entry
     if retry_after is not None:
         frame["retryAfter"] = retry_after
+    if connected is not None:
+        frame["connected"] = connected
     return frame
 
 

@@ -12,10 +12,13 @@ from atp.types import DataSensitivity, MessageType, TrustLevel
 
 __all__ = [
     "ANSWERS",
+    "CANCEL",
     "DEMO_SCORED_AS",
+    "DONE",
     "KEY_ALGORITHMS",
     "LEVELS",
     "MAIL",
+    "NOTICES",
     "SCORED_ALGORITHMS",
     "SENSITIVITIES",
     "SEVERITIES",
@@ -35,6 +38,11 @@ SCORED_ALGORITHMS = (*KEY_ALGORITHMS, DEMO_SCORED_AS)  # what scores and rules d
 Stream = Literal["mail", "answers"]
 MAIL: Final = "mail"
 ANSWERS: Final = "answers"
+# Features of the protocol, as challenge and login name them (docs/protocol.md#features).
+DONE: Final = "done"  # acks tell what is taken and what is done
+CANCEL: Final = "cancel"  # a sender tells that it no longer waits for an answer
+NOTICES: Final = "notices"  # notices have a place in the stream `answers`
+
 STREAMS: Final[tuple[Stream, ...]] = (ANSWERS, MAIL)  # answers first: they never wait behind mail
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from atp.types import MessageType
 from atp.wire import frames
 from atp.wire.timestamps import format_milliseconds
 from messaging.judging.accept import Stored, StoredDelivery
@@ -29,7 +30,7 @@ def news(
     """The news of a batch by channel; the node that sent the batch always gets some."""
     all_news = {channel: News(batch=batch_id, status="done")}
     ours = all_news[channel]
-    _add_receipts(ours, stages, stored)
+    _add_receipts(ours, stages, stored, routes)
     ours.close_sessions = sorted({s.frame.session for s in stages if isinstance(s, Fenced)})
     if ours.close_sessions:
         ours.close_code = "session.fenced"
@@ -43,7 +44,9 @@ def news(
     return all_news
 
 
-def _add_receipts(ours: News, stages: Sequence[Stage], stored: Stored) -> None:
+def _add_receipts(
+    ours: News, stages: Sequence[Stage], stored: Stored, routes: Mapping[str, Route]
+) -> None:
     """Add the receipts in the order of the frames, with those of what left no row among them."""
     unstored: dict[str, deque[dict[str, Any]]] = defaultdict(deque)
     for frame in stored.unstored:
@@ -53,7 +56,7 @@ def _add_receipts(ours: News, stages: Sequence[Stage], stored: Stored) -> None:
     entries = _entries_of_repeats(stages)
     for stage in stages:
         session = stage.frame.session
-        receipt = _receipt(stage, stages, stored, entries)
+        receipt = _receipt(stage, stages, stored, entries, routes)
         if receipt is None and unstored[session]:
             receipt = unstored[session].popleft()
         if receipt is not None:
@@ -64,7 +67,11 @@ def _add_receipts(ours: News, stages: Sequence[Stage], stored: Stored) -> None:
 
 
 def _receipt(
-    stage: Stage, stages: Sequence[Stage], stored: Stored, entries: Mapping[tuple[str, str], int]
+    stage: Stage,
+    stages: Sequence[Stage],
+    stored: Stored,
+    entries: Mapping[tuple[str, str], int],
+    routes: Mapping[str, Route],
 ) -> dict[str, Any] | None:
     """Return the receipt of a stored envelope; `None` if its receipt is in `unstored`."""
     if isinstance(stage, Repeat):
@@ -81,7 +88,16 @@ def _receipt(
         trust_score=verdict.score,
         recipients=stored.recipients.get(source.key),
         entry=stored.entries.get(source.key),
+        connected=_recipient_connected(source, routes),
     )
+
+
+def _recipient_connected(source: Decided, routes: Mapping[str, Route]) -> bool | None:
+    """Return whether the recipient of an accepted request is connected; `None` of all else."""
+    if source.envelope.message_type is not MessageType.REQUEST or not source.verdict.accepted:
+        return None
+    route = routes.get(source.envelope.target)
+    return route is not None and route.live
 
 
 def stored_receipt(row: EnvelopeRow) -> dict[str, Any]:

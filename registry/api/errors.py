@@ -52,6 +52,7 @@ _OF_CODE: Mapping[str, HTTPStatus] = {
     "key.unknown": HTTPStatus.NOT_FOUND,
     "key.revoked": HTTPStatus.CONFLICT,
     "key.in_use": HTTPStatus.CONFLICT,
+    "recipient.no_handler": HTTPStatus.CONFLICT,
     "recipient.no_request": HTTPStatus.CONFLICT,
     "recipient.self": HTTPStatus.BAD_REQUEST,
     "policy.throttled": HTTPStatus.TOO_MANY_REQUESTS,

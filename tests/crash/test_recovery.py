@@ -16,7 +16,7 @@ from tests.crash.recovery import Acceptances, healing_seconds
 def accepted(*moments: float, heard_after: float = 0.0) -> Acceptances:
     """Envelopes that were accepted at these moments, and whose senders heard so."""
     entries = [
-        StoredEntry(n, "envelope.accepted", "alice", "bob", f"m{n}", "accepted", "", True, at)
+        StoredEntry(n, "envelope.accepted", "alice", "bob", f"m{n}", "accepted", "", True, at=at)
         for n, at in enumerate(moments)
     ]
     receipts = [

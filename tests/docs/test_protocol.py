@@ -10,7 +10,7 @@ from django.conf import settings
 from atp.errors import MalformedEnvelope, MalformedFrame
 from atp.log import leaves
 from atp.transports import websocket
-from atp.trust import envelope, signing, tokens
+from atp.trust import envelope_members, signing, tokens
 from atp.trust.keys import PrivateKey
 from atp.types import DataSensitivity, TrustLevel
 from atp.wire import canonical, frames
@@ -55,7 +55,7 @@ def test_it_lists_the_members_of_an_envelope() -> None:
     table = rows(PAGE, columns=("member of `ATP`", "", "what"))
     required = {code(row["member of `ATP`"]) for row in table if row[""] == "required"}
     others = {code(row["member of `ATP`"]) for row in table if row[""] != "required"}
-    assert (required, others) == (set(envelope._REQUIRED), set(envelope._OPTIONAL))
+    assert (required, others) == (set(envelope_members._REQUIRED), set(envelope_members._OPTIONAL))
 
 
 def test_it_lists_the_frames_that_agents_read() -> None:
@@ -115,7 +115,7 @@ def test_it_tells_the_first_number_of_a_part() -> None:
     table = rows(PAGE, columns=("member of `payload`", "what"))
     (parts,) = [row["what"] for row in table if "`part`" in row["member of `payload`"]]
     assert "a whole number from 0, which is the first" in parts
-    check = envelope._PAYLOAD
+    check = envelope_members._PAYLOAD
     for part, taken in ((0, True), (-1, False)):
         payload = {"messageType": "response", "targetAgent": "bob", "part": part, "final": False}
         assert _takes(check, payload) is taken

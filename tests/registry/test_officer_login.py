@@ -12,15 +12,15 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import transaction
 
-from registry.admin.officers.door import MOST_UNDER_WAY
 from registry.admin.officers.login import (
     MOST_ANYWHERE,
     MOST_FAILURES,
     MOST_OF_NETWORK,
     account_name,
-    door,
     network_name,
+    sign_in_limit,
 )
+from registry.admin.officers.sign_in_limit import MOST_UNDER_WAY
 from registry.officers.actor import pseudonym
 from registry.trail.actions import count_refusals, summarise_refusals
 from registry.trail.kinds import Kind
@@ -143,7 +143,9 @@ def test_rejects_more_sign_ins_of_one_network_at_a_time_than_people_need(
     with _browser(hub, address=address) as known, ExitStack() as inside:
         assert _signed_in(_submit(known, officer, PASSWORD))
         del known.cookies[settings.SESSION_COOKIE_NAME]
-        assert all(inside.enter_context(door.entering(address)) for _ in range(MOST_UNDER_WAY))
+        assert all(
+            inside.enter_context(sign_in_limit.counting(address)) for _ in range(MOST_UNDER_WAY)
+        )
 
         refused = _log_in(hub, f"nobody-{uuid.uuid4().hex[:8]}", "wrong", address=address)
         assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
@@ -184,7 +186,9 @@ def test_rejects_more_sign_ins_of_one_account_at_a_time_in_known_browsers(
         assert _signed_in(_submit(known, officer, PASSWORD))
         del known.cookies[settings.SESSION_COOKIE_NAME]
         name = account_name(officer)
-        assert all(inside.enter_context(door.entering(name)) for _ in range(MOST_UNDER_WAY))
+        assert all(
+            inside.enter_context(sign_in_limit.counting(name)) for _ in range(MOST_UNDER_WAY)
+        )
         assert _submit(known, officer, PASSWORD).status_code == 429
         assert _signed_in(_log_in(hub, officer, PASSWORD, address="127.0.0.13"))
 
@@ -203,5 +207,7 @@ def test_it_forgets_the_browsers_of_an_account_with_a_new_password(
         account.set_password("another long password")
         account.save()
 
-        assert all(inside.enter_context(door.entering(address)) for _ in range(MOST_UNDER_WAY))
+        assert all(
+            inside.enter_context(sign_in_limit.counting(address)) for _ in range(MOST_UNDER_WAY)
+        )
         assert _submit(known, officer, "another long password").status_code == 429

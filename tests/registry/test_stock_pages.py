@@ -17,8 +17,8 @@ from django.db import connection, transaction
 from django.test import Client
 
 from registry.admin.officers.accounts import own_password_name
-from registry.admin.officers.door import MOST_UNDER_WAY
-from registry.admin.officers.login import MOST_FAILURES, door
+from registry.admin.officers.login import MOST_FAILURES, sign_in_limit
+from registry.admin.officers.sign_in_limit import MOST_UNDER_WAY
 from registry.officers.actor import pseudonym
 from registry.trail.actions import count_refusals
 from registry.trail.kinds import Kind
@@ -201,7 +201,9 @@ def test_rejects_more_changes_of_ones_password_at_a_time_than_a_person_needs(
     client.force_login(account)
     with ExitStack() as inside:
         name = own_password_name(account)
-        assert all(inside.enter_context(door.entering(name)) for _ in range(MOST_UNDER_WAY))
+        assert all(
+            inside.enter_context(sign_in_limit.counting(name)) for _ in range(MOST_UNDER_WAY)
+        )
         assert client.post("/admin/password_change/", {"old_password": "x"}).status_code == 429
     assert client.post("/admin/password_change/", {"old_password": "x"}).status_code == 200
 

@@ -29,24 +29,26 @@ from atp.memory.judge import Judge, Party, Ruling
 from atp.trust import tokens
 from atp.trust.envelope import Envelope, VerifiedEnvelope, envelope_from_value, signature_header
 from atp.trust.signing import read_header
-from atp.types import BROADCAST_TARGET
-from atp.wire.agent_frames import Ack, Authenticate, Submission, parse_agent_message
+from atp.types import BROADCAST_TARGET, MessageType
+from atp.wire.agent_frames import Ack, AgentFrame, Authenticate, Submission, parse_agent_message
 from atp.wire.canonical import parse
 from atp.wire.frames import (
     SUBPROTOCOL,
     Challenge,
     Delivery,
     Failure,
+    Gone,
     Receipt,
     Welcome,
     join_frames,
 )
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_timestamp
-from atp.wire.words import STREAMS, Stream, stream_of
+from atp.wire.words import DONE, NOTICES, STREAMS, Stream, stream_of
+from tests.sdk.fake_acks import MOST_FAILURES, WINDOW, DoneBook
 
-WINDOW = 256
 MESSAGE_MAX_BYTES = 1024 * 1024
+ABNORMAL = 1006  # RFC 6455, section 7.1.5: there was no close frame
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Posted:
     envelope: Envelope
     accepted_at: float
     verdict: Verdict
+    redelivered: bool = False
 
 
 @dataclass
@@ -72,6 +75,23 @@ class Account:
     pushed: Counter[Stream] = field(default_factory=Counter)
     refused: list[tuple[Stream, int, str]] = field(default_factory=list)
     socket: ServerConnection | None = None
+    features: tuple[str, ...] = ()  # of the protocol, which its client uses
+    book: DoneBook = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.book = DoneBook(self.acked, self.pushed, refused=self.refused)
+
+    def begin(self, socket: ServerConnection, features: tuple[str, ...]) -> None:
+        """Begin with a new connection: what is not done is delivered again."""
+        self.socket, self.features = socket, features
+        self.pushed.clear()
+        self.pushed.update(self.acked)
+        self.book.open()
+
+    def has_room(self, stream: Stream) -> bool:
+        if DONE in self.features:
+            return self.book.has_room(stream)
+        return self.pushed[stream] - self.acked[stream] < WINDOW
 
     def party(self, *, now: float) -> Party:
         """The agent as a registry would describe it to the judge."""
@@ -94,6 +114,7 @@ class FakeHub:
         self.id = f"hub-{secrets.token_hex(8)}"
         self.key = PrivateKey.generate()
         self.clock: Callable[[], float] = time.time
+        self.told_time = ""  # in challenges, instead of the time of `clock`
         self.accounts: dict[str, Account] = {}
         self.accepted: dict[str, Envelope] = {}  # by message id
         self.logins: Counter[str] = Counter()
@@ -106,6 +127,7 @@ class FakeHub:
         self.keep_deliveries = False
         self.refusing: dict[str, ATPError] = {}  # by agent: the error of its login
         self.refused_at: list[float] = []  # monotonic seconds
+        self.features: tuple[str, ...] = (DONE, NOTICES)
         self.faults: list[str] = []  # acts of agents that break the protocol
         self._judge = Judge(self)
         self._entries: dict[tuple[str, str], int] = {}  # by sender and message id
@@ -191,9 +213,21 @@ class FakeHub:
         stream.append(Posted(envelope, self.clock(), verdict))
         await self._push(recipient)
 
-    def delivery(self, agent: str, stream: Stream, seq: int) -> Delivery:
+    async def redeliver(self, recipient: str, stream: Stream, seq: int) -> None:
+        """Send a dead letter again, as officers do: it gets a new place."""
+        posted = self.accounts[recipient].streams[stream]
+        posted.append(replace(posted[seq - 1], redelivered=True))
+        await self._push(recipient)
+
+    def delivery(self, agent: str, stream: Stream, seq: int) -> Delivery | Gone:
         """The frame for the envelope at `seq` of one of the agent's streams."""
-        posted = self.accounts[agent].streams[stream][seq - 1]
+        account = self.accounts[agent]
+        posted = account.streams[stream][seq - 1]
+        failures = account.book.failures[stream, seq]
+        if account.book.is_done(stream, seq):
+            return Gone(stream, seq, seq, "delivery.done")
+        if failures >= MOST_FAILURES:
+            return Gone(stream, seq, seq, "handler.failed")
         verdict = posted.verdict
         return Delivery(
             stream=stream,
@@ -205,6 +239,8 @@ class FakeHub:
             score=verdict.score,
             level=verdict.level,
             chain=verdict.chain.to_wire() if verdict.chain else {},
+            attempt=failures + 1,
+            redelivered=posted.redelivered,
         )
 
     # --- What the judge asks ---------------------------------------------------------------------
@@ -240,6 +276,7 @@ class FakeHub:
             socket.transport.abort()
             return
         self._sockets.add(socket)
+        agent = ""
         try:
             agent = await self._log_in(socket)
             await self._push(agent)
@@ -248,8 +285,9 @@ class FakeHub:
                 receipts = [r for frame in frames if (r := await self._frame(agent, frame))]
                 if receipts:
                     await _send(socket, *receipts)
+            self._charge(agent, socket)
         except (ConnectionClosed, _CutError):
-            return
+            self._charge(agent, socket)
         except ATPError as problem:
             await _send(socket, Failure(problem.code, problem.detail, problem.retry_after))
         finally:
@@ -258,8 +296,10 @@ class FakeHub:
 
     async def _log_in(self, socket: ServerConnection) -> str:
         nonce = secrets.token_urlsafe(16)
-        await _send(socket, Challenge(self.id, nonce, "now"))
-        proof = Authenticate.parse(parse(await socket.recv())).proof
+        told = self.told_time or format_timestamp(self.clock())
+        await _send(socket, Challenge(self.id, nonce, told, self.features))
+        login = Authenticate.parse(parse(await socket.recv()))
+        proof = login.proof
         kid = read_header(proof).kid
         agent, account = next((a, c) for a, c in self.accounts.items() if c.key.kid == kid)
         now = time.time()
@@ -286,16 +326,23 @@ class FakeHub:
         )
         if account.socket is not None:
             await self.end(agent, "session.superseded")
-        account.socket = socket
-        account.pushed = account.acked.copy()
+        account.begin(socket, login.features)
         self.logins[agent] += 1
         await _send(socket, welcome)
         return agent
 
-    async def _frame(self, agent: str, frame: Submission | Ack) -> Receipt | None:
+    async def _frame(self, agent: str, frame: AgentFrame) -> Receipt | None:
         if isinstance(frame, Submission):
             return await self._take(agent, frame)
+        if not isinstance(frame, Ack):
+            return None
         account = self.accounts[agent]
+        if DONE in account.features:
+            self.faults += [f"{agent} told {fault}" for fault in account.book.note(frame)]
+            await self._push(agent)
+            return None
+        if frame.tells_places:
+            self.faults.append(f"{agent} told places without the feature done")
         if frame.seq > account.pushed[frame.stream]:
             place = f"{frame.stream} {frame.seq}"
             self.faults.append(f"{agent} acknowledged {place} before it was delivered")
@@ -322,6 +369,9 @@ class FakeHub:
             self.cut(self.accounts[agent])
             raise _CutError
         entry = self._entries.get((agent, envelope.message_id))
+        if ruling.verdict.accepted and envelope.message_type is MessageType.REQUEST:
+            online = self.accounts[envelope.target].socket is not None
+            ruling = replace(ruling, connected=online)
         return ruling.to_receipt(envelope.message_id, entry=entry)
 
     def _note_received(self, agent: str, envelope: Envelope) -> None:
@@ -355,10 +405,7 @@ class FakeHub:
             return
         frames = []
         for name, stream in account.streams.items():
-            while (
-                account.pushed[name] < len(stream)
-                and account.pushed[name] - account.acked[name] < WINDOW
-            ):
+            while account.pushed[name] < len(stream) and account.has_room(name):
                 account.pushed[name] += 1
                 frames.append(self.delivery(agent, name, account.pushed[name]))
         if not frames:
@@ -369,6 +416,12 @@ class FakeHub:
                 await _send(socket, *frames)
         except ConnectionClosed:
             self._detach(socket)
+
+    def _charge(self, agent: str, socket: ServerConnection) -> None:
+        """Count the handlers that an agent's own end interrupted, if the hub did not cut it."""
+        account = self.accounts.get(agent)
+        if account is not None and account.socket is socket and socket.close_code == ABNORMAL:
+            account.book.break_off()
 
     def _detach(self, socket: ServerConnection) -> None:
         """Forget a socket that is gone; its agent may have another one by now."""

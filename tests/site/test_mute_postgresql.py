@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import OperationalError, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.utils import ConnectionHandler
 
 from atp_site import engines
@@ -20,6 +21,8 @@ from registry.storage.round_trips import Asked, one_trip
 from tests.crash.proxy import Proxy
 from tests.services import PrivatePostgres
 from tests.waits import result
+
+MUTE = "mute"  # the name of our connection among Django's, and of the threads that use it
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +56,22 @@ def ask(database: Any, sql: str = "SELECT 1") -> Any:
 
 def within_a_test(work: Any) -> Any:
     """Let another thread do it, so that a wait without end fails instead of hanging."""
-    pool = ThreadPoolExecutor(1)
+    pool = ThreadPoolExecutor(1, thread_name_prefix=MUTE)
     try:
         return result(pool.submit(work), "the end of the wait")
     finally:
         pool.shutdown(wait=False)
+
+
+class OnlyHere:
+    """`ours` in the threads of `within_a_test`, `others` in those of a hub of other tests."""
+
+    def __init__(self, ours: Any, others: Any) -> None:
+        self._ours, self._others = ours, others
+
+    def __getattr__(self, name: str) -> Any:
+        is_ours = threading.current_thread().name.startswith(MUTE)
+        return getattr(self._ours if is_ours else self._others, name)
 
 
 def test_a_statement_without_an_answer_ends_and_the_next_makes_a_connection(
@@ -81,7 +95,10 @@ def test_a_statement_without_an_answer_ends_and_the_next_makes_a_connection(
 def test_a_transaction_without_an_answer_does_not_wait_again_for_its_rollback(
     shared: Any, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transaction, "get_connection", lambda using=None: shared)
+    others = transaction.get_connection  # of a hub of other tests, which goes on in this process
+    monkeypatch.setattr(
+        transaction, "get_connection", lambda using=None: shared if using == MUTE else others(using)
+    )
     ends = []
     wait = backend.BoundedConnection.wait
 
@@ -95,7 +112,7 @@ def test_a_transaction_without_an_answer_does_not_wait_again_for_its_rollback(
     monkeypatch.setattr(backend.BoundedConnection, "wait", counted)
 
     def in_a_transaction() -> None:
-        with transaction.atomic():
+        with transaction.atomic(using=MUTE):
             ask(shared)
             proxy.forget()
             ask(shared)
@@ -111,7 +128,7 @@ def test_a_transaction_without_an_answer_does_not_wait_again_for_its_rollback(
 def test_a_pipeline_without_an_answer_ends(
     shared: Any, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(round_trips, "connection", shared)
+    monkeypatch.setattr(round_trips, "connection", OnlyHere(shared, connection))
 
     def swallowed() -> None:
         assert ask(shared) == 1

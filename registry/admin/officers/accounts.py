@@ -25,9 +25,9 @@ from registry.admin.closed_lists import ClosedList
 from registry.admin.officers.login import (
     MOST_FAILURES,
     account_name,
-    door,
     failures_of,
     note_failure,
+    sign_in_limit,
     too_many,
 )
 from registry.change import registry_change
@@ -172,7 +172,7 @@ def change_own_password(request: HttpRequest) -> HttpResponseBase:
     """
     if request.method != "POST":
         return _own_password_page(request)
-    with door.entering(own_password_name(request.user)) as admitted:
+    with sign_in_limit.counting(own_password_name(request.user)) as admitted:
         return _own_password_page(request) if admitted else too_many()
 
 

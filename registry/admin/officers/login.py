@@ -36,7 +36,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
-from registry.admin.officers.door import MOST_UNDER_WAY, Door
+from registry.admin.officers.sign_in_limit import MOST_UNDER_WAY, SignInLimit
 from registry.change import registry_change
 from registry.officers.actor import Actor
 from registry.officers.hashing import HashingBusy, HashingPriority, hashing_priority
@@ -54,7 +54,7 @@ KNOWN_BROWSER_SECONDS = 180 * 86_400
 NAME_HEX_CHARS = 12
 _DOMAIN = b"atp account name\0"
 BUSY = "Too many people are signing in right now. Wait a moment, go back and try again."
-door = Door(MOST_UNDER_WAY)
+sign_in_limit = SignInLimit(MOST_UNDER_WAY)
 _BROWSERS = signing.TimestampSigner(salt="atp known browser")
 
 
@@ -103,7 +103,7 @@ def officer_login(request: HttpRequest) -> HttpResponseBase:
         return _login(request)
     typed = _typed_name(request)
     known = _known_browser(request, typed)
-    with door.entering(account_name(typed) if known else _network(request)) as admitted:
+    with sign_in_limit.counting(account_name(typed) if known else _network(request)) as admitted:
         return _login(request) if admitted else too_many()
 
 

@@ -165,9 +165,7 @@ def resume_agent(agent_id: str, *, actor: Actor, reason: str) -> Agent:
         if row.status != Agent.Status.SUSPENDED:
             raise IdentityNotActive(f"this agent is {row.status}, not suspended")
         approved = row.approved_at is not None
-        row.status = Agent.Status.ACTIVE if approved else Agent.Status.PENDING
-        row.status_reason, row.ended_at = reason, None
-        row.save(update_fields=["status", "status_reason", "ended_at"])
+        _set_status(row, Agent.Status.ACTIVE if approved else Agent.Status.PENDING, reason)
         restored = draft(Kind.AGENT_RESTORED, row, actor, after=row.status, reason=reason)
         change.enter(restored, *restate([row.id], Kind.AGENT_RESTORED))
     return row
@@ -292,7 +290,9 @@ def draft(kind: Kind, row: Agent, actor: Actor, **body: Any) -> EntryDraft:
 
 
 def _set_status(row: Agent, status: str, reason: str) -> None:
-    row.status, row.status_reason, row.ended_at = status, reason, datetime.now(UTC)
+    ended = status in (Agent.Status.SUSPENDED, Agent.Status.REVOKED)
+    row.status, row.status_reason = status, reason
+    row.ended_at = datetime.now(UTC) if ended else None
     row.save(update_fields=["status", "status_reason", "ended_at", "compromised_since"])
 
 

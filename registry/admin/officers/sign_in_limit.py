@@ -10,7 +10,7 @@ from contextlib import contextmanager
 MOST_UNDER_WAY = 4  # of one network, in browsers that the hub does not know
 
 
-class Door:
+class SignInLimit:
     """Counts the sign-ins under way of each network; it never waits."""
 
     def __init__(self, most: int) -> None:
@@ -19,7 +19,7 @@ class Door:
         self._lock = threading.Lock()
 
     @contextmanager
-    def entering(self, network: str) -> Iterator[bool]:
+    def counting(self, network: str) -> Iterator[bool]:
         """Count a sign-in of `network` until the block ends; yield `False` if it is one too many.
 
         A sign-in that is one too many is not counted.
