@@ -103,7 +103,7 @@ ATP_EPOCH_BLIND_SECONDS = 0.75  # without a read of the epoch, then a node stops
 ATP_LEASE_SECONDS = 10.0  # without a renewal, then the node counts as dead
 ATP_LEASE_RENEW_SECONDS = 2.0
 ATP_START_SECONDS = 60  # the longest wait of a starting process for services that start too
-# The longest wait for an answer to a statement of a node or a worker's batch; then the connection
+# The longest wait for an answer to a statement of a node or of a task; then the connection
 # counts as dead. Longer than any wait for a lock, shorter than what agents may have to wait for.
 ATP_ANSWER_SECONDS = 8.0
 ATP_TRAIL_LOCK_SECONDS = 5  # the longest wait for the log lock; then the batch is not accepted

@@ -26,6 +26,7 @@ BURIED_SECONDS = (
 )
 FULL_SECONDS = (3.0, 8.0)
 STOPPED_SECONDS = 20.0
+WOKEN_SECONDS = 1.0  # for what it was about to do
 STOPS_WITHIN_SECONDS = 30.0
 STOPPING_PLACES = ("before_insert", "before_commit")
 LOOK_SECONDS = 0.1
@@ -47,6 +48,7 @@ class Lasting:
     disk: Disk | None = None
     is_ending: bool = False  # no fault may begin any more
     _is_read_only: bool = False
+    _is_stopping: bool = False
 
     @property
     def kinds(self) -> set[str]:
@@ -115,6 +117,9 @@ class Lasting:
 
         It is noted without a duration: the hub has to end it by itself.
         """
+        if self._is_stopping:  # the other worker is to work on
+            return "", 0.0
+        self._is_stopping = True
         name = self.chance.choice(self.company.names(kind))
         place = self.chance.choice(STOPPING_PLACES)
         log = self.company.members[name].log
@@ -129,14 +134,23 @@ class Lasting:
                 stopped = b"this process stops here" in file.read()
             if stopped:
                 self.blows.note("stop worker", f"{name} {place}", 0.0, alone=True)
-                self.agenda.after(STOPPED_SECONDS, lambda: self.company.resume(name))
+                self.agenda.after(STOPPED_SECONDS, lambda: self._wake(name))
             elif self.is_ending or time.monotonic() > until:
-                self.company.kill(name, away_seconds=0.0)
+                self._disarm(name)
             else:
                 self.agenda.after(LOOK_SECONDS, look)
 
         self.agenda.after(LOOK_SECONDS, look)
         return "", 0.0
+
+    def _wake(self, name: str) -> None:
+        self.company.resume(name)
+        self.agenda.after(WOKEN_SECONDS, lambda: self._disarm(name))
+
+    def _disarm(self, name: str) -> None:
+        """Start a worker again, because each of its children is to stop at the same place."""
+        self.company.kill(name, away_seconds=0.0)
+        self._is_stopping = False
 
     @contextmanager
     def _server(self) -> Iterator[psycopg.Connection[Any]]:

@@ -122,6 +122,8 @@ class Nemesis:
                 deck = deck or self._shuffled()
                 self._strike(deck.pop())
                 next_blow = time.monotonic() + self._draw(self.temper.between)
+        while self._rests():
+            self._go_on()
         self._undo()
         self.blows.write(self.company.folder / "blows.jsonl")
 
