@@ -18,17 +18,19 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from atp.agent.attempts import RETRY_SECONDS
-from atp.agent.courier import Author, Courier
+from atp.agent.courier import Courier
 from atp.agent.dispatch import HandlerDispatcher, Remainder
 from atp.agent.failures import raise_failure
 from atp.agent.handler_table import Handler
 from atp.agent.handlers import HANDLERS_RUNNING, HandlerPool, handler_slot_freed
 from atp.agent.identity_file import read_identity_file
+from atp.agent.mail_claim import MailClaim
 from atp.agent.opener import Opener
 from atp.agent.options import SendOptions, parse_options
 from atp.agent.receiving import KeyFinder, Received, Verifier, trusted_keys
 from atp.agent.session import Arrived
 from atp.agent.signals import ending_signals
+from atp.agent.writing import Author
 from atp.envelope_shell import ATPEnvelope
 from atp.errors import (
     KeyMissing,
@@ -73,7 +75,13 @@ class ATPClient:
     `InMemoryTransport.get_instance()`. `trusted_keys` are public keys of other agents: their
     signatures are verified here too, while for all other agents the client relies on the hub's
     check. At most `max_handlers` handlers run at once. `retry_seconds` is the pause before a failed
-    message is handled for the second time; each later pause is three times as long.
+    message is handled for the second time; each later pause is three times as long. `outbox` is the
+    path of a file that keeps notifications and broadcasts without a receipt over a crash of this
+    process, in clear; one client at a time can use it (docs/sdk.md#the-outbox-on-disk).
+
+    One process of an agent takes its mail: that whose client has handlers. A client without a
+    handler only sends, and hears the answers to its requests, beside a running process of the same
+    agent. With `send_only`, it never takes mail: `on_message` raises `SessionSendOnly`.
 
     A send method connects first if the client was never connected. A client belongs to the event
     loop that uses it first. Raises `IdentityInvalidId` for a wrong id, `MalformedDocument` for an
@@ -92,6 +100,8 @@ class ATPClient:
         policy_context: IPolicyContext | None = None,
         max_handlers: int = HANDLERS_RUNNING,
         retry_seconds: float = RETRY_SECONDS,
+        outbox: str | Path | None = None,
+        send_only: bool = False,
     ) -> None:
         check_agent_id(identity.id)
         self.identity = identity
@@ -106,12 +116,16 @@ class ATPClient:
         )
         self._author = Author(identity, self.trust_level, self._key, policy_context)
         self._notice_handler: NoticeHandler | None = None
+        self._claim = MailClaim(send_only=send_only)
         self._courier = Courier(
             self._author,
             self.transport,
             self._verifier,
             on_arrived=self._on_arrived,
             on_notice=self._on_notice,
+            on_cancelled=lambda told: self._dispatcher.cancel(told.sender, told.message_id),
+            claim=self._claim,
+            outbox=None if outbox is None else Path(outbox),
         )
         self._pool = HandlerPool(running=max_handlers)
         self._dispatcher = HandlerDispatcher(
@@ -230,18 +244,22 @@ class ATPClient:
         With status "accepted", the hub has stored the message, and delivers it when the agent is
         connected and before the message expires. With status "quarantined" or "escalated", officers
         decide first. Raises the error of the hub's refusal, or `FlowTimeout` without a receipt.
+
+        With an outbox, the error says if the message is kept there and will be sent. Raises an
+        `OutboxError` if it can't be stored; then it was not sent.
         """
         checked, target = parse_options(options), check_agent_id(target_agent)
-        checked = await self._opener.open_for_send(checked)
-        return await self._courier.send(MessageType.NOTIFICATION, target, payload, checked)
+        connect, kind = self._opener.open_for_send, MessageType.NOTIFICATION
+        return await self._courier.send(kind, target, payload, checked, connect=connect)
 
     async def broadcast(self, payload: Any, options: Mapping[str, Any] | None = None) -> Receipt:
         """Send a broadcast to all connected agents that may receive it; return the hub's receipt.
 
         Its `recipients` is the number of these agents. Raises as `send_notification`.
         """
-        checked = await self._opener.open_for_send(parse_options(options))
-        return await self._courier.send(MessageType.BROADCAST, BROADCAST_TARGET, payload, checked)
+        checked, kind = parse_options(options), MessageType.BROADCAST
+        connect = self._opener.open_for_send
+        return await self._courier.send(kind, BROADCAST_TARGET, payload, checked, connect=connect)
 
     def on_message(
         self,
@@ -256,20 +274,29 @@ class ATPClient:
         A handler of requests gets (envelope, respond) or only (envelope). It answers with `await
         respond(data)`, or returns its answer; in a plain function `respond(data)` is enough. Any
         other handler gets (envelope). A plain function runs in a thread. A handler of "response"
-        gets answers that arrived after their caller had stopped waiting.
+        gets answers that arrived after their caller had stopped waiting, and those to requests of
+        the agent's other processes.
 
         A handler may raise `Retry` or `Reject`. With `ordered="sender"`, the messages of one sender
         are handled one at a time, in order; without it, no order is promised. `max_running` limits
-        how many handlers of this type there are at once. Raises `MalformedDocument` for an unknown
+        how many handlers of this type there are at once. The first handler of another type than
+        "response" claims the agent's mail: a process that takes it ends with `SessionSuperseded`.
+        Raises `SessionSendOnly` if the client only sends, and `MalformedDocument` for an unknown
         type or option, or if `handler` can't be called.
         """
+        takes_mail = message_type != MessageType.RESPONSE
+        if takes_mail:
+            self._claim.check()
         self._dispatcher.register(message_type, handler, ordered=ordered, max_running=max_running)
+        if takes_mail:
+            self._courier.claim_mail()
 
     def on_notice(self, handler: NoticeHandler) -> None:
         """Call `handler(notice)` for each notice. The handler must not block.
 
-        A notice is about a message that this agent sent with the option `notify`, or recalls one
-        that it received. The hub of this version sends no notices yet (docs/protocol.md#frames).
+        A notice tells what became of a message that this agent sent with the option `notify`: it
+        was refused, expired, withheld or redelivered (docs/protocol.md#notices). The hub keeps it
+        while the agent is away. It can come twice, after a connection was lost.
         """
         self._notice_handler = handler
 
@@ -290,6 +317,7 @@ class ATPClient:
             "level": welcome.level if welcome is not None else claimed,
             "score": courier.score,
             "session": welcome.session if welcome is not None else None,
+            "send_only": welcome is not None and welcome.send_only,
             "hub": self.transport.hub_id,
             "transport": str(self.transport.type),
             "pending": welcome.pending if welcome is not None else 0,

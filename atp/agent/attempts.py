@@ -22,7 +22,7 @@ from atp.agent.responding import Answer, Responder
 from atp.envelope_shell import ATPEnvelope
 from atp.errors import ClockExpired, HandlerFailed, RecipientNoHandler
 
-__all__ = ["DONE", "RETRY_SECONDS", "AttemptOutcome", "Attempts"]
+__all__ = ["AttemptOutcome", "Attempts", "DONE", "RETRY_SECONDS"]  # noqa: RUF022
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +106,9 @@ class Attempts:
             logger.error("%s: a task of the handler was cancelled: %s", self._agent, mail)
             await respond.fail(HandlerFailure("a task of the handler was cancelled"))
         except Exception as problem:  # whatever the handler raised, its caller must be told
+            if respond.request.cancelled:
+                logger.info("%s: the handler of a cancelled request ended: %s", self._agent, mail)
+                return DONE
             logger.exception("%s: the handler failed: %s", self._agent, mail)
             # Send the type only: the text of an exception may be confidential.
             text = f"the handler failed ({type(problem).__name__})"
@@ -115,6 +118,8 @@ class Attempts:
     async def _run(self, handler: Handler, envelope: ATPEnvelope, respond: Responder) -> None:
         args = (envelope, respond) if takes_respond(handler) else (envelope,)
         value = await self._pool.call(handler, *args)
+        if respond.request.cancelled:
+            return
         returned = value is not None and not isinstance(value, Answer)
         if respond.is_second or (respond.used and returned):
             await self._fail(respond, envelope, ANSWERED_TWICE)

@@ -11,7 +11,14 @@ from typing import Any, Final
 from atp.agent.outbox import TRY_AGAIN
 from atp.agent.receiving import Received
 from atp.agent.session import Answered
-from atp.errors import ATPError, FlowTimeout, FlowWindow, PolicyHeld, from_code
+from atp.errors import (
+    ATPError,
+    FlowTimeout,
+    FlowWindow,
+    PolicyHeld,
+    ReplayConflict,
+    from_code,
+)
 from atp.wire.frames import Notice, Receipt
 from atp.wire.timestamps import format_timestamp
 
@@ -23,6 +30,9 @@ REFUSED_CODES: Final = {  # the defaults, if a receipt has no code
     "expired": "clock.expired",
     "invalid": "malformed.envelope",
 }
+MAY_ARRIVE: Final = (
+    "it may still arrive, and without the option message_id, sending it again is a second message"
+)
 REJECTED: Final = "rejected"  # a notice: officers decided against a held message
 
 
@@ -44,6 +54,12 @@ class Exchange:
     accepted: Receipt | None = None
     accepted_at: float = 0.0
 
+    @property
+    def receipt_came(self) -> bool:
+        """Whether the hub has given a receipt that accepts or holds the message."""
+        done = self.receipt.done() and not self.receipt.cancelled()
+        return done and self.receipt.exception() is None
+
     def fail(self, problem: ATPError) -> None:
         """End the waiting with an error."""
         for future in (self.receipt, self.answer):
@@ -56,13 +72,15 @@ class Exchange:
         if not self.receipt.done():
             self.receipt.set_result(receipt)
 
-    def timeout(self, caught: TimeoutError, *, connected: bool) -> ATPError:
+    def timeout(self, caught: TimeoutError, *, connected: bool, may_arrive: bool) -> ATPError:
         """Return the error that says why the message timed out, and what to do.
 
-        It is `caught` itself if that is an error with which the exchange has failed.
+        It is `caught` itself if that is an error with which the exchange has failed. `may_arrive`
+        is whether the message went to the hub, so that it may still arrive.
         """
         if isinstance(caught, ATPError):
             return caught
+        fate = MAY_ARRIVE if may_arrive else "it was not sent"
         if self.last is not None and self.last.status in PENDING:
             detail = self.last.detail or "a rule requires that officers check it first"
             return PolicyHeld(f"it is held ({detail}); officers may still release it")
@@ -74,12 +92,10 @@ class Exchange:
             return FlowTimeout(self._unanswered(self.accepted))
         if not connected:
             return FlowTimeout(
-                "no receipt from the hub: it can't be reached; the client goes on trying to connect"
+                "no receipt from the hub: it can't be reached; the client goes on trying to"
+                f" connect; {fate}"
             )
-        return FlowTimeout(
-            "no receipt from the hub in time, on a connection that is open; the message may still"
-            " arrive, and sending it again is a new message"
-        )
+        return FlowTimeout(f"no receipt from the hub in time, on a connection that is open; {fate}")
 
     def _unanswered(self, accepted: Receipt) -> str:
         told = f"the hub accepted it at {format_timestamp(self.accepted_at)}, no answer yet"
@@ -98,9 +114,18 @@ class Exchanges:
     def __init__(self) -> None:
         self._open: dict[str, Exchange] = {}
 
+    def waits_for(self, message_id: str) -> bool:
+        """Whether a caller waits for this message."""
+        return message_id in self._open
+
     @contextmanager
     def opened(self, message_id: str, *, deadline: float) -> Iterator[Exchange]:
-        """Open an exchange for the length of the `with` block. `deadline`: see `Exchange`."""
+        """Open an exchange for the length of the `with` block. `deadline`: see `Exchange`.
+
+        Raises `ReplayConflict` if a caller waits for this message already.
+        """
+        if message_id in self._open:
+            raise ReplayConflict(f"another call of this client still waits for {message_id}")
         exchange = Exchange(message_id, deadline)
         self._open[message_id] = exchange
         try:
@@ -158,7 +183,10 @@ class Exchanges:
 
 def _refusal(receipt: Receipt) -> ATPError:
     code = receipt.code or REFUSED_CODES.get(receipt.status) or f"flow.{receipt.status}"
-    return from_code(code, receipt.detail, retry_after=receipt.retry_after)
+    problem = from_code(code, receipt.detail, retry_after=receipt.retry_after)
+    if isinstance(problem, ReplayConflict):
+        problem.status, problem.entry = receipt.first_status, receipt.first_entry
+    return problem
 
 
 def _future() -> asyncio.Future[Any]:

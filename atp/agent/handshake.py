@@ -33,21 +33,22 @@ from atp.wire.frames import (
     parse_message,
 )
 from atp.wire.timestamps import parse_timestamp
-from atp.wire.words import DONE, NOTICES
+from atp.wire.words import CANCEL, DONE, NOTICES, SEND_ONLY
 
 __all__ = ["FEATURES", "Handshake", "first_frame"]
 
-FEATURES: Final = (DONE, NOTICES)  # those that this client uses (docs/protocol.md#features)
+# Those that this client uses (docs/protocol.md#features).
+FEATURES: Final = (DONE, CANCEL, NOTICES, SEND_ONLY)
 
 
 class Handshake:
     """One login of an agent at a hub. `nonce` is the agent's own and new for each login.
 
     `began` is this machine's time before the socket was opened, in seconds since 1970; `None` is
-    the time of `answer`. `behind` is
-    how many seconds this machine's clock is behind the hub's at least, below 0 if it is ahead; it
-    is known after `answer`, and 0 where the time on the way explains the difference. Raises
-    `KeyMissing` if `key` is `None`.
+    the time of `answer`. `behind` is how many seconds this machine's clock is behind the hub's at
+    least, below 0 if it is ahead; it is known after `answer`, and 0 where the time on the way
+    explains the difference. `takeover` and `resumes` are those of `Login`. Raises `KeyMissing` if
+    `key` is `None`.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class Handshake:
         url: str,
         nonce: str,
         began: float | None = None,
+        takeover: bool = True,
+        resumes: str = "",
     ) -> None:
         if key is None:
             raise KeyMissing("on a network every message is signed; give the client a private key")
@@ -69,6 +72,8 @@ class Handshake:
         self._hub_key = hub_key
         self._url = url
         self._nonce = nonce
+        self._takeover = takeover
+        self._resumes = resumes
         self._features: tuple[str, ...] = ()
         self._began = began
         self.behind = 0.0
@@ -99,7 +104,12 @@ class Handshake:
         }
         proof = tokens.issue(tokens.TokenKind.AUTH, claims, self._key, now=int(now))
         self._features = tuple(name for name in FEATURES if name in challenge.features)
-        return Authenticate(proof, features=self._features).to_bytes()
+        return Authenticate(
+            proof,
+            features=self._features,
+            takeover=self._takeover or SEND_ONLY not in self._features,
+            resumes=self._resumes,
+        ).to_bytes()
 
     def admit(self, message: bytes, *, now: float) -> Welcome:
         """Return the welcome, after checking that it is for this agent and from this hub.

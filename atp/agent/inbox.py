@@ -159,7 +159,7 @@ class Inbox:
             case MailState.RETRY:
                 acks.fail(mail.place, mail.failures)
             case MailState.DONE | MailState.REFUSED:
-                acks.finish(mail.place, mail.place, self._seen.get(mail.key, ""))
+                acks.finish(mail.place, mail.place, self.seen.code(mail.key) or "")
         return False
 
     # Handling

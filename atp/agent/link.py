@@ -12,9 +12,10 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from secrets import SystemRandom
-from typing import Final
+from typing import Any, Final
 
 from atp.agent.frame_log import log_frames
+from atp.agent.mail_claim import MailClaim, explained
 from atp.agent.session import AgentSession, Event
 from atp.errors import (
     ATPError,
@@ -59,8 +60,8 @@ class Link:
 
     `on_event` is called for each event, in order, and must not block. `on_suspended` is called when
     the hub refuses the agent for now, with the error for waiting callers; `suspended` is that error
-    until the agent is connected again. `on_end` is called once, with the reason, when the link
-    ended by itself.
+    until the agent is connected again. `claim` is the client's claim to mail. `on_end` is called
+    once, with the reason, when the link ended by itself.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Link:
         login: Login,
         session: AgentSession,
         *,
+        claim: MailClaim,
         on_event: Callable[[Event], None],
         on_suspended: Callable[[ATPError], None],
         on_end: Callable[[ATPError], None],
@@ -76,6 +78,7 @@ class Link:
         self._transport = transport
         self._login = login
         self._session = session
+        self._claim = claim
         self._on_event = on_event
         self._on_suspended = on_suspended
         self._on_end = on_end
@@ -83,6 +86,7 @@ class Link:
         self._connection: Connection | None = None
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
+        self._claimed = asyncio.Event()  # the client wants mail, and this session has none
         self._turns: list[asyncio.Future[None]] = []
         self.connected = False
         self.welcome: Welcome | None = None
@@ -90,7 +94,7 @@ class Link:
 
     async def start(self) -> Welcome:
         """Connect for the first time. If this fails, raise the error and do not try again."""
-        connection = await self._transport.connect(self._login)
+        connection = await self._transport.connect(self._claim.login(self._login))
         self._open(connection)
         self._task = asyncio.create_task(self._run(connection), name="atp-link")
         return connection.welcome
@@ -98,6 +102,11 @@ class Link:
     def wake(self) -> None:
         """Wake the writer, because there may be something to send."""
         self._wake.set()
+
+    def claim_mail(self) -> None:
+        """Log in again with a session that takes mail, if the session of now takes none."""
+        if self.connected and self.welcome is not None and self._claim.is_unmet(self.welcome):
+            self._claimed.set()
 
     async def written(self) -> None:
         """Wait until what the session has to tell now is written, or the connection has ended."""
@@ -137,13 +146,17 @@ class Link:
         while True:
             began = self._ticks()
             problem = await self._serve(connection)
-            goes_on = "" if isinstance(problem, _FINAL) else " Connecting again."
-            logger.warning("%s: connection ended: %s%s", self._login.identity.id, problem, goes_on)
-            if not goes_on:
+            claimed = self._claimed.is_set()
+            if isinstance(problem, _FINAL) and not self._claim.yields(problem, connection.features):
+                problem = explained(problem, self._login.identity.id)
+                logger.warning("%s: connection ended: %s", self._login.identity.id, problem)
                 break
+            if not claimed:
+                name = self._login.identity.id
+                logger.warning("%s: connection ended: %s Connecting again.", name, problem)
             failures = 0 if self._ticks() - began >= STEADY_SECONDS else failures + 1
             try:
-                connection = await self._reconnect(failures, problem)
+                connection = await self._reconnect(failures, problem, at_once=claimed)
             except _FINAL as refusal:
                 problem = self._last_word(problem, refusal)
                 break
@@ -152,14 +165,17 @@ class Link:
             self._open(connection)
         self._on_end(problem)
 
-    async def _reconnect(self, failures: int, ended: ATPError) -> Connection:
+    async def _reconnect(
+        self, failures: int, ended: ATPError, *, at_once: bool = False
+    ) -> Connection:
         refusals, asked = 0, _asked_to_wait(ended)
         while True:
             delay = backoff_seconds(failures) if not refusals else _long_delay(refusals)
-            logger.debug("%s: connects again in %.2f s", self._login.identity.id, asked + delay)
-            await asyncio.sleep(asked + delay)
+            pause, at_once = 0.0 if at_once else asked + delay, False
+            logger.debug("%s: connects again in %.2f s", self._login.identity.id, pause)
+            await asyncio.sleep(pause)
             try:
-                return await self._transport.connect(self._login)
+                return await self._transport.connect(self._claim.login(self._login))
             except IdentityNotActive as problem:
                 refusals, asked = refusals + 1, _asked_to_wait(problem)
                 self._suspend(problem)
@@ -200,6 +216,9 @@ class Link:
         self._connection = connection
         self.welcome = connection.welcome
         self.connected = True
+        self._claim.session = connection.welcome.session
+        self._claimed.clear()
+        self.claim_mail()  # a handler may have been registered during the login
         logger.debug(
             "%s: connected to %s in session %s; %d envelopes without a receipt are sent",
             self._login.identity.id,
@@ -214,16 +233,20 @@ class Link:
         """Read and write until the connection ends; return the reason."""
         reader = asyncio.create_task(self._read(connection), name="atp-reader")
         writer = asyncio.create_task(self._write(connection), name="atp-writer")
+        claimed = asyncio.create_task(self._claimed.wait(), name="atp-claim")
+        tasks: set[asyncio.Task[Any]] = {reader, writer, claimed}
         try:
-            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if claimed.done() and not reader.done():
+                return SessionClosed("the client logs in again to take mail")
             # A failed write has no reason. The hub's reason may still be unread.
             await asyncio.wait({reader}, timeout=LAST_WORDS_SECONDS)
             return _reason(reader if reader.done() else writer)
         finally:
             self._lose()
-            reader.cancel()
-            writer.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await connection.close()
 
     def _lose(self) -> None:

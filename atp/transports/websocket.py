@@ -109,6 +109,8 @@ class WebSocketTransport(Transport):
             url=self.url,
             nonce=secrets.token_urlsafe(NONCE_BYTES),
             began=self._own_clock(),
+            takeover=login.takeover,
+            resumes=login.resumes,
         )
         logger.debug("%s: connects to %s", login.identity.id, self.url)
         socket = await self._open_socket()

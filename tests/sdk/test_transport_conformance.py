@@ -249,11 +249,13 @@ async def test_it_connects_again_after_a_cut(world: World) -> None:
 
 async def test_it_yields_to_a_newer_login_for_good(world: World) -> None:
     older = await world.online("alice")
+    older.on_message("request", echo)
     newer = world.twin(older)
+    newer.on_message("request", echo)
     await newer.connect()
     await until(lambda: older.get_trust_status()["ended"])
     assert older.get_trust_status()["ended"] == "session.superseded"
-    with pytest.raises(SessionSuperseded):
+    with pytest.raises(SessionSuperseded, match="send_only=True"):
         await older.send_notification("anybody", {})
     assert newer.get_trust_status()["connected"]
 
