@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.crash.agents import KILLED
 from tests.processes import hub_environment
 from tests.services import PrivateService
 from tests.sources import ROOT
@@ -159,7 +160,8 @@ class Company:
             if member.runs:
                 continue
             if member.process is not None and member.away_until == 0.0:
-                self.deaths[member.kind] += 1
+                by_message = member.process.returncode == KILLED
+                self.deaths[f"{member.kind}{' by a message' * by_message}"] += 1
                 member.away_until = now + RESTART_SECONDS
             if member.away_until <= now:
                 member.away_until = 0.0

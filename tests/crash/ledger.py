@@ -37,6 +37,8 @@ class StoredDelivery:
     sender: str
     message: str
     state: str
+    code: str = ""
+    failures: int = 0  # of its handlers, as the hub counts them
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +134,15 @@ SELECT sender_id, message_id, digest, target, status, recipients, fan_out IS NOT
 FROM messaging_envelope ORDER BY id
 """
 _DELIVERIES: LiteralString = """
-SELECT d.recipient_id, d.stream, d.seq, e.sender_id, e.message_id, d.state
+SELECT d.recipient_id, d.stream, d.seq, e.sender_id, e.message_id, d.state, d.code, d.failures
 FROM messaging_delivery d JOIN messaging_envelope e ON e.id = d.envelope_id
 ORDER BY d.recipient_id, d.stream, d.seq
 """
 _ENTRIES: LiteralString = """
-SELECT "index", kind, sender, recipient, message_id, verdict, subject, leaf, leaf_hash, content,
+SELECT e."index", kind, sender, recipient, message_id, verdict, subject, leaf, leaf_hash, content,
     time
-FROM registry_entry LEFT JOIN registry_entrybody ON entry_id = "index" ORDER BY "index"
+FROM registry_entry AS e LEFT JOIN registry_entrybody AS b ON b."index" = e."index"
+ORDER BY e."index"
 """
 _BOXES: LiteralString = """
 SELECT agent_id, stream, last_seq, acked_seq, done_ahead

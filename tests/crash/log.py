@@ -22,6 +22,8 @@ _REPEATED = {"message", "digest", "peer", "type", "stream", "status", "code"}
 _BEGINNING = b'"kind":"began"'  # of the first line of each process
 
 DONE, WRONG = "done", "wrong"  # outcomes; others are error codes
+# Ends of handlers, besides DONE; UNWANTED is also the code of the refusal.
+FAILED, AGAIN, CUT, UNWANTED = "failed", "again", "cut", "app.unwanted"
 
 
 class Kind(StrEnum):
@@ -35,9 +37,13 @@ class Kind(StrEnum):
     DELIVERY = "delivery"  # stream, seq, message, digest, peer, type, expires
     GONE = "gone"  # stream, seq to last, code; also for `withheld`
     ACK = "ack"  # stream, seq to last: these are done
-    HANDLED = "handled"  # message, peer: it reached a handler
+    BEGUN = "begun"  # the agent tells the hub that a handler begins: stream, seq
+    FAILURES = "failures"  # that as many handlers failed: stream, seq, last (the number)
+    TRIED = "tried"  # a handler began: message, peer, type, seq (the number of the attempt)
+    HANDLED = "handled"  # a handler ended: message, peer, type, status
     OUTCOME = "outcome"  # the result of a call of the SDK: type, status
     AWAY = "away"  # the agent disconnected
+    LEAVING = "leaving"  # the process was asked to end (SIGTERM)
     SETTLED = "settled"  # in the quiet phase: connected, all envelopes have receipts
     ENDED = "ended"  # the hub ended the session for good: code
 

@@ -36,6 +36,7 @@ DECK = {
     "kill redis": 1,
     "kill postgres": 2,
     "kill agents": 2,
+    "end agents": 2,
     "kill-all hub": 1,
     "kill-child worker": 2,
     "end node": 1,

@@ -34,8 +34,8 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "outcomes": dict(Counter(e.status for log in logs for e in log.of(Kind.OUTCOME))),
         "deliveries": len(delivered),
         "repeats": len(delivered) - len(set(delivered)),
-        "handled": sum(1 for log in logs for _ in log.of(Kind.HANDLED)),
-        "unhandled": _unhandled(logs),
+        "handlers": _handlers(logs),
+        "refused": dict(outcome.refused),
         "connections": sum(1 for log in logs for _ in log.of(Kind.OPENED)),
         "not_made": list(outcome.not_made),
         "recovery": {fault: round(seconds, 2) for fault, seconds in outcome.healing.items()},
@@ -59,8 +59,8 @@ def table(outcome: Outcome) -> str:
         ("what senders were told", _counts(figures["outcomes"])),
         ("deliveries", figures["deliveries"]),
         ("repeats among them", figures["repeats"]),
-        ("handled", figures["handled"]),
-        ("taken by a process that ended before handling it", figures["unhandled"]),
+        ("handlers, by their end", _counts(figures["handlers"])),
+        ("dead letters", _counts(figures["refused"])),
         *(("faults that could not be made", why) for why in figures["not_made"]),
         ("quiet until nothing was left to do", f"{figures['settle_seconds']} s"),
         ("load of the machine, processors", "{:.1f}, {}".format(*figures["load"])),
@@ -87,17 +87,11 @@ def _faults(times: Mapping[str, int], healing: Mapping[str, float]) -> Iterator[
         yield f"  {fault:<20} {count:>6} {seconds:>40.1f}{mark}"
 
 
-def _unhandled(logs: Iterable[AgentLog]) -> int:
-    """Return the messages without answer that reached a process of the recipient but no handler."""
-    count = 0
-    for log in logs:
-        taken = {
-            (e.peer, e.message)
-            for e in log.of(Kind.DELIVERY)
-            if e.type in ("notification", "broadcast")
-        }
-        count += len(taken - {(e.peer, e.message) for e in log.of(Kind.HANDLED)})
-    return count
+def _handlers(logs: Iterable[AgentLog]) -> dict[str, int]:
+    """Return the handlers by their end; those without one were cut by the end of their process."""
+    ended = Counter(e.status for log in logs for e in log.of(Kind.HANDLED))
+    tried = sum(1 for log in logs for _ in log.of(Kind.TRIED))
+    return {**ended, "killed": tried - ended.total()}
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -53,7 +53,7 @@ class Plan:
     processes: int = 4  # of agents
     agents: int = 4  # in each
     rate: float = 4.0  # messages that each agent begins a second
-    turns: Mapping[str, int] = field(default_factory=lambda: dict(TURNS))
+    turns: Mapping[str, float] = field(default_factory=lambda: dict(TURNS))
     temper: Temper = field(default_factory=Temper)
     armed_share: float = 0.7
     mutant: str = ""
@@ -73,6 +73,7 @@ class Outcome:
     failpoints: Counter[str]
     settle_seconds: float
     left_over: str
+    refused: Mapping[str, int]  # dead letters, by code
     healing: Mapping[str, float]  # seconds, by fault
     not_made: Sequence[str]  # faults that this machine does not allow, with the reason
 
@@ -163,6 +164,7 @@ class Stage:
             return not left
 
         self.company.tend_until(is_finished, seconds=FINISH_SECONDS)
+        self.company.tend_until(self._all_settled, seconds=FINISH_SECONDS)
         took = time.monotonic() - began
         self._say("end")
         return took, left
@@ -276,6 +278,11 @@ class Stage:
 
         return self.company.tend_until(has_all, seconds=seconds)
 
+    def _all_settled(self) -> bool:
+        """Return whether each agent has settled since its process was started last."""
+        logs = [(self.logs / f"{agent}.jsonl").read_bytes() for agent in self._agents]
+        return all(log.rfind(b'"kind":"settled"') > log.rfind(b'"kind":"began"') for log in logs)
+
     def _ask_postgres(self, question: LiteralString) -> Sequence[tuple[Any, ...]]:
         assert self.engines is not None
         with psycopg.connect(self._database_url(self.engines), connect_timeout=5) as database:
@@ -352,6 +359,7 @@ def judge(stage: Stage, blows: Sequence[Blow], took: float, left: str) -> Outcom
         failpoints=stage.failpoints(),
         settle_seconds=took,
         left_over=left,
+        refused=Counter(d.code for d in ledger.deliveries if d.state == "refused"),
         healing=healing_seconds(blows, Acceptances(logs, ledger)),
         not_made=[f"full disk: {stage.storage.why_not}"] if stage.storage.why_not else [],
     )
