@@ -197,7 +197,8 @@ class HandlerDispatcher:
         self._take_more()
         try:
             await self._hub.written()
-            outcome = await self._attempt(mail, respond)
+            is_cancelled = respond.request.cancelled  # meanwhile
+            outcome = AttemptOutcome() if is_cancelled else await self._attempt(mail, respond)
         except BaseException:
             self._cut.append(mail)
             inbox.cut(mail)
