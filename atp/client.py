@@ -197,6 +197,9 @@ class ATPClient:
         given to receipts and acks. Mail that is not handled goes back to the hub, which delivers it
         again. A warning in the log names the mail whose handlers were cancelled. Only `connect`
         opens the client again.
+
+        Do not await it in a handler: the message of that handler is not done yet, so it comes again
+        after the next login. Wake another task that does.
         """
         self._opener.close()
         self._dispatcher.pause()
