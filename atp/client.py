@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 
 from atp.agent.attempts import RETRY_SECONDS
 from atp.agent.courier import Author, Courier
-from atp.agent.dispatch import HandlerDispatcher, Remainder
+from atp.agent.dispatch import HandlerDispatcher
 from atp.agent.failures import raise_failure
 from atp.agent.handler_table import Handler
 from atp.agent.handlers import HANDLERS_RUNNING, HandlerPool, handler_slot_freed
@@ -173,7 +173,7 @@ class ATPClient:
         drained: list[asyncio.Task[None]] = []
 
         def drain(number: signal.Signals) -> None:
-            logger.warning("%s: %s: no more mail is taken", self.identity.id, number.name)
+            logger.info("%s: %s: no more mail is taken", self.identity.id, number.name)
             disconnecting = self.disconnect(timeout_seconds=drain_seconds)
             drained.append(asyncio.ensure_future(disconnecting))
 
@@ -197,7 +197,7 @@ class ATPClient:
         await self._pool.drain(timeout_seconds)
         left = deadline - asyncio.get_running_loop().time()
         await self._courier.stop(max(LAST_ACKS_SECONDS, left))
-        self._report(await self._dispatcher.close())
+        await self._dispatcher.close()
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -318,18 +318,6 @@ class ATPClient:
             raise SessionForked(
                 f"the client of {self.identity.id} was made in process {self._pid}, and this is"
                 f" its child {os.getpid()}; make the client in the process that uses it"
-            )
-
-    def _report(self, left: Remainder) -> None:
-        """Log what was not handled before the client disconnected."""
-        for mail in left.cut:
-            logger.warning("%s: its handler was cancelled: %s", self.identity.id, mail)
-        for mail in left.in_threads:
-            logger.warning("%s: its handler goes on in a thread: %s", self.identity.id, mail)
-        if left.handed_back:
-            count = len(left.handed_back)
-            logger.warning(
-                "%s: %d messages that had not begun go back to the hub", self.identity.id, count
             )
 
     def _on_arrived(self, arrived: Arrived) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 from atp.wire.frames import Ack
 from atp.wire.words import Stream
 
-__all__ = ["Acks", "DoneAcks", "PlainAcks"]
+__all__ = ["DoneAcks", "PlainAcks", "StreamAcks"]
 
 # The places in each list of one frame: two such frames stay within the 64 KiB that a hub reads of
 # other data than envelopes (docs/protocol.md#frames).
@@ -24,7 +24,7 @@ PLACES_PER_FRAME: Final = 256
 DONE_AT_ONCE: Final = 64  # ranges that are told without waiting for more
 
 
-class Acks(ABC):
+class StreamAcks(ABC):
     """The acks of one stream on one connection."""
 
     def __init__(self, stream: Stream) -> None:
@@ -61,7 +61,7 @@ class Acks(ABC):
         """Return the frames to send now. If `waiting` is still true, there are more."""
 
 
-class DoneAcks(Acks):
+class DoneAcks(StreamAcks):
     """Acks that tell about single places."""
 
     def __init__(self, stream: Stream) -> None:
@@ -122,7 +122,7 @@ class DoneAcks(Acks):
         return [frame.to_bytes()]
 
 
-class PlainAcks(Acks):
+class PlainAcks(StreamAcks):
     """Cumulative acks: a place counts as handled, and so do all places before it."""
 
     def __init__(self, stream: Stream) -> None:

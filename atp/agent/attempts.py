@@ -22,7 +22,7 @@ from atp.agent.responding import Answer, Responder
 from atp.envelope_shell import ATPEnvelope
 from atp.errors import ClockExpired, HandlerFailed, RecipientNoHandler
 
-__all__ = ["DONE", "RETRY_SECONDS", "Attempts", "Outcome"]
+__all__ = ["AttemptOutcome", "Attempts", "RETRY_SECONDS"]  # noqa: RUF022  # as sorted() has it
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +36,14 @@ _jitter = SystemRandom()
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class AttemptOutcome:
     """The end of an attempt: done; refused with `code`; or to be repeated after a pause."""
 
     code: str = ""
     retry_after: float | None = None
 
 
-DONE: Final = Outcome()
+HANDLED: Final = AttemptOutcome()
 
 
 class Attempts:
@@ -56,11 +56,11 @@ class Attempts:
 
     async def notify(
         self, handler: Handler | None, envelope: Callable[[], ATPEnvelope], mail: Mail
-    ) -> Outcome:
+    ) -> AttemptOutcome:
         """Handle a notification or a broadcast once."""
         if handler is None:
             logger.warning("%s: refused, there is no handler for it: %s", self._agent, mail)
-            return Outcome(code=RecipientNoHandler.code)
+            return AttemptOutcome(code=RecipientNoHandler.code)
         try:
             await self._pool.call(handler, envelope())
         except Retry as wish:
@@ -68,7 +68,7 @@ class Attempts:
             return self._again(mail, wish.after)
         except Reject as refusal:
             logger.info("%s: rejected (%s): %s", self._agent, refusal, mail)
-            return Outcome(code=refusal.code)
+            return AttemptOutcome(code=refusal.code)
         except asyncio.CancelledError:
             if _is_cut():
                 raise
@@ -77,7 +77,7 @@ class Attempts:
         except Exception:  # whatever the handler raised, the message is handled again
             logger.exception("%s: the handler failed: %s", self._agent, mail)
             return self._again(mail, None)
-        return DONE
+        return HANDLED
 
     async def answer(
         self,
@@ -85,13 +85,13 @@ class Attempts:
         envelope: Callable[[], ATPEnvelope],
         respond: Responder,
         mail: Mail,
-    ) -> Outcome:
+    ) -> AttemptOutcome:
         """Handle a request once, and see to it that its caller hears of the end."""
         if handler is None:
             logger.warning("%s: there is no handler for it: %s", self._agent, mail)
             problem = "this agent has no handler for requests"
             await respond.fail(HandlerFailure(problem, RecipientNoHandler.code))
-            return DONE
+            return HANDLED
         try:
             await self._run(handler, envelope(), respond)
         except Retry as wish:
@@ -110,7 +110,7 @@ class Attempts:
             # Send the type only: the text of an exception may be confidential.
             text = f"the handler failed ({type(problem).__name__})"
             await respond.fail(HandlerFailure(ANSWERED_TWICE if respond.is_second else text))
-        return DONE
+        return HANDLED
 
     async def _run(self, handler: Handler, envelope: ATPEnvelope, respond: Responder) -> None:
         args = (envelope, respond) if takes_respond(handler) else (envelope,)
@@ -137,22 +137,24 @@ class Attempts:
         if not answered:
             logger.warning("%s: %r expired before its later answer", self._agent, envelope)
 
-    async def _again_in_time(self, mail: Mail, respond: Responder, after: float | None) -> Outcome:
+    async def _again_in_time(
+        self, mail: Mail, respond: Responder, after: float | None
+    ) -> AttemptOutcome:
         """Return when to try a request again, or tell its caller that it failed."""
         outcome = self._again(mail, after)
         if respond.used:
-            return DONE
+            return HANDLED
         if outcome.retry_after is not None and outcome.retry_after < respond.seconds_left:
             return outcome
         await respond.fail(HandlerFailure("the handler asked for a retry, and the time is over"))
-        return DONE
+        return HANDLED
 
-    def _again(self, mail: Mail, after: float | None) -> Outcome:
+    def _again(self, mail: Mail, after: float | None) -> AttemptOutcome:
         failures = mail.failures + 1
         if failures >= MOST_ATTEMPTS:
             logger.error("%s: refused after %d attempts: %s", self._agent, failures, mail)
-            return Outcome(code=HandlerFailed.code)
-        return Outcome(retry_after=self._pause(failures) if after is None else after)
+            return AttemptOutcome(code=HandlerFailed.code)
+        return AttemptOutcome(retry_after=self._pause(failures) if after is None else after)
 
     def _pause(self, failures: int) -> float:
         pause = self._retry_seconds * float(RETRY_GROWTH) ** (failures - 1)

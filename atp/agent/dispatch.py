@@ -11,11 +11,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
-from atp.agent.attempts import RETRY_SECONDS, Attempts, Outcome
+from atp.agent.attempts import RETRY_SECONDS, AttemptOutcome, Attempts
 from atp.agent.handler_table import Handler, HandlerTable, read_rule
 from atp.agent.handlers import HandlerPool
 from atp.agent.inbox import Inbox
@@ -27,7 +26,7 @@ from atp.agent.turns import Job
 from atp.envelope_shell import ATPEnvelope
 from atp.types import MessageType
 
-__all__ = ["HandlerDispatcher", "HubSide", "Remainder", "current_cause"]
+__all__ = ["HandlerDispatcher", "HubSide", "current_cause"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,19 +59,6 @@ class HubSide(Protocol):
 
     async def written(self) -> None:
         """Wait until what there is to tell the hub now is written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Remainder:
-    """What a client did not handle when it disconnected.
-
-    `cut` are the messages whose handlers were cancelled, `in_threads` those whose handlers are
-    plain functions, which go on. `handed_back` are those whose handlers had not begun.
-    """
-
-    cut: tuple[Mail, ...]
-    in_threads: tuple[Mail, ...]
-    handed_back: tuple[Mail, ...]
 
 
 class HandlerDispatcher:
@@ -139,14 +125,21 @@ class HandlerDispatcher:
             self._grace_timer.cancel()
             self._grace_timer = None
 
-    async def close(self) -> Remainder:
-        """End the handlers that still run, and hand back the mail that no handler has handled.
+    async def close(self) -> None:
+        """End the handlers that still run, hand back the mail that is not handled, and log both.
 
         Call it when the connection has ended.
         """
         await self._pool.close()
-        handed_back = self._hub.inbox.hand_back()
-        return Remainder(tuple(self._cut), tuple(self._running.values()), tuple(handed_back))
+        for mail in self._cut:
+            logger.warning("%s: its handler was cancelled: %s", self._agent, mail)
+        self._cut.clear()
+        for mail in self._running.values():
+            logger.warning("%s: its handler goes on in a thread: %s", self._agent, mail)
+        if handed_back := len(self._hub.inbox.hand_back()):
+            logger.warning(
+                "%s: %d messages that had not begun go back to the hub", self._agent, handed_back
+            )
 
     def dispatch(self, arrived: Arrived) -> None:
         """Queue a message for its handler."""
@@ -174,7 +167,7 @@ class HandlerDispatcher:
         inbox = self._hub.inbox
         if mail.kind is MessageType.REQUEST and self._has_expired(mail, respond):
             logger.warning("%s: expired before its handler could begin: %s", self._agent, mail)
-            self._end(job, mail, Outcome())
+            self._end(job, mail, AttemptOutcome())
             return
         inbox.begin(mail)
         self._running[job] = mail
@@ -191,7 +184,7 @@ class HandlerDispatcher:
             del self._running[job]
         self._end(job, mail, outcome)
 
-    async def _attempt(self, mail: Mail, respond: Responder) -> Outcome:
+    async def _attempt(self, mail: Mail, respond: Responder) -> AttemptOutcome:
         received = mail.received
         _handling.set((self._agent, received.envelope.digest))
         handler = self._table.find(mail.kind)
@@ -200,7 +193,7 @@ class HandlerDispatcher:
             return await self._attempts.answer(handler, envelope, respond, mail)
         return await self._attempts.notify(handler, envelope, mail)
 
-    def _end(self, job: Job, mail: Mail, outcome: Outcome) -> None:
+    def _end(self, job: Job, mail: Mail, outcome: AttemptOutcome) -> None:
         inbox = self._hub.inbox
         if outcome.retry_after is None:
             inbox.finish(mail, outcome.code)

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final
 
-from atp.agent.turns import Rule
+from atp.agent.turns import HandlerRule
 from atp.errors import MalformedDocument, excerpt
 from atp.types import MessageType
 
@@ -75,13 +75,13 @@ class HandlerTable:
         return self._grace_end is not None and ticks >= self._grace_end
 
 
-def read_rule(ordered: str | None, max_running: int | None) -> Rule:
+def read_rule(ordered: str | None, max_running: int | None) -> HandlerRule:
     """Return the rule for a type; raises `MalformedDocument` for an impossible one."""
     if ordered not in (None, BY_SENDER):
         raise MalformedDocument(f"ordered must be 'sender' or None, not {excerpt(ordered)}")
     if max_running is not None and (type(max_running) is not int or max_running < 1):
         raise MalformedDocument("max_running must be a whole number above 0")
-    return Rule(max_running, ordered=ordered == BY_SENDER)
+    return HandlerRule(max_running, ordered=ordered == BY_SENDER)
 
 
 def takes_respond(handler: Handler) -> bool:

@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
-from atp.agent.turns import Job, Rule, Turns
+from atp.agent.turns import HandlerRule, HandlerTurns, Job
 from atp.types import MessageType
 
 __all__ = ["HANDLERS_RUNNING", "HandlerPool", "handler_slot_freed"]
@@ -58,7 +58,7 @@ class HandlerPool:
         self._limit = running
         self._alive_limit = running * ALIVE_PER_RUNNING
         self._running = 0
-        self._turns = Turns()
+        self._turns = HandlerTurns()
         self._starting = False  # whether jobs may begin
         self._resuming: deque[asyncio.Future[None]] = deque()
         self._tasks: dict[asyncio.Task[None], _Slot] = {}
@@ -70,7 +70,7 @@ class HandlerPool:
         """The number of handlers that have begun and not finished, those that wait included."""
         return len(self._tasks)
 
-    def set_rule(self, kind: MessageType, rule: Rule) -> None:
+    def set_rule(self, kind: MessageType, rule: HandlerRule) -> None:
         """Set how many handlers of a type run at once, and in what order."""
         self._turns.set_rule(kind, rule)
 

@@ -9,22 +9,21 @@ again.
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from atp.agent.acks import Acks, DoneAcks, PlainAcks
+from atp.agent.acks import DoneAcks, PlainAcks, StreamAcks
 from atp.agent.mail import Mail, MailKey, MailState
 from atp.agent.receiving import Received
+from atp.agent.seen import SEEN_LIMIT, SeenIds
 from atp.errors import SessionTransport
 from atp.wire.words import ANSWERS, MAIL, STREAMS, Stream
 
 __all__ = ["Inbox"]
 
 BACKLOG_LIMIT: Final = 256  # taken mail whose handler has not begun
-SEEN_LIMIT: Final = 65_536  # remembered ids (about 20 MB); those that expire first are dropped
 
 
 @dataclass(slots=True)
@@ -45,15 +44,13 @@ class Inbox:
 
     def __init__(self, *, backlog_limit: int = BACKLOG_LIMIT, seen_limit: int = SEEN_LIMIT) -> None:
         self._backlog_limit = backlog_limit
-        self._seen_limit = seen_limit
         self._taking = False  # until there is a handler
         self._mail: dict[MailKey, Mail] = {}  # not done
         self._backlog = 0  # taken on this connection, and its handler has not begun
         self._arrivals: deque[_Arrival] = deque()
-        self._seen: dict[MailKey, str] = {}  # done; the code, if it was refused
-        self._expiries: list[tuple[float, MailKey]] = []  # a heap
+        self._seen = SeenIds(seen_limit)  # done
         self._positions: dict[Stream, int | None] = {}
-        self._acks: dict[Stream, Acks] = {}
+        self._acks: dict[Stream, StreamAcks] = {}
         self.open(tells_done=False)
 
     # The connection
@@ -62,7 +59,7 @@ class Inbox:
         """Begin with a new connection, whose hub has the feature `done` or not."""
         self.lost()
         self._positions = dict.fromkeys(STREAMS)
-        kind: type[Acks] = DoneAcks if tells_done else PlainAcks
+        kind: type[StreamAcks] = DoneAcks if tells_done else PlainAcks
         self._acks = {stream: kind(stream) for stream in STREAMS}
 
     def lost(self) -> None:
@@ -116,25 +113,22 @@ class Inbox:
             known.place = place
             known.failures = max(known.failures, mail.failures)
             self._arrivals.append(_Arrival(place, place, known))
-        elif mail.key in self._seen and not delivery.redelivered:
-            self._arrivals.append(_Arrival(place, place, code=self._seen[mail.key]))
+        elif (code := self._seen.find(mail.key)) is not None and not delivery.redelivered:
+            self._arrivals.append(_Arrival(place, place, code=code))
         else:
             self._mail[mail.key] = mail
             self._arrivals.append(_Arrival(place, place, mail))
 
     def is_repeat(self, key: MailKey, *, expires_at: float, now: float) -> bool:
         """Return whether an id is known already, and remember it until it expires."""
-        known = key in self._seen
-        self._remember(key, "", expires_at)
-        self.forget_expired(now)
+        known = self._seen.find(key) is not None
+        self._seen.add(key, expires_at)
+        self._seen.forget_expired(now)
         return known
 
     def forget_expired(self, now: float) -> None:
-        """Forget the ids of what has expired, and what is too much."""
-        while self._expiries and (
-            self._expiries[0][0] <= now or len(self._expiries) > self._seen_limit
-        ):
-            self._seen.pop(heapq.heappop(self._expiries)[1], None)
+        """Forget the ids of what has expired."""
+        self._seen.forget_expired(now)
 
     # Taking
 
@@ -173,7 +167,7 @@ class Inbox:
             case MailState.RETRY:
                 acks.fail(mail.place, mail.failures)
             case MailState.DONE | MailState.REFUSED:
-                acks.finish(mail.place, mail.place, self._seen.get(mail.key, ""))
+                acks.finish(mail.place, mail.place, self._seen.find(mail.key) or "")
         return False
 
     # Handling
@@ -199,7 +193,7 @@ class Inbox:
             self._backlog -= 1
         mail.state = MailState.REFUSED if code else MailState.DONE
         self._mail.pop(mail.key, None)
-        self._remember(mail.key, code, mail.received.expires_at)
+        self._seen.add(mail.key, mail.received.expires_at, code)
         if mail.attached:
             self._acks[MAIL].finish(mail.place, mail.place, code)
 
@@ -229,11 +223,7 @@ class Inbox:
         mail.state = MailState.WITHDRAWN
         self._mail.pop(mail.key, None)
 
-    def _remember(self, key: MailKey, code: str, expires_at: float) -> None:
-        self._seen[key] = code
-        heapq.heappush(self._expiries, (expires_at, key))
-
-    # Acks
+    # StreamAcks
 
     @property
     def has_acks(self) -> bool:

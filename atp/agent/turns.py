@@ -20,14 +20,14 @@ from typing import Final
 
 from atp.types import MessageType
 
-__all__ = ["Job", "Rule", "Turns"]
+__all__ = ["HandlerRule", "HandlerTurns", "Job"]
 
 HOLD_SECONDS: Final = 2.0
 CYCLE_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class HandlerRule:
     """How many handlers of a type run at once, and whether one sender's messages are in order."""
 
     max_running: int | None = None
@@ -50,19 +50,19 @@ class Job:
     is_alone: Callable[[], bool] = lambda: False
 
 
-class Turns:
+class HandlerTurns:
     """The jobs that wait, in order, and the counts of those that run."""
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[Job, None] = OrderedDict()
-        self._rules: dict[MessageType, Rule] = {}
+        self._rules: dict[MessageType, HandlerRule] = {}
         self._running: Counter[MessageType] = Counter()
         self._lanes: dict[Hashable, Job] = {}  # of ordered types: the job that is not over
         self._alone_waiting: set[Job] = set()
         self._alone: Job | None = None  # runs
         self._held_since: float | None = None
 
-    def set_rule(self, kind: MessageType, rule: Rule) -> None:
+    def set_rule(self, kind: MessageType, rule: HandlerRule) -> None:
         """Set the rule of a type, for all that begins from now on."""
         self._rules[kind] = rule
 
@@ -153,7 +153,7 @@ class Turns:
             return alive == 0
         if self._alone is not None:
             return alone_waits and job.kind is MessageType.REQUEST
-        most = self._rules.get(job.kind, Rule()).max_running
+        most = self._rules.get(job.kind, HandlerRule()).max_running
         return not holds and (most is None or self._running[job.kind] < most)
 
     def _is_ordered(self, job: Job) -> bool:

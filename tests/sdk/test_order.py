@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from atp import ATPEnvelope
-from atp.agent.turns import CYCLE_SECONDS, HOLD_SECONDS, Job, Rule, Turns
+from atp.agent.turns import CYCLE_SECONDS, HOLD_SECONDS, HandlerRule, HandlerTurns, Job
 from atp.errors import MalformedDocument
 from atp.types import MessageType
 from tests.sdk.waiting import until
@@ -110,12 +110,14 @@ def job(kind: MessageType = NOTE, sender: str = "alice", *, alone: bool = False)
     return Job(kind, sender, nothing, is_alone=lambda: alone)
 
 
-def begun(turns: Turns, *, alive: int = 0, waits: bool = False, ticks: float = 0.0) -> Job | None:
+def begun(
+    turns: HandlerTurns, *, alive: int = 0, waits: bool = False, ticks: float = 0.0
+) -> Job | None:
     return turns.next(alive=alive, alone_waits=waits, ticks=ticks)
 
 
 def test_what_runs_alone_waits_for_its_moment_and_gets_it() -> None:
-    turns, usual, alone = Turns(), job(), job(alone=True)
+    turns, usual, alone = HandlerTurns(), job(), job(alone=True)
     for one in (alone, usual):
         turns.submit(one)
     assert begun(turns, alive=1) is None  # a hold: nothing begins
@@ -130,7 +132,7 @@ def test_what_runs_alone_waits_for_its_moment_and_gets_it() -> None:
 
 
 def test_only_requests_begin_beside_what_runs_alone_and_waits() -> None:
-    turns, alone, note, ask = Turns(), job(alone=True), job(), job(ASK)
+    turns, alone, note, ask = HandlerTurns(), job(alone=True), job(), job(ASK)
     for one in (alone, note, ask):
         turns.submit(one)
     assert begun(turns) is alone
@@ -140,8 +142,8 @@ def test_only_requests_begin_beside_what_runs_alone_and_waits() -> None:
 
 
 def test_an_ordered_one_waits_for_an_earlier_one_that_can_not_begin_yet() -> None:
-    turns = Turns()
-    turns.set_rule(NOTE, Rule(ordered=True))
+    turns = HandlerTurns()
+    turns.set_rule(NOTE, HandlerRule(ordered=True))
     ready = False
     first = Job(NOTE, "alice", nothing, may_begin=lambda: ready)
     second, other = job(), job(sender="carol")
