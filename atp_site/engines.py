@@ -32,8 +32,8 @@ SQLITE_START = (
     "PRAGMA journal_size_limit=67108864"  # bytes; a larger log is cut to this
 )
 SESSION_ATTRS = ("read-write", "primary")  # a hub that may not write can do nothing
-# What libpq takes, but what the URL says elsewhere (user, password, dbname, port), what the hub
-# sets itself (options, client_encoding) and what makes another kind of session (replication).
+# What libpq takes, but what the URL says elsewhere (user, password, dbname, port), what is up to
+# the hub (options, client_encoding) and what makes another kind of session (replication).
 POSTGRES_PARAMETERS = frozenset((
     "application_name", "channel_binding", "connect_timeout", "fallback_application_name",
     "gssdelegation", "gssencmode", "gsslib", "host", "hostaddr", "keepalives", "keepalives_count",
@@ -58,13 +58,6 @@ POSTGRES_LIVENESS = {
     "keepalives_count": 3,
 }
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-POSTGRES_SESSION = (
-    "-c synchronous_commit=on"  # not the server's default: a receipt promises that it is stored
-    " -c idle_in_transaction_session_timeout=60000"  # ms; a stuck process must not hold the log
-    # A batch reads a few hundred rows by key, from memory or a fast disk. With the default of 4,
-    # PostgreSQL read tables of up to about 20,000 rows from end to end instead.
-    " -c random_page_cost=1.1"
-)
 QUEUE_TYPES = ("classic", "quorum")
 BROKER_SCHEMES = frozenset({"redis", "rediss", "amqp", "amqps"})
 REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
@@ -269,7 +262,8 @@ def _postgres(parts: SplitResult, tls: str, ca_file: str) -> dict[str, Any]:
             **POSTGRES_LIVENESS,
             **engine_tls.postgres(host, tls, ca_file),
             **options,
-            "options": POSTGRES_SESSION,
+            # Nor those of PGOPTIONS; what a session needs is set in it (atp_site.postgresql).
+            "options": "",
         },
     }
 

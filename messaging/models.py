@@ -64,6 +64,12 @@ class Presence(models.Model):
 
     agent = models.OneToOneField(Agent, primary_key=True, on_delete=models.PROTECT)
     session_id = models.UUIDField()
+    taker = models.CharField(
+        max_length=36,
+        default="",
+        db_default="",
+        help_text="The first of the sessions that one process of the agent has resumed in turn.",
+    )
     node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="presences")
     takeovers = models.PositiveIntegerField(
         default=0, help_text="Sessions replaced while live; repeated ones raise an alarm."
@@ -204,6 +210,9 @@ class Delivery(models.Model):
     expires_at = models.DateTimeField()
     state = models.CharField(max_length=10, choices=State.choices, default=State.WAITING)
     code = models.CharField(max_length=40, blank=True)
+    failures = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="How many of its handlers began and failed."
+    )
 
     class Meta:
         verbose_name_plural = "deliveries"
@@ -226,7 +235,14 @@ class Delivery(models.Model):
 
 
 class Mailbox(models.Model):
-    """The counters of a recipient's stream: the last sequence number, and the acknowledged one."""
+    """The counters of a recipient's stream, and what the recipient has taken and done.
+
+    Done is what the recipient has handled; taken is what it has in memory. `acked_seq` is the
+    contiguous mark: everything up to it is done. `taken_seq` counts while the agent's current
+    session is one of `taken_by` (`taken_for`). So what was taken falls back to what is done in the
+    very transaction that ends the session or gives the agent another one
+    (docs/protocol.md#acks).
+    """
 
     class Stream(models.TextChoices):
         """The two streams of an agent (docs/protocol.md#frames)."""
@@ -238,6 +254,18 @@ class Mailbox(models.Model):
     stream = models.CharField(max_length=8, choices=Stream.choices)
     last_seq = models.BigIntegerField(default=0)
     acked_seq = models.BigIntegerField(default=0)
+    done_ahead = models.JSONField(
+        null=True, blank=True, help_text="Ranges beyond the acked seq that are done."
+    )
+    done_ahead_count = models.BigIntegerField(
+        default=0, db_default=0, help_text="How many sequence numbers those ranges have."
+    )
+    taken_seq = models.BigIntegerField(
+        default=0, db_default=0, help_text="The seq up to which a session took the deliveries."
+    )
+    taken_by = models.CharField(
+        max_length=36, default="", db_default="", help_text="That session: a presence's taker."
+    )
     credited_seq = models.BigIntegerField(
         default=0, help_text="The seq up to which acks are counted in the senders' scores."
     )
@@ -249,7 +277,7 @@ class Mailbox(models.Model):
     ended = models.PositiveIntegerField(
         default=0,
         db_default=0,
-        help_text="Deliveries beyond the swept seq that ended without an ack.",
+        help_text="Deliveries beyond the swept seq that did not wait at the last sweep.",
     )
     next_expiry = models.DateTimeField(
         null=True, blank=True, help_text="No waiting delivery expires before this time."
@@ -263,15 +291,27 @@ class Mailbox(models.Model):
         return f"{self.agent_id} {self.stream}"
 
     @property
-    def done_seq(self) -> int:
+    def settled_seq(self) -> int:
         """The sequence number up to which no delivery waits."""
         return max(self.acked_seq, self.swept_seq)
 
     @property
     def waiting(self) -> int:
-        """How many deliveries wait; includes those that expired since the last sweep."""
-        ended = self.ended if self.swept_seq >= self.acked_seq else 0
-        return self.last_seq - self.done_seq - ended
+        """How many deliveries wait: the lower of what the acks say and what the last sweep found.
+
+        Both count some that do not wait: the acks those that ended without one, the sweep those
+        that were done or expired since.
+        """
+        by_acks = self.last_seq - self.acked_seq - self.done_ahead_count
+        by_sweep = self.last_seq - self.swept_seq - self.ended
+        return max(0, min(by_acks, by_sweep))
+
+    def taken_for(self, taker: str) -> int:
+        """Return the `seq` up to which the current session of the agent has taken or done all.
+
+        `taker` is that of the agent's presence while its node is alive, else "".
+        """
+        return max(self.acked_seq, self.taken_seq if taker and taker == self.taken_by else 0)
 
 
 class RuleCounter(models.Model):

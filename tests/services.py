@@ -150,7 +150,7 @@ class PrivateRedis(PrivateService):
     def __init__(self, *, port: int | None = None) -> None:
         self._program = _program("redis-server", folders=())
         super().__init__(port=port)
-        _give_away(self.folder)
+        give_away(self.folder)
 
     @property
     def url(self) -> str:
@@ -188,7 +188,7 @@ class PrivatePostgres(PrivateService):
         self._program = _program("postgres", folders=folders)
         initdb = _program("initdb", folders=folders)
         super().__init__(port=port)
-        _give_away(self.folder)
+        give_away(self.folder)
         self._data = self.folder / "data"
         subprocess.run(
             [initdb, "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"],
@@ -262,7 +262,8 @@ def _unprivileged() -> dict[str, Any]:
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 
-def _give_away(folder: Path) -> None:
+def give_away(folder: Path) -> None:
+    """Make the account of the servers the owner of a folder, if the tests run as root."""
     if (account := _account()) is not None:
         os.chown(folder, account.pw_uid, account.pw_gid)
 

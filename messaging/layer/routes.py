@@ -16,7 +16,7 @@ _ROUTES = Compiled(
     lambda agents: (
         Presence.objects.filter(agent__id__any_of=agents)
         .annotate(live=Q(node__lease_until__gt=Now()))
-        .values_list("agent_id", "session_id", "node__channel", "live")
+        .values_list("agent_id", "session_id", "node__channel", "live", "taker")
     )
 )
 
@@ -25,12 +25,14 @@ _ROUTES = Compiled(
 class Route:
     """The current session of an agent, and the channel of its node.
 
-    `live` is true while that node has a lease.
+    `live` is true while that node has a lease. `taker` is the first of the sessions that the
+    process of the agent has resumed in turn; what one of them took counts for all.
     """
 
     session: str
     channel: str
     live: bool
+    taker: str = ""
 
 
 def ask_routes(agents: Iterable[str]) -> Asked:
@@ -44,7 +46,8 @@ def ask_routes(agents: Iterable[str]) -> Asked:
 def routes_of(asked: Asked) -> dict[str, Route]:
     """Return the routes that `ask_routes` found, by agent; leave out agents without a session."""
     return {
-        agent: Route(str(session), channel, live) for agent, session, channel, live in asked.rows()
+        agent: Route(name := str(session), channel, live, taker or name)
+        for agent, session, channel, live, taker in asked.rows()
     }
 
 

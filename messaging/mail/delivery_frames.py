@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 __all__ = ["stored_delivery"]
 
 
-def stored_delivery(envelope: Envelope, *, stream: str, seq: int, entry: int | None) -> bytes:
+def stored_delivery(
+    envelope: Envelope, *, stream: str, seq: int, entry: int | None, failures: int = 0
+) -> bytes:
     """Return the delivery frame (JSON bytes) of a stored envelope.
 
-    `entry` is the index of its entry in the trail, `None` where there is no entry.
+    `entry` is the index of its entry in the trail, `None` where there is no entry. `failures` is
+    how many of its handlers began and failed.
     Source: docs/protocol.md#frames.
     """
     chain = Chain(
@@ -35,4 +38,5 @@ def stored_delivery(envelope: Envelope, *, stream: str, seq: int, entry: int | N
         score=envelope.score,
         level=envelope.level,
         chain=chain.to_wire(),
+        attempt=failures + 1,
     )

@@ -12,7 +12,9 @@ from django.db import transaction
 from django.db.models import Count, Min, Q, QuerySet
 from django.db.models.functions import Greatest
 
-from atp.errors import ClockExpired, IdentityNotActive
+from atp.errors import ClockExpired, HandlerFailed, IdentityNotActive
+from messaging.layer.routes import load_routes
+from messaging.mail.waiting import places_not_done
 from messaging.models import Delivery, Mailbox
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
@@ -45,9 +47,18 @@ def expire_waiting(deliveries: Sequence[Delivery]) -> None:
     _end(deliveries, Delivery.State.EXPIRED, ClockExpired.code, Kind.ENVELOPE_EXPIRED)
 
 
+def refuse_failed(deliveries: Sequence[Delivery]) -> None:
+    """Turn waiting deliveries into dead letters, whose handlers have failed too often.
+
+    Changes the given rows too.
+    """
+    _end(deliveries, Delivery.State.REFUSED, HandlerFailed.code, Kind.DELIVERY_REFUSED)
+
+
 def expire(now: datetime) -> int:
     """Mark deliveries that expired before their recipient fetched them; return how many.
 
+    What a live session has taken does not expire.
     Read only streams in which a delivery may be due, many streams at once. So the cost depends on
     how much expires, not on how much waits or was ever sent.
     """
@@ -75,7 +86,7 @@ def _expire_some(now: datetime, *, behind: int) -> tuple[int, int] | None:
         if not boxes:
             return None
         due = list(
-            _waiting_in(boxes)
+            _waiting_in(boxes, _taken(boxes))
             .filter(expires_at__lte=now)
             .select_for_update(of=("self",))
             .select_related("envelope")
@@ -92,9 +103,20 @@ def _expire_some(now: datetime, *, behind: int) -> tuple[int, int] | None:
     return (behind if more else boxes[-1].pk), len(due)
 
 
-def _waiting_in(boxes: Sequence[Mailbox]) -> QuerySet[Delivery]:
-    """Return the waiting deliveries of these mailboxes; read no row before the first that waits."""
-    streams = (Q(recipient_id=b.agent_id, stream=b.stream, seq__gt=b.done_seq) for b in boxes)
+def _taken(boxes: Sequence[Mailbox]) -> dict[int, int]:
+    """Return, by mailbox, the `seq` up to which a live session has taken the deliveries."""
+    some = [box for box in boxes if box.taken_seq > box.acked_seq]
+    routes = load_routes({box.agent_id for box in some}) if some else {}
+    live = {agent: route.taker for agent, route in routes.items() if route.live}
+    return {box.pk: box.taken_for(live.get(box.agent_id, "")) for box in some}
+
+
+def _waiting_in(
+    boxes: Sequence[Mailbox], after: Mapping[int, int] | None = None
+) -> QuerySet[Delivery]:
+    """Return the waiting deliveries of these mailboxes, those behind `after` where it is given."""
+    after = after or {}
+    streams = (places_not_done(box, after=after.get(box.pk, 0)) for box in boxes)
     return Delivery.objects.filter(reduce(or_, streams), state=Delivery.State.WAITING)
 
 
@@ -122,7 +144,8 @@ def _end(deliveries: Sequence[Delivery], state: str, code: str, kind: Kind) -> N
         waiting = Delivery.objects.filter(
             pk__in=[row.pk for row in deliveries], state=Delivery.State.WAITING
         )
-        changed = set(waiting.select_for_update().values_list("pk", flat=True))
+        in_order = waiting.select_for_update().order_by("recipient_id", "stream", "seq")
+        changed = set(in_order.values_list("pk", flat=True))
         waiting.update(state=state, code=code)
         drafts = [entry_of(kind, row) for row in deliveries if row.pk in changed]
         if drafts:

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 from django.db import Error as DatabaseProblem
 
+from atp.wire.agent_frames import Ack
 from atp.wire.words import STREAMS
-from messaging.mail.mailboxes import AcksPutOff, MailboxAck, acknowledge
+from messaging.mail.acknowledging import AcksPutOff, MailboxAck, acknowledge
 from messaging.node.connections import AgentConnection
 from messaging.node.lanes import Lane
 from messaging.node.roster import Roster
@@ -34,17 +35,20 @@ class Acks:
             "acks", self._write_down, linger_seconds=LINGER_SECONDS
         )
 
-    def take(self, connection: AgentConnection, stream: str, seq: int, refused: str) -> None:
-        """Note an ack up to `seq`; `refused` is the code of a delivery that the agent refuses.
+    def take(self, connection: AgentConnection, ack: Ack) -> None:
+        """Note an ack, as far as it is about deliveries written to this socket.
 
-        An ack beyond the last delivery written to this socket counts only up to that delivery; its
-        refusal is ignored.
         However many come, the lane holds one item for each stream of a socket.
         """
+        position = connection.position(ack.stream)
+        if connection.tells_done:
+            position.hear_places(ack)
+        else:
+            position.hear(ack)
+        self._put(connection, ack.stream)
+
+    def _put(self, connection: AgentConnection, stream: str) -> None:
         position = connection.position(stream)
-        if refused and seq <= position.sent and len(position.refused) < position.window:
-            position.refused[seq] = refused
-        position.heard = max(position.heard, min(seq, position.sent))
         if not position.acking:
             position.acking = True
             self.lane.put((connection, stream))
@@ -69,14 +73,15 @@ class Acks:
     def _take_again(self, acks: Iterable[MailboxAck]) -> None:
         for ack in acks:
             if (connection := self._roster.sessions.get(ack.session)) is not None:
-                self.take(connection, ack.stream, ack.seq, ack.refused)
+                connection.position(ack.stream).hear_again(ack)
+                self._put(connection, ack.stream)
 
     def _go_on(self, ack: MailboxAck) -> None:
         """Advance a stream's window; if rows wait, read on."""
         if (connection := self._roster.sessions.get(ack.session)) is None:
             return
         position = connection.position(ack.stream)
-        position.acked = max(position.acked, ack.seq)
+        position.taken = max(position.taken, ack.seq)
         if position.behind:
             self._streams.read_on(connection, ack.stream)
 
@@ -88,9 +93,5 @@ def last_acks(connection: AgentConnection) -> list[MailboxAck]:
 
 
 def _heard(connection: AgentConnection, stream: str) -> list[MailboxAck]:
-    """Take the acks of a stream that wait: one for each refusal, and the highest `seq`."""
-    position = connection.position(stream)
-    refused, position.refused, position.acking = position.refused, {}, False
-    codes = {position.heard: "", **refused}
-    agent, session = connection.agent, connection.session
-    return [MailboxAck(agent, session, stream, seq, code) for seq, code in sorted(codes.items())]
+    key = (connection.agent, connection.session, stream)
+    return connection.position(stream).take_heard(key, places=connection.tells_done)

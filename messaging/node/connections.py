@@ -1,4 +1,4 @@
-"""The node's state of one agent's socket: queue, window, and position of each stream."""
+"""The node's state of one agent's socket: its queue, its window, its streams."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 from django.conf import settings
 
+from atp.wire.words import DONE
+from messaging.node.positions import StreamPosition
+
 logger = logging.getLogger(__name__)
 
 Send = Callable[[dict[str, object]], Awaitable[None]]
@@ -21,39 +24,17 @@ STALLED_SECONDS = 30.0  # one write that takes longer: the agent does not read
 
 
 @dataclass(slots=True)
-class StreamPosition:
-    """The positions up to which a stream is written to this socket and acknowledged."""
-
-    sent: int = 0
-    acked: int = 0
-    behind: bool = False  # rows beyond `sent` wait in the database
-    reading: bool = False
-    heard: int = 0  # the highest ack received; acks are cumulative, so it covers the others
-    refused: dict[int, str] = field(default_factory=dict)
-    acking: bool = False  # an ack waits to be stored
-
-    @property
-    def window(self) -> int:
-        """How many deliveries may be under way without an acknowledgement."""
-        window: int = settings.ATP_DELIVERY_WINDOW
-        return window
-
-    @property
-    def room(self) -> int:
-        """How many more deliveries may be written before the next acknowledgement."""
-        return max(0, self.window - (self.sent - self.acked))
-
-
-@dataclass(slots=True)
 class AgentConnection:
     """An authenticated socket, bounded on both sides.
 
-    `outstanding` counts the envelopes that were read and have no receipt yet.
+    `outstanding` counts the envelopes that were read and have no receipt yet. `features` are those
+    of the protocol that the agent uses (docs/protocol.md#features).
     """
 
     agent: str
     session: str
     send: Send
+    features: frozenset[str] = frozenset()
     streams: dict[str, StreamPosition] = field(default_factory=dict)
     outstanding: int = 0
     close_code: str = ""
@@ -70,6 +51,16 @@ class AgentConnection:
     def position(self, stream: str) -> StreamPosition:
         """Return the position of a stream; the first call makes it."""
         return self.streams.setdefault(stream, StreamPosition())
+
+    @property
+    def tells_done(self) -> bool:
+        """Whether its acks tell what is done apart from what is taken."""
+        return DONE in self.features
+
+    @property
+    def begun(self) -> list[tuple[str, int]]:
+        """The streams and places whose handlers run, as far as the agent has told."""
+        return [(name, place) for name, p in self.streams.items() for place in sorted(p.begun)]
 
     @property
     def writable(self) -> bool:

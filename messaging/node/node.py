@@ -202,13 +202,17 @@ class ServingNode:
         self._streams.begin(connection, opened.acked)
         self._catch_up.newcomers.put(connection.agent)
 
-    def detach(self, connection: AgentConnection, code: str) -> None:
-        """Remove a closed socket, and have its session closed with `code`."""
+    def detach(self, connection: AgentConnection, code: str, *, crashed: bool = False) -> None:
+        """Remove a closed socket, and have its session closed with `code`.
+
+        `crashed` is whether the socket ended abnormally: the handlers that ran have failed.
+        """
         if code == "session.revoked":
             self._watch.note_closed()
         self.roster.remove(connection)
         acks = last_acks(connection)
-        self.closings.lane.put(Closing(connection.agent, connection.session, code, acks))
+        begun = connection.begun if crashed else ()
+        self.closings.lane.put(Closing(connection.agent, connection.session, code, acks, begun))
 
     def take_envelope(self, connection: AgentConnection, text: str) -> None:
         """Hand an envelope to the lane, which keeps the order of each sender."""

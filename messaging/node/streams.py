@@ -34,10 +34,9 @@ class Streams:
         self._readers = asyncio.Semaphore(BACKLOG_READERS)
 
     def begin(self, connection: AgentConnection, acked: Mapping[str, int]) -> None:
-        """Set each stream to its acknowledged `seq`; `catch_up` reads the rest."""
+        """Begin each stream behind its acknowledged `seq`; `catch_up` reads the rest."""
         for stream in STREAMS:
-            position = connection.position(stream)
-            position.sent = position.acked = acked.get(stream, 0)
+            connection.position(stream).begin(acked.get(stream, 0))
 
     def push(
         self, connection: AgentConnection, stream: str, first: int, last: int, text: str
@@ -49,7 +48,7 @@ class Streams:
         position = connection.position(stream)
         fits = first == position.sent + 1 and last - first < position.room
         if text and fits and not position.behind and connection.writable and self._sees():
-            position.sent = last
+            position.note_sent(last)
             connection.write(text)
             instruments.count_pushed(last - first + 1)
         elif last > position.sent:
@@ -104,7 +103,7 @@ class Streams:
                     continue
                 if page.first != position.sent + 1:
                     logger.error("a gap before %s %d of %s", stream, page.first, connection.agent)
-                position.sent = page.last
+                position.note_sent(page.last, page.done)
                 position.behind = True
                 connection.write(page.text)
                 instruments.count_read(page.last - page.first + 1)

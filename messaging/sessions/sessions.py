@@ -62,6 +62,7 @@ class LoginRequest:
     path: str
     remote_address: str
     client: str = ""
+    resumes: str = ""  # the session that the same process had before
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ class _Held:
     session: str
     channel: str
     takeovers: int
+    taker: str
     live: bool = True
 
 
@@ -295,7 +297,8 @@ def _write_sessions(
             if (previous := held.get(one.agent)) is not None:
                 opened[index] = replace(welcome, superseded=(previous.session, previous.channel))
                 drafts.append(_superseded(one.agent, previous, welcome.session))
-            held[one.agent] = _Held(welcome.session, "", _takeovers(one.agent, previous))
+            taker = _taker(one.login, previous, welcome.session)
+            held[one.agent] = _Held(welcome.session, "", _takeovers(one.agent, previous), taker)
             drafts.append(_opened(one, welcome.session))
         Session.objects.bulk_create(
             [_session_row(o.session, p, node_id, at) for p, o in zip(proven, opened, strict=True)]
@@ -348,9 +351,25 @@ def _lock_presences(agents: Collection[str]) -> dict[str, _Held]:
     rows = Presence.objects.select_for_update(of=("self",)).filter(agent_id__in=agents)
     live = rows.annotate(live=Q(node__lease_until__gt=Now())).select_related("node")
     return {
-        p.agent_id: _Held(str(p.session_id), p.node.channel, p.takeovers, live=p.live)
+        p.agent_id: _Held(
+            str(p.session_id),
+            p.node.channel,
+            p.takeovers,
+            p.taker or str(p.session_id),
+            live=p.live,
+        )
         for p in live.order_by("agent_id")
     }
+
+
+def _taker(login: LoginRequest, previous: _Held | None, session: str) -> str:
+    """Return the session whose taken deliveries count as taken by the new session too.
+
+    It is the new session itself, unless the process of the agent goes on from its current one.
+    """
+    if previous is not None and login.resumes == previous.session:
+        return previous.taker
+    return session
 
 
 def _takeovers(agent: str, previous: _Held | None) -> int:
@@ -367,12 +386,18 @@ def _make_current(held: Mapping[str, _Held], node_id: uuid.UUID) -> None:
     """Make the newest session of each agent the one that counts."""
     Presence.objects.bulk_create(
         [
-            Presence(agent_id=agent, session_id=h.session, node_id=node_id, takeovers=h.takeovers)
+            Presence(
+                agent_id=agent,
+                session_id=h.session,
+                node_id=node_id,
+                takeovers=h.takeovers,
+                taker=h.taker,
+            )
             for agent, h in sorted(held.items())
         ],
         update_conflicts=True,
         unique_fields=["agent"],
-        update_fields=["session_id", "node", "takeovers"],
+        update_fields=["session_id", "node", "takeovers", "taker"],
     )
 
 
@@ -413,7 +438,8 @@ def _mailboxes(agents: Collection[str]) -> tuple[dict[str, dict[str, int]], dict
     pending: dict[str, int] = {}
     for box in Mailbox.objects.filter(agent_id__in=agents):
         acked.setdefault(box.agent_id, {})[box.stream] = box.acked_seq
-        pending[box.agent_id] = pending.get(box.agent_id, 0) + box.last_seq - box.acked_seq
+        left = box.last_seq - box.acked_seq - box.done_ahead_count
+        pending[box.agent_id] = pending.get(box.agent_id, 0) + left
     return acked, pending
 
 

@@ -89,13 +89,28 @@ class BulkAdmin(OfficerAdmin[Row]):
         return sorted(found)
 
 
+class DecisionFilter(admin.SimpleListFilter):
+    """Filters by what was decided."""
+
+    title = parameter_name = "decision"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the choices of the filter: the value in the URL, and the words."""
+        return [(name, kind.words) for name, kind in DECISIONS.items()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the rows that the chosen value selects."""
+        value = self.value()
+        return queryset if value is None else queryset.filter(decision=value)
+
+
 @admin.register(BulkDecision)
 class BulkDecisionAdmin(ReadOnlyAdmin[BulkDecision]):
     """The list of decisions about many, and the page of each: progress, and what was not done."""
 
     when_empty = "There are none yet. Select rows of a list and choose an action."
     list_display = ("words", "made_by", "begun_at", "progress", "not_done")
-    list_filter = ("decision",)
+    list_filter = (DecisionFilter,)
     list_select_related = ("made_by",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[BulkDecision]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from atp.wire.words import STREAMS
-from tests.crash.ledger import Ledger, StoredDelivery, StoredEnvelope
+from messaging.mail.done_places import DonePlaces
+from tests.crash.ledger import Ledger, Range, StoredBox, StoredDelivery, StoredEnvelope
 from tests.crash.log import WRONG, AgentLog, Event, Kind
 
 TOLD_TO_WAIT = {"busy", "throttled"}  # the SDK sends it again later, after other envelopes
@@ -188,16 +189,16 @@ def _gaps(logs: Iterable[AgentLog], seen: Seen, ledger: Ledger) -> Iterator[Viol
 
 def _gaps_of_connections(log: AgentLog) -> Iterator[Violation]:
     """A connection begins right after the last acknowledged number or earlier, and skips none."""
-    acknowledged: dict[str, int] = dict.fromkeys(STREAMS, 0)
+    acknowledged: dict[str, DonePlaces] = {stream: DonePlaces() for stream in STREAMS}
     expected: dict[str, int | None] = dict.fromkeys(STREAMS)
     for event in log.of(Kind.OPENED, Kind.DELIVERY, Kind.GONE, Kind.ACK):
         if event.kind is Kind.OPENED:
             expected = dict.fromkeys(STREAMS)
         elif event.kind is Kind.ACK:
-            acknowledged[event.stream] = max(acknowledged[event.stream], event.seq)
+            acknowledged[event.stream].add(event.seq, event.last)
         else:
             wanted, last = expected[event.stream], event.last or event.seq
-            beyond = acknowledged[event.stream] + 1 if wanted is None else wanted
+            beyond = acknowledged[event.stream].mark + 1 if wanted is None else wanted
             if event.seq > beyond:
                 detail = f"{event.stream} {event.seq} came where {beyond} was due"
                 yield Violation("gapless", log.agent, event.message, detail)
@@ -278,29 +279,34 @@ def _entries_of_receipts(seen: Seen, ledger: Ledger) -> Iterator[Violation]:
 
 def _acknowledgements(logs: Iterable[AgentLog], ledger: Ledger) -> Iterator[Violation]:
     """Only recipients acknowledge; the trail has each acknowledged number once."""
-    said: dict[tuple[str, str], int] = defaultdict(int)
+    said: dict[tuple[str, str], DonePlaces] = defaultdict(DonePlaces)
     for log in logs:
         for event in log.of(Kind.ACK):
-            stream_key = (log.agent, event.stream)
-            said[stream_key] = max(said[stream_key], event.seq)
-    entered: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+            said[log.agent, event.stream].add(event.seq, event.last)
+    entered: dict[tuple[str, str], list[Range]] = defaultdict(list)
     for entry in ledger.entries:
-        if entry.acknowledged is not None:
-            stream, first, last = entry.acknowledged
-            entered[entry.recipient, stream].append((first, last))
+        if entry.acknowledged:
+            entered[entry.recipient, entry.acknowledged] += entry.ranges
     for box in ledger.boxes:
         stream_key = (box.agent, box.stream)
-        if box.acknowledged > said[stream_key]:
-            detail = (
-                f"{box.stream} is acknowledged up to {box.acknowledged},"
-                f" the agent acknowledged up to {said[stream_key]}"
-            )
+        if unsaid := _unsaid(box, said[stream_key]):
+            detail = f"{box.stream} {unsaid} is acknowledged, but not by the agent"
             yield Violation("acknowledged", box.agent, "", detail)
-        ranges = sorted(entered[stream_key])
-        ends = [0, *(last for _, last in ranges)]
-        starts = [*(first for first, _ in ranges), box.acknowledged + 1]
-        if [end + 1 for end in ends] != starts:
+        if not _enters(entered[stream_key], box):
             yield Violation("acknowledged", box.agent, "", f"the entries of {box.stream}")
+
+
+def _unsaid(box: StoredBox, said: DonePlaces) -> list[Range]:
+    """Return what is acknowledged in a mailbox and was not by its agent."""
+    ranges = [(1, box.acknowledged), *box.ahead]
+    return [gap for first, last in ranges for gap in said.gaps(first - 1, last)]
+
+
+def _enters(ranges: Sequence[Range], box: StoredBox) -> bool:
+    """Return whether entries about these ranges name what is acknowledged, each number once."""
+    stored = DonePlaces()
+    repeated = [places for places in ranges if stored.add(*places) != [places]]
+    return not repeated and (stored.mark, tuple(stored.ahead)) == (box.acknowledged, box.ahead)
 
 
 def _of_delivery(rule: str, delivery: StoredDelivery, detail: str) -> Violation:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, LiteralString
 
-Query = Callable[[LiteralString], Sequence[tuple[Any, ...]]]
+import orjson
 
-_ACKNOWLEDGED = re.compile(r"(\w+) (\d+)(?:-(\d+))?")
+Query = Callable[[LiteralString], Sequence[tuple[Any, ...]]]
+Range = tuple[int, int]  # the first and the last sequence number
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +50,12 @@ class StoredEntry:
     verdict: str
     subject: str
     sound: bool
+    ranges: tuple[Range, ...] = ()  # of an acknowledgement
 
     @property
-    def acknowledged(self) -> tuple[str, int, int] | None:
-        """The stream and the first and last sequence number of an acknowledgement."""
-        if self.kind != "delivery.acknowledged":
-            return None
-        found = _ACKNOWLEDGED.fullmatch(self.subject)
-        assert found is not None, self
-        stream, first, last = found.groups()
-        return stream, int(first), int(last or first)
+    def acknowledged(self) -> str:
+        """The stream of an acknowledgement; "" if the entry is none."""
+        return self.subject.partition(" ")[0] if self.kind == "delivery.acknowledged" else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +65,8 @@ class StoredBox:
     agent: str
     stream: str
     last: int
-    acknowledged: int
+    acknowledged: int  # up to here
+    ahead: tuple[Range, ...] = ()  # and these ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +85,26 @@ def read_ledger(query: Query) -> Ledger:
         envelopes=[StoredEnvelope(*row) for row in query(_ENVELOPES)],
         deliveries=[StoredDelivery(*row) for row in query(_DELIVERIES)],
         entries=[_entry(row) for row in query(_ENTRIES)],
-        boxes=[StoredBox(*row) for row in query(_BOXES)],
+        boxes=[_box(*row) for row in query(_BOXES)],
     )
 
 
 def _entry(row: tuple[Any, ...]) -> StoredEntry:
-    index, kind, sender, recipient, message, verdict, subject, leaf, told = row
+    index, kind, sender, recipient, message, verdict, subject, leaf, told, body = row
     sound = sha256(b"\0" + bytes(leaf)).digest() == bytes(told)
-    return StoredEntry(index, kind, sender, recipient, message, verdict, subject, sound)
+    acknowledged = kind == "delivery.acknowledged"
+    ranges = _ranges(orjson.loads(bytes(body))["ranges"]) if acknowledged else ()
+    return StoredEntry(index, kind, sender, recipient, message, verdict, subject, sound, ranges)
+
+
+def _box(agent: str, stream: str, last: int, acknowledged: int, ahead: Any) -> StoredBox:
+    return StoredBox(agent, stream, last, acknowledged, _ranges(ahead))
+
+
+def _ranges(stored: Any) -> tuple[Range, ...]:
+    """Return ranges that are stored as JSON; SQLite gives it as text."""
+    found = orjson.loads(stored) if isinstance(stored, str) else stored
+    return tuple((first, last) for first, last in found or ())
 
 
 def unfinished(query: Query) -> str:
@@ -115,11 +124,12 @@ FROM messaging_delivery d JOIN messaging_envelope e ON e.id = d.envelope_id
 ORDER BY d.recipient_id, d.stream, d.seq
 """
 _ENTRIES: LiteralString = """
-SELECT "index", kind, sender, recipient, message_id, verdict, subject, leaf, leaf_hash
-FROM registry_entry ORDER BY "index"
+SELECT "index", kind, sender, recipient, message_id, verdict, subject, leaf, leaf_hash, content
+FROM registry_entry LEFT JOIN registry_entrybody ON entry_id = "index" ORDER BY "index"
 """
 _BOXES: LiteralString = """
-SELECT agent_id, stream, last_seq, acked_seq FROM messaging_mailbox ORDER BY agent_id, stream
+SELECT agent_id, stream, last_seq, acked_seq, done_ahead
+FROM messaging_mailbox ORDER BY agent_id, stream
 """
 _FANNING_OUT: LiteralString = "SELECT count(*) FROM messaging_envelope WHERE fan_out IS NOT NULL"
 _BEHIND: LiteralString = "SELECT count(*) FROM messaging_mailbox WHERE acked_seq < last_seq"

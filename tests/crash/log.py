@@ -34,7 +34,7 @@ class Kind(StrEnum):
     RECEIPT = "receipt"  # message, status, code, entry
     DELIVERY = "delivery"  # stream, seq, message, digest, peer, type, expires
     GONE = "gone"  # stream, seq to last, code; also for `withheld`
-    ACK = "ack"  # stream, seq
+    ACK = "ack"  # stream, seq to last: these are done
     HANDLED = "handled"  # message, peer: it reached a handler
     OUTCOME = "outcome"  # the result of a call of the SDK: type, status
     AWAY = "away"  # the agent disconnected

@@ -32,14 +32,16 @@ def sound_run() -> Run:
         for n in (1, 2, 3)
     ]
     handled = [Event(Kind.HANDLED, 30.0, 2, f"m{n}", peer=ALICE) for n in (1, 2, 3)]
-    ack = Event(Kind.ACK, 31.0, 2, stream="mail", seq=3)
+    ack = Event(Kind.ACK, 31.0, 2, stream="mail", seq=1, last=3)
     bob = [Event(Kind.BEGAN, run=2), Event(Kind.OPENED, run=2), *brought, *handled, ack]
     settled = Event(Kind.SETTLED, 40.0)
     entries = [
         StoredEntry(n - 1, "envelope.accepted", ALICE, BOB, f"m{n}", "accepted", "", sound=True)
         for n in (1, 2, 3)
     ]
-    acknowledged = StoredEntry(3, "delivery.acknowledged", "", BOB, "", "", "mail 1-3", sound=True)
+    acknowledged = StoredEntry(
+        3, "delivery.acknowledged", "", BOB, "", "", "mail 1-3", sound=True, ranges=((1, 3),)
+    )
     ledger = Ledger(
         envelopes=[
             StoredEnvelope(ALICE, f"m{n}", f"d{n}", BOB, "accepted", 1, waiting=False)
@@ -103,7 +105,7 @@ def repeated(run: Run, agent: str, kind: Kind, message: str) -> Run:
 def without_envelope(run: Run) -> Run:
     """The commit of the last envelope was lost: no row, no place, no entry."""
     logs, ledger = run
-    acknowledged = replace(ledger.entries[3], index=2, subject="mail 1-2")
+    acknowledged = replace(ledger.entries[3], index=2, ranges=((1, 2),))
     return logs, Ledger(
         ledger.envelopes[:2],
         ledger.deliveries[:2],
@@ -132,8 +134,15 @@ def entry_changed(run: Run, number: int, **changes: object) -> Run:
 
 def box_moved(run: Run) -> Run:
     """The mailbox stands where Bob never acknowledged."""
-    logs, ledger = log_changed(run, BOB, Kind.ACK, "", seq=2)
+    logs, ledger = log_changed(run, BOB, Kind.ACK, "", last=2)
     return logs, ledger
+
+
+def range_ahead(run: Run) -> Run:
+    """The mailbox has a range as done that Bob never told, and its entry too."""
+    logs, ledger = log_changed(run, BOB, Kind.ACK, "", last=1)
+    boxes = [replace(ledger.boxes[0], acknowledged=1, ahead=((3, 3),))]
+    return entry_changed((logs, replace(ledger, boxes=boxes)), 3, ranges=((1, 1), (3, 3)))
 
 
 FAULTS: list[tuple[set[str], Callable[[Run], Run]]] = [
@@ -155,8 +164,10 @@ FAULTS: list[tuple[set[str], Callable[[Run], Run]]] = [
     ({"trail"}, lambda r: entry_changed(r, 1, kind="envelope.denied")),
     ({"trail"}, lambda r: entry_changed(r, 3, index=4)),
     ({"trail"}, lambda r: entry_changed(r, 0, sound=False)),
-    ({"acknowledged"}, lambda r: entry_changed(r, 3, subject="mail 2-3")),
+    ({"acknowledged"}, lambda r: entry_changed(r, 3, ranges=((2, 3),))),
+    ({"acknowledged"}, lambda r: entry_changed(r, 3, ranges=((1, 2), (2, 3)))),
     ({"acknowledged"}, box_moved),
+    ({"acknowledged"}, range_ahead),
 ]
 
 
@@ -180,6 +191,15 @@ def test_it_lets_what_expired_be_gone_and_nothing_earlier() -> None:
 
     assert gone_at(101.0) == set()
     assert gone_at(99.0) == {"delivered"}
+
+
+def test_it_lets_what_is_done_come_ahead_of_what_is_not() -> None:
+    logs, ledger = log_changed(sound_run(), BOB, Kind.ACK, "", last=1)
+    alice, bob = logs
+    later = Event(Kind.ACK, 31.0, 2, stream="mail", seq=3, last=3)
+    boxes = [replace(ledger.boxes[0], acknowledged=1, ahead=((3, 3),))]
+    run = [alice, AgentLog(BOB, (*bob.events, later))], replace(ledger, boxes=boxes)
+    assert check(*entry_changed(run, 3, ranges=((1, 1), (3, 3)))) == []
 
 
 def test_it_lets_what_was_told_to_wait_come_later() -> None:

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 import pytest
 from django.db import connection, connections, transaction
 
-from messaging.models import Delivery, Mailbox
+from messaging.models import Delivery, Mailbox, Presence
 from messaging.tasks import fan_out, sweep
 from registry.agents.actions import resume_agent, suspend_agent
 from tests.cast import OFFICER, Player, broadcast, make_agent, write
+from tests.messaging.acks import TELLS_DONE, marks, wait_for_marks
 from tests.messaging.conftest import LogIn, until
 
 pytestmark = pytest.mark.skipif(
@@ -87,6 +88,21 @@ def test_only_the_acks_of_its_agent_wait_for_a_locked_mailbox(
         until(lambda: _acked(carol) == 1, "the ack of the other")
         assert _acked(bob) == 0
     until(lambda: _acked(bob) == 1, "the ack that was put off")
+
+
+def test_no_session_waits_for_a_locked_mailbox(log_in: LogIn, alice: Player, bob: Player) -> None:
+    """What the older session has taken falls back without a change of the mailbox."""
+    alices, bobs = log_in(alice), log_in(bob, login=TELLS_DONE)
+    assert alices.submit(write(alice, bob))["status"] == "accepted"
+    bobs.ack(bobs.mail()["seq"])
+    wait_for_marks(bob, 1, 0, [])
+    with locked(bob):
+        newer = log_in(bob, login=TELLS_DONE)
+        assert bobs.ended()[0] == "session.superseded"
+        assert marks(bob) == (0, 0, [])
+        newer.close()
+        live = Presence.objects.filter(agent_id=bob.id)
+        until(lambda: not live.exists(), "the end of the session")
 
 
 def test_only_the_held_mail_of_a_locked_mailbox_waits_for_the_next_sweep(

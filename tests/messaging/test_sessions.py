@@ -13,7 +13,7 @@ from django.conf import settings as hub_settings
 from pytest_django.fixtures import Settings
 
 from messaging.judging import pipeline
-from messaging.mail.mailboxes import MailboxAck, acknowledge
+from messaging.mail.acknowledging import MailboxAck, acknowledge
 from messaging.models import Envelope, Mailbox, Node, Presence, Session
 from messaging.node.process_node import process_node
 from registry.trail.kinds import Kind
