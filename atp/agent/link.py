@@ -130,7 +130,7 @@ class Link:
         failures = 0
         while True:
             began = self._ticks()
-            problem = await self._serve(connection)
+            problem = _explained(await self._serve(connection))
             goes_on = "" if isinstance(problem, _FINAL) else " Connecting again."
             logger.warning("%s: connection ended: %s%s", self._login.identity.id, problem, goes_on)
             if not goes_on:
@@ -251,6 +251,16 @@ class Link:
     @staticmethod
     def _ticks() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _explained(problem: ATPError) -> ATPError:
+    """Return the error; where another process has logged in, with what to do about it."""
+    if not isinstance(problem, SessionSuperseded):
+        return problem
+    return SessionSuperseded(
+        f"{problem.detail}: run one process for each agent, or enrol an agent for each process"
+        " (docs/sdk.md#several-processes)"
+    )
 
 
 def _asked_to_wait(problem: ATPError) -> float:

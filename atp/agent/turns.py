@@ -57,7 +57,7 @@ class HandlerTurns:
         self._waiting: OrderedDict[Job, None] = OrderedDict()
         self._rules: dict[MessageType, HandlerRule] = {}
         self._running: Counter[MessageType] = Counter()
-        self._lanes: dict[Hashable, Job] = {}  # of ordered types: the job that is not over
+        self._holders: dict[Hashable, Job] = {}  # of ordered types: the job that is not over
         self._alone_waiting: set[Job] = set()
         self._alone: Job | None = None  # runs
         self._held_since: float | None = None
@@ -92,7 +92,7 @@ class HandlerTurns:
         if found.is_alone():
             self._alone, self._held_since = found, None
         if self._is_ordered(found):
-            self._lanes[_lane(found)] = found
+            self._holders[_order_of(found)] = found
         return found
 
     def ended(self, job: Job) -> None:
@@ -103,8 +103,8 @@ class HandlerTurns:
 
     def over(self, job: Job) -> None:
         """Note that a job will not run again."""
-        if self._lanes.get(_lane(job)) is job:
-            del self._lanes[_lane(job)]
+        if self._holders.get(_order_of(job)) is job:
+            del self._holders[_order_of(job)]
 
     def hold_end(self, ticks: float) -> float | None:
         """Return when the present hold ends, in ticks, or `None` if there is none."""
@@ -132,7 +132,7 @@ class HandlerTurns:
                 found = job
                 break
             elif self._is_ordered(job):
-                passed.add(_lane(job))
+                passed.add(_order_of(job))
         for job in over:
             self._drop(job)
         return found
@@ -140,9 +140,9 @@ class HandlerTurns:
     def _in_turn(self, job: Job, passed: set[Hashable]) -> bool:
         if not self._is_ordered(job):
             return True
-        first = self._lanes.get(_lane(job))
+        first = self._holders.get(_order_of(job))
         if first is None or first.is_over():
-            return _lane(job) not in passed
+            return _order_of(job) not in passed
         return first is job  # it is tried again
 
     def _fits(self, job: Job, alive: int, alone_waits: bool, holds: bool) -> bool:
@@ -165,5 +165,5 @@ class HandlerTurns:
         self._alone_waiting.discard(job)
 
 
-def _lane(job: Job) -> Hashable:
+def _order_of(job: Job) -> Hashable:
     return job.kind, job.sender
