@@ -52,7 +52,7 @@ class HubSide(Protocol):
         """The mail of the agent."""
 
     def take_mail(self) -> Iterator[Arrived]:
-        """Take the mail for which there is room now; yield what is new."""
+        """Take the mail for which there is room now; yield that whose handlers may begin."""
 
     def wake(self) -> None:
         """Say that there may be something to tell the hub."""
@@ -149,6 +149,10 @@ class HandlerDispatcher:
             if self._table.find(kind) is not None:
                 self._pool.submit(Job(kind, sender, partial(self._handle_late, received)))
             return
+        if mail.dispatched:  # it waits here since an earlier connection
+            self._pool.start_jobs()
+            return
+        mail.dispatched = True
         if received.delivery.accepted_at is not None:
             self._ahead = min(self._ahead, self._clock() - received.accepted_at)
         loop = asyncio.get_running_loop()

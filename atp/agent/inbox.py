@@ -65,7 +65,7 @@ class Inbox:
     def lost(self) -> None:
         """Note that the connection ended. What was not taken comes again as new mail."""
         for arrival in self._arrivals:
-            if arrival.mail is not None and arrival.mail.state is MailState.WAITING:
+            if arrival.mail is not None and not arrival.mail.dispatched:
                 self._mail.pop(arrival.mail.key, None)
         self._arrivals.clear()
         self._backlog = 0
@@ -137,7 +137,10 @@ class Inbox:
         self._taking = taking
 
     def take(self) -> Iterator[Mail]:
-        """Take what there is room for, in order; yield the mail that is new."""
+        """Take what there is room for, in order; yield the mail that a handler may begin now.
+
+        It may be a repeat of mail that handlers have in their queue already.
+        """
         acks = self._acks[MAIL]
         while self._arrivals and self._may_take(self._arrivals[0].mail):
             arrival = self._arrivals.popleft()
@@ -153,22 +156,22 @@ class Inbox:
         return self._taking and self._backlog < self._backlog_limit
 
     def _attach(self, mail: Mail) -> bool:
-        """Note that this connection delivered the mail, and tell its state; return if it is new."""
+        """Note that this connection delivered the mail, and tell its state.
+
+        Return whether its handler may begin now.
+        """
         acks = self._acks[MAIL]
         mail.attached = True
         match mail.state:
             case MailState.WAITING:
                 self._backlog += 1
-                is_new = not mail.dispatched
-                mail.dispatched = True
-                return is_new
             case MailState.RUNNING:
                 acks.begin(mail.place)
             case MailState.RETRY:
                 acks.fail(mail.place, mail.failures)
             case MailState.DONE | MailState.REFUSED:
                 acks.finish(mail.place, mail.place, self._seen.find(mail.key) or "")
-        return False
+        return mail.is_open
 
     # Handling
 

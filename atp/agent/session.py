@@ -156,7 +156,7 @@ class AgentSession:
         self.inbox.lost()
 
     def take_mail(self) -> Iterator[Arrived]:
-        """Take the mail for which there is room now; yield what is new."""
+        """Take the mail for which there is room now; yield that whose handlers may begin."""
         return (Arrived(mail.received, mail) for mail in self.inbox.take())
 
     # Receiving
