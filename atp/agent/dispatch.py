@@ -86,7 +86,7 @@ class HandlerDispatcher:
         self._send_response = send_response
         self._clock = clock
         self._table = HandlerTable()
-        self._attempts = Attempts(agent, pool, retry_seconds=retry_seconds)
+        self._attempts = Attempts(agent, self._table, pool, retry_seconds=retry_seconds)
         self._is_open = False
         self._grace_timer: asyncio.TimerHandle | None = None
         self._running: dict[Job, Mail] = {}
@@ -156,7 +156,9 @@ class HandlerDispatcher:
         if received.delivery.accepted_at is not None:
             self._ahead = min(self._ahead, self._clock() - received.accepted_at)
         loop = asyncio.get_running_loop()
-        respond = Responder(received, ticks=loop.time(), send=self._send_response)
+        respond = None
+        if kind is MessageType.REQUEST:
+            respond = Responder(received, ticks=loop.time(), send=self._send_response)
         job = Job(
             kind,
             sender,
@@ -167,9 +169,9 @@ class HandlerDispatcher:
         )
         self._pool.submit(job)
 
-    async def _handle(self, job: Job, mail: Mail, respond: Responder) -> None:
+    async def _handle(self, job: Job, mail: Mail, respond: Responder | None) -> None:
         inbox = self._hub.inbox
-        if mail.kind is MessageType.REQUEST and self._has_expired(mail, respond):
+        if respond is not None and self._has_expired(mail, respond):
             logger.warning("%s: expired before its handler could begin: %s", self._agent, mail)
             self._end(job, mail, AttemptOutcome())
             return
@@ -188,14 +190,13 @@ class HandlerDispatcher:
             del self._running[job]
         self._end(job, mail, outcome)
 
-    async def _attempt(self, mail: Mail, respond: Responder) -> AttemptOutcome:
+    async def _attempt(self, mail: Mail, respond: Responder | None) -> AttemptOutcome:
         received = mail.received
         _handling.set((self._agent, received.envelope.digest))
-        handler = self._table.find(mail.kind)
         envelope = partial(self._shell, received, mail.failures + 1)
-        if mail.kind is MessageType.REQUEST:
-            return await self._attempts.answer(handler, envelope, respond, mail)
-        return await self._attempts.notify(handler, envelope, mail)
+        if respond is not None:
+            return await self._attempts.answer(envelope, respond, mail)
+        return await self._attempts.notify(envelope, mail)
 
     def _end(self, job: Job, mail: Mail, outcome: AttemptOutcome) -> None:
         inbox = self._hub.inbox

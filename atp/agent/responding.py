@@ -62,8 +62,8 @@ class Responder:
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()  # a plain function answers in its own thread
-        self._settled = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._settled: asyncio.Event | None = None  # for `wait`
+        self._task: asyncio.Task[None] | None = None
         self.answer: Answer | None = None
         self.used = False
         self.is_later = False
@@ -111,6 +111,9 @@ class Responder:
 
     async def wait(self) -> bool:
         """Wait until a task has answered; return `False` if the request expired before."""
+        if self.answer is not None and self.answer.sent and self.used:
+            return True
+        self._settled = asyncio.Event()
         try:
             async with asyncio.timeout(max(0.0, self.seconds_left)):
                 await self._settled.wait()
@@ -132,16 +135,14 @@ class Responder:
                 self.used = False
             raise
         finally:
-            if self.used:
+            if self.used and self._settled is not None:
                 self._settled.set()
 
     def _send_later(self, answer: Answer) -> None:
         """Send an answer that its task may not await, as a callback can't."""
-        task = self._loop.create_task(answer.deliver())
-        self._tasks.add(task)
-        task.add_done_callback(self._sent_later)
+        self._task = self._loop.create_task(answer.deliver())
+        self._task.add_done_callback(self._sent_later)
 
     def _sent_later(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
         if not task.cancelled() and (problem := task.exception()) is not None:
             logger.warning("an answer could not be sent: %s", problem)
