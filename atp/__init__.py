@@ -34,6 +34,7 @@ from atp.types import (
     TransportType,
     TrustLevel,
 )
+from atp.version import VERSION as __version__
 from atp.wire.frames import Notice, Receipt
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "VerifiedAttestation",
     "VerifiedEnvelope",
     "WebSocketTransport",
+    "__version__",
     "envelope_from_value",
     "issue_attestation",
     "new_document",

@@ -77,7 +77,7 @@ ATP_MAX_ENVELOPE_BYTES = 524_288  # canonical form; docs/protocol.md#the-envelop
 ATP_MAX_FRAME_BYTES = 1_048_576  # of a WebSocket message, both ways; docs/protocol.md#frames
 ATP_MAX_FRAMES = 256  # in one message, both ways; docs/protocol.md#frames
 ATP_WINDOW = 256  # envelopes of a socket without a receipt; beyond it, the socket is not read
-ATP_DELIVERY_WINDOW = 256  # deliveries of a stream without an ack; beyond it, they wait
+ATP_DELIVERY_WINDOW = 256  # deliveries of a stream sent and not taken; beyond it, they wait
 ATP_INBOX_LIMIT = 10_000  # waiting deliveries of one recipient; beyond it, flow.recipient_full
 
 ATP_HANDSHAKE_SECONDS = 10  # from connecting to a valid proof; docs/protocol.md#connecting
@@ -86,6 +86,7 @@ ATP_MAX_SOCKETS = 10_000  # sockets of a node
 ATP_DENIALS_PER_MINUTE = 60  # of one sender, with row and entry; more are counted
 ATP_DENIALS_PER_HOUR = 600
 ATP_LOGINS_PER_MINUTE = 30  # of one agent; each leaves entries in the trail
+ATP_SEND_ONLY_SESSIONS = 8  # of one agent at once, beside the session that takes its mail
 
 ATP_BATCH_ENVELOPES = 256  # in one task and transaction; docs/design/architecture.md#why-lanes, 2
 ATP_BATCH_BYTES = 1_048_576

@@ -39,6 +39,11 @@ class Session(models.Model):
     client = models.CharField(
         max_length=120, blank=True, help_text="The name that the client gave itself."
     )
+    send_only = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="It sends and hears answers; another session takes the agent's mail.",
+    )
     opened_at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True, blank=True)
     close_code = models.CharField(max_length=40, blank=True)
@@ -57,9 +62,10 @@ class Session(models.Model):
 
 
 class Presence(models.Model):
-    """The current session of an agent, and its node. A batch or ack of another session is fenced.
+    """The session that takes an agent's mail, and its node. An ack of another session is fenced.
 
     A login replaces the session in one statement. So comparing session ids is enough to fence.
+    Envelopes are also taken from the agent's live sessions that only send (`SendOnlySession`).
     """
 
     agent = models.OneToOneField(Agent, primary_key=True, on_delete=models.PROTECT)
@@ -72,7 +78,7 @@ class Presence(models.Model):
     )
     node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="presences")
     takeovers = models.PositiveIntegerField(
-        default=0, help_text="Sessions replaced while live; repeated ones raise an alarm."
+        default=0, help_text="Sessions replaced while their sockets were open; five raise an alarm."
     )
 
     class Meta:
@@ -80,6 +86,20 @@ class Presence(models.Model):
 
     def __str__(self) -> str:
         return f"{self.agent_id} on {self.node_id}"
+
+
+class SendOnlySession(models.Model):
+    """A live session that only sends, and its node; its agent can have several.
+
+    Its row ends with it. As with a `Presence`, a batch of a session without a row is fenced.
+    """
+
+    id = models.UUIDField("session", primary_key=True)
+    agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="send_only_sessions")
+    node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="send_only_sessions")
+
+    def __str__(self) -> str:
+        return f"{self.agent_id} {str(self.id)[:8]}"
 
 
 class Batch(models.Model):
@@ -186,13 +206,19 @@ class Delivery(models.Model):
     """
 
     class State(models.TextChoices):
-        """The states of a delivery. An acknowledged one stays `WAITING`."""
+        """The states of a delivery. An acknowledged one stays `WAITING`.
+
+        At the place of a `NOTICE` there is no envelope to deliver: the recipient of the row is the
+        sender of the envelope, and is told what became of it.
+        """
 
         WAITING = "waiting", "waiting or acknowledged"
         REFUSED = "refused", "refused by the recipient"
+        REDELIVERED = "redelivered", "refused by the recipient, then redelivered"
         WITHHELD = "withheld", "withheld: never delivered at this sequence number"
         HELD = "held", "held: its sender is suspended"
         EXPIRED = "expired", "expired before it was delivered"
+        NOTICE = "notice", "a notice to the sender of the envelope"
 
     envelope = models.ForeignKey(
         Envelope, on_delete=models.PROTECT, related_name="deliveries", db_constraint=False
@@ -208,10 +234,22 @@ class Delivery(models.Model):
     seq = models.BigIntegerField()
     sender = models.CharField(max_length=128)
     expires_at = models.DateTimeField()
-    state = models.CharField(max_length=10, choices=State.choices, default=State.WAITING)
+    state = models.CharField(max_length=12, choices=State.choices, default=State.WAITING)
     code = models.CharField(max_length=40, blank=True)
     failures = models.PositiveSmallIntegerField(
         default=0, db_default=0, help_text="How many of its handlers began and failed."
+    )
+    redelivered = models.BooleanField(
+        default=False, db_default=False, help_text="Whether it delivers a dead letter again."
+    )
+    refused_at = models.DateTimeField(
+        null=True, blank=True, help_text="When it became a dead letter; empty if it is none."
+    )
+    notice = models.CharField(
+        max_length=12, blank=True, default="", db_default="", help_text="What a notice tells."
+    )
+    notice_due = models.BooleanField(
+        default=False, db_default=False, help_text="Whether its sender is still to be told."
     )
 
     class Meta:
@@ -228,10 +266,36 @@ class Delivery(models.Model):
                 condition=models.Q(state="waiting"),
             ),
             models.Index(fields=["sender"], name="delivery_held", condition=models.Q(state="held")),
+            # The conditions of these have no constant, which a query would pass as a parameter
+            # (docs/design/decisions/0002-no-prepared-statement-with-a-partial-index.md).
+            models.Index(
+                fields=["refused_at"],
+                name="delivery_dead_letter",
+                condition=models.Q(refused_at__isnull=False),
+            ),
+            models.Index(
+                fields=["id"], name="delivery_notice_due", condition=models.Q(notice_due=True)
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.recipient_id} {self.stream} {self.seq}"
+
+
+class DeadLetter(Delivery):
+    """A delivery that its recipient has refused for good, as officers see it.
+
+    Officers can redeliver it once. The new delivery can become a dead letter too.
+    """
+
+    class Meta:
+        proxy = True
+        default_permissions = ("change", "view")
+        verbose_name = "dead letter"
+        ordering = ["-refused_at"]
+
+    def __str__(self) -> str:
+        return f"{self.envelope.message_id} to {self.recipient_id}"
 
 
 class Mailbox(models.Model):

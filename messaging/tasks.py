@@ -16,6 +16,7 @@ from messaging.layer.news import News
 from messaging.mail.fan_out import fan_out_next
 from messaging.mail.held import settle_held
 from messaging.mail.mailboxes import credit_good_traffic
+from messaging.mail.notices import place_notices
 from messaging.mail.retention import forget_batches_and_counters
 from messaging.mail.withhold import expire
 from messaging.periodic import recording
@@ -76,10 +77,11 @@ def fan_out() -> None:
 
 @shared_task(ignore_result=True)
 def sweep() -> None:
-    """Expire mail, settle held mail, close dead nodes' sessions, fan out, delete old rows."""
+    """Expire and settle mail, place notices, close dead nodes' sessions, fan out, clean up."""
     now = datetime.now(UTC)
     expire(now)
     settle_held(now)
+    place_notices()
     close_sessions_of_dead_nodes()
     fan_out()
     forget_batches_and_counters(now)

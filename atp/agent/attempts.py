@@ -22,7 +22,7 @@ from atp.agent.responding import Answer, Responder
 from atp.envelope_shell import ATPEnvelope
 from atp.errors import ClockExpired, HandlerFailed, RecipientNoHandler
 
-__all__ = ["AttemptOutcome", "Attempts", "RETRY_SECONDS"]  # noqa: RUF022  # as sorted() has it
+__all__ = ["AttemptOutcome", "Attempts", "DONE", "RETRY_SECONDS"]  # noqa: RUF022
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class AttemptOutcome:
     retry_after: float | None = None
 
 
-HANDLED: Final = AttemptOutcome()
+DONE: Final = AttemptOutcome()
 
 
 class Attempts:
@@ -79,7 +79,7 @@ class Attempts:
         except Exception:  # whatever the handler raised, the message is handled again
             logger.exception("%s: the handler failed: %s", self._agent, mail)
             return self._again(mail, None)
-        return HANDLED
+        return DONE
 
     async def answer(
         self, envelope: Callable[[], ATPEnvelope], respond: Responder, mail: Mail
@@ -90,7 +90,7 @@ class Attempts:
             logger.warning("%s: there is no handler for it: %s", self._agent, mail)
             problem = "this agent has no handler for requests"
             await respond.fail(HandlerFailure(problem, RecipientNoHandler.code))
-            return HANDLED
+            return DONE
         try:
             await self._run(handler, envelope(), respond)
         except Retry as wish:
@@ -105,15 +105,20 @@ class Attempts:
             logger.error("%s: a task of the handler was cancelled: %s", self._agent, mail)
             await respond.fail(HandlerFailure("a task of the handler was cancelled"))
         except Exception as problem:  # whatever the handler raised, its caller must be told
+            if respond.request.cancelled:
+                logger.info("%s: the handler of a cancelled request ended: %s", self._agent, mail)
+                return DONE
             logger.exception("%s: the handler failed: %s", self._agent, mail)
             # Send the type only: the text of an exception may be confidential.
             text = f"the handler failed ({type(problem).__name__})"
             await respond.fail(HandlerFailure(ANSWERED_TWICE if respond.is_second else text))
-        return HANDLED
+        return DONE
 
     async def _run(self, handler: Handler, envelope: ATPEnvelope, respond: Responder) -> None:
         args = (envelope, respond) if self._table.gives_respond else (envelope,)
         value = await self._pool.call(handler, *args)
+        if respond.request.cancelled:
+            return
         returned = value is not None and not isinstance(value, Answer)
         if respond.is_second or (respond.used and returned):
             await self._fail(respond, envelope, ANSWERED_TWICE)
@@ -142,11 +147,11 @@ class Attempts:
         """Return when to try a request again, or tell its caller that it failed."""
         outcome = self._again(mail, after)
         if respond.used:
-            return HANDLED
+            return DONE
         if outcome.retry_after is not None and outcome.retry_after < respond.seconds_left:
             return outcome
         await respond.fail(HandlerFailure("the handler asked for a retry, and the time is over"))
-        return HANDLED
+        return DONE
 
     def _again(self, mail: Mail, after: float | None) -> AttemptOutcome:
         failures = mail.failures + 1

@@ -19,6 +19,7 @@ from atp.agent.handler_table import Handler, HandlerTable, read_rule
 from atp.agent.handlers import HandlerPool
 from atp.agent.inbox import Inbox
 from atp.agent.mail import Mail, MailState
+from atp.agent.open_requests import OpenRequests
 from atp.agent.receiving import Received
 from atp.agent.responding import Responder, SendResponse
 from atp.agent.session import Arrived
@@ -87,6 +88,7 @@ class HandlerDispatcher:
         self._clock = clock
         self._table = HandlerTable()
         self._attempts = Attempts(agent, self._table, pool, retry_seconds=retry_seconds)
+        self._requests = OpenRequests()
         self._is_open = False
         self._grace_timer: asyncio.TimerHandle | None = None
         self._running: dict[Job, Mail] = {}
@@ -108,6 +110,15 @@ class HandlerDispatcher:
         if self._is_open:
             self._take(anew=False)
             self._pool.start_jobs()
+
+    def cancel(self, sender: str, message_id: str) -> None:
+        """Stop handling a request, because `sender` no longer waits for its answer.
+
+        A handler that has not begun does not run. One that is a coroutine is cancelled. One that
+        runs in a thread goes on. No answer is sent, and the request is done.
+        """
+        logger.info("%s: %s has cancelled its request %s", self._agent, sender, message_id)
+        self._requests.cancel(sender, message_id)
 
     def open(self) -> None:
         """Begin to take mail, if there is a handler for any."""
@@ -156,9 +167,8 @@ class HandlerDispatcher:
         if received.delivery.accepted_at is not None:
             self._ahead = min(self._ahead, self._clock() - received.accepted_at)
         loop = asyncio.get_running_loop()
-        respond = None
-        if kind is MessageType.REQUEST:
-            respond = Responder(received, ticks=loop.time(), send=self._send_response)
+        request = self._requests.add(*mail.key)
+        respond = Responder(received, ticks=loop.time(), send=self._send_response, request=request)
         job = Job(
             kind,
             sender,
@@ -169,9 +179,13 @@ class HandlerDispatcher:
         )
         self._pool.submit(job)
 
-    async def _handle(self, job: Job, mail: Mail, respond: Responder | None) -> None:
+    async def _handle(self, job: Job, mail: Mail, respond: Responder) -> None:
         inbox = self._hub.inbox
-        if respond is not None and self._has_expired(mail, respond):
+        if respond.request.cancelled:
+            logger.info("%s: cancelled before its handler could begin: %s", self._agent, mail)
+            self._end(job, mail, AttemptOutcome())
+            return
+        if mail.kind is MessageType.REQUEST and self._has_expired(mail, respond):
             logger.warning("%s: expired before its handler could begin: %s", self._agent, mail)
             self._end(job, mail, AttemptOutcome())
             return
@@ -190,12 +204,14 @@ class HandlerDispatcher:
             del self._running[job]
         self._end(job, mail, outcome)
 
-    async def _attempt(self, mail: Mail, respond: Responder | None) -> AttemptOutcome:
+    async def _attempt(self, mail: Mail, respond: Responder) -> AttemptOutcome:
         received = mail.received
         _handling.set((self._agent, received.envelope.digest))
         envelope = partial(self._shell, received, mail.failures + 1)
-        if respond is not None:
-            return await self._attempts.answer(envelope, respond, mail)
+        if mail.kind is MessageType.REQUEST:
+            with respond.request.stoppable(self._table.find(mail.kind)):
+                return await self._attempts.answer(envelope, respond, mail)
+            return AttemptOutcome()  # its sender has cancelled it
         return await self._attempts.notify(envelope, mail)
 
     def _end(self, job: Job, mail: Mail, outcome: AttemptOutcome) -> None:

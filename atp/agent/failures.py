@@ -1,4 +1,7 @@
-"""The failure of a request's handler: how a response reports it, and how its caller hears of it."""
+"""The failure of a request's handler: how a response reports it, and how its caller hears of it.
+
+It travels in the signed member `payload.error` (docs/protocol.md#the-envelope), never in `data`.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,9 @@ class HandlerFailure:
     detail: str
     code: str = HandlerFailed.code
 
-    def data(self) -> dict[str, Any]:
-        """Return the data of the response that reports it."""
-        return {"code": self.code, "error": self.detail[:DETAIL_MAX_CHARS]}
+    def members(self) -> dict[str, Any]:
+        """Return the members of the payload that report it."""
+        return {"error": {"code": self.code, "detail": self.detail[:DETAIL_MAX_CHARS]}}
 
 
 def raise_failure(response: Envelope) -> None:
@@ -36,18 +39,15 @@ def raise_failure(response: Envelope) -> None:
     The other side chooses the code, so it names no other class than `HandlerFailed` and
     `RecipientNoHandler`. A code of its own is the `code` of a `HandlerFailed`.
     """
-    data = response.data
-    if not isinstance(data, dict) or data.keys() != {"code", "error"}:
-        return
-    code, detail = data["code"], data["error"]
-    if isinstance(detail, str) and isinstance(code, str) and FAILURE_CODE.fullmatch(code):
-        raise _failure(code, detail[:DETAIL_MAX_CHARS])
+    error = response.error
+    if error is not None:
+        raise _failure(error["code"], error.get("detail", "")[:DETAIL_MAX_CHARS])
 
 
 def _failure(code: str, detail: str) -> ATPError:
     if code in (HandlerFailed.code, RecipientNoHandler.code):
         return from_code(code, detail)
-    if code in BY_CODE:
+    if code in BY_CODE or FAILURE_CODE.fullmatch(code) is None:
         return HandlerFailed(f"{code}: {detail}")
     problem = HandlerFailed(detail)
     problem.code = code

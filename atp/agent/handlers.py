@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
-from atp.agent.turns import HandlerRule, HandlerTurns, Job
+from atp.agent.turns import HandlerRule, Job, JobQueue
 from atp.types import MessageType
 
 __all__ = ["HANDLERS_RUNNING", "HandlerPool", "handler_slot_freed"]
@@ -58,7 +58,7 @@ class HandlerPool:
         self._limit = running
         self._alive_limit = running * ALIVE_PER_RUNNING
         self._running = 0
-        self._turns = HandlerTurns()
+        self._turns = JobQueue()
         self._starting = False  # whether jobs may begin
         self._resuming: deque[asyncio.Future[None]] = deque()
         self._tasks: dict[asyncio.Task[None], _Slot] = {}

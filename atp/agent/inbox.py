@@ -17,7 +17,7 @@ from typing import Final
 from atp.agent.acks import DoneAcks, PlainAcks, StreamAcks
 from atp.agent.mail import Mail, MailKey, MailState
 from atp.agent.receiving import Received
-from atp.agent.seen import SEEN_LIMIT, SeenIds
+from atp.agent.seen import SEEN_LIMIT, SeenMessages
 from atp.errors import SessionTransport
 from atp.wire.words import ANSWERS, MAIL, STREAMS, Stream
 
@@ -40,15 +40,18 @@ class _Arrival:
 
 
 class Inbox:
-    """The positions, mail, remembered ids and acks of one agent."""
+    """The positions, mail and acks of one agent.
+
+    `seen` are the messages that it has handled.
+    """
 
     def __init__(self, *, backlog_limit: int = BACKLOG_LIMIT, seen_limit: int = SEEN_LIMIT) -> None:
         self._backlog_limit = backlog_limit
+        self.seen = SeenMessages(limit=seen_limit)
         self._taking = False  # until there is a handler
         self._mail: dict[MailKey, Mail] = {}  # not done
         self._backlog = 0  # taken on this connection, and its handler has not begun
         self._arrivals: deque[_Arrival] = deque()
-        self._seen = SeenIds(seen_limit)  # done
         self._positions: dict[Stream, int | None] = {}
         self._acks: dict[Stream, StreamAcks] = {}
         self.open(tells_done=False)
@@ -113,22 +116,11 @@ class Inbox:
             known.place = place
             known.failures = max(known.failures, mail.failures)
             self._arrivals.append(_Arrival(place, place, known))
-        elif (code := self._seen.find(mail.key)) is not None and not delivery.redelivered:
+        elif (code := self.seen.code(mail.key)) is not None and not delivery.redelivered:
             self._arrivals.append(_Arrival(place, place, code=code))
         else:
             self._mail[mail.key] = mail
             self._arrivals.append(_Arrival(place, place, mail))
-
-    def is_repeat(self, key: MailKey, *, expires_at: float, now: float) -> bool:
-        """Return whether an id is known already, and remember it until it expires."""
-        known = self._seen.find(key) is not None
-        self._seen.add(key, expires_at)
-        self._seen.forget_expired(now)
-        return known
-
-    def forget_expired(self, now: float) -> None:
-        """Forget the ids of what has expired."""
-        self._seen.forget_expired(now)
 
     # Taking
 
@@ -170,7 +162,7 @@ class Inbox:
             case MailState.RETRY:
                 acks.fail(mail.place, mail.failures)
             case MailState.DONE | MailState.REFUSED:
-                acks.finish(mail.place, mail.place, self._seen.find(mail.key) or "")
+                acks.finish(mail.place, mail.place, self.seen.code(mail.key) or "")
         return mail.is_open
 
     # Handling
@@ -196,7 +188,7 @@ class Inbox:
             self._backlog -= 1
         mail.state = MailState.REFUSED if code else MailState.DONE
         self._mail.pop(mail.key, None)
-        self._seen.add(mail.key, mail.received.expires_at, code)
+        self.seen.add(mail.key, code, mail.received.expires_at)
         if mail.attached:
             self._acks[MAIL].finish(mail.place, mail.place, code)
 
@@ -226,7 +218,7 @@ class Inbox:
         mail.state = MailState.WITHDRAWN
         self._mail.pop(mail.key, None)
 
-    # StreamAcks
+    # Acks
 
     @property
     def has_acks(self) -> bool:

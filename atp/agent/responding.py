@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import Any, Protocol
 
 from atp.agent.failures import HandlerFailure
+from atp.agent.open_requests import OpenRequest
 from atp.agent.receiving import Received
 from atp.errors import ATPError, ClockExpired, RecipientNoRequest
 
@@ -56,18 +57,22 @@ class Answer:
 class Responder:
     """The `respond` of a request handler. It answers once, before the request expires."""
 
-    def __init__(self, received: Received, *, ticks: float, send: SendResponse) -> None:
+    def __init__(
+        self, received: Received, *, ticks: float, send: SendResponse, request: OpenRequest
+    ) -> None:
+        self.request = request
         self._received = received
         self._expires_ticks = ticks + received.expires_at - received.accepted_at
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()  # a plain function answers in its own thread
-        self._settled: asyncio.Event | None = None  # for `wait`
-        self._task: asyncio.Task[None] | None = None
+        self._settled = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.answer: Answer | None = None
         self.used = False
         self.is_later = False
         self.is_second = False  # whether there was a second answer
+        request.when_cancelled = self._settled.set
 
     @property
     def seconds_left(self) -> float:
@@ -77,9 +82,12 @@ class Responder:
     def __call__(self, data: Any, options: Mapping[str, Any] | None = None) -> Answer:
         """Answer with `data`. `await respond(data)` returns when the hub has accepted the answer.
 
-        Raises `RecipientNoRequest` for a second answer, and when it is awaited, `ClockExpired` if
+        Raises `RecipientNoRequest` for a second answer, or if the sender has cancelled the request;
+        and when it is awaited, `ClockExpired` if
         the request has expired, or the error with which the hub refused the answer.
         """
+        if self.request.cancelled:
+            raise RecipientNoRequest("the sender of this request no longer waits for an answer")
         with self._lock:
             if self.used:
                 self.is_second = True
@@ -102,7 +110,7 @@ class Responder:
         if self.answer is not None and not self.answer.sent:
             self.answer.sent = True  # and so it is not sent any more
             self.used = False
-        if self.used:
+        if self.used or self.request.cancelled:
             return
         try:
             await self(failure)
@@ -110,10 +118,10 @@ class Responder:
             logger.warning("the error could not be sent to the caller: %s", exc)
 
     async def wait(self) -> bool:
-        """Wait until a task has answered; return `False` if the request expired before."""
-        if self.answer is not None and self.answer.sent and self.used:
-            return True
-        self._settled = asyncio.Event()
+        """Wait until a task has answered, or the sender has cancelled the request.
+
+        Return `False` if the request expired before.
+        """
         try:
             async with asyncio.timeout(max(0.0, self.seconds_left)):
                 await self._settled.wait()
@@ -135,14 +143,16 @@ class Responder:
                 self.used = False
             raise
         finally:
-            if self.used and self._settled is not None:
+            if self.used:
                 self._settled.set()
 
     def _send_later(self, answer: Answer) -> None:
         """Send an answer that its task may not await, as a callback can't."""
-        self._task = self._loop.create_task(answer.deliver())
-        self._task.add_done_callback(self._sent_later)
+        task = self._loop.create_task(answer.deliver())
+        self._tasks.add(task)
+        task.add_done_callback(self._sent_later)
 
     def _sent_later(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         if not task.cancelled() and (problem := task.exception()) is not None:
             logger.warning("an answer could not be sent: %s", problem)

@@ -18,6 +18,8 @@ from atp.agent.outbox import Outbox
 from atp.agent.receiving import Received, Verifier
 from atp.errors import ATPError, MalformedFrame, SessionTransport
 from atp.wire.frames import (
+    Cancelled,
+    CancelRequest,
     Delivery,
     Failure,
     Gone,
@@ -29,7 +31,7 @@ from atp.wire.frames import (
     parse_message,
     serialize_messages,
 )
-from atp.wire.words import ANSWERS, DONE, MAIL
+from atp.wire.words import ANSWERS, CANCEL, DONE, MAIL
 
 __all__ = ["AgentSession", "Answered", "Arrived", "Event", "Expected"]
 
@@ -69,7 +71,7 @@ class Arrived:
     mail: Mail | None
 
 
-Event = Answered | Arrived | Receipt | Notice | Failure | Gone | Withheld
+Event = Answered | Arrived | Receipt | Notice | Cancelled | Failure | Gone | Withheld
 
 
 class AgentSession:
@@ -81,6 +83,9 @@ class AgentSession:
         self.inbox = Inbox()
         self._done_due: float | None = None  # in ticks
         self._expected: dict[str, Expected] = {}
+        self._features: Collection[str] = ()
+        self._cancels: list[str] = []  # requests to cancel with the next message
+        self._unwanted: set[str] = set()  # requests to cancel when the hub has accepted them
 
     @property
     def unreceipted(self) -> int:
@@ -107,6 +112,10 @@ class AgentSession:
         """Stop sending an envelope."""
         self._outbox.forget(message_id)
 
+    def may_arrive(self, message_id: str) -> bool:
+        """Whether an envelope without a final receipt went to the hub, so that it may arrive."""
+        return self._outbox.was_sent(message_id)
+
     def expect(self, expected: Expected) -> None:
         """Wait for the answer to a request."""
         self._expected[expected.request_id] = expected
@@ -116,12 +125,27 @@ class AgentSession:
         self._expected.pop(expected.request_id, None)
         self._outbox.forget(expected.message_id)
 
+    def cancel(self, expected: Expected) -> None:
+        """Give up a request, and tell the hub so if it knows the request and cancelled requests.
+
+        The hub is told at most once, on this connection only.
+        """
+        message_id = expected.message_id
+        if CANCEL in self._features:
+            if self._outbox.is_under_way(message_id):
+                self._unwanted.add(message_id)
+            elif not self._outbox.waits(message_id):  # it has its receipt
+                self._cancels.append(message_id)
+        self.give_up(expected)
+
     def data_to_send(self, *, ticks: float) -> list[bytes]:
         """Return the messages to send now. Acks come first, because the hub waits for them.
 
         `ticks` are the seconds of a monotonic clock.
         """
-        frames = [*self._acks(ticks), *self._outbox.take(ticks=ticks)]
+        cancels, self._cancels = self._cancels, []
+        told = [CancelRequest(message_id).to_bytes() for message_id in cancels]
+        frames = [*self._acks(ticks), *told, *self._outbox.take(ticks=ticks)]
         return list(serialize_messages(frames))
 
     def _acks(self, ticks: float) -> list[bytes]:
@@ -146,6 +170,7 @@ class AgentSession:
 
     def opened(self, welcome: Welcome, features: Collection[str] = ()) -> None:
         """Begin with a new connection that has logged in and uses `features` of the protocol."""
+        self._features = features
         self._outbox.open(welcome.window)
         self.inbox.open(tells_done=DONE in features)
         self._done_due = None
@@ -153,6 +178,9 @@ class AgentSession:
     def lost(self) -> None:
         """Note that the connection was lost: send nothing until the next one."""
         self._outbox.close()
+        self._features = ()
+        self._cancels.clear()
+        self._unwanted.clear()
         self.inbox.lost()
 
     def take_mail(self) -> Iterator[Arrived]:
@@ -172,6 +200,7 @@ class AgentSession:
                 case Delivery():
                     yield from self._delivered(frame, now)
                 case Receipt():
+                    self._cancel_unwanted(frame)
                     if self._outbox.settle(frame, ticks=ticks) or not frame.message_id:
                         yield frame
                 case Withheld():
@@ -180,7 +209,7 @@ class AgentSession:
                     yield from self._closed(frame, first=frame.first, last=frame.last)
                 case Notice() if frame.stream is not None:
                     yield from self._placed_notice(frame, now)
-                case Notice() | Failure():
+                case Notice() | Cancelled() | Failure():
                     yield frame
                 case Unknown():
                     logger.debug("ignored a frame of a type that this version does not know")
@@ -200,8 +229,15 @@ class AgentSession:
         self.inbox.close(stream, notice.seq, notice.seq)
         key = ("", f"notice {stream} {notice.seq}")  # no agent has an empty id
         until = now + NOTICE_REMEMBERED_SECONDS
-        if not self.inbox.is_repeat(key, expires_at=until, now=now):
+        if not self.inbox.seen.is_repeat(key, expires_at=until, now=now):
             yield notice
+
+    def _cancel_unwanted(self, receipt: Receipt) -> None:
+        """Cancel a request whose caller stopped waiting before the hub accepted it."""
+        if receipt.message_id in self._unwanted:
+            self._unwanted.discard(receipt.message_id)
+            if receipt.status == "accepted":
+                self._cancels.append(receipt.message_id)
 
     def _delivered(self, delivery: Delivery, now: float) -> Iterator[Event]:
         stream, seq = delivery.stream, delivery.seq
@@ -217,13 +253,13 @@ class AgentSession:
             self.inbox.close(stream, seq, seq, problem.code)
             return
         if stream == MAIL:
-            self.inbox.forget_expired(now)
+            self.inbox.seen.forget_expired(now)
             self.inbox.arrive(received)
             return
         self.inbox.close(stream, seq, seq)
         envelope = received.envelope
         key = (envelope.sender, envelope.message_id)
-        if not self.inbox.is_repeat(key, expires_at=received.expires_at, now=now):
+        if not self.inbox.seen.is_repeat(key, expires_at=received.expires_at, now=now):
             yield self._response(received)
 
     def _response(self, received: Received) -> Event:

@@ -20,7 +20,7 @@ from typing import Final
 
 from atp.types import MessageType
 
-__all__ = ["HandlerRule", "HandlerTurns", "Job"]
+__all__ = ["HandlerRule", "Job", "JobQueue"]
 
 HOLD_SECONDS: Final = 2.0
 CYCLE_SECONDS: Final = 10.0
@@ -50,7 +50,7 @@ class Job:
     is_alone: Callable[[], bool] = lambda: False
 
 
-class HandlerTurns:
+class JobQueue:
     """The jobs that wait, in order, and the counts of those that run."""
 
     def __init__(self) -> None:

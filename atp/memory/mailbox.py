@@ -49,6 +49,13 @@ class MemoryMailbox:
         for places in self._streams.values():
             places.sent = places.taken = min(places.undone, default=places.last + 1) - 1
 
+    def copies(self) -> MemoryMailbox:
+        """Return a mailbox for copies of the answers that come from now on, at the same places."""
+        copies = MemoryMailbox()
+        for stream, places in self._streams.items():
+            copies._streams[stream].last = places.last
+        return copies
+
     def put(self, stream: Stream, deliver: Deliver) -> None:
         """Put a delivery at the end of a stream."""
         places = self._streams[stream]

@@ -26,11 +26,15 @@ class Login:
     """The agent that connects, and its key. A `key` of `None` signs nothing (in memory only).
 
     The in-memory transport believes `identity` and `trust_level`; a hub uses its registry instead.
+    With `takeover` false, the login does not end a live session of the agent. `resumes` is the
+    session that this client had before, or "".
     """
 
     identity: IAgentIdentity
     trust_level: TrustLevel
     key: PrivateKey | None
+    takeover: bool = True
+    resumes: str = ""
 
 
 class Connection(ABC):

@@ -20,6 +20,7 @@ __all__ = [
     "MAIL",
     "NOTICES",
     "SCORED_ALGORITHMS",
+    "SEND_ONLY",
     "SENSITIVITIES",
     "SEVERITIES",
     "STREAMS",
@@ -42,6 +43,7 @@ ANSWERS: Final = "answers"
 DONE: Final = "done"  # acks tell what is taken and what is done
 CANCEL: Final = "cancel"  # a sender tells that it no longer waits for an answer
 NOTICES: Final = "notices"  # notices have a place in the stream `answers`
+SEND_ONLY: Final = "send_only"  # a login can leave the agent's session as it is, and only send
 
 STREAMS: Final[tuple[Stream, ...]] = (ANSWERS, MAIL)  # answers first: they never wait behind mail
 

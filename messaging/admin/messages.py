@@ -232,8 +232,10 @@ class SessionAdmin(GrowingList[Any]):
     """The pages of sessions."""
 
     when_empty = "No agent has connected yet: an agent can once its key is approved."
-    list_display = ("agent", "opened_at", "closed_at", "close_code", "remote_address", "node")
-    list_filter = (Closed, CloseCodeFilter)
+    list_display = (
+        "agent", "opened_at", "closed_at", "close_code", "send_only", "remote_address", "node"
+    )  # fmt: skip
+    list_filter = (Closed, "send_only", CloseCodeFilter)
     search_fields = ("=agent__id", "=remote_address")
     search_help_text = "An agent id or an address, in full."
     list_select_related = ("node",)
@@ -248,8 +250,8 @@ class NodeAdmin(ReadOnlyAdmin[Any]):
 
     @admin.display(description="live sessions")
     def live_sessions(self, row: Node) -> int:
-        """How many agents are connected to the node."""
-        return row.presences.count()
+        """How many sessions of agents are open on the node."""
+        return row.presences.count() + row.send_only_sessions.count()
 
 
 @admin.register(Mailbox)

@@ -148,7 +148,8 @@ def _load_causes(
     received = Delivery.objects.filter(
         envelope_id__in=causes.keys(),
         recipient_id__in={agent for _, agent in wanted},
-    ).order_by()
+    ).exclude(state=Delivery.State.NOTICE)  # its own sender has a notice of it
+    received = received.order_by()
     for row, agent in received.values_list("envelope_id", "recipient_id"):
         facts.causes[causes[row].digest, agent] = CauseFacts(True, causes[row].as_chain())
 

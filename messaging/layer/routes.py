@@ -1,4 +1,4 @@
-"""Find the current session of an agent and the node that serves it."""
+"""Find the sessions of an agent and the nodes that serve them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from messaging.models import Presence
+from messaging.models import Presence, SendOnlySession
 from registry.storage.compiled import Compiled
 from registry.storage.round_trips import Asked
 
@@ -21,9 +21,16 @@ _ROUTES = Compiled(
 )
 
 
+_SEND_ONLY = Compiled(
+    lambda agents: SendOnlySession.objects.filter(
+        agent__id__any_of=agents, node__lease_until__gt=Now()
+    ).values_list("agent_id", "id", "node__channel")
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The current session of an agent, and the channel of its node.
+    """A session of an agent, and the channel of its node.
 
     `live` is true while that node has a lease. `taker` is the first of the sessions that the
     process of the agent has resumed in turn; what one of them took counts for all.
@@ -36,7 +43,7 @@ class Route:
 
 
 def ask_routes(agents: Iterable[str]) -> Asked:
-    """Return the query for the routes of these agents; read its rows with `routes_of`.
+    """Return the query for the sessions that take the agents' mail; read it with `routes_of`.
 
     Leases are compared with the database's clock.
     """
@@ -49,6 +56,19 @@ def routes_of(asked: Asked) -> dict[str, Route]:
         agent: Route(name := str(session), channel, live, taker or name)
         for agent, session, channel, live, taker in asked.rows()
     }
+
+
+def ask_send_only(agents: Iterable[str]) -> Asked:
+    """Return the query for the live sessions that only send; read it with `send_only_of`."""
+    return _SEND_ONLY.ask(set(agents))
+
+
+def send_only_of(asked: Asked) -> dict[str, list[Route]]:
+    """Return the sessions that `ask_send_only` found, by agent."""
+    found: dict[str, list[Route]] = {}
+    for agent, session, channel in asked.rows():
+        found.setdefault(agent, []).append(Route(str(session), channel, live=True))
+    return found
 
 
 def load_routes(agents: Iterable[str]) -> dict[str, Route]:

@@ -12,7 +12,7 @@ from messaging.layer.routes import Route, load_routes
 from messaging.mail.attempts import MOST_FAILURES, Place, lock_waiting
 from messaging.mail.done_places import DonePlaces, Range, join_ranges
 from messaging.mail.mailboxes import MailboxesLocked, locked_mailboxes, waiting_for_rows
-from messaging.mail.withhold import entry_of
+from messaging.mail.withhold import entry_of, mark_refused
 from messaging.models import Delivery, Mailbox
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
@@ -245,10 +245,12 @@ def _change_deliveries(
     for row in rows:
         place = (row.recipient_id, row.stream, row.seq)
         row.failures = max(row.failures, failures.get(place, 0))
-        if place in refused:
-            row.state, row.code = Delivery.State.REFUSED, refused[place]
-    Delivery.objects.bulk_update(rows, ["state", "code", "failures"])
-    return [row for row in rows if row.state == Delivery.State.REFUSED]
+    if failures:
+        Delivery.objects.bulk_update(rows, ["failures"])
+    codes = {row.pk: refused.get((row.recipient_id, row.stream, row.seq), "") for row in rows}
+    dead = [row for row in rows if codes[row.pk]]
+    mark_refused(dead, codes)
+    return dead
 
 
 def _newly_refused(

@@ -12,22 +12,26 @@ from operator import itemgetter
 
 from django.db.models import QuerySet
 
-from atp.errors import IdentityRevoked, KeyRevoked
+from atp.errors import IdentityNotActive, IdentityRevoked, KeyRevoked
+from atp.types import BROADCAST_TARGET
 from atp.wire import frames
 from atp.wire.members import stream_named
 from messaging.layer.routes import load_routes
 from messaging.mail.attempts import MOST_FAILURES
+from messaging.mail.barred import barred_among
 from messaging.mail.delivery_frames import stored_delivery
 from messaging.mail.done_places import Range
 from messaging.mail.waiting import at_places, done_in
 from messaging.mail.withhold import expire_waiting, hold, refuse_failed, withhold
 from messaging.models import Delivery, Mailbox
-from registry.models import Agent, AgentKey
 from registry.trail.querysets import entries_of_messages
 
 PAGE_BYTES = 1_048_576  # of one message to an agent (docs/protocol.md#frames)
 DELIVERY_DONE = "delivery.done"  # code of the places that are done (docs/protocol.md#acks)
+NOTICE_UNSUPPORTED = "notice.unsupported"  # the session's client can't read notices
 FRAME_BYTES = 512  # the most that a delivery frame adds to its envelope
+# Places whose envelope does not come there.
+ENDED = (Delivery.State.EXPIRED, Delivery.State.REFUSED, Delivery.State.REDELIVERED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +47,16 @@ class Page:
     done: tuple[Range, ...] = ()
 
 
-def read_page(agent: str, stream: str, *, after: int, most: int) -> Page | None:
+def read_page(
+    agent: str, stream: str, *, after: int, most: int, notices: bool = False
+) -> Page | None:
     """Return at most `most` deliveries after the sequence number `after`; `None` if there are none.
 
     Places that are done become one `gone` frame for each range, however long. Check expiry and
     senders of the others once more, except of what the agent's session has taken. An expired
     delivery, and one whose handlers failed too often, becomes a `gone` frame. A delivery of a
     revoked or suspended sender becomes a `withheld` frame. Each writes an entry to the trail.
+    `notices` is whether the session knows notices with a place; another one gets `gone` there.
     """
     box = Mailbox.objects.filter(agent_id=agent, stream=stream).first()
     if box is None or box.last_seq <= after:
@@ -60,7 +67,10 @@ def read_page(agent: str, stream: str, *, after: int, most: int) -> Page | None:
     if last + 1 in done:
         last = min(done.end_of_range(last + 1), box.last_seq)
     before = tuple(done.ranges(after, last))
-    frames_at = [*_frames(rows, box), *((first, _gone(box, first, end)) for first, end in before)]
+    frames_at = [
+        *_frames(rows, box, notices=notices),
+        *((first, _gone(box, first, end)) for first, end in before),
+    ]
     if not frames_at:
         return None
     frames_at.sort(key=itemgetter(0))
@@ -86,13 +96,13 @@ def _read_rows(box: Mailbox, places: Sequence[Range]) -> list[Delivery]:
         return []
     stream = Delivery.objects.filter(recipient_id=box.agent_id, stream=box.stream)
     there = stream.filter(at_places(places))
-    last = _end_of_page(there)
+    last = end_of_page(there)
     if last is None:
         return []
     return list(there.filter(seq__lte=last).select_related("envelope").order_by("seq"))
 
 
-def _frames(rows: Sequence[Delivery], box: Mailbox) -> list[tuple[int, bytes]]:
+def _frames(rows: Sequence[Delivery], box: Mailbox, *, notices: bool) -> list[tuple[int, bytes]]:
     """Return the places and frames of these deliveries; end those that may not be delivered."""
     taken = _taken(box)
     loose = [row for row in rows if row.seq > taken]
@@ -100,7 +110,7 @@ def _frames(rows: Sequence[Delivery], box: Mailbox) -> list[tuple[int, bytes]]:
     _expire_late(loose, datetime.now(UTC))
     _end_failed(loose)
     entries = entries_of_messages({row.envelope.message_id for row in rows})
-    return [(row.seq, _frame(row, entries)) for row in rows]
+    return [(row.seq, _frame(row, entries, notices=notices)) for row in rows]
 
 
 def _taken(box: Mailbox) -> int:
@@ -117,8 +127,8 @@ def last_sequence_numbers(agents: Collection[str]) -> dict[tuple[str, str], int]
     return {(a, s): last for a, s, last in rows.values_list("agent_id", "stream", "last_seq")}
 
 
-def _end_of_page(deliveries: QuerySet[Delivery]) -> int | None:
-    """Return the last sequence number that fits into a page, from the sizes alone.
+def end_of_page(deliveries: QuerySet[Delivery]) -> int | None:
+    """Return the last of these sequence numbers that fits into a page; `None` if there are none.
 
     The contents are not read: they may be large.
     """
@@ -138,24 +148,14 @@ def _withhold(rows: Sequence[Delivery]) -> None:
     are held until officers decide.
     """
     waiting = [row for row in rows if row.state == Delivery.State.WAITING]
-    inactive = dict(
-        Agent.objects.filter(id__in={row.sender for row in waiting})
-        .exclude(status=Agent.Status.ACTIVE)
-        .values_list("id", "status")
-    )
-    gone = {agent for agent, status in inactive.items() if status == Agent.Status.REVOKED}
-    kids = {row.envelope.kid for row in waiting if row.sender not in gone}
-    revoked = set(
-        AgentKey.objects.filter(kid__in=kids, status=AgentKey.Status.REVOKED).values_list(
-            "kid", flat=True
-        )
-    )
-    if affected := [row for row in waiting if row.sender in gone]:
-        withhold(affected, IdentityRevoked.code)
-    if affected := [row for row in waiting if row.envelope.kid in revoked]:
-        withhold(affected, KeyRevoked.code)
-    left = [row for row in waiting if row.state == Delivery.State.WAITING]
-    if affected := [row for row in left if row.sender in inactive]:
+    barred = barred_among(waiting)
+    found: dict[str, list[Delivery]] = {}
+    for row in waiting:
+        found.setdefault(barred.code(row), []).append(row)
+    for code in (IdentityRevoked.code, KeyRevoked.code):
+        if affected := found.get(code):
+            withhold(affected, code)
+    if affected := found.get(IdentityNotActive.code):
         hold(affected)
 
 
@@ -173,15 +173,45 @@ def _end_failed(rows: Sequence[Delivery]) -> None:
         refuse_failed(failed)
 
 
-def _frame(row: Delivery, entries: dict[tuple[str, str], int]) -> bytes:
+def _frame(row: Delivery, entries: dict[tuple[str, str], int], *, notices: bool) -> bytes:
+    if row.state == Delivery.State.NOTICE:
+        return notice_frame(row, notices=notices)
     if row.state in (Delivery.State.WITHHELD, Delivery.State.HELD):
         return frames.Withheld(stream_named(row.stream), row.seq, row.code).to_bytes()
-    if row.state in (Delivery.State.EXPIRED, Delivery.State.REFUSED):
-        return frames.Gone(stream_named(row.stream), row.seq, row.seq, row.code).to_bytes()
+    if row.state in ENDED:
+        return _gone_at(row, row.code)
     entry = entries.get((row.sender, row.envelope.message_id))
     return stored_delivery(
-        row.envelope, stream=row.stream, seq=row.seq, entry=entry, failures=row.failures
+        row.envelope,
+        stream=row.stream,
+        seq=row.seq,
+        entry=entry,
+        failures=row.failures,
+        redelivered=row.redelivered,
     )
+
+
+def notice_frame(row: Delivery, *, notices: bool) -> bytes:
+    """Return the notice of what became of an envelope, at its place in its sender's stream.
+
+    `notices` is whether the session knows notices with a place; another one gets `gone` there.
+    """
+    if not notices:
+        return _gone_at(row, NOTICE_UNSUPPORTED)
+    broadcast = row.envelope.target == BROADCAST_TARGET
+    notice = frames.Notice(
+        message_id=row.envelope.message_id,
+        status=row.notice,
+        code=row.code,
+        detail="for one of its recipients or more" if broadcast else "",
+        stream=stream_named(row.stream),
+        seq=row.seq,
+    )
+    return notice.to_bytes()
+
+
+def _gone_at(row: Delivery, code: str) -> bytes:
+    return frames.Gone(stream_named(row.stream), row.seq, row.seq, code).to_bytes()
 
 
 def _gone(box: Mailbox, first: int, last: int) -> bytes:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -13,6 +14,8 @@ from django.db.models import F
 
 from messaging.models import Delivery, Mailbox
 from registry.scores.actions import add_good_traffic
+
+logger = logging.getLogger(__name__)
 
 REMEMBER_SECONDS = 10.0  # a locked mailbox, since it was last seen so
 
@@ -99,6 +102,30 @@ class LockedMailboxes:
 
 
 locked_mailboxes = LockedMailboxes()
+
+
+def sweep_around_locked(
+    sweep_some: Callable[[Collection[str]], int], waiting_agents: Callable[[], Collection[str]]
+) -> int:
+    """Call `sweep_some` until it returns 0; return the sum of what it returned.
+
+    It is passed the agents to leave out. When it raises `MailboxesLocked`, those of
+    `waiting_agents` whose mailboxes another transaction holds are left out, until the next sweep.
+    """
+    swept, locked = 0, set[str]()
+    while True:
+        try:
+            n = sweep_some(locked)
+        except MailboxesLocked:
+            found = locked_mailboxes.look(set(waiting_agents()) - locked)
+            if not found:  # it was let go meanwhile; the next sweep goes on
+                return swept
+            logger.warning("%d mailboxes are locked by others; their mail waits", len(found))
+            locked |= found
+            continue
+        if not n:
+            return swept
+        swept += n
 
 
 def credit_good_traffic() -> int:

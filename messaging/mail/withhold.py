@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -96,6 +96,7 @@ def _expire_some(now: datetime, *, behind: int) -> tuple[int, int] | None:
         Delivery.objects.filter(pk__in=[row.pk for row in due]).update(
             state=Delivery.State.EXPIRED, code=ClockExpired.code
         )
+        note_due(due)
         _recount(boxes)
         if due:
             append([entry_of(Kind.ENVELOPE_EXPIRED, row) for row in due])
@@ -146,10 +147,36 @@ def _end(deliveries: Sequence[Delivery], state: str, code: str, kind: Kind) -> N
         )
         in_order = waiting.select_for_update().order_by("recipient_id", "stream", "seq")
         changed = set(in_order.values_list("pk", flat=True))
-        waiting.update(state=state, code=code)
-        drafts = [entry_of(kind, row) for row in deliveries if row.pk in changed]
-        if drafts:
+        refused_at = datetime.now(UTC) if state == Delivery.State.REFUSED else None
+        waiting.update(state=state, code=code, refused_at=refused_at)
+        ended = [row for row in deliveries if row.pk in changed]
+        if state != Delivery.State.HELD:  # held mail may come yet
+            note_due(ended)
+        if drafts := [entry_of(kind, row) for row in ended]:
             append(drafts)
+
+
+def mark_refused(rows: Sequence[Delivery], codes: Mapping[int, str]) -> None:
+    """Make dead letters of deliveries that their recipients refuse with these codes, by row id.
+
+    The caller has locked the rows, with their envelopes, in a transaction, and appends the entries.
+    """
+    now = datetime.now(UTC)
+    for row in rows:
+        row.state, row.code, row.refused_at = Delivery.State.REFUSED, codes[row.pk], now
+    Delivery.objects.bulk_update(rows, ["state", "code", "refused_at"])
+    note_due(rows)
+
+
+def note_due(ended: Iterable[Delivery]) -> None:
+    """Note which senders of these deliveries, which end now for good, are to be told.
+
+    `messaging/mail/notices.py` gives the notices their places, after the commit: the senders'
+    mailboxes can't be locked in order here. `envelope` must be loaded.
+    """
+    asked = [row.pk for row in ended if row.envelope.notify]
+    if asked:
+        Delivery.objects.filter(pk__in=asked).update(notice_due=True)
 
 
 def entry_of(kind: Kind, row: Delivery, *, body: Mapping[str, Any] | None = None) -> EntryDraft:

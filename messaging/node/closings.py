@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from django.db import Error as DatabaseProblem
 from django.db import transaction
 
+from atp.errors import SessionSuperseded
+from messaging import failpoints
 from messaging.mail.acknowledging import AcksPutOff, MailboxAck, acknowledge
 from messaging.mail.attempts import CrashedSession, count_crashes
 from messaging.node.lanes import Lane
 from messaging.node.threads import NodeThreads
 from messaging.sessions.sessions import Opened, close_sessions
+from messaging.sessions.takeovers import count_takeovers
 from messaging.telemetry import instruments
 
 logger = logging.getLogger(__name__)
 
+SUPERSEDED = SessionSuperseded.code
 RETRY_SECONDS = 1.0  # while the database is away
 
 
@@ -52,6 +56,8 @@ class Closings:
             if acks := [ack for closing in closings for ack in closing.acks]:
                 instruments.ACKS.inc(await self._threads.run(_acknowledge, acks))
             await self._threads.run(_end, closings)
+            if taken_over := [one.agent for one in closings if one.code == SUPERSEDED]:
+                await self._threads.run(count_takeovers, taken_over)
         except DatabaseProblem:  # try again, or they would count as live while this node lives
             logger.exception("%d sessions could not be closed", len(closings))
             await asyncio.sleep(RETRY_SECONDS)
@@ -61,6 +67,7 @@ class Closings:
 
 def _end(closings: Sequence[Closing]) -> None:
     """Count the handlers that crashed, and close the sessions, in one transaction."""
+    failpoints.hit("before_close", closings)
     with transaction.atomic():
         count_crashes(CrashedSession(c.agent, c.session, c.crashed) for c in closings)
         close_sessions((c.agent, c.session, c.code) for c in closings)

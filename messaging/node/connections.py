@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from django.conf import settings
 
-from atp.wire.words import DONE
+from atp.wire.words import ANSWERS, DONE
 from messaging.node.positions import StreamPosition
 
 logger = logging.getLogger(__name__)
@@ -28,13 +28,15 @@ class AgentConnection:
     """An authenticated socket, bounded on both sides.
 
     `outstanding` counts the envelopes that were read and have no receipt yet. `features` are those
-    of the protocol that the agent uses (docs/protocol.md#features).
+    of the protocol that the agent uses (docs/protocol.md#features). A socket that is `send_only`
+    gets no mail, and copies of the answers (`copies.py`).
     """
 
     agent: str
     session: str
     send: Send
     features: frozenset[str] = frozenset()
+    send_only: bool = False
     streams: dict[str, StreamPosition] = field(default_factory=dict)
     outstanding: int = 0
     close_code: str = ""
@@ -51,6 +53,10 @@ class AgentConnection:
     def position(self, stream: str) -> StreamPosition:
         """Return the position of a stream; the first call makes it."""
         return self.streams.setdefault(stream, StreamPosition())
+
+    def hears(self, stream: str) -> bool:
+        """Return whether this stream is written to the socket."""
+        return stream == ANSWERS or not self.send_only
 
     @property
     def tells_done(self) -> bool:
@@ -80,6 +86,11 @@ class AgentConnection:
             self._drained.clear()
         if self._pump is None:
             self._pump = asyncio.create_task(self._write_all())
+
+    def write_if_room(self, text: str) -> None:
+        """Queue a message that may get lost; drop it if the agent does not read."""
+        if self.writable:
+            self.write(text)
 
     def settled(self, count: int) -> None:
         """Take `count` envelopes that are done with out of the window, the oldest first."""

@@ -23,9 +23,11 @@ from django.db import Error as DatabaseProblem
 
 from messaging.layer import loops
 from messaging.node.acks import Acks, last_acks
+from messaging.node.cancels import Cancels
 from messaging.node.catch_up import CatchUp
 from messaging.node.closings import Closing, Closings
 from messaging.node.connections import AgentConnection
+from messaging.node.copies import Copies
 from messaging.node.dispatch import BatchDispatcher, IncomingEnvelope
 from messaging.node.handshakes import Handshakes
 from messaging.node.lanes import Lane
@@ -77,6 +79,8 @@ class ServingNode:
             most_batches=settings.ATP_BATCHES_UNDER_WAY,
         )
         self.acks = Acks(threads, roster, streams)
+        self.cancels = Cancels(threads)
+        self.copies = Copies(streams)
         self.closings = Closings(threads)
         self.logins = Logins(node_id, threads, self.closings.abandon)
         self._catch_up = CatchUp(threads, roster, streams)
@@ -85,6 +89,7 @@ class ServingNode:
         self._lanes: list[Lane[Any]] = [
             self.envelope_lane,
             self.acks.lane,
+            self.cancels.lane,
             self.logins.lane,
             self._catch_up.newcomers,
             self.closings.lane,
@@ -197,9 +202,10 @@ class ServingNode:
 
     def attach(self, connection: AgentConnection, opened: Opened) -> None:
         """Begin to write the inbox to an authenticated socket."""
+        begins = self.copies.begin(opened, self.roster.sessions.get(opened.resumes))
         self.roster.add(connection)
         self._watch.look_at(connection.session)
-        self._streams.begin(connection, opened.acked)
+        self._streams.begin(connection, begins)
         self._catch_up.newcomers.put(connection.agent)
 
     def detach(self, connection: AgentConnection, code: str, *, crashed: bool = False) -> None:
@@ -210,6 +216,8 @@ class ServingNode:
         if code == "session.revoked":
             self._watch.note_closed()
         self.roster.remove(connection)
+        self.cancels.forget(connection)
+        self.copies.note_end(connection)
         acks = last_acks(connection)
         begun = connection.begun if crashed else ()
         self.closings.lane.put(Closing(connection.agent, connection.session, code, acks, begun))

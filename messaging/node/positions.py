@@ -90,6 +90,11 @@ class StreamPosition:
         for first, last in ack.done:
             self._end(first, min(last, self.sent))
 
+    def hear_copy(self, ack: Ack) -> None:
+        """Note an ack of a session that only sends: it counts for this socket alone."""
+        self.taken = max(self.taken, min(ack.seq, self.sent))
+        self.done.add(1, self.taken)
+
     def take_heard(self, key: tuple[str, str, str], *, places: bool) -> list[MailboxAck]:
         """Return the acks to store, and forget them.
 

@@ -12,9 +12,9 @@ from functools import partial
 
 from django.db import Error as DatabaseProblem
 
-from atp.wire.words import STREAMS
+from atp.wire.words import NOTICES, STREAMS
 from messaging.layer import loops
-from messaging.mail import inbox
+from messaging.mail import copies, inbox
 from messaging.node.connections import AgentConnection
 from messaging.node.threads import NodeThreads
 from messaging.telemetry import instruments
@@ -91,7 +91,13 @@ class Streams:
                 if not self._sees():
                     return
                 position.behind = False  # a push that comes during the read sets it again
-                read = partial(inbox.read_page, after=position.sent, most=position.room)
+                reader = copies.read_copies if connection.send_only else inbox.read_page
+                read = partial(
+                    reader,
+                    after=position.sent,
+                    most=position.room,
+                    notices=NOTICES in connection.features,
+                )
                 async with self._readers:
                     page = await self._threads.run(read, connection.agent, stream)
                 if page is None:

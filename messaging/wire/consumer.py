@@ -30,23 +30,26 @@ from atp.wire.agent_frames import (
     Ack,
     AgentFrame,
     Authenticate,
+    CancelRequest,
     Submission,
     parse_agent_message,
 )
 from atp.wire.frames import SUBPROTOCOL, Challenge, Failure, Welcome
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_milliseconds
-from atp.wire.words import DONE
+from atp.wire.words import CANCEL, DONE, NOTICES, SEND_ONLY
 from messaging.node.connections import AgentConnection
 from messaging.node.process_node import process_node
-from messaging.sessions.sessions import LoginRequest, Opened
+from messaging.sessions.proofs import LoginRequest
+from messaging.sessions.sessions import Opened
 from messaging.telemetry import correlation, instruments
 from messaging.wire import sockets
 from messaging.wire.close_codes import close_code
 
 logger = logging.getLogger(__name__)
 
-FEATURES = (DONE,)  # that this hub knows (docs/protocol.md#features)
+# That this hub knows (docs/protocol.md#features).
+FEATURES = (DONE, CANCEL, NOTICES, SEND_ONLY)
 PROOF_FRAME_BYTES = 8_192  # of an authenticate frame
 ACKS_BYTES = 65_536  # of one message without its envelopes; 256 acks need less
 ENVELOPE_PREFIX = '{"ATP"'  # of a message that goes to the lane unparsed
@@ -76,7 +79,9 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             await self._refuse(problem)
             return
         correlation.bind(session=opened.session)
-        connection = AgentConnection(opened.agent, opened.session, send, self._features)
+        connection = AgentConnection(
+            opened.agent, opened.session, send, self._features, opened.send_only
+        )
         try:
             sockets.admit(self.scope)
             await self._welcome(opened)
@@ -114,6 +119,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
                 path=self.scope["path"],
                 remote_address=str((self.scope.get("client") or [""])[0]),
                 client=frame.client,
+                takeover=frame.takeover,
                 resumes=frame.resumes,
             )
         )
@@ -128,6 +134,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             pending=opened.pending,
             proof=opened.proof,
             succession=opened.succession,
+            send_only=opened.send_only,
         )
         await self._send(_message(welcome))
 
@@ -174,11 +181,13 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         frames = parse_agent_message(
             text, max_bytes=settings.ATP_MAX_FRAME_BYTES, max_frames=settings.ATP_MAX_FRAMES
         )
-        _check_acks(frames, connection)
+        _check_features(frames, connection)
         other_bytes = len(text)
         for frame in frames:
             if isinstance(frame, Ack):
-                self._node.acks.take(connection, frame)
+                self._take_ack(connection, frame)
+            elif isinstance(frame, CancelRequest):
+                self._node.cancels.take(connection, frame.message_id)
             elif isinstance(frame, Submission):
                 envelope = canonical.serialize(frame.value, plain=frame.plain).decode()
                 other_bytes -= len(envelope)
@@ -187,6 +196,12 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         # The event loop parses these bytes while all agents wait, and no window limits them.
         if other_bytes > ACKS_BYTES:
             raise MalformedFrame(f"at most {ACKS_BYTES} bytes of a message are not envelopes")
+
+    def _take_ack(self, connection: AgentConnection, ack: Ack) -> None:
+        if connection.send_only:
+            self._node.copies.take_ack(connection, ack)
+        else:
+            self._node.acks.take(connection, ack)
 
     # --- Wire ----------------------------------------------------------------------------------
 
@@ -223,9 +238,11 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             logger.debug("a closing frame could not be sent: %s", type(problem).__name__)
 
 
-def _check_acks(frames: Iterable[AgentFrame], connection: AgentConnection) -> None:
-    """Check that acks say what the session's features allow, before one of them is taken."""
+def _check_features(frames: Iterable[AgentFrame], connection: AgentConnection) -> None:
+    """Check that frames say what the session's features allow, before one of them is taken."""
     for frame in frames:
+        if isinstance(frame, CancelRequest) and CANCEL not in connection.features:
+            raise MalformedFrame(f"cancel needs the feature {CANCEL}, named in authenticate")
         if not isinstance(frame, Ack):
             continue
         if frame.tells_places and not connection.tells_done:

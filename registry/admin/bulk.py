@@ -72,7 +72,7 @@ class BulkAdmin(OfficerAdmin[Row]):
     def _chosen(self, request: HttpRequest, decision: str) -> list[Any]:
         """Return the primary keys that the officer's own selection, or the URL itself, names."""
         if number := request.GET.get("selection", ""):
-            if not number.isdecimal() or len(number) > len(str(2**63)) - 1:
+            if not _is_row_id(number):
                 raise Http404
             mine = BulkDecision.objects.filter(pk=number, decision=decision)
             bulk = mine.filter(made_by=request.user.pk).first()
@@ -82,7 +82,7 @@ class BulkAdmin(OfficerAdmin[Row]):
         column = self.model._meta.pk
         assert column is not None
         texts = request.GET.getlist("id")
-        wanted = [pk for pk in texts if isinstance(column, models.CharField) or pk.isdecimal()]
+        wanted = [pk for pk in texts if isinstance(column, models.CharField) or _is_row_id(pk)]
         found = self.get_queryset(request).filter(pk__in=wanted).values_list("pk", flat=True)
         if not found:
             raise Http404
@@ -143,6 +143,11 @@ class BulkDecisionAdmin(ReadOnlyAdmin[BulkDecision]):
             percent=100 * row.position // row.total if row.total else 100,
             reason=row.values.get("reason", ""),
         )
+
+
+def _is_row_id(text: str) -> bool:
+    """Return whether the text is a number that a row id can be: a larger one fails in SQLite."""
+    return text.isdecimal() and len(text) < len(str(2**63))
 
 
 def _named(ids: Sequence[Any], noun: str) -> str:

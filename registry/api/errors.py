@@ -44,6 +44,7 @@ _OF_FAMILY: Mapping[str, HTTPStatus] = {
     "flow": HTTPStatus.SERVICE_UNAVAILABLE,
     "session": HTTPStatus.CONFLICT,
     "handler": HTTPStatus.BAD_GATEWAY,
+    "outbox": HTTPStatus.CONFLICT,
 }
 _OF_CODE: Mapping[str, HTTPStatus] = {
     "malformed.too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

@@ -26,7 +26,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("types",),
         ("wire.json_values",),
         ("errors",),
-        ("error_base",),
+        ("error_base", "version"),
     ),
     "registry": (
         ("templatetags", "apps"),

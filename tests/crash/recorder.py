@@ -38,7 +38,7 @@ class _RecordingConnection(Connection):
         self.welcome = inner.welcome
         self._inner = inner
         self._log = log
-        self._tells_done = DONE in getattr(inner, "features", ())
+        self._tells_done = DONE in inner.features
 
     async def send(self, message: bytes) -> None:
         """Log a message before it sends it, so that the log has all that the hub can have."""

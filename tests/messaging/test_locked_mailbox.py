@@ -15,6 +15,7 @@ from registry.agents.actions import resume_agent, suspend_agent
 from tests.cast import OFFICER, Player, broadcast, make_agent, write
 from tests.messaging.acks import TELLS_DONE, marks, wait_for_marks
 from tests.messaging.conftest import LogIn, until
+from tests.messaging.dead_mail import dead_letter
 
 pytestmark = pytest.mark.skipif(
     connection.vendor != "postgresql", reason="SQLite has no locks of rows"
@@ -123,6 +124,22 @@ def test_only_the_held_mail_of_a_locked_mailbox_waits_for_the_next_sweep(
         assert _held_for(bob)
     sweep()
     assert not _held_for(bob)
+
+
+def test_only_the_notices_for_a_locked_mailbox_wait_for_the_next_sweep(
+    log_in: LogIn, alice: Player, bob: Player
+) -> None:
+    carol = make_agent(name="carol", organisation=alice.organisation)
+    dead_letter(log_in, alice, bob, notify=True)
+    sweep()  # from now on there is a mailbox to lock
+    for sender in (alice, carol):
+        dead_letter(log_in, sender, bob, notify=True)
+    told = Delivery.objects.filter(state=Delivery.State.NOTICE)
+    with locked(alice):
+        sweep()
+        assert told.filter(recipient_id=carol.id).exists()
+    sweep()
+    assert told.filter(recipient_id=alice.id).count() == 2
 
 
 def _held_for(agent: Player) -> bool:

@@ -74,6 +74,31 @@ def test_what_is_done_ahead_does_not_expire(bobs: Wire, bob: Player) -> None:
     assert box_of(bob).waiting == 0
 
 
+def test_it_expires_and_counts_what_lies_between_what_is_done(
+    log_in: LogIn, alice: Player, bob: Player
+) -> None:
+    alices, bobs = log_in(alice), log_in(bob, login=TELLS_DONE)
+    for lifetime in (BRIEF_SECONDS, BRIEF_SECONDS, 600, BRIEF_SECONDS, BRIEF_SECONDS, 600, 600):
+        alices.submit(write(alice, bob, lifetime=lifetime))
+    hear(bobs, 7)
+    bobs.ack(7, done=[[2, 2], [4, 4], [6, 6]])
+    ahead = [[2, 2], [4, 4], [6, 6]]
+    wait_for_marks(bob, 7, 0, ahead)
+    assert box_of(bob).waiting == 4
+    bobs.close()
+    until(lambda: marks(bob) == (0, 0, ahead), "the end of the session")
+    _expire()
+    assert [n for n, state in enumerate(_names(bob), 1) if state == "expired"] == [1, 5]
+    assert box_of(bob).waiting == 2
+    box = box_of(bob)
+    assert (box.swept_seq, box.ended) == (2, 3)
+
+    back, done, late = log_in(bob, login=TELLS_DONE), "delivery.done", "clock.expired"
+    assert back.welcome["pending"] == 4
+    told = [(1, 1, late), (2, 2, done), 3, (4, 4, done), (5, 5, late), (6, 6, done), 7]
+    assert hear(back, 7) == told
+
+
 @pytest.mark.parametrize("resumes", [True, False], ids=["resumed", "not resumed"])
 def test_only_the_same_process_keeps_what_was_taken(
     log_in: LogIn, alice: Player, bob: Player, bobs: Wire, resumes: bool

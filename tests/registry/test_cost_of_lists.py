@@ -12,7 +12,7 @@ from django.db.models import Model
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from messaging.models import Envelope, Session
+from messaging.models import DeadLetter, Envelope, Session
 from registry.models import Score
 from registry.scores.actions import recompute
 from tests.addresses import World, addresses, furnish
@@ -20,7 +20,7 @@ from tests.registry.admin_cast import officer_client, text_of
 
 pytestmark = pytest.mark.usefixtures("database")
 
-GROWING = (Envelope, Session, Score)  # with every message, login or event
+GROWING = (Envelope, DeadLetter, Session, Score)  # with every message, login or event
 
 
 @pytest.fixture(scope="module")

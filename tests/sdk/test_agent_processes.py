@@ -186,7 +186,7 @@ def test_rejects_a_client_that_was_made_before_a_fork() -> None:
     child = os.fork()
     if child == 0:
         try:
-            client._check_process()
+            client._opener.enter()
         except SessionForked as problem:
             os.write(writes, str(problem).encode())
         finally:

@@ -258,20 +258,20 @@ def test_it_forgets_what_it_hands_back() -> None:
 def test_it_knows_what_is_done_until_it_expires() -> None:
     inbox = Inbox()
     key = ("alice", "1")
-    assert not inbox.is_repeat(key, expires_at=10, now=0)
-    assert inbox.is_repeat(key, expires_at=10, now=5)
-    assert not inbox.is_repeat(("bob", "1"), expires_at=10, now=5)
-    inbox.forget_expired(11)
-    assert not inbox.is_repeat(key, expires_at=40, now=11)
+    assert not inbox.seen.is_repeat(key, expires_at=10, now=0)
+    assert inbox.seen.is_repeat(key, expires_at=10, now=5)
+    assert not inbox.seen.is_repeat(("bob", "1"), expires_at=10, now=5)
+    inbox.seen.forget_expired(11)
+    assert not inbox.seen.is_repeat(key, expires_at=40, now=11)
 
 
 def test_it_bounds_what_it_remembers() -> None:
     """When it is full, what expires first goes first."""
     inbox = Inbox(seen_limit=3)
     for n, expires_at in enumerate((40, 20, 30, 50)):
-        assert not inbox.is_repeat(("alice", str(n)), expires_at=expires_at, now=0)
-    assert inbox.is_repeat(("alice", "3"), expires_at=50, now=0)
-    assert not inbox.is_repeat(("alice", "1"), expires_at=20, now=0)
+        assert not inbox.seen.is_repeat(("alice", str(n)), expires_at=expires_at, now=0)
+    assert inbox.seen.is_repeat(("alice", "3"), expires_at=50, now=0)
+    assert not inbox.seen.is_repeat(("alice", "1"), expires_at=20, now=0)
 
 
 # --- A hub without the feature `done` ---

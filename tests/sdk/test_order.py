@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from atp import ATPEnvelope
-from atp.agent.turns import CYCLE_SECONDS, HOLD_SECONDS, HandlerRule, HandlerTurns, Job
+from atp.agent.turns import CYCLE_SECONDS, HOLD_SECONDS, HandlerRule, Job, JobQueue
 from atp.errors import MalformedDocument
 from atp.types import MessageType
 from tests.sdk.waiting import until
@@ -111,13 +111,13 @@ def job(kind: MessageType = NOTE, sender: str = "alice", *, alone: bool = False)
 
 
 def begun(
-    turns: HandlerTurns, *, alive: int = 0, waits: bool = False, ticks: float = 0.0
+    turns: JobQueue, *, alive: int = 0, waits: bool = False, ticks: float = 0.0
 ) -> Job | None:
     return turns.next(alive=alive, alone_waits=waits, ticks=ticks)
 
 
 def test_what_runs_alone_waits_for_its_moment_and_gets_it() -> None:
-    turns, usual, alone = HandlerTurns(), job(), job(alone=True)
+    turns, usual, alone = JobQueue(), job(), job(alone=True)
     for one in (alone, usual):
         turns.submit(one)
     assert begun(turns, alive=1) is None  # a hold: nothing begins
@@ -132,7 +132,7 @@ def test_what_runs_alone_waits_for_its_moment_and_gets_it() -> None:
 
 
 def test_only_requests_begin_beside_what_runs_alone_and_waits() -> None:
-    turns, alone, note, ask = HandlerTurns(), job(alone=True), job(), job(ASK)
+    turns, alone, note, ask = JobQueue(), job(alone=True), job(), job(ASK)
     for one in (alone, note, ask):
         turns.submit(one)
     assert begun(turns) is alone
@@ -142,7 +142,7 @@ def test_only_requests_begin_beside_what_runs_alone_and_waits() -> None:
 
 
 def test_an_ordered_one_waits_for_an_earlier_one_that_can_not_begin_yet() -> None:
-    turns = HandlerTurns()
+    turns = JobQueue()
     turns.set_rule(NOTE, HandlerRule(ordered=True))
     ready = False
     first = Job(NOTE, "alice", nothing, may_begin=lambda: ready)
