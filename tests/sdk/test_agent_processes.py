@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -166,8 +167,10 @@ async def test_a_paused_worker_does_not_run_expired_requests(
     with agent_process(hub, key, log, seconds=0.0) as process:
         await until(lambda: account.socket)
         process.send_signal(signal.SIGSTOP)
+        # A request whose sender chose the id is not cancelled at its timeout.
+        late = {"timeout": 300, "lifetime": 1, "message_id": str(uuid.uuid4())}
         with pytest.raises(FlowTimeout):
-            await alice.send_request("bob", "late", {"timeout": 300, "lifetime": 1})
+            await alice.send_request("bob", "late", late)
         await asyncio.sleep(1.5)
         process.send_signal(signal.SIGCONT)
         await until(lambda: account.acked["mail"] == 1)
