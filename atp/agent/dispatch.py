@@ -176,6 +176,7 @@ class HandlerDispatcher:
             may_begin=lambda: mail.attached and self._table.is_ready(kind, loop.time()),
             is_over=lambda: not mail.is_open and mail.state is not MailState.RUNNING,
             is_alone=lambda: mail.is_alone,
+            pass_over=lambda: self._pass_over(mail),
         )
         self._pool.submit(job)
 
@@ -228,6 +229,14 @@ class HandlerDispatcher:
     def _try_again(self, job: Job, mail: Mail) -> None:
         if mail.state is MailState.RETRY:
             self._pool.submit(job)
+        else:  # the hub has taken it back
+            self._pool.over(job)
+            self._pool.start_jobs()
+
+    def _pass_over(self, mail: Mail) -> None:
+        """Take other mail instead of one that its own sender or type holds up."""
+        if self._hub.inbox.pass_over(mail):
+            asyncio.get_running_loop().call_soon(self._take_more)
 
     async def _handle_late(self, received: Received) -> None:
         """Give an answer that came too late to its handler. Nobody waits for the outcome."""

@@ -73,7 +73,7 @@ class Inbox:
         self._arrivals.clear()
         self._backlog = 0
         for mail in self._mail.values():
-            mail.attached = False
+            mail.attached = mail.passed_over = False
 
     def advance(self, stream: Stream, *, first: int, last: int) -> bool:
         """Note the positions `first` to `last`; return whether they are new on this connection.
@@ -169,11 +169,16 @@ class Inbox:
 
     def begin(self, mail: Mail) -> None:
         """Note that the handler of the mail begins."""
-        if mail.state is MailState.WAITING and mail.attached:
-            self._backlog -= 1
+        self._leave_backlog(mail)
         mail.state = MailState.RUNNING
         if mail.attached:
             self._acks[MAIL].begin(mail.place)
+
+    def pass_over(self, mail: Mail) -> bool:
+        """Count the mail no more against the backlog; return whether it was counted."""
+        counted = self._leave_backlog(mail)
+        mail.passed_over = True
+        return counted
 
     def retry(self, mail: Mail) -> None:
         """Note that the handler failed and that another one will begin."""
@@ -184,8 +189,7 @@ class Inbox:
 
     def finish(self, mail: Mail, code: str = "") -> None:
         """Note that the mail is done; with `code`, that it is refused for good."""
-        if mail.state is MailState.WAITING and mail.attached:
-            self._backlog -= 1
+        self._leave_backlog(mail)
         mail.state = MailState.REFUSED if code else MailState.DONE
         self._mail.pop(mail.key, None)
         self.seen.add(mail.key, code, mail.received.expires_at)
@@ -212,9 +216,13 @@ class Inbox:
             if mail.is_open and mail.dispatched:
                 self._drop(mail)
 
+    def _leave_backlog(self, mail: Mail) -> bool:
+        counted = mail.state is MailState.WAITING and mail.attached and not mail.passed_over
+        self._backlog -= counted
+        return counted
+
     def _drop(self, mail: Mail) -> None:
-        if mail.state is MailState.WAITING and mail.attached:
-            self._backlog -= 1
+        self._leave_backlog(mail)
         mail.state = MailState.WITHDRAWN
         self._mail.pop(mail.key, None)
 
