@@ -17,6 +17,8 @@ from atp_site import engine_tls
 SQLITE_WAIT_SECONDS = 30  # for our writer lock and for the lock of SQLite
 CONNECT_SECONDS = 5
 LAYER_ANSWER_SECONDS = 2
+BROKER_ANSWER_SECONDS = 3  # more than the second for which a worker asks Redis to wait for a task
+BROKER_LOOK_SECONDS = 2  # between two looks whether Redis still answers a worker that waits
 SQLITE_START = (
     "PRAGMA journal_mode=WAL;"
     "PRAGMA synchronous=FULL;"  # a commit survives a power cut
@@ -167,8 +169,11 @@ def broker_options(url: str) -> dict[str, Any]:
         **retries,
         "visibility_timeout": 300,  # seconds; then Redis gives an unacknowledged task out again
         "socket_connect_timeout": CONNECT_SECONDS,
-        "socket_timeout": CONNECT_SECONDS,  # kombu blocks for a second in one read
+        "socket_timeout": BROKER_ANSWER_SECONDS,
         "socket_keepalive": True,
+        # A worker waits for tasks without a limit of the socket. If nothing has come for a second
+        # and twice this time, kombu makes a new connection.
+        "health_check_interval": BROKER_LOOK_SECONDS,
     }
 
 

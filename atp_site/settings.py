@@ -104,7 +104,7 @@ ATP_EPOCH_BLIND_SECONDS = 0.75  # without a read of the epoch, then a node stops
 ATP_LEASE_SECONDS = 10.0  # without a renewal, then the node counts as dead
 ATP_LEASE_RENEW_SECONDS = 2.0
 ATP_START_SECONDS = 60  # the longest wait of a starting process for services that start too
-# The longest wait for an answer to a statement of a node or a worker's batch; then the connection
+# The longest wait for an answer to a statement of a node or of a task; then the connection
 # counts as dead. Longer than any wait for a lock, shorter than what agents may have to wait for.
 ATP_ANSWER_SECONDS = 8.0
 ATP_TRAIL_LOCK_SECONDS = 5  # the longest wait for the log lock; then the batch is not accepted
@@ -142,6 +142,7 @@ CELERY_TASK_PUBLISH_RETRY = False  # lanes send again themselves, and must not b
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_MAX_TASKS_PER_CHILD = 10_000
 CELERY_DB_REUSE_MAX = CELERY_WORKER_MAX_TASKS_PER_CHILD  # otherwise each task opens a connection
+CELERY_WORKER_CONSUMER = "messaging.process.worker_consumer:SteadyConsumer"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
 CELERY_BROKER_CONNECTION_TIMEOUT = engines.CONNECT_SECONDS

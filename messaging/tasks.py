@@ -23,7 +23,6 @@ from messaging.periodic import recording
 from messaging.sessions.sessions import close_sessions_of_dead_nodes
 from messaging.telemetry import correlation, telemetry
 from registry.storage.engine_trouble import is_engine_trouble
-from registry.storage.patience import waiting_at_most
 from registry.storage.threads import mend_connections
 from registry.trail.actions import EpochMoved
 
@@ -45,7 +44,7 @@ def check_envelopes(batch: dict[str, Any]) -> None:
 def _judge(batch: dict[str, Any]) -> str:
     """Judge a batch; return why it was not judged, or "" if it was and its node was told."""
     try:
-        with telemetry.working_on(batch), waiting_at_most(settings.ATP_ANSWER_SECONDS):
+        with telemetry.working_on(batch):
             pipeline.check(batch)
     except EpochMoved:  # not the fault of an envelope, so none may count as poison
         logger.warning(

@@ -36,9 +36,11 @@ UNPRIVILEGED = ("postgres", "nobody")  # PostgreSQL refuses to run as root
 class PrivateService(ABC):
     """One server process with its children and its data folder."""
 
-    def __init__(self, *, port: int | None = None) -> None:
+    def __init__(self, *, port: int | None = None, parent: Path | None = None) -> None:
+        """`parent` is the folder of the temporary folder; the system's if it is `None`."""
         self.port = port or free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix=f"atp-{type(self).__name__.lower()}-"))
+        prefix = f"atp-{type(self).__name__.lower()}-"
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         self.log = self.folder / "output.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -183,11 +185,11 @@ class PrivatePostgres(PrivateService):
 
     _stop_signal = signal.SIGINT  # "fast" shutdown: ends sessions and writes a checkpoint
 
-    def __init__(self, *, port: int | None = None) -> None:
+    def __init__(self, *, port: int | None = None, parent: Path | None = None) -> None:
         folders = (_bin_folder(), *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
         self._program = _program("postgres", folders=folders)
         initdb = _program("initdb", folders=folders)
-        super().__init__(port=port)
+        super().__init__(port=port, parent=parent)
         give_away(self.folder)
         self._data = self.folder / "data"
         subprocess.run(

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from atp.wire.words import STREAMS
 from messaging.mail.done_places import DonePlaces
+from tests.crash.handling import read_handlers, unhandled
 from tests.crash.ledger import Ledger, Range, StoredBox, StoredDelivery, StoredEnvelope
 from tests.crash.log import WRONG, AgentLog, Event, Kind
 
@@ -45,7 +46,11 @@ class Seen:
     sent: dict[Key, Event] = field(default_factory=dict)  # in the order of the first sending
     receipts: dict[Key, list[Event]] = field(default_factory=lambda: defaultdict(list))
     delivered: dict[StreamPosition, list[Event]] = field(default_factory=lambda: defaultdict(list))
-    gone: dict[StreamPosition, Event] = field(default_factory=dict)
+    gone: dict[StreamPosition, Event] = field(default_factory=dict)  # what was told first
+    # The places that an agent said are done, with the times, by agent and stream.
+    done: dict[tuple[str, str], list[tuple[int, int, float]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
 
 
 def check(logs: Sequence[AgentLog], ledger: Ledger) -> list[Violation]:
@@ -60,8 +65,8 @@ def check(logs: Sequence[AgentLog], ledger: Ledger) -> list[Violation]:
         *_lost(seen, stored),
         *_undelivered(seen, ledger),
         *_invented(seen),
-        *_expired_too_early(seen, ledger),
-        *_handled_twice(logs),
+        *_gone_without_reason(seen, ledger),
+        *_handlers(logs, seen, ledger),
         *_wrongly_answered(logs),
         *_gaps(logs, seen, ledger),
         *_out_of_order(seen, ledger.deliveries),
@@ -85,7 +90,9 @@ def _read(logs: Sequence[AgentLog]) -> Seen:
                     seen.delivered[log.agent, event.stream, event.seq].append(event)
                 case Kind.GONE:
                     for seq in range(event.seq, event.last + 1):
-                        seen.gone[log.agent, event.stream, seq] = event
+                        seen.gone.setdefault((log.agent, event.stream, seq), event)
+                case Kind.ACK:
+                    seen.done[log.agent, event.stream].append((event.seq, event.last, event.at))
     return seen
 
 
@@ -144,24 +151,30 @@ def _invented(seen: Seen) -> Iterator[Violation]:
                 yield Violation("sent", recipient, event.message, "it has two sequence numbers")
 
 
-def _expired_too_early(seen: Seen, ledger: Ledger) -> Iterator[Violation]:
-    """Each delivery that is said to be gone had expired."""
+def _gone_without_reason(seen: Seen, ledger: Ledger) -> Iterator[Violation]:
+    """Each delivery that is said to be gone had expired, was done, or is a dead letter."""
     for delivery in ledger.deliveries:
         told = seen.gone.get((delivery.recipient, delivery.stream, delivery.seq))
         sent = seen.sent.get((delivery.sender, delivery.message))
         if told is None or sent is None:
             continue
-        if told.code != "clock.expired" or told.at < sent.expires:
+        match told.code:
+            case "clock.expired":
+                is_true = told.at >= sent.expires
+            case "delivery.done":
+                places = seen.done[delivery.recipient, delivery.stream]
+                is_true = any(first <= delivery.seq <= last for first, last, _ in places)
+            case code:
+                is_true = delivery.state == "refused" and delivery.code == code
+        if not is_true:
             yield _of_delivery("delivered", delivery, f"told as gone ({told.code}) before its time")
 
 
-def _handled_twice(logs: Iterable[AgentLog]) -> Iterator[Violation]:
-    """No process passes a message to a handler twice, even if it was delivered twice."""
-    for log in logs:
-        times = Counter((e.run, e.peer, e.message) for e in log.of(Kind.HANDLED))
-        for (_, _, message), count in times.items():
-            if count > 1:
-                yield Violation("once", log.agent, message, f"handled {count} times")
+def _handlers(logs: Sequence[AgentLog], seen: Seen, ledger: Ledger) -> Iterator[Violation]:
+    """What was delivered is handled, by one handler at a time, and what failed is counted right."""
+    found = read_handlers(logs)
+    for fault in (*found.faults, *unhandled(found, ledger.deliveries, seen.sent, seen.done)):
+        yield Violation(fault.rule, fault.agent, fault.message, fault.detail)
 
 
 def _wrongly_answered(logs: Iterable[AgentLog]) -> Iterator[Violation]:

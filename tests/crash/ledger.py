@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, LiteralString
 
@@ -36,11 +37,16 @@ class StoredDelivery:
     sender: str
     message: str
     state: str
+    code: str = ""
+    failures: int = 0  # of its handlers, as the hub counts them
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """An entry of the trail; `sound` is whether its leaf has the stored hash."""
+    """An entry of the trail, of the time `at` in seconds since 1970.
+
+    `sound` is whether its leaf has the stored hash.
+    """
 
     index: int
     kind: str
@@ -51,6 +57,7 @@ class StoredEntry:
     subject: str
     sound: bool
     ranges: tuple[Range, ...] = ()  # of an acknowledgement
+    at: float = 0.0
 
     @property
     def acknowledged(self) -> str:
@@ -90,11 +97,19 @@ def read_ledger(query: Query) -> Ledger:
 
 
 def _entry(row: tuple[Any, ...]) -> StoredEntry:
-    index, kind, sender, recipient, message, verdict, subject, leaf, told, body = row
+    index, kind, sender, recipient, message, verdict, subject, leaf, told, body, time = row
     sound = sha256(b"\0" + bytes(leaf)).digest() == bytes(told)
     acknowledged = kind == "delivery.acknowledged"
     ranges = _ranges(orjson.loads(bytes(body))["ranges"]) if acknowledged else ()
-    return StoredEntry(index, kind, sender, recipient, message, verdict, subject, sound, ranges)
+    at = _seconds(time)
+    return StoredEntry(index, kind, sender, recipient, message, verdict, subject, sound, ranges, at)
+
+
+def _seconds(time: datetime | str) -> float:
+    """Return a time as seconds since 1970; SQLite has it as a text in UTC."""
+    if isinstance(time, str):
+        time = datetime.fromisoformat(time).replace(tzinfo=UTC)
+    return time.timestamp()
 
 
 def _box(agent: str, stream: str, last: int, acknowledged: int, ahead: Any) -> StoredBox:
@@ -119,13 +134,15 @@ SELECT sender_id, message_id, digest, target, status, recipients, fan_out IS NOT
 FROM messaging_envelope ORDER BY id
 """
 _DELIVERIES: LiteralString = """
-SELECT d.recipient_id, d.stream, d.seq, e.sender_id, e.message_id, d.state
+SELECT d.recipient_id, d.stream, d.seq, e.sender_id, e.message_id, d.state, d.code, d.failures
 FROM messaging_delivery d JOIN messaging_envelope e ON e.id = d.envelope_id
 ORDER BY d.recipient_id, d.stream, d.seq
 """
 _ENTRIES: LiteralString = """
-SELECT "index", kind, sender, recipient, message_id, verdict, subject, leaf, leaf_hash, content
-FROM registry_entry LEFT JOIN registry_entrybody ON entry_id = "index" ORDER BY "index"
+SELECT e."index", kind, sender, recipient, message_id, verdict, subject, leaf, leaf_hash, content,
+    time
+FROM registry_entry AS e LEFT JOIN registry_entrybody AS b ON b."index" = e."index"
+ORDER BY e."index"
 """
 _BOXES: LiteralString = """
 SELECT agent_id, stream, last_seq, acked_seq, done_ahead

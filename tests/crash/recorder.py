@@ -70,6 +70,10 @@ def _sent(message: bytes, *, tells_done: bool) -> Iterator[Event]:
 
 def _done(ack: Ack, *, tells_done: bool) -> Iterator[Event]:
     """Yield an event for each range that is done; without the feature that is all up to `seq`."""
+    for place in ack.begun:
+        yield Event(Kind.BEGUN, stream=ack.stream, seq=place)
+    for place, failures in ack.retry:
+        yield Event(Kind.FAILURES, stream=ack.stream, seq=place, last=failures)
     refused = [(place, place) for place, _ in ack.refusals]
     for first, last in [*ack.done, *refused] if tells_done else [(1, ack.seq)]:
         yield Event(Kind.ACK, stream=ack.stream, seq=first, last=last)

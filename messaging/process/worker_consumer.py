@@ -1,0 +1,33 @@
+"""The part of a worker that takes tasks from the broker, and connects to it again and again."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
+
+logger = logging.getLogger(__name__)
+
+MOST_PAUSE_SECONDS = 3  # between two attempts, however long the broker is away; Celery waits for 32
+
+
+class SteadyConsumer(Consumer):
+    """A consumer whose pauses between attempts to connect stay short."""
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect to the broker, however long that takes, and return the connection."""
+        connected = conn.ensure_connection(
+            _note_failure,
+            interval_start=1,
+            interval_max=MOST_PAUSE_SECONDS,
+            callback=maybe_shutdown,
+        )
+        self.first_connection_attempt = False
+        self.broker_connection_retry_attempt = 0
+        return connected
+
+
+def _note_failure(problem: BaseException, seconds: float) -> None:
+    logger.error("the broker can't be reached: %s; trying again in %g s", problem, seconds)
