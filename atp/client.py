@@ -179,7 +179,7 @@ class ATPClient:
         drained: list[asyncio.Task[None]] = []
 
         def drain(number: signal.Signals) -> None:
-            logger.warning("%s: %s: no more mail is taken", self.identity.id, number.name)
+            logger.info("%s: %s: no more mail is taken", self.identity.id, number.name)
             disconnecting = self.disconnect(timeout_seconds=drain_seconds)
             drained.append(asyncio.ensure_future(disconnecting))
 
@@ -249,17 +249,17 @@ class ATPClient:
         `OutboxError` if it can't be stored; then it was not sent.
         """
         checked, target = parse_options(options), check_agent_id(target_agent)
-        connect, kind = self._opener.open_for_send, MessageType.NOTIFICATION
-        return await self._courier.send(kind, target, payload, checked, connect=connect)
+        kind, opener = MessageType.NOTIFICATION, self._opener
+        return await self._courier.send(kind, target, payload, checked, opener=opener)
 
     async def broadcast(self, payload: Any, options: Mapping[str, Any] | None = None) -> Receipt:
         """Send a broadcast to all connected agents that may receive it; return the hub's receipt.
 
         Its `recipients` is the number of these agents. Raises as `send_notification`.
         """
-        checked, kind = parse_options(options), MessageType.BROADCAST
-        connect = self._opener.open_for_send
-        return await self._courier.send(kind, BROADCAST_TARGET, payload, checked, connect=connect)
+        checked, opener = parse_options(options), self._opener
+        kind = MessageType.BROADCAST
+        return await self._courier.send(kind, BROADCAST_TARGET, payload, checked, opener=opener)
 
     def on_message(
         self,

@@ -23,11 +23,11 @@ Callers branch on the class or on `code`, never on the text::
     ├── HandlerError      handler.* failed
     └── OutboxError       outbox.* unusable, in_use, full
 
-What a program causes by a wrong call is a `ValueError` or `TypeError` too, `FlowTimeout` is a
-`TimeoutError`, and `SessionLoop` and `SessionSendOnly` are a `RuntimeError`, so that code that
-knows nothing of ATP can catch them. A subclass is named after family and code: `malformed.too_deep`
-is `MalformedTooDeep` (the three of `trust` say more, because types and scores have those names).
-What status or close code an edge answers with is that edge's own table; docs/errors.md shows both.
+What a program causes by a wrong call is a `ValueError`, `TypeError` or `RuntimeError` too, and
+`FlowTimeout` is a `TimeoutError`, so that code that knows nothing of ATP can catch them. A subclass
+is named after family and code: `malformed.too_deep` is `MalformedTooDeep` (the three of `trust` say
+more, because types and scores have those names). What status or close code an edge answers with is
+that edge's own table; docs/errors.md shows both.
 """
 
 from __future__ import annotations
@@ -439,12 +439,8 @@ class OutboxFull(OutboxError, code="outbox.full"):
 
 
 def from_code(code: str, detail: str = "", *, retry_after: float | None = None) -> ATPError:
-    """Return the error of a code.
-
-    An unknown code gives a plain `ATPError` with that code, because a newer peer may have more.
-    """
-    known = BY_CODE.get(code)
-    if known is not None:
+    """Return the error of a code; an unknown one, of a newer peer, gives a plain `ATPError`."""
+    if (known := BY_CODE.get(code)) is not None:
         return known(detail, retry_after=retry_after)
     error = ATPError(detail, retry_after=retry_after)
     error.code = code

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from atp.agent.failures import HandlerFailure
 from atp.agent.inbox import Inbox
 from atp.agent.link import Link
 from atp.agent.mail_claim import MailClaim
+from atp.agent.opener import Opener
 from atp.agent.options import SendOptions
 from atp.agent.receiving import Received, Verifier
 from atp.agent.session import AgentSession, Answered, Arrived, Event, Expected
@@ -137,7 +139,12 @@ class Courier:
         )
         self.ended = None
         self._over.clear()
-        self.score = (await link.start()).score
+        try:
+            self.score = (await link.start()).score
+        except BaseException:
+            if self._outbox is not None and not self._exchanges:  # nobody waits: free the file
+                await self._outbox.close()
+            raise
         self.link = link
 
     def claim_mail(self) -> None:
@@ -190,7 +197,7 @@ class Courier:
                     await self._deliver(exchange, envelope.canonical)
                     return await exchange.answer
             except (TimeoutError, asyncio.CancelledError) as caught:
-                problem = self._stopped(caught, exchange)
+                problem = _stopped(self, exchange, caught)
                 if options.message_id is None:  # otherwise the caller may send it again
                     self.session.cancel(expected)
                     self.wake()
@@ -205,16 +212,16 @@ class Courier:
         data: Any,
         options: SendOptions,
         *,
-        connect: Callable[[SendOptions], Awaitable[SendOptions]],
+        opener: Opener,
     ) -> Receipt:
         """Send a message that has no answer, and wait for its receipt.
 
-        `connect` connects if needed, and returns the options with what is left of their timeout.
-        With an outbox, the message is stored before.
+        `opener` connects if needed. With an outbox, the message is stored before.
         """
+        opener.check_for_send()
         outbox = self._outbox
         if outbox is None:
-            options = await connect(options)
+            options = await opener.open_for_send(options)
         else:
             await outbox.open()
         message = self._writer.message(
@@ -230,10 +237,11 @@ class Courier:
             return await self._await_receipt(envelope.message_id, envelope.canonical, seconds)
         with self._opened(envelope.message_id, seconds, offline=True) as exchange:
             try:
-                return await outbox.deliver(envelope, exchange, connect=lambda: connect(options))
+                connect = partial(opener.open_for_send, options)
+                return await outbox.deliver(envelope, exchange, connect=connect)
             except (ATPError, TimeoutError, asyncio.CancelledError) as caught:
                 stopped = not isinstance(caught, ATPError)
-                problem = self._stopped(caught, exchange) if stopped else caught
+                problem = _stopped(self, exchange, caught) if stopped else caught
                 raise outbox.kept(problem, envelope.message_id) from None
 
     async def respond(
@@ -266,25 +274,9 @@ class Courier:
                 async with asyncio.timeout_at(exchange.deadline):
                     return await self._deliver(exchange, data)
             except (TimeoutError, asyncio.CancelledError) as caught:
-                raise self._stopped(caught, exchange) from None
+                raise _stopped(self, exchange, caught) from None
             finally:
                 self.session.forget(message_id)
-
-    def _stopped(self, caught: BaseException, exchange: Exchange) -> BaseException:
-        """Return what to raise if a caller stops waiting: it says whether the message may arrive.
-
-        `caught` is a `TimeoutError`, or the cancellation of the caller.
-        """
-        may_arrive = self.session.may_arrive(exchange.message_id) or exchange.receipt_came
-        if isinstance(caught, TimeoutError):
-            return exchange.timeout(caught, connected=self.connected, may_arrive=may_arrive)
-        if may_arrive:
-            note = (
-                f"{exchange.message_id} was sent before the call was cancelled and may still arrive"
-            )
-            logger.info("%s: %s", self._author.identity.id, note)
-            caught.add_note(note)
-        return caught
 
     def _opened(
         self, message_id: str, seconds: float, *, offline: bool = False
@@ -343,3 +335,9 @@ class Courier:
 def _welcomed_level(link: Link | None) -> TrustLevel | None:
     welcome = link.welcome if link else None
     return TrustLevel(welcome.level) if welcome and welcome.level else None
+
+
+def _stopped(courier: Courier, exchange: Exchange, caught: BaseException) -> BaseException:
+    """Return what to raise if a caller stops waiting; see `Exchange.stopped`."""
+    sent = courier.session.may_arrive(exchange.message_id)
+    return exchange.stopped(caught, connected=courier.connected, sent=sent)

@@ -184,12 +184,12 @@ class HandlerDispatcher:
 
     async def _handle(self, job: Job, mail: Mail, respond: Responder) -> None:
         inbox = self._hub.inbox
-        if respond.request.cancelled:
-            logger.info("%s: cancelled before its handler could begin: %s", self._agent, mail)
-            self._end(job, mail, AttemptOutcome())
-            return
         if mail.kind is MessageType.REQUEST and self._has_expired(mail, respond):
             logger.warning("%s: expired before its handler could begin: %s", self._agent, mail)
+            self._end(job, mail, AttemptOutcome())
+            return
+        if respond.request.cancelled:
+            logger.info("%s: cancelled before its handler could begin: %s", self._agent, mail)
             self._end(job, mail, AttemptOutcome())
             return
         inbox.begin(mail)

@@ -103,12 +103,13 @@ class DurableOutbox:
     ) -> Receipt:
         """Store a message, connect if needed, and wait for the receipt until the deadline.
 
-        Raises `OutboxFull` if there is no room, `TimeoutError`, or the error of a refusal.
+        `connect` has a deadline of its own, and its error says so. Raises `OutboxFull` if there is
+        no room, `TimeoutError`, or the error of a refusal.
         """
         exchange.submitted = True
         await self.store(envelope)
+        await connect()
         async with asyncio.timeout_at(exchange.deadline):
-            await connect()
             return await exchange.receipt
 
     async def store(self, envelope: Envelope) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from atp.wire.frames import Notice, Receipt
 from atp.wire.timestamps import format_timestamp
 
 __all__ = ["Exchange", "Exchanges"]
+
+logger = logging.getLogger(__name__)
 
 PENDING: Final = frozenset({"quarantined", "escalated"})  # docs/protocol.md#frames
 REFUSED_CODES: Final = {  # the defaults, if a receipt has no code
@@ -54,12 +57,6 @@ class Exchange:
     accepted: Receipt | None = None
     accepted_at: float = 0.0
 
-    @property
-    def receipt_came(self) -> bool:
-        """Whether the hub has given a receipt that accepts or holds the message."""
-        done = self.receipt.done() and not self.receipt.cancelled()
-        return done and self.receipt.exception() is None
-
     def fail(self, problem: ATPError) -> None:
         """End the waiting with an error."""
         for future in (self.receipt, self.answer):
@@ -71,6 +68,21 @@ class Exchange:
         self.accepted, self.accepted_at = receipt, now
         if not self.receipt.done():
             self.receipt.set_result(receipt)
+
+    def stopped(self, caught: BaseException, *, connected: bool, sent: bool) -> BaseException:
+        """Return what to raise if the caller stops waiting: it says if the message may arrive.
+
+        `caught` is a `TimeoutError`, or the cancellation of the caller. `sent` is whether the
+        message went to the hub and has no receipt.
+        """
+        may_arrive = sent or self.accepted is not None
+        if isinstance(caught, TimeoutError):
+            return self.timeout(caught, connected=connected, may_arrive=may_arrive)
+        if may_arrive:
+            note = f"{self.message_id} was sent before the call was cancelled; it may still arrive"
+            logger.info("%s", note)
+            caught.add_note(note)
+        return caught
 
     def timeout(self, caught: TimeoutError, *, connected: bool, may_arrive: bool) -> ATPError:
         """Return the error that says why the message timed out, and what to do.
@@ -92,7 +104,7 @@ class Exchange:
             return FlowTimeout(self._unanswered(self.accepted))
         if not connected:
             return FlowTimeout(
-                "no receipt from the hub: it can't be reached; the client goes on trying to"
+                f"no receipt from the hub: it can't be reached; the client goes on trying to"
                 f" connect; {fate}"
             )
         return FlowTimeout(f"no receipt from the hub in time, on a connection that is open; {fate}")
@@ -113,6 +125,9 @@ class Exchanges:
 
     def __init__(self) -> None:
         self._open: dict[str, Exchange] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
 
     def waits_for(self, message_id: str) -> bool:
         """Whether a caller waits for this message."""

@@ -115,15 +115,20 @@ class Opener:
             self._check_open()
             await self._keep_trying(0.0)
 
+    def check_for_send(self) -> None:
+        """Raise the error with which `open_for_send` would fail without connecting."""
+        self.enter()
+        if not self._is_up():
+            self._check_open()
+
     async def open_for_send(self, options: SendOptions) -> SendOptions:
         """Open the line for a message; return the options with what is left of their timeout.
 
         Raises `FlowTimeout` if the hub is away until then, and as `open_unless_closed`.
         """
-        self.enter()
+        self.check_for_send()
         if self._is_up():
             return options
-        self._check_open()
         seconds, clock = options.timeout_seconds, asyncio.get_running_loop().time
         deadline = clock() + seconds
         try:

@@ -76,7 +76,9 @@ def _apply(check: LeafCheck, value: Any, place: tuple[str | int, ...]) -> None:
 
 def _check_name(name: Any) -> None:
     if not isinstance(name, str):
-        raise MalformedJson(f"member name {excerpt(name)} is a {type_name(name)}, not a string")
+        raise MalformedJson(
+            f"member name {excerpt(name)} is of the type {type_name(name)}, not a string"
+        )
 
 
 def _pointer(place: tuple[str | int, ...]) -> str:

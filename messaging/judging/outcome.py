@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from atp.trust.envelope import Envelope
 from atp.types import MessageType
 from atp.wire import frames
 from atp.wire.timestamps import format_milliseconds
@@ -89,7 +90,8 @@ def _receipt(
 ) -> dict[str, Any] | None:
     """Return the receipt of a stored envelope; `None` if its receipt is in `unstored`."""
     if isinstance(stage, Repeat):
-        return _receipt_of_row(stage.row, entries.get(stage.key))
+        connected = _is_connected(stage.envelope, stage.row.status == "accepted", routes)
+        return _receipt_of_row(stage.row, entries.get(stage.key), connected=connected)
     source = stages[stage.first] if isinstance(stage, Echo) else stage
     if not isinstance(source, Decided) or source.key not in stored.entries:
         return None
@@ -102,15 +104,15 @@ def _receipt(
         trust_score=verdict.score,
         recipients=stored.recipients.get(source.key),
         entry=stored.entries.get(source.key),
-        connected=_recipient_connected(source, routes),
+        connected=_is_connected(source.envelope, verdict.accepted, routes),
     )
 
 
-def _recipient_connected(source: Decided, routes: Mapping[str, Route]) -> bool | None:
+def _is_connected(envelope: Envelope, accepted: bool, routes: Mapping[str, Route]) -> bool | None:
     """Return whether the recipient of an accepted request is connected; `None` of all else."""
-    if source.envelope.message_type is not MessageType.REQUEST or not source.verdict.accepted:
+    if envelope.message_type is not MessageType.REQUEST or not accepted:
         return None
-    route = routes.get(source.envelope.target)
+    route = routes.get(envelope.target)
     return route is not None and route.live
 
 
@@ -128,7 +130,9 @@ def stored_receipts(rows: Sequence[EnvelopeRow]) -> dict[tuple[str, str], dict[s
     }
 
 
-def _receipt_of_row(row: EnvelopeRow, entry: int | None) -> dict[str, Any]:
+def _receipt_of_row(
+    row: EnvelopeRow, entry: int | None, *, connected: bool | None = None
+) -> dict[str, Any]:
     """The current state of an envelope that was judged before."""
     return frames.receipt_members(
         row.message_id,
@@ -138,6 +142,7 @@ def _receipt_of_row(row: EnvelopeRow, entry: int | None) -> dict[str, Any]:
         trust_score=row.score,
         recipients=row.recipients,
         entry=entry,
+        connected=connected,
     )
 
 

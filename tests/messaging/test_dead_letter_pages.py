@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, User
+from django.db.models import F
 from django.test import Client
 
 from messaging.mail.dead_letters import Obstacle, redeliver
-from messaging.models import DeadLetter, Delivery
+from messaging.models import DeadLetter, Delivery, Mailbox
 from registry.agents.actions import suspend_agent
 from registry.bulk.models import BulkDecision
 from registry.bulk.tasks import carry_on_decisions
@@ -217,11 +218,13 @@ def test_it_redelivers_more_than_one_page_waits_for(
 ) -> None:
     first = dead_letter(log_in, alice, bob)
     bob_box = {"recipient_id": bob.id, "stream": "mail", "sender": alice.id}
+    box = Mailbox.objects.get(agent_id=bob.id, stream="mail")
+    Mailbox.objects.filter(pk=box.pk).update(last_seq=F("last_seq") + MANY - 1)
     Delivery.objects.bulk_create(
         Delivery(
             **bob_box,
             envelope_id=first.envelope_id,
-            seq=1_000_000 + number,
+            seq=box.last_seq + 1 + number,
             expires_at=first.expires_at,
             state="refused",
             refused_at=first.refused_at,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from pytest_django.fixtures import Settings
 from atp.types import MessageType
 from messaging.judging import pipeline
 from messaging.layer.news import News
+from messaging.mail.copies import read_copies
 from messaging.models import (
     Delivery,
     Envelope,
@@ -132,6 +134,41 @@ def test_it_goes_on_with_answers_when_it_has_acknowledged(
     assert [tool.answers()["seq"] for _ in range(2)] == [3, 4]
     tool.ack(4, stream="answers")
     assert tool.answers()["seq"] == 5
+
+
+def test_copies_of_a_suspended_sender_are_withheld_and_nothing_is_written(
+    log_in: LogIn, alice: Player, bob: Player
+) -> None:
+    alices, running = log_in(alice), log_in(bob)
+    for seq in (1, 2):
+        _exchange(alices, running)
+        alices.ack(seq)
+    running.ack(1, stream="answers")
+    rows = Delivery.objects.filter(recipient_id=bob.id, stream="answers")
+    assert _copies(bob) == [None, None]  # also what the running agent has done
+    suspend_agent(alice.id, actor=OFFICER, reason="a test")
+    assert _copies(bob) == ["identity.not_active"] * 2
+    assert set(rows.values_list("state", flat=True)) == {"waiting"}
+
+
+def test_an_expired_copy_is_gone(log_in: LogIn, alice: Player, bob: Player) -> None:
+    _exchange(log_in(alice), log_in(bob))
+    rows = Delivery.objects.filter(recipient_id=bob.id, stream="answers")
+    rows.update(expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    page = read_copies(bob.id, "answers", after=0, most=10)
+    assert page is not None
+    assert (json.loads(page.text)["type"], json.loads(page.text)["code"]) == (
+        "gone",
+        "clock.expired",
+    )
+    assert read_copies(bob.id, "answers", after=1, most=10) is None
+
+
+def _copies(player: Player) -> list[str | None]:
+    """Why each copy of the agent's answers is withheld; `None` for one that is delivered."""
+    page = read_copies(player.id, "answers", after=0, most=10)
+    assert page is not None
+    return [frame.get("withheld") for frame in json.loads(page.text)]
 
 
 def test_a_process_that_comes_back_hears_what_was_answered_meanwhile(

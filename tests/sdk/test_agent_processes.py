@@ -16,6 +16,7 @@ import pytest
 
 from atp import ATPClient, IAgentIdentity, InMemoryTransport
 from atp.errors import FlowTimeout, SessionForked
+from atp.wire.words import DONE
 from tests.sdk.fake_hub import FakeHub
 from tests.sdk.waiting import until
 from tests.sdk.worlds import SocketWorld
@@ -161,6 +162,7 @@ async def test_a_paused_worker_does_not_run_expired_requests(
     socket_world: SocketWorld, tmp_path: Path, key: Path
 ) -> None:
     hub, log = socket_world.hub, Log(tmp_path / "log")
+    hub.features = (DONE,)  # with `cancel`, it would hear that nobody waits any more
     account = hub.accounts["bob"]
     alice = await socket_world.online("alice")
     with agent_process(hub, key, log, seconds=0.0) as process:

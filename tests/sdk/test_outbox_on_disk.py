@@ -20,7 +20,15 @@ import pytest
 
 from atp import ATPClient, IAgentIdentity, PrivateKey, WebSocketTransport
 from atp.agent.outbox_file import OutboxFile
-from atp.errors import ATPError, FlowTimeout, OutboxFull, OutboxInUse, OutboxUnusable
+from atp.errors import (
+    ATPError,
+    FlowTimeout,
+    OutboxFull,
+    OutboxInUse,
+    OutboxUnusable,
+    SessionClosed,
+    SessionTransport,
+)
 from atp.trust.envelope import Envelope, new_document, parse_envelope, sign_envelope
 from atp.types import MessageType
 from tests.sdk.waiting import until
@@ -172,6 +180,28 @@ async def test_a_hub_that_is_away_at_the_start_is_told_and_the_message_kept(
         await alice.send_notification("bob", 1, {"timeout": 300})
     assert [envelope.data for envelope in await _stored_by(alice, path)] == [1]
     await socket_world.hub.start()
+
+
+async def test_a_first_connection_that_fails_frees_the_file(
+    socket_world: SocketWorld, path: Path
+) -> None:
+    """`async with` does not disconnect what could not connect."""
+    alice = await socket_world.agent("alice", outbox=path)
+    await socket_world.hub.kill()
+    with pytest.raises(SessionTransport):
+        await alice.connect()
+    assert _stored(path, socket_world.hub.id) == []
+    await socket_world.hub.start()
+    await alice.connect()
+
+
+async def test_a_closed_client_stores_nothing(socket_world: SocketWorld, path: Path) -> None:
+    alice = await socket_world.online("alice", outbox=path)
+    await alice.disconnect()
+    with pytest.raises(SessionClosed) as caught:
+        await alice.send_notification("bob", 1)
+    assert "kept" not in caught.value.detail
+    assert _stored(path, socket_world.hub.id) == []
 
 
 async def test_a_refused_message_is_not_kept(socket_world: SocketWorld, path: Path) -> None:

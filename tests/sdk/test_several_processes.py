@@ -130,6 +130,7 @@ async def test_a_client_that_comes_back_keeps_its_session_that_takes_mail(world:
     answer(bob)
     for n in range(3):
         await alice.disconnect()
+        await alice.connect()
         assert (await alice.send_request(bob.identity.id, n)).data == {"echo": n}
         assert not status(alice, "send_only")
 

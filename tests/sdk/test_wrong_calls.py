@@ -83,7 +83,7 @@ def nested(levels: int) -> Any:
         ([0.5, -math.inf], "/payload/data/1", "-inf is not a JSON number"),
         ({"n": 1.5, "big": 2.0**60}, "/payload/data/big", "beyond 2^53-1"),
         ({"text": "\ud800"}, "/payload/data/text", "surrogate"),
-        ({"map": {5: "five"}}, "/payload/data/map", "5 is a int, not a string"),
+        ({"map": {5: "five"}}, "/payload/data/map", "5 is of the type int, not a string"),
         (NumpyBool(), "/payload/data", "numpy.bool_"),
     ],
 )
