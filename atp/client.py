@@ -198,8 +198,8 @@ class ATPClient:
         again. A warning in the log names the mail whose handlers were cancelled. Only `connect`
         opens the client again.
 
-        Do not await it in a handler: the message of that handler is not done yet, so it comes again
-        after the next login. Wake another task that does.
+        Do not await it in a handler: the message of that handler is not done yet, so the agent's
+        next process gets it again. Wake another task that does.
         """
         self._opener.close()
         self._dispatcher.pause()
