@@ -12,7 +12,7 @@ from atp.types import MessageType
 from atp.wire.frames import Cancelled
 from messaging.layer import events
 from messaging.layer.news import News
-from messaging.layer.routes import Route, load_routes
+from messaging.layer.routes import live_sessions, load_routes
 from messaging.models import Delivery, Envelope
 
 
@@ -37,16 +37,11 @@ def tell_recipients(cancellations: Sequence[Cancellation]) -> None:
 
     Errors of the database are not caught.
     """
-    routes = load_routes({one.agent for one in cancellations})
-    ours = {(one.agent, one.message_id) for one in cancellations if _is_current(one, routes)}
+    sessions = live_sessions({one.agent for one in cancellations})
+    ours = {(one.agent, one.message_id) for one in cancellations if one.session in sessions}
     requests = _open_requests(ours) if ours else []
     if requests:
         events.publish(_news(requests, load_routes({request.target for request in requests})))
-
-
-def _is_current(one: Cancellation, routes: dict[str, Route]) -> bool:
-    route = routes.get(one.agent)
-    return route is not None and route.live and route.session == one.session
 
 
 def _open_requests(keys: Collection[tuple[str, str]]) -> list[_OpenRequest]:
