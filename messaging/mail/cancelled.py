@@ -12,7 +12,7 @@ from atp.types import MessageType
 from atp.wire.frames import Cancelled
 from messaging.layer import events
 from messaging.layer.news import News
-from messaging.layer.routes import live_sessions, load_routes
+from messaging.layer.routes import Route, live_sessions, load_routes
 from messaging.models import Delivery, Envelope
 
 
