@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 
 from atp.agent.attempts import RETRY_SECONDS
 from atp.agent.courier import Courier
-from atp.agent.dispatch import HandlerDispatcher, Remainder
+from atp.agent.dispatch import HandlerDispatcher
 from atp.agent.failures import raise_failure
 from atp.agent.handler_table import Handler
 from atp.agent.handlers import HANDLERS_RUNNING, HandlerPool, handler_slot_freed
@@ -205,7 +205,7 @@ class ATPClient:
         left = deadline - asyncio.get_running_loop().time()
         await self._courier.stop(max(LAST_ACKS_SECONDS, left))
         self._opener.close()  # also if `connect` was called meanwhile
-        self._report(await self._dispatcher.close())
+        await self._dispatcher.close()
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -327,18 +327,6 @@ class ATPClient:
             "suspended": courier.suspended is not None,
             "ended": courier.ended.code if courier.ended is not None else None,
         }
-
-    def _report(self, left: Remainder) -> None:
-        """Log what was not handled before the client disconnected."""
-        for mail in left.cut:
-            logger.warning("%s: its handler was cancelled: %s", self.identity.id, mail)
-        for mail in left.in_threads:
-            logger.warning("%s: its handler goes on in a thread: %s", self.identity.id, mail)
-        if left.handed_back:
-            count = len(left.handed_back)
-            logger.warning(
-                "%s: %d messages that had not begun go back to the hub", self.identity.id, count
-            )
 
     def _on_arrived(self, arrived: Arrived) -> None:
         self._dispatcher.dispatch(arrived)
