@@ -8,7 +8,8 @@ their arrival, except for these rules:
 - A message whose handler failed or crashed before runs alone, so that a crash charges only it. To
   reach a moment without other handlers, none begins for `HOLD_SECONDS` of every `CYCLE_SECONDS`
   while such a message waits. While it waits for the answer to a request of its own, other requests
-  may begin.
+  may begin. When it has ended, the next such message waits as long as this one has run, and others
+  begin. So a sender whose messages fail takes at most half of the time.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class JobQueue:
         self._senders: dict[tuple[MessageType, str], deque[Job]] = {}  # of ordered types
         self._running: Counter[MessageType] = Counter()
         self._alone: Job | None = None  # runs
+        self._alone_since = self._rest_until = 0.0
         self._held_since: float | None = None
         self._numbers = itertools.count(1)
 
@@ -113,17 +115,18 @@ class JobQueue:
             return None
         if found.is_alone():
             self._waiting_alone.drop(found)
-            self._alone, self._held_since = found, None
+            self._alone, self._alone_since, self._held_since = found, ticks, None
         else:
             self._waiting[found.kind].drop(found)
         self._running[found.kind] += 1
         return found
 
-    def ended(self, job: Job) -> None:
+    def ended(self, job: Job, ticks: float) -> None:
         """Note that the handler of a job has ended. An ordered job keeps its turn until `over`."""
         self._running[job.kind] -= 1
         if self._alone is job:
             self._alone = None
+            self._rest_until = ticks + (ticks - self._alone_since)
 
     def over(self, job: Job) -> None:
         """Note that a job will not run again: the next one of its sender may begin."""
@@ -132,7 +135,9 @@ class JobQueue:
             self._advance(job, past=job)
 
     def hold_end(self, ticks: float) -> float | None:
-        """Return when the present hold ends, in ticks, or `None` if there is none."""
+        """Return when the present hold or rest ends, in ticks, or `None` if there is none."""
+        if ticks < self._rest_until and self._alone_may_begin():
+            return self._rest_until
         if not self._holds(ticks) or self._held_since is None:
             return None
         return ticks + HOLD_SECONDS - (ticks - self._held_since) % CYCLE_SECONDS
@@ -158,19 +163,22 @@ class JobQueue:
 
     def _holds(self, ticks: float) -> bool:
         """Whether nothing begins now, so that a job that runs alone finds its moment."""
-        if not any(job.may_begin() and not job.is_over() for job in self._waiting_alone.jobs):
+        if ticks < self._rest_until or not self._alone_may_begin():
             self._held_since = None
             return False
         if self._held_since is None:
             self._held_since = ticks
         return (ticks - self._held_since) % CYCLE_SECONDS < HOLD_SECONDS
 
+    def _alone_may_begin(self) -> bool:
+        return any(job.may_begin() and not job.is_over() for job in self._waiting_alone.jobs)
+
     def _find(self, alive: int, alone_waits: bool, ticks: float) -> Job | None:
         if self._alone is not None:
             return self._first(MessageType.REQUEST) if alone_waits else None
         holds = self._holds(ticks)
         found = [] if holds else [self._first(kind) for kind in MessageType]
-        if alive == 0:
+        if alive == 0 and ticks >= self._rest_until:
             found.append(self._first_alone())
         jobs = (job for job in found if job is not None)
         return min(jobs, key=lambda job: job.number, default=None)

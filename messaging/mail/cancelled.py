@@ -10,7 +10,7 @@ from atp.types import MessageType
 from atp.wire.frames import Cancelled
 from messaging.layer import events
 from messaging.layer.news import News
-from messaging.layer.routes import Route, ask_send_only, load_routes, send_only_of
+from messaging.layer.routes import Route, live_sessions, load_routes
 from messaging.mail.answered import answered_among
 from messaging.models import Delivery, Envelope
 
@@ -37,20 +37,11 @@ def tell_recipients(cancellations: Sequence[Cancellation]) -> None:
 
     Errors of the database are not caught.
     """
-    sessions = _live_sessions({one.agent for one in cancellations})
-    ours = {
-        (one.agent, one.message_id) for one in cancellations if (one.agent, one.session) in sessions
-    }
+    sessions = live_sessions({one.agent for one in cancellations})
+    ours = {(one.agent, one.message_id) for one in cancellations if one.session in sessions}
     requests = _open_requests(ours) if ours else []
     if requests:
         events.publish(_news(requests, load_routes({request.target for request in requests})))
-
-
-def _live_sessions(agents: Collection[str]) -> set[tuple[str, str]]:
-    """Return the agents with their sessions: those that take mail, and those that only send."""
-    current = {(agent, r.session) for agent, r in load_routes(agents).items() if r.live}
-    beside = send_only_of(ask_send_only(agents))
-    return current | {(agent, route.session) for agent, some in beside.items() for route in some}
 
 
 def _open_requests(keys: Collection[tuple[str, str]]) -> list[_OpenRequest]:

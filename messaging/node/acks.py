@@ -39,14 +39,16 @@ class Acks:
     def take(self, connection: AgentConnection, ack: Ack) -> None:
         """Note an ack, as far as it is about deliveries written to this socket.
 
-        However many come, the lane holds one item for each stream of a socket.
+        However many come, the lane holds one item for each stream of a socket, and none for acks
+        that tell nothing new.
         """
         position = connection.position(ack.stream)
         if connection.tells_done:
             position.hear_places(ack)
         else:
             position.hear(ack)
-        self._put(connection, ack.stream)
+        if position.has_news:
+            self._put(connection, ack.stream)
 
     def last(self, connection: AgentConnection) -> list[MailboxAck]:
         """Return the acks of a closed connection that are not stored yet, as far as is known.

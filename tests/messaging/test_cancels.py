@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from atp.wire.words import CANCEL
 from messaging.mail.answered import answered_among
 from messaging.mail.cancelled import _open_requests
-from messaging.models import Envelope
+from messaging.models import Envelope, SendOnlySession
 from messaging.node import cancels
 from registry.models import Entry
 from tests.cast import Player, answer, ask, broadcast, write
@@ -275,4 +275,32 @@ def test_rejects_the_cancel_of_a_session_that_is_not_the_current_one(
     new = connect(alice)
     assert old.ended()[0] == "session.superseded"
     _end_with_a_cancellation(alice, new, bob, bobs)
+    assert _told(bobs) == []
+
+
+def test_it_tells_what_a_session_that_only_sends_has_cancelled(
+    connect: Connect, log_in: LogIn, alice: Player, bob: Player
+) -> None:
+    """Its requests are as good as those of the running agent; after its end it tells nothing."""
+    running, bobs = connect(alice), connect(bob)
+    tool = log_in(alice, login={"takeover": False, "features": [CANCEL]})
+    assert tool.welcome["sendOnly"] is True
+    request = ask(alice, bob)
+    assert tool.submit(request)["status"] == "accepted"
+    _cancel(tool, request.message_id)
+    told = bobs.next("cancel")
+    assert told == {"type": "cancel", "messageId": request.message_id, "sender": alice.id}
+    _end_with_a_cancellation(alice, running, bob, bobs)
+
+
+def test_rejects_the_cancel_of_a_session_that_only_sent_and_is_fenced(
+    connect: Connect, log_in: LogIn, alice: Player, bob: Player
+) -> None:
+    running, bobs = connect(alice), connect(bob)
+    tool = log_in(alice, login={"takeover": False, "features": [CANCEL]})
+    request = ask(alice, bob)
+    tool.submit(request)
+    SendOnlySession.objects.filter(agent_id=alice.id).delete()
+    _cancel(tool, request.message_id)
+    _end_with_a_cancellation(alice, running, bob, bobs)
     assert _told(bobs) == []

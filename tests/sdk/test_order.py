@@ -127,8 +127,24 @@ def test_what_runs_alone_waits_for_its_moment_and_gets_it() -> None:
     assert begun(turns, alive=1, ticks=CYCLE_SECONDS) is None
     assert begun(turns, alive=0, ticks=CYCLE_SECONDS) is alone
     assert begun(turns, alive=1, ticks=CYCLE_SECONDS) is None  # nothing begins beside it
-    turns.ended(alone)
+    turns.ended(alone, CYCLE_SECONDS)
     assert begun(turns, ticks=CYCLE_SECONDS) is not None
+
+
+def test_others_get_as_long_as_what_ran_alone() -> None:
+    turns, first, second, usual = JobQueue(), job(alone=True), job(alone=True), job()
+    for one in (first, second, usual):
+        turns.submit(one)
+    assert begun(turns) is first
+    turns.ended(first, 30.0)
+    assert begun(turns, ticks=30.0) is usual
+    turns.ended(usual, 31.0)
+    assert begun(turns, ticks=31.0) is None  # though nothing else waits
+    assert turns.hold_end(31.0) == 60.0
+    turns.submit(late := job())
+    assert begun(turns, ticks=59.0) is late
+    assert begun(turns, alive=1, ticks=60.0) is None  # the next moment without others
+    assert begun(turns, ticks=61.0) is second
 
 
 def test_only_requests_begin_beside_what_runs_alone_and_waits() -> None:
@@ -157,11 +173,11 @@ def test_an_ordered_one_waits_for_an_earlier_one_that_can_not_begin_yet() -> Non
     assert begun(turns) is None
     ready = True
     assert begun(turns) is first
-    turns.ended(first)
+    turns.ended(first, 0.0)
     assert begun(turns) is None  # it will be tried again
     turns.submit(first)
     assert begun(turns) is first
-    turns.ended(first)
+    turns.ended(first, 0.0)
     turns.over(first)
     assert begun(turns) is second
 
