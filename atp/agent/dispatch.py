@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Final, Protocol
 
-from atp.agent.attempts import RETRY_SECONDS, AttemptOutcome, Attempts
+from atp.agent.attempts import DONE, RETRY_SECONDS, AttemptOutcome, Attempts
 from atp.agent.handler_table import Handler, HandlerTable, read_rule
 from atp.agent.handlers import HandlerPool
 from atp.agent.inbox import Inbox
@@ -184,18 +184,19 @@ class HandlerDispatcher:
         inbox = self._hub.inbox
         if mail.kind is MessageType.REQUEST and self._has_expired(mail, respond):
             logger.warning("%s: expired before its handler could begin: %s", self._agent, mail)
-            self._end(job, mail, AttemptOutcome())
+            self._end(job, mail, DONE)
             return
         if respond.request.cancelled:
             logger.info("%s: cancelled before its handler could begin: %s", self._agent, mail)
-            self._end(job, mail, AttemptOutcome())
+            self._end(job, mail, DONE)
             return
         inbox.begin(mail)
         self._running[job] = mail
         self._take_more()
         try:
             await self._hub.written()
-            outcome = await self._attempt(mail, respond)
+            is_cancelled = respond.request.cancelled  # meanwhile
+            outcome = DONE if is_cancelled else await self._attempt(mail, respond)
         except BaseException:
             self._cut.append(mail)
             inbox.cut(mail)
@@ -212,7 +213,7 @@ class HandlerDispatcher:
         if mail.kind is MessageType.REQUEST:
             with respond.request.stoppable(self._table.find(mail.kind)):
                 return await self._attempts.answer(envelope, respond, mail)
-            return AttemptOutcome()  # its sender has cancelled it
+            return DONE  # its sender has cancelled it
         return await self._attempts.notify(envelope, mail)
 
     def _end(self, job: Job, mail: Mail, outcome: AttemptOutcome) -> None:

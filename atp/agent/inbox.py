@@ -116,7 +116,7 @@ class Inbox:
             known.place = place
             known.failures = max(known.failures, mail.failures)
             self._arrivals.append(_Arrival(place, place, known))
-        elif (code := self.seen.code(mail.key)) is not None and not delivery.redelivered:
+        elif (code := self.seen.code(mail.seen_key)) is not None:
             self._arrivals.append(_Arrival(place, place, code=code))
         else:
             self._mail[mail.key] = mail
@@ -162,7 +162,7 @@ class Inbox:
             case MailState.RETRY:
                 acks.fail(mail.place, mail.failures)
             case MailState.DONE | MailState.REFUSED:
-                acks.finish(mail.place, mail.place, self.seen.code(mail.key) or "")
+                acks.finish(mail.place, mail.place, self.seen.code(mail.seen_key) or "")
         return mail.is_open
 
     # Handling
@@ -192,7 +192,7 @@ class Inbox:
         self._leave_backlog(mail)
         mail.state = MailState.REFUSED if code else MailState.DONE
         self._mail.pop(mail.key, None)
-        self.seen.add(mail.key, code, mail.received.expires_at)
+        self.seen.add(mail.seen_key, code, mail.received.expires_at)
         if mail.attached:
             self._acks[MAIL].finish(mail.place, mail.place, code)
 

@@ -55,6 +55,17 @@ class Mail:
         return self.received.envelope.sender, self.received.envelope.message_id
 
     @property
+    def seen_key(self) -> MailKey:
+        """What identifies its repeats when it is done: of what officers redeliver, also its place.
+
+        Such a message is one that was handled before, and is to be handled again.
+        """
+        sender, message_id = self.key
+        if self.received.delivery.redelivered:
+            return sender, f"{message_id} {self.place}"
+        return self.key
+
+    @property
     def kind(self) -> MessageType:
         """The type of the message."""
         return self.received.envelope.message_type

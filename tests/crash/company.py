@@ -130,8 +130,8 @@ class Company:
         env = hub_environment(self.data, port, extra)
         return self._add(name, (*LAUNCHER, *arguments), env)
 
-    def add_agents(self, name: str, part: Path) -> Member:
-        command = (sys.executable, "-m", "tests.crash.agents", str(part))
+    def add_agents(self, name: str, part: Path, *, module: str) -> Member:
+        command = (sys.executable, "-m", module, str(part))
         return self._add(name, command, {**os.environ})
 
     def _add(self, name: str, command: tuple[str, ...], env: dict[str, str]) -> Member:

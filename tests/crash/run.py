@@ -56,7 +56,8 @@ class Plan:
     turns: Mapping[str, float] = field(default_factory=lambda: dict(TURNS))
     temper: Temper = field(default_factory=Temper)
     armed_share: float = 0.7
-    mutant: str = ""
+    mutant: str = ""  # of the hub's processes
+    agents_module: str = "tests.crash.agents"
     settle_seconds: float = SETTLE_SECONDS
     patience_ms: int = 20_000  # limit for an answer or a receipt, in milliseconds
 
@@ -141,7 +142,7 @@ class Stage:
             )
             path = self.folder / f"agents-{number}.json"
             part.write(path)
-            self.company.add_agents(f"agents-{number}", path)
+            self.company.add_agents(f"agents-{number}", path, module=self.plan.agents_module)
         for number in range(len(self._ports)):
             self._await_node(number)
         assert self._all_logs_have(b'"kind":"opened"', seconds=BOOT_SECONDS), "no agents"

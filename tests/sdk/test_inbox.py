@@ -239,6 +239,22 @@ def test_it_runs_anew_what_officers_send_again() -> None:
     assert [one.place for one in deliver(inbox, again)] == [2]
 
 
+def test_what_was_sent_again_is_a_repeat_at_its_place() -> None:
+    """Its ack got lost with the connection: the handler does not run twice."""
+    inbox = opened()
+    item = received(1)
+    (mail,) = deliver(inbox, item)
+    inbox.finish(mail, "handler.failed")
+    again = received(2, item.envelope.message_id, redelivered=True)
+    (mail,) = deliver(inbox, again)
+    inbox.finish(mail)
+    inbox.open(tells_done=True)
+    assert deliver(inbox, again) == []
+    assert [ack.get("done") for ack in acks(inbox)] == [[[2, 2]]]
+    anew = received(3, item.envelope.message_id, redelivered=True)
+    assert [one.place for one in deliver(inbox, anew)] == [3]
+
+
 def test_it_counts_the_failures_that_the_hub_tells() -> None:
     (mail,) = deliver(opened(), received(1, attempt=3))
     assert mail.failures == 2
