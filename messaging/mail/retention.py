@@ -27,4 +27,4 @@ def forget_batches_and_counters(now: datetime) -> None:
 
 
 def _delete_some(rows: QuerySet[Any]) -> None:
-    rows.filter(pk__in=list(rows.order_by().values_list("pk", flat=True)[:MOST_A_RUN])).delete()
+    rows.model._default_manager.filter(pk__in=rows.order_by().values("pk")[:MOST_A_RUN]).delete()

@@ -54,6 +54,14 @@ class Blows:
                 self._all[number] = replace(blow, seconds=round(time.time() - blow.at, 2))
                 return
 
+    def all_end(self) -> None:
+        """Note that the faults that were to last for longer end now."""
+        now = time.time()
+        self._all = [
+            replace(blow, seconds=round(max(now - blow.at, 0.0), 2)) if blow.ends_at > now else blow
+            for blow in self._all
+        ]
+
     def write(self, path: Path) -> None:
         """Write a line of JSON for each fault."""
         path.write_text("".join(json.dumps(asdict(blow)) + "\n" for blow in self._all))

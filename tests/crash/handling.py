@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from atp.agent.mail import MOST_ATTEMPTS
 from atp.wire.words import MAIL
+from messaging.mail.done_places import DonePlaces
 from tests.crash.ledger import StoredDelivery
 from tests.crash.log import AGAIN, DONE, FAILED, UNWANTED, AgentLog, Event, Kind
 
@@ -80,6 +81,7 @@ class _Reader:
         self._open: dict[Handled, Attempt] = {}
         self._places: dict[Handled, int] = {}
         self._begun: dict[int, float] = {}  # places, and when the hub was told their end if it was
+        self._done = DonePlaces()  # as this process told it
 
     def read(self, events: Iterable[Event]) -> None:
         last_at = 0.0
@@ -92,12 +94,14 @@ class _Reader:
                 case Kind.FAILURES:
                     self._note_failures(event)
                 case Kind.ACK if event.stream == MAIL:
+                    self._done.add(event.seq, event.last)
                     self._note_end(event)
                 case Kind.CLOSED:
                     self._break(event.at)
                 case Kind.BEGAN:  # the process before ended, at some time after its last line
                     self._break(last_at)
                     self._open.clear()
+                    self._done = DonePlaces()
                 case Kind.TRIED:
                     self._begin(event)
                 case Kind.HANDLED:
@@ -124,10 +128,15 @@ class _Reader:
     def _begin(self, event: Event) -> None:
         handled = (self._agent, event.peer, event.message)
         earlier = self._found.attempts[handled]
-        failures = self._found.failures[self._agent, self._places.get(handled, 0)]
+        place = self._places.get(handled, 0)
+        failures = self._found.failures[self._agent, place]
         if handled in self._open:
             self._fault("at once", event, "two handlers had it at once")
-        if any(one.run == event.run and one.is_handled for one in earlier):
+        was_handled = any(one.run == event.run and one.is_handled for one in earlier)
+        # A request is done when the hub has its answer: an agent that goes away earlier hands it
+        # back, though its handler has ended.
+        is_over = event.type != "request" or not any(self._done.gaps(place - 1, place))
+        if was_handled and is_over:
             self._fault("once", event, "handled again by a process that had handled it")
         if event.seq - 1 > failures:
             self._fault("attempts", event, f"attempt {event.seq} after {failures} failures")

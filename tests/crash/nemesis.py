@@ -126,6 +126,7 @@ class Nemesis:
         while self._rests():
             self._go_on()
         self._undo()
+        self.blows.all_end()
         self.blows.write(self.company.folder / "blows.jsonl")
 
     def _go_on(self) -> None:

@@ -86,6 +86,14 @@ def test_it_lets_another_process_handle_it_again_and_the_same_one_not() -> None:
     assert broken([*once, tried(1), ended(1)], row(1)) == {"once"}
 
 
+def test_it_lets_a_request_come_again_whose_answer_had_not_left() -> None:
+    handled = [tried(1, kind="request"), ended(1, kind="request")]
+    unanswered = [began(1), brought(1), *handled, Event(Kind.AWAY, 4.0, 1), *handled]
+    assert broken(unanswered, row(1), kind="request") == set()
+    answered = [began(1), brought(1), *handled, tells(Kind.ACK, 1, at=3.0), *handled]
+    assert broken(answered, row(1), kind="request") == {"once"}
+
+
 def test_rejects_two_handlers_with_one_message_at_once() -> None:
     assert "at once" in broken([began(1), brought(1), tried(1), tried(1), ended(1)], row(1))
 

@@ -12,10 +12,12 @@ from atp import IAgentIdentity, MessageType, PrivateKey, new_document, parse_env
 from atp.agent.inbox import Inbox
 from atp.agent.mail import Mail, MailState
 from atp.agent.receiving import Received
+from atp.agent.seen import SeenMessages
 from atp.errors import SessionTransport
 from atp.wire.frames import Delivery
 
 EXPIRES = 60.0
+ID = str(uuid.uuid4())
 
 
 def acks(inbox: Inbox) -> list[Any]:
@@ -272,13 +274,13 @@ def test_it_forgets_what_it_hands_back() -> None:
 
 
 def test_it_knows_what_is_done_until_it_expires() -> None:
-    inbox = Inbox()
+    seen = SeenMessages(recent=0)
     key = ("alice", "1")
-    assert not inbox.seen.is_repeat(key, expires_at=10, now=0)
-    assert inbox.seen.is_repeat(key, expires_at=10, now=5)
-    assert not inbox.seen.is_repeat(("bob", "1"), expires_at=10, now=5)
-    inbox.seen.forget_expired(11)
-    assert not inbox.seen.is_repeat(key, expires_at=40, now=11)
+    assert not seen.is_repeat(key, expires_at=10, now=0)
+    assert seen.is_repeat(key, expires_at=10, now=5)
+    assert not seen.is_repeat(("bob", "1"), expires_at=10, now=5)
+    seen.forget_expired(11)
+    assert not seen.is_repeat(key, expires_at=40, now=11)
 
 
 def test_it_bounds_what_it_remembers() -> None:
@@ -328,3 +330,25 @@ def test_rejects_a_gap_and_starts_anew_with_a_connection() -> None:
     assert not inbox.advance("mail", first=8, last=8)
     inbox.open(tells_done=True)
     assert inbox.advance("mail", first=8, last=8)
+
+
+def test_it_knows_what_was_done_also_after_it_expired() -> None:
+    """A session keeps what it has taken. If an ack got lost, the hub repeats it, however late."""
+    inbox = opened()
+    (mail,) = deliver(inbox, received(1, ID))
+    inbox.begin(mail)
+    inbox.finish(mail)
+    inbox.open(tells_done=True)
+    inbox.seen.forget_expired(EXPIRES + 1)
+    assert deliver(inbox, received(1, ID)) == []
+    assert acks(inbox) == [{"stream": "mail", "seq": 1, "done": [[1, 1]]}]
+
+
+def test_it_forgets_what_expired_and_was_done_long_ago() -> None:
+    seen = SeenMessages(recent=2)
+    for number in range(4):
+        seen.add(("alice", str(number)), "", EXPIRES)
+    seen.forget_expired(EXPIRES + 1)
+    assert [seen.code(("alice", str(number))) for number in range(4)] == [None, None, "", ""]
+    seen.add(("alice", "4"), "", 2 * EXPIRES)
+    assert seen.code(("alice", "2")) is None
