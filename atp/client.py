@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,7 @@ from typing import Any, Final, Self
 
 from atp.agent.attempts import RETRY_SECONDS
 from atp.agent.courier import Courier
-from atp.agent.dispatch import HandlerDispatcher, Remainder
+from atp.agent.dispatch import HandlerDispatcher
 from atp.agent.failures import raise_failure
 from atp.agent.handler_table import Handler
 from atp.agent.handlers import HANDLERS_RUNNING, HandlerPool, handler_slot_freed
@@ -61,6 +62,7 @@ logger = logging.getLogger(__name__)
 
 DISCONNECT_SECONDS: Final = 5.0  # for handlers to finish, and for receipts and acks
 DRAIN_SECONDS: Final = 8.0  # the same after a signal; `docker stop` kills after 10 s
+EARLY_NOTICES: Final = 1024  # kept until their handler is registered; the oldest go first
 LAST_ACKS_SECONDS: Final = 0.5  # for receipts and acks, where the handlers took all the time
 
 NoticeHandler = Callable[[Notice], Any]
@@ -116,6 +118,7 @@ class ATPClient:
         )
         self._author = Author(identity, self.trust_level, self._key, policy_context)
         self._notice_handler: NoticeHandler | None = None
+        self._early_notices: deque[Notice] = deque(maxlen=EARLY_NOTICES)
         self._claim = MailClaim(send_only=send_only)
         self._courier = Courier(
             self._author,
@@ -197,6 +200,9 @@ class ATPClient:
         given to receipts and acks. Mail that is not handled goes back to the hub, which delivers it
         again. A warning in the log names the mail whose handlers were cancelled. Only `connect`
         opens the client again.
+
+        Do not await it in a handler: the message of that handler is not done yet, so the agent's
+        next process gets it again. Wake another task that does.
         """
         self._opener.close()
         self._dispatcher.pause()
@@ -205,7 +211,7 @@ class ATPClient:
         left = deadline - asyncio.get_running_loop().time()
         await self._courier.stop(max(LAST_ACKS_SECONDS, left))
         self._opener.close()  # also if `connect` was called meanwhile
-        self._report(await self._dispatcher.close())
+        await self._dispatcher.close()
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -296,9 +302,12 @@ class ATPClient:
 
         A notice tells what became of a message that this agent sent with the option `notify`: it
         was refused, expired, withheld or redelivered (docs/protocol.md#notices). The hub keeps it
-        while the agent is away. It can come twice, after a connection was lost.
+        while the agent is away. It can come twice, after a connection was lost. Notices that came
+        before, while there was no handler, are handled now: the latest 1,024.
         """
         self._notice_handler = handler
+        while self._early_notices:
+            self._on_notice(self._early_notices.popleft())
 
     def get_trust_status(self) -> dict[str, Any]:
         """Return the state of this agent as a dict.
@@ -328,23 +337,12 @@ class ATPClient:
             "ended": courier.ended.code if courier.ended is not None else None,
         }
 
-    def _report(self, left: Remainder) -> None:
-        """Log what was not handled before the client disconnected."""
-        for mail in left.cut:
-            logger.warning("%s: its handler was cancelled: %s", self.identity.id, mail)
-        for mail in left.in_threads:
-            logger.warning("%s: its handler goes on in a thread: %s", self.identity.id, mail)
-        if left.handed_back:
-            count = len(left.handed_back)
-            logger.warning(
-                "%s: %d messages that had not begun go back to the hub", self.identity.id, count
-            )
-
     def _on_arrived(self, arrived: Arrived) -> None:
         self._dispatcher.dispatch(arrived)
 
     def _on_notice(self, notice: Notice) -> None:
         if self._notice_handler is None:
+            self._early_notices.append(notice)
             return
         try:
             self._notice_handler(notice)

@@ -14,7 +14,7 @@ from secrets import SystemRandom
 from typing import Final
 
 from atp.agent.failures import HandlerFailure
-from atp.agent.handler_table import Handler, takes_respond
+from atp.agent.handler_table import Handler, HandlerTable
 from atp.agent.handlers import HandlerPool, handler_slot_freed
 from atp.agent.mail import MOST_ATTEMPTS, Mail
 from atp.agent.outcomes import Reject, Retry
@@ -49,15 +49,17 @@ DONE: Final = AttemptOutcome()
 class Attempts:
     """The runner of the handlers of one agent. `retry_seconds` is the first pause of a retry."""
 
-    def __init__(self, agent: str, pool: HandlerPool, *, retry_seconds: float) -> None:
+    def __init__(
+        self, agent: str, table: HandlerTable, pool: HandlerPool, *, retry_seconds: float
+    ) -> None:
         self._agent = agent
+        self._table = table
         self._pool = pool
         self._retry_seconds = retry_seconds
 
-    async def notify(
-        self, handler: Handler | None, envelope: Callable[[], ATPEnvelope], mail: Mail
-    ) -> AttemptOutcome:
+    async def notify(self, envelope: Callable[[], ATPEnvelope], mail: Mail) -> AttemptOutcome:
         """Handle a notification or a broadcast once."""
+        handler = self._table.find(mail.kind)
         if handler is None:
             logger.warning("%s: refused, there is no handler for it: %s", self._agent, mail)
             return AttemptOutcome(code=RecipientNoHandler.code)
@@ -80,13 +82,10 @@ class Attempts:
         return DONE
 
     async def answer(
-        self,
-        handler: Handler | None,
-        envelope: Callable[[], ATPEnvelope],
-        respond: Responder,
-        mail: Mail,
+        self, envelope: Callable[[], ATPEnvelope], respond: Responder, mail: Mail
     ) -> AttemptOutcome:
         """Handle a request once, and see to it that its caller hears of the end."""
+        handler = self._table.find(mail.kind)
         if handler is None:
             logger.warning("%s: there is no handler for it: %s", self._agent, mail)
             problem = "this agent has no handler for requests"
@@ -116,7 +115,7 @@ class Attempts:
         return DONE
 
     async def _run(self, handler: Handler, envelope: ATPEnvelope, respond: Responder) -> None:
-        args = (envelope, respond) if takes_respond(handler) else (envelope,)
+        args = (envelope, respond) if self._table.gives_respond else (envelope,)
         value = await self._pool.call(handler, *args)
         if respond.request.cancelled:
             return

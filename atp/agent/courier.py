@@ -109,7 +109,7 @@ class Courier:
         return self.session.inbox
 
     def take_mail(self) -> Iterator[Arrived]:
-        """Take the mail for which there is room now; yield what is new."""
+        """Take the mail for which there is room now; yield that whose handlers may begin."""
         return self.session.take_mail()
 
     def wake(self) -> None:

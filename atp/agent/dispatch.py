@@ -11,11 +11,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
-from atp.agent.attempts import RETRY_SECONDS, AttemptOutcome, Attempts
+from atp.agent.attempts import DONE, RETRY_SECONDS, AttemptOutcome, Attempts
 from atp.agent.handler_table import Handler, HandlerTable, read_rule
 from atp.agent.handlers import HandlerPool
 from atp.agent.inbox import Inbox
@@ -28,7 +27,7 @@ from atp.agent.turns import Job
 from atp.envelope_shell import ATPEnvelope
 from atp.types import MessageType
 
-__all__ = ["HandlerDispatcher", "HubSide", "Remainder", "current_cause"]
+__all__ = ["HandlerDispatcher", "HubSide", "current_cause"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,26 +53,13 @@ class HubSide(Protocol):
         """The mail of the agent."""
 
     def take_mail(self) -> Iterator[Arrived]:
-        """Take the mail for which there is room now; yield what is new."""
+        """Take the mail for which there is room now; yield that whose handlers may begin."""
 
     def wake(self) -> None:
         """Say that there may be something to tell the hub."""
 
     async def written(self) -> None:
         """Wait until what there is to tell the hub now is written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Remainder:
-    """What a client did not handle when it disconnected.
-
-    `cut` are the messages whose handlers were cancelled, `in_threads` those whose handlers are
-    plain functions, which go on. `handed_back` are those whose handlers had not begun.
-    """
-
-    cut: tuple[Mail, ...]
-    in_threads: tuple[Mail, ...]
-    handed_back: tuple[Mail, ...]
 
 
 class HandlerDispatcher:
@@ -101,7 +87,7 @@ class HandlerDispatcher:
         self._send_response = send_response
         self._clock = clock
         self._table = HandlerTable()
-        self._attempts = Attempts(agent, pool, retry_seconds=retry_seconds)
+        self._attempts = Attempts(agent, self._table, pool, retry_seconds=retry_seconds)
         self._requests = OpenRequests()
         self._is_open = False
         self._grace_timer: asyncio.TimerHandle | None = None
@@ -150,14 +136,21 @@ class HandlerDispatcher:
             self._grace_timer.cancel()
             self._grace_timer = None
 
-    async def close(self) -> Remainder:
-        """End the handlers that still run, and hand back the mail that no handler has handled.
+    async def close(self) -> None:
+        """End the handlers that still run, hand back the mail that is not handled, and log both.
 
         Call it when the connection has ended.
         """
         await self._pool.close()
-        handed_back = self._hub.inbox.hand_back()
-        return Remainder(tuple(self._cut), tuple(self._running.values()), tuple(handed_back))
+        for mail in self._cut:
+            logger.warning("%s: its handler was cancelled: %s", self._agent, mail)
+        self._cut.clear()
+        for mail in self._running.values():
+            logger.warning("%s: its handler goes on in a thread: %s", self._agent, mail)
+        if handed_back := len(self._hub.inbox.hand_back()):
+            logger.warning(
+                "%s: %d messages that had not begun go back to the hub", self._agent, handed_back
+            )
 
     def dispatch(self, arrived: Arrived) -> None:
         """Queue a message for its handler."""
@@ -167,6 +160,10 @@ class HandlerDispatcher:
             if self._table.find(kind) is not None:
                 self._pool.submit(Job(kind, sender, partial(self._handle_late, received)))
             return
+        if mail.dispatched:  # it waits here since an earlier connection
+            self._pool.start_jobs()
+            return
+        mail.dispatched = True
         if received.delivery.accepted_at is not None:
             self._ahead = min(self._ahead, self._clock() - received.accepted_at)
         loop = asyncio.get_running_loop()
@@ -179,6 +176,7 @@ class HandlerDispatcher:
             may_begin=lambda: mail.attached and self._table.is_ready(kind, loop.time()),
             is_over=lambda: not mail.is_open and mail.state is not MailState.RUNNING,
             is_alone=lambda: mail.is_alone,
+            pass_over=lambda: self._pass_over(mail),
         )
         self._pool.submit(job)
 
@@ -186,18 +184,19 @@ class HandlerDispatcher:
         inbox = self._hub.inbox
         if mail.kind is MessageType.REQUEST and self._has_expired(mail, respond):
             logger.warning("%s: expired before its handler could begin: %s", self._agent, mail)
-            self._end(job, mail, AttemptOutcome())
+            self._end(job, mail, DONE)
             return
         if respond.request.cancelled:
             logger.info("%s: cancelled before its handler could begin: %s", self._agent, mail)
-            self._end(job, mail, AttemptOutcome())
+            self._end(job, mail, DONE)
             return
         inbox.begin(mail)
         self._running[job] = mail
         self._take_more()
         try:
             await self._hub.written()
-            outcome = await self._attempt(mail, respond)
+            is_cancelled = respond.request.cancelled  # meanwhile
+            outcome = DONE if is_cancelled else await self._attempt(mail, respond)
         except BaseException:
             self._cut.append(mail)
             inbox.cut(mail)
@@ -210,13 +209,12 @@ class HandlerDispatcher:
     async def _attempt(self, mail: Mail, respond: Responder) -> AttemptOutcome:
         received = mail.received
         _handling.set((self._agent, received.envelope.digest))
-        handler = self._table.find(mail.kind)
         envelope = partial(self._shell, received, mail.failures + 1)
         if mail.kind is MessageType.REQUEST:
-            with respond.request.stoppable(handler):
-                return await self._attempts.answer(handler, envelope, respond, mail)
-            return AttemptOutcome()  # its sender has cancelled it
-        return await self._attempts.notify(handler, envelope, mail)
+            with respond.request.stoppable(self._table.find(mail.kind)):
+                return await self._attempts.answer(envelope, respond, mail)
+            return DONE  # its sender has cancelled it
+        return await self._attempts.notify(envelope, mail)
 
     def _end(self, job: Job, mail: Mail, outcome: AttemptOutcome) -> None:
         inbox = self._hub.inbox
@@ -232,6 +230,14 @@ class HandlerDispatcher:
     def _try_again(self, job: Job, mail: Mail) -> None:
         if mail.state is MailState.RETRY:
             self._pool.submit(job)
+        else:  # the hub has taken it back
+            self._pool.over(job)
+            self._pool.start_jobs()
+
+    def _pass_over(self, mail: Mail) -> None:
+        """Take other mail instead of one that its own sender or type holds up."""
+        if self._hub.inbox.pass_over(mail):
+            asyncio.get_running_loop().call_soon(self._take_more)
 
     async def _handle_late(self, received: Received) -> None:
         """Give an answer that came too late to its handler. Nobody waits for the outcome."""

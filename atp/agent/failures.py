@@ -11,11 +11,12 @@ from typing import Any, Final
 
 from atp.errors import BY_CODE, ATPError, HandlerFailed, RecipientNoHandler, from_code
 from atp.trust.envelope import Envelope
+from atp.wire.words import CODE_PATTERN
 
 __all__ = ["FAILURE_CODE", "HandlerFailure", "raise_failure"]
 
 DETAIL_MAX_CHARS: Final = 500  # of a text about a failure, sent or shown
-FAILURE_CODE: Final = re.compile(r"(?=.{1,40}\Z)[a-z_]+(\.[a-z_]+)*")  # docs/protocol.md#acks
+FAILURE_CODE: Final = re.compile(CODE_PATTERN)
 
 
 @dataclass(frozen=True, slots=True)

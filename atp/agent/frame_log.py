@@ -20,7 +20,8 @@ VALUE_MAX_CHARS: Final = 80  # of one member; the other side chooses its length
 _TOLD: Final = (
     *("stream", "seq", "from", "to", "messageId", "status", "code", "entry", "recipients"),
     *("connected", "retryAfter", "acceptedAt", "withheld", "refused", "done", "begun", "retry"),
-    *("session", "agent", "level", "score", "window", "pending", "sendOnly", "takeover"),
+    *("attempt", "redelivered", "first"),
+    *("session", "agent", "level", "score", "window", "pending", "sendOnly", "takeover", "resumes"),
     *("hub", "time", "features", "client", "sender"),
 )
 

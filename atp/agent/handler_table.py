@@ -15,7 +15,7 @@ from atp.agent.turns import HandlerRule
 from atp.errors import MalformedDocument, excerpt
 from atp.types import MessageType
 
-__all__ = ["Handler", "HandlerTable", "read_rule", "takes_respond"]
+__all__ = ["Handler", "HandlerTable", "read_rule"]
 
 GRACE_SECONDS: Final = 10.0
 BY_SENDER: Final = "sender"  # the only order there is
@@ -28,6 +28,7 @@ class HandlerTable:
 
     def __init__(self) -> None:
         self._handlers: dict[MessageType, Handler] = {}
+        self.gives_respond = True  # whether the handler of requests has room for `respond`
         self._grace_end: float | None = None
 
     @property
@@ -55,6 +56,8 @@ class HandlerTable:
         if not callable(handler):
             raise MalformedDocument("a handler must be a function or another callable")
         self._handlers[kind] = handler
+        if kind is MessageType.REQUEST:
+            self.gives_respond = _takes_respond(handler)
         return kind
 
     def start_grace(self, ticks: float, *, anew: bool = False) -> None:
@@ -84,7 +87,7 @@ def read_rule(ordered: str | None, max_running: int | None) -> HandlerRule:
     return HandlerRule(max_running, ordered=ordered == BY_SENDER)
 
 
-def takes_respond(handler: Handler) -> bool:
+def _takes_respond(handler: Handler) -> bool:
     """Whether a request handler has room for `respond` beside the envelope."""
     try:
         signature = inspect.signature(handler)

@@ -166,7 +166,11 @@ class HandlerPool:
         """Begin jobs again when the turns no longer hold them back."""
         loop = asyncio.get_running_loop()
         end = self._turns.hold_end(loop.time())
-        if end is not None and self._hold_timer is None:
+        if end is None:
+            return
+        if self._hold_timer is None or self._hold_timer.when() > end:
+            if self._hold_timer is not None:
+                self._hold_timer.cancel()
             self._hold_timer = loop.call_at(end, self._hold_ended)
 
     def _hold_ended(self) -> None:
@@ -184,7 +188,7 @@ class HandlerPool:
                 self._give_back()
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._turns.ended(self._tasks.pop(task).job)
+        self._turns.ended(self._tasks.pop(task).job, asyncio.get_running_loop().time())
         if not task.cancelled() and (problem := task.exception()) is not None:
             logger.error("a handler's job failed", exc_info=problem)
         self.start_jobs()  # there is room for one more unfinished handler

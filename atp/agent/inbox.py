@@ -68,12 +68,12 @@ class Inbox:
     def lost(self) -> None:
         """Note that the connection ended. What was not taken comes again as new mail."""
         for arrival in self._arrivals:
-            if arrival.mail is not None and arrival.mail.state is MailState.WAITING:
+            if arrival.mail is not None and not arrival.mail.dispatched:
                 self._mail.pop(arrival.mail.key, None)
         self._arrivals.clear()
         self._backlog = 0
         for mail in self._mail.values():
-            mail.attached = False
+            mail.attached = mail.passed_over = False
 
     def advance(self, stream: Stream, *, first: int, last: int) -> bool:
         """Note the positions `first` to `last`; return whether they are new on this connection.
@@ -116,7 +116,7 @@ class Inbox:
             known.place = place
             known.failures = max(known.failures, mail.failures)
             self._arrivals.append(_Arrival(place, place, known))
-        elif (code := self.seen.code(mail.key)) is not None and not delivery.redelivered:
+        elif (code := self.seen.code(mail.seen_key)) is not None:
             self._arrivals.append(_Arrival(place, place, code=code))
         else:
             self._mail[mail.key] = mail
@@ -129,7 +129,10 @@ class Inbox:
         self._taking = taking
 
     def take(self) -> Iterator[Mail]:
-        """Take what there is room for, in order; yield the mail that is new."""
+        """Take what there is room for, in order; yield the mail that a handler may begin now.
+
+        It may be a repeat of mail that handlers have in their queue already.
+        """
         acks = self._acks[MAIL]
         while self._arrivals and self._may_take(self._arrivals[0].mail):
             arrival = self._arrivals.popleft()
@@ -145,32 +148,37 @@ class Inbox:
         return self._taking and self._backlog < self._backlog_limit
 
     def _attach(self, mail: Mail) -> bool:
-        """Note that this connection delivered the mail, and tell its state; return if it is new."""
+        """Note that this connection delivered the mail, and tell its state.
+
+        Return whether its handler may begin now.
+        """
         acks = self._acks[MAIL]
         mail.attached = True
         match mail.state:
             case MailState.WAITING:
                 self._backlog += 1
-                is_new = not mail.dispatched
-                mail.dispatched = True
-                return is_new
             case MailState.RUNNING:
                 acks.begin(mail.place)
             case MailState.RETRY:
                 acks.fail(mail.place, mail.failures)
             case MailState.DONE | MailState.REFUSED:
-                acks.finish(mail.place, mail.place, self.seen.code(mail.key) or "")
-        return False
+                acks.finish(mail.place, mail.place, self.seen.code(mail.seen_key) or "")
+        return mail.is_open
 
     # Handling
 
     def begin(self, mail: Mail) -> None:
         """Note that the handler of the mail begins."""
-        if mail.state is MailState.WAITING and mail.attached:
-            self._backlog -= 1
+        self._leave_backlog(mail)
         mail.state = MailState.RUNNING
         if mail.attached:
             self._acks[MAIL].begin(mail.place)
+
+    def pass_over(self, mail: Mail) -> bool:
+        """Count the mail no more against the backlog; return whether it was counted."""
+        counted = self._leave_backlog(mail)
+        mail.passed_over = True
+        return counted
 
     def retry(self, mail: Mail) -> None:
         """Note that the handler failed and that another one will begin."""
@@ -181,11 +189,10 @@ class Inbox:
 
     def finish(self, mail: Mail, code: str = "") -> None:
         """Note that the mail is done; with `code`, that it is refused for good."""
-        if mail.state is MailState.WAITING and mail.attached:
-            self._backlog -= 1
+        self._leave_backlog(mail)
         mail.state = MailState.REFUSED if code else MailState.DONE
         self._mail.pop(mail.key, None)
-        self.seen.add(mail.key, code, mail.received.expires_at)
+        self.seen.add(mail.seen_key, code, mail.received.expires_at)
         if mail.attached:
             self._acks[MAIL].finish(mail.place, mail.place, code)
 
@@ -209,9 +216,13 @@ class Inbox:
             if mail.is_open and mail.dispatched:
                 self._drop(mail)
 
+    def _leave_backlog(self, mail: Mail) -> bool:
+        counted = mail.state is MailState.WAITING and mail.attached and not mail.passed_over
+        self._backlog -= counted
+        return counted
+
     def _drop(self, mail: Mail) -> None:
-        if mail.state is MailState.WAITING and mail.attached:
-            self._backlog -= 1
+        self._leave_backlog(mail)
         mail.state = MailState.WITHDRAWN
         self._mail.pop(mail.key, None)
 

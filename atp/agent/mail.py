@@ -36,8 +36,9 @@ class Mail:
 
     `place` is its place in the stream. `attached` is whether this connection has delivered it and
     the agent has taken it; only then a handler may begin. `dispatched` is whether handlers have it
-    in their queue. `failures` counts the handlers that have begun and failed, in this process and
-    before.
+    in their queue, and `passed_over` whether others go before it there, because of the rule of its
+    type: then it does not count against the backlog. `failures` counts the handlers that have begun
+    and failed, in this process and before.
     """
 
     received: Received
@@ -46,11 +47,23 @@ class Mail:
     state: MailState = MailState.WAITING
     attached: bool = False
     dispatched: bool = False
+    passed_over: bool = False
 
     @property
     def key(self) -> MailKey:
         """The sender and the message id, which identify repeats."""
         return self.received.envelope.sender, self.received.envelope.message_id
+
+    @property
+    def seen_key(self) -> MailKey:
+        """What identifies its repeats when it is done: of what officers redeliver, also its place.
+
+        Such a message is one that was handled before, and is to be handled again.
+        """
+        sender, message_id = self.key
+        if self.received.delivery.redelivered:
+            return sender, f"{message_id} {self.place}"
+        return self.key
 
     @property
     def kind(self) -> MessageType:

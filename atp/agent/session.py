@@ -37,7 +37,7 @@ __all__ = ["AgentSession", "Answered", "Arrived", "Event", "Expected"]
 
 logger = logging.getLogger(__name__)
 
-DONE_WAITS_SECONDS: Final = 0.005  # for more that is done: fewer acks, and nobody waits for them
+DONE_WAITS_SECONDS: Final = 0.02  # for more that is done: fewer acks, and nobody waits for them
 NOTICE_REMEMBERED_SECONDS: Final = 24 * 3600.0
 
 
@@ -184,7 +184,7 @@ class AgentSession:
         self.inbox.lost()
 
     def take_mail(self) -> Iterator[Arrived]:
-        """Take the mail for which there is room now; yield what is new."""
+        """Take the mail for which there is room now; yield that whose handlers may begin."""
         return (Arrived(mail.received, mail) for mail in self.inbox.take())
 
     # Receiving

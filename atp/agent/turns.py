@@ -8,14 +8,16 @@ their arrival, except for these rules:
 - A message whose handler failed or crashed before runs alone, so that a crash charges only it. To
   reach a moment without other handlers, none begins for `HOLD_SECONDS` of every `CYCLE_SECONDS`
   while such a message waits. While it waits for the answer to a request of its own, other requests
-  may begin.
+  may begin. When it has ended, the next such message waits as long as this one has run, and others
+  begin. So a sender whose messages fail takes at most half of the time.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass
+import itertools
+from collections import Counter, OrderedDict, deque
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Final
 
 from atp.types import MessageType
@@ -39,7 +41,9 @@ class Job:
     """A message that waits for its handler.
 
     `may_begin` is whether it can begin now at all, and `is_over` whether it will not begin any
-    more, nor again. `is_alone` is whether it must run beside no other.
+    more, nor again. `is_alone` is whether it must run beside no other. `pass_over` is called when
+    jobs of other senders or types go before it, because of the rule of its type. `number` is its
+    place in the queue.
     """
 
     kind: MessageType
@@ -48,34 +52,56 @@ class Job:
     may_begin: Callable[[], bool] = lambda: True
     is_over: Callable[[], bool] = lambda: False
     is_alone: Callable[[], bool] = lambda: False
+    pass_over: Callable[[], None] = lambda: None
+    number: int = field(default=0, init=False)
 
 
 class JobQueue:
     """The jobs that wait, in order, and the counts of those that run."""
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[Job, None] = OrderedDict()
         self._rules: dict[MessageType, HandlerRule] = {}
+        self._waiting = {kind: _Waiting() for kind in MessageType}
+        self._waiting_alone = _Waiting()
+        self._senders: dict[tuple[MessageType, str], deque[Job]] = {}  # of ordered types
         self._running: Counter[MessageType] = Counter()
-        self._lanes: dict[Hashable, Job] = {}  # of ordered types: the job that is not over
-        self._alone_waiting: set[Job] = set()
         self._alone: Job | None = None  # runs
+        self._alone_since = self._rest_until = 0.0
         self._held_since: float | None = None
+        self._numbers = itertools.count(1)
 
     def set_rule(self, kind: MessageType, rule: HandlerRule) -> None:
-        """Set the rule of a type, for all that begins from now on."""
+        """Set the rule of a type, also for the jobs that wait."""
+        if rule == self._rules.get(kind, HandlerRule()):
+            return
         self._rules[kind] = rule
+        waiting = set(self._waiting[kind].jobs)
+        for key in [key for key in self._senders if key[0] is kind]:
+            waiting.update(list(self._senders.pop(key))[1:])
+        self._waiting[kind] = _Waiting()
+        for job in sorted(waiting, key=lambda job: job.number):
+            self.submit(job)
 
     def submit(self, job: Job) -> None:
-        """Queue a job behind all others."""
-        self._waiting[job] = None
-        if job.is_alone():
-            self._alone_waiting.add(job)
+        """Queue a job behind all others; an ordered one behind those of its sender."""
+        job.number = next(self._numbers)
+        if self._rule(job.kind).ordered:
+            self._advance(job)
+            jobs = self._senders.setdefault((job.kind, job.sender), deque())
+            if not jobs or jobs[0] is not job:  # otherwise it is tried again
+                jobs.append(job)
+            if jobs[0] is not job:
+                job.pass_over()
+                return
+        self._queue(job)
 
     def clear(self) -> None:
-        """Drop the jobs that wait."""
-        self._waiting.clear()
-        self._alone_waiting.clear()
+        """Drop the jobs that wait. Those that run keep their turns."""
+        self._waiting = {kind: _Waiting() for kind in MessageType}
+        self._waiting_alone = _Waiting()
+        for jobs in self._senders.values():
+            while len(jobs) > 1:
+                jobs.pop()
 
     def next(self, *, alive: int, alone_waits: bool, ticks: float) -> Job | None:
         """Return the job that begins now, or `None`.
@@ -84,86 +110,130 @@ class JobQueue:
         runs alone waits for the answer to a request of its own: then other requests may begin,
         because the answer may depend on them.
         """
-        found = self._find(alive, alone_waits, self._holds(ticks))
+        found = self._find(alive, alone_waits, ticks)
         if found is None:
             return None
-        self._drop(found)
-        self._running[found.kind] += 1
         if found.is_alone():
-            self._alone, self._held_since = found, None
-        if self._is_ordered(found):
-            self._lanes[_lane(found)] = found
+            self._waiting_alone.drop(found)
+            self._alone, self._alone_since, self._held_since = found, ticks, None
+        else:
+            self._waiting[found.kind].drop(found)
+        self._running[found.kind] += 1
         return found
 
-    def ended(self, job: Job) -> None:
+    def ended(self, job: Job, ticks: float) -> None:
         """Note that the handler of a job has ended. An ordered job keeps its turn until `over`."""
         self._running[job.kind] -= 1
         if self._alone is job:
             self._alone = None
+            self._rest_until = ticks + (ticks - self._alone_since)
 
     def over(self, job: Job) -> None:
-        """Note that a job will not run again."""
-        if self._lanes.get(_lane(job)) is job:
-            del self._lanes[_lane(job)]
+        """Note that a job will not run again: the next one of its sender may begin."""
+        jobs = self._senders.get((job.kind, job.sender))
+        if jobs and jobs[0] is job:
+            self._advance(job, past=job)
 
     def hold_end(self, ticks: float) -> float | None:
-        """Return when the present hold ends, in ticks, or `None` if there is none."""
-        if self._held_since is None or not self._holds(ticks):
+        """Return when the present hold or rest ends, in ticks, or `None` if there is none."""
+        if ticks < self._rest_until and self._alone_may_begin():
+            return self._rest_until
+        if not self._holds(ticks) or self._held_since is None:
             return None
         return ticks + HOLD_SECONDS - (ticks - self._held_since) % CYCLE_SECONDS
 
+    def _advance(self, job: Job, *, past: Job | None = None) -> None:
+        """Give the turn of a job's sender on, if the job that has it is `past` or over."""
+        key = (job.kind, job.sender)
+        jobs = self._senders.get(key, deque())
+        before = jobs[0] if jobs else None
+        while jobs and (jobs[0] is past or jobs[0].is_over()):
+            jobs.popleft()
+        if not jobs:
+            self._senders.pop(key, None)
+        elif jobs[0] is not before:
+            self._queue(jobs[0])
+
+    def _queue(self, job: Job) -> None:
+        waiting = self._waiting_alone if job.is_alone() else self._waiting[job.kind]
+        waiting.add(job)
+
+    def _rule(self, kind: MessageType) -> HandlerRule:
+        return self._rules.get(kind, _NO_RULE)
+
     def _holds(self, ticks: float) -> bool:
         """Whether nothing begins now, so that a job that runs alone finds its moment."""
-        if not any(job.may_begin() and not job.is_over() for job in self._alone_waiting):
+        if ticks < self._rest_until or not self._alone_may_begin():
             self._held_since = None
             return False
         if self._held_since is None:
             self._held_since = ticks
         return (ticks - self._held_since) % CYCLE_SECONDS < HOLD_SECONDS
 
-    def _find(self, alive: int, alone_waits: bool, holds: bool) -> Job | None:
-        passed: set[Hashable] = set()  # ordered senders of whom an earlier job waits
-        over = []
-        found = None
-        for job in self._waiting:
-            if job.is_over():
-                over.append(job)
-            elif self._in_turn(job, passed) and self._fits(job, alive, alone_waits, holds):
-                found = job
-                break
-            elif self._is_ordered(job):
-                passed.add(_lane(job))
-        for job in over:
-            self._drop(job)
-        return found
+    def _alone_may_begin(self) -> bool:
+        return any(job.may_begin() and not job.is_over() for job in self._waiting_alone.jobs)
 
-    def _in_turn(self, job: Job, passed: set[Hashable]) -> bool:
-        if not self._is_ordered(job):
-            return True
-        first = self._lanes.get(_lane(job))
-        if first is None or first.is_over():
-            return _lane(job) not in passed
-        return first is job  # it is tried again
-
-    def _fits(self, job: Job, alive: int, alone_waits: bool, holds: bool) -> bool:
-        if not job.may_begin():
-            return False
-        if job.is_alone():
-            self._alone_waiting.add(job)  # it may have become so while it waited
-            return alive == 0
+    def _find(self, alive: int, alone_waits: bool, ticks: float) -> Job | None:
         if self._alone is not None:
-            return alone_waits and job.kind is MessageType.REQUEST
-        most = self._rules.get(job.kind, HandlerRule()).max_running
-        return not holds and (most is None or self._running[job.kind] < most)
+            return self._first(MessageType.REQUEST) if alone_waits else None
+        holds = self._holds(ticks)
+        found = [] if holds else [self._first(kind) for kind in MessageType]
+        if alive == 0 and ticks >= self._rest_until:
+            found.append(self._first_alone())
+        jobs = (job for job in found if job is not None)
+        return min(jobs, key=lambda job: job.number, default=None)
 
-    def _is_ordered(self, job: Job) -> bool:
-        rule = self._rules.get(job.kind)
-        return rule is not None and rule.ordered
+    def _first(self, kind: MessageType) -> Job | None:
+        """Return the first job of a type that may begin beside others."""
+        waiting, most = self._waiting[kind], self._rule(kind).max_running
+        if most is not None and self._running[kind] >= most:
+            waiting.pass_over()
+            return None
+        for job in self._alive(waiting):
+            if job.is_alone():  # it has become so while it waited
+                waiting.drop(job)
+                self._waiting_alone.add(job)
+            elif job.may_begin():
+                return job
+        return None
 
-    def _drop(self, job: Job) -> None:
-        del self._waiting[job]
-        self._alone_waiting.discard(job)
+    def _first_alone(self) -> Job | None:
+        alive = self._alive(self._waiting_alone)
+        return next((job for job in alive if job.may_begin()), None)
+
+    def _alive(self, waiting: _Waiting) -> Iterator[Job]:
+        """Yield the jobs that are not over, in order, and drop the others."""
+        dropped = False
+        for job in tuple(waiting.jobs):
+            if job.is_over():
+                waiting.drop(job)
+                self.over(job)
+                dropped = True
+            else:
+                yield job
+        if dropped:  # jobs of the same senders may wait in their places
+            yield from self._alive(waiting)
 
 
-def _lane(job: Job) -> Hashable:
-    return job.kind, job.sender
+class _Waiting:
+    """Jobs in order. `pass_over` tells each of them once that others go before it."""
+
+    def __init__(self) -> None:
+        self.jobs: OrderedDict[Job, None] = OrderedDict()
+        self._fresh: set[Job] = set()
+
+    def add(self, job: Job) -> None:
+        self.jobs[job] = None
+        self._fresh.add(job)
+
+    def drop(self, job: Job) -> None:
+        self.jobs.pop(job, None)
+        self._fresh.discard(job)
+
+    def pass_over(self) -> None:
+        fresh, self._fresh = self._fresh, set()
+        for job in fresh:
+            job.pass_over()
+
+
+_NO_RULE: Final = HandlerRule()

@@ -63,9 +63,9 @@ class WebSocketTransport(Transport):
 
     `hub_id` and `hub_key` come from `atp enroll`. Without `hub_key`, the hub's proof is not checked
     and only TLS identifies the hub. `tls` replaces the default TLS settings. `clock` gives this
-    machine's time. The time of the transport differs from it by the difference to the hub's clock
-    at the last login, if that was more than 5 s. Raises `AddressError` if `url` is not a WebSocket
-    address, or is `ws` and not on the loopback.
+    machine's time. The time of the transport is corrected by the difference to the hub's clock at
+    the last login, of up to a minute. Raises `AddressError` if `url` is not a WebSocket address, or
+    is `ws` and not on the loopback.
     """
 
     type = TransportType.WEBSOCKET
@@ -144,14 +144,14 @@ class WebSocketTransport(Transport):
         return self._own_clock() + self._correction_seconds
 
     def _correct_clock(self, behind: float) -> None:
-        """Correct the clock by the difference at the login, and warn, if that is large."""
-        self._correction_seconds = 0.0
+        """Correct the clock by the difference at the login; warn of a large one."""
+        is_corrected = abs(behind) <= CLOCK_CORRECTED_MAX_SECONDS
+        self._correction_seconds = behind if is_corrected else 0.0
         if abs(behind) <= CLOCK_WARNING_SECONDS:
             return
         side = "behind" if behind > 0 else "ahead of"
         done = "it is too much to be corrected here"
-        if abs(behind) <= CLOCK_CORRECTED_MAX_SECONDS:
-            self._correction_seconds = behind
+        if is_corrected:
             done = "the client corrects the dates that it writes to this hub"
         logger.warning(
             "this machine's clock is %.0f s %s the clock of %s; %s; set the clock",

@@ -30,6 +30,7 @@ from atp.wire.schema import (
     object_of,
     one_of,
 )
+from atp.wire.words import CODE_PATTERN
 
 __all__ = ["VERSION", "check_document", "check_size", "inspect_document"]
 
@@ -79,7 +80,7 @@ _POLICY_CONTEXT: Final = object_of(
     where="policyContext.",
 )
 _ERROR: Final = object_of(
-    {"code": matches(r"(?=.{1,40}\Z)[a-z_]+(\.[a-z_]+)*")},
+    {"code": matches(CODE_PATTERN)},
     {"detail": _is_error_text},
     error=MalformedEnvelope,
     where="payload.error.",

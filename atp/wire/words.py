@@ -13,6 +13,7 @@ from atp.types import DataSensitivity, MessageType, TrustLevel
 __all__ = [
     "ANSWERS",
     "CANCEL",
+    "CODE_PATTERN",
     "DEMO_SCORED_AS",
     "DONE",
     "KEY_ALGORITHMS",
@@ -31,6 +32,9 @@ __all__ = [
 LEVELS = tuple(level.value for level in TrustLevel)
 SENSITIVITIES = tuple(sensitivity.value for sensitivity in DataSensitivity)
 SEVERITIES = ("low", "medium", "high", "critical")
+
+# Of the codes that agents choose: 1 to 40 characters (docs/protocol.md#the-envelope).
+CODE_PATTERN: Final = r"(?=.{1,40}\Z)[a-z_]+(\.[a-z_]+)*"
 
 KEY_ALGORITHMS = ("EdDSA", "ES256", "RS256", "PS256")  # of registered keys
 DEMO_SCORED_AS = "demo"  # HS256, over the in-memory transport only

@@ -74,3 +74,11 @@ def send_only_of(asked: Asked) -> dict[str, list[Route]]:
 def load_routes(agents: Iterable[str]) -> dict[str, Route]:
     """Return the routes of these agents, in one query; agents without a session are left out."""
     return routes_of(ask_routes(agents))
+
+
+def live_sessions(agents: Iterable[str]) -> set[str]:
+    """Return the sessions of these agents whose envelopes count, those that only send too."""
+    agents = set(agents)
+    taking = {route.session for route in load_routes(agents).values() if route.live}
+    sending = send_only_of(ask_send_only(agents)).values()
+    return taking.union(route.session for routes in sending for route in routes)

@@ -242,15 +242,22 @@ def _change_deliveries(
     if not (named := refused.keys() | failures.keys()):
         return []
     rows = lock_waiting(named)
-    for row in rows:
-        place = (row.recipient_id, row.stream, row.seq)
-        row.failures = max(row.failures, failures.get(place, 0))
-    if failures:
-        Delivery.objects.bulk_update(rows, ["failures"])
+    _raise_failures(rows, failures)
     codes = {row.pk: refused.get((row.recipient_id, row.stream, row.seq), "") for row in rows}
     dead = [row for row in rows if codes[row.pk]]
     mark_refused(dead, codes)
     return dead
+
+
+def _raise_failures(rows: Sequence[Delivery], failures: Mapping[Place, int]) -> None:
+    risen = []
+    for row in rows:
+        told = failures.get((row.recipient_id, row.stream, row.seq), 0)
+        if told > row.failures:
+            row.failures = told
+            risen.append(row)
+    if risen:
+        Delivery.objects.bulk_update(risen, ["failures"])
 
 
 def _newly_refused(

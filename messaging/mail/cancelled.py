@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
-
-from django.db.models import Exists, OuterRef
 
 from atp.types import MessageType
 from atp.wire.frames import Cancelled
 from messaging.layer import events
 from messaging.layer.news import News
-from messaging.layer.routes import Route, load_routes
+from messaging.layer.routes import Route, live_sessions, load_routes
+from messaging.mail.answered import answered_among
 from messaging.models import Delivery, Envelope
 
 
@@ -30,6 +29,7 @@ class _OpenRequest(NamedTuple):
     sender: str
     message_id: str
     target: str
+    digest: str
 
 
 def tell_recipients(cancellations: Sequence[Cancellation]) -> None:
@@ -37,21 +37,15 @@ def tell_recipients(cancellations: Sequence[Cancellation]) -> None:
 
     Errors of the database are not caught.
     """
-    routes = load_routes({one.agent for one in cancellations})
-    ours = {(one.agent, one.message_id) for one in cancellations if _is_current(one, routes)}
+    sessions = live_sessions({one.agent for one in cancellations})
+    ours = {(one.agent, one.message_id) for one in cancellations if one.session in sessions}
     requests = _open_requests(ours) if ours else []
     if requests:
         events.publish(_news(requests, load_routes({request.target for request in requests})))
 
 
-def _is_current(one: Cancellation, routes: dict[str, Route]) -> bool:
-    route = routes.get(one.agent)
-    return route is not None and route.live and route.session == one.session
-
-
 def _open_requests(keys: Collection[tuple[str, str]]) -> list[_OpenRequest]:
-    answers = Envelope.objects.filter(answers=OuterRef("digest"), status=Envelope.Status.ACCEPTED)
-    found = (
+    rows = (
         Envelope.objects.filter(
             message_id__in={message_id for _, message_id in keys},
             sender_id__in={sender for sender, _ in keys},
@@ -60,14 +54,15 @@ def _open_requests(keys: Collection[tuple[str, str]]) -> list[_OpenRequest]:
             expires_at__gt=datetime.now(UTC),
             deliveries__state=Delivery.State.WAITING,
         )
-        .exclude(Exists(answers))
         .order_by()
-        .values_list("sender_id", "message_id", "target")
+        .values_list("sender_id", "message_id", "target", "digest")
     )
-    return [_OpenRequest(*row) for row in found if row[:2] in keys]
+    found = [_OpenRequest(*row) for row in rows if row[:2] in keys]
+    answered = answered_among({one.digest for one in found}) if found else ()
+    return [one for one in found if one.digest not in answered]
 
 
-def _news(requests: Iterable[_OpenRequest], routes: dict[str, Route]) -> dict[str, News]:
+def _news(requests: Iterable[_OpenRequest], routes: Mapping[str, Route]) -> dict[str, News]:
     news: dict[str, News] = {}
     for request in requests:
         route = routes.get(request.target)

@@ -8,34 +8,23 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from django.conf import settings
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import QuerySet
 
 from atp.errors import FlowBusy
 from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS
+from messaging.mail.answered import answered_among
 from messaging.mail.deliveries import insert_deliveries
 from messaging.mail.held import again
 from messaging.mail.mailboxes import MailboxesLocked
 from messaging.mail.withhold import entry_of, note_due
-from messaging.models import DeadLetter, Delivery, Envelope, Mailbox
+from messaging.models import DeadLetter, Delivery, Mailbox
 from registry.bulk.decisions import DecisionKind
 from registry.change import ChangedMeanwhile, registry_change
 from registry.models import Agent, AgentKey
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
-from registry.storage.compiled import Compiled
 from registry.trail.kinds import Kind
 
-_ANSWERS = Envelope.objects.filter(
-    status=Envelope.Status.ACCEPTED, answers=OuterRef("digest")
-).exclude(answers="")
-_ANSWERED = Compiled(
-    lambda digests: (
-        Envelope.objects.filter(digest__any_of=digests)
-        .order_by()
-        .annotate(answer=Subquery(_ANSWERS.values("id")[:1]))
-        .values_list("digest", "answer")
-    )
-)
 LONGEST_LIFE = timedelta(seconds=MESSAGE_MAX_LIFE_SECONDS)
 
 
@@ -130,11 +119,7 @@ class _Facts:
             now,
             statuses=dict(agents.values_list("pk", "status")),
             revoked=set(keys.filter(status=AgentKey.Status.REVOKED).values_list("kid", flat=True)),
-            answered={
-                digest
-                for digest, answer in _ANSWERED.rows({row.envelope.digest for row in rows})
-                if answer is not None
-            },
+            answered=answered_among({row.envelope.digest for row in rows}),
             full=full,
         )
 

@@ -31,6 +31,7 @@ class Acks:
         self._threads = threads
         self._roster = roster
         self._streams = streams
+        self._storing: list[MailboxAck] = []  # the batch that is under way
         self.lane: Lane[tuple[AgentConnection, str]] = Lane(
             "acks", self._write_down, linger_seconds=LINGER_SECONDS
         )
@@ -38,14 +39,26 @@ class Acks:
     def take(self, connection: AgentConnection, ack: Ack) -> None:
         """Note an ack, as far as it is about deliveries written to this socket.
 
-        However many come, the lane holds one item for each stream of a socket.
+        However many come, the lane holds one item for each stream of a socket, and none for acks
+        that tell nothing new.
         """
         position = connection.position(ack.stream)
         if connection.tells_done:
             position.hear_places(ack)
         else:
             position.hear(ack)
-        self._put(connection, ack.stream)
+        if position.has_news:
+            self._put(connection, ack.stream)
+
+    def last(self, connection: AgentConnection) -> list[MailboxAck]:
+        """Return the acks of a closed connection that are not stored yet, as far as is known.
+
+        Those that are being stored are among them: the session may end before that, and what comes
+        later does not count. To store one twice changes nothing.
+        """
+        storing = [ack for ack in self._storing if ack.session == connection.session]
+        waiting = [stream for stream in STREAMS if connection.position(stream).acking]
+        return [*storing, *(ack for stream in waiting for ack in _heard(connection, stream))]
 
     def _put(self, connection: AgentConnection, stream: str) -> None:
         position = connection.position(stream)
@@ -54,7 +67,13 @@ class Acks:
             self.lane.put((connection, stream))
 
     async def _write_down(self, waiting: list[tuple[AgentConnection, str]]) -> None:
-        acks = [ack for connection, stream in waiting for ack in _heard(connection, stream)]
+        self._storing = [ack for one in waiting for ack in _heard(*one)]
+        try:
+            await self._store(self._storing)
+        finally:
+            self._storing = []
+
+    async def _store(self, acks: list[MailboxAck]) -> None:
         try:
             taken = await self._threads.run(acknowledge, acks)
         except AcksPutOff as some:
@@ -84,12 +103,6 @@ class Acks:
         position.taken = max(position.taken, ack.seq)
         if position.behind:
             self._streams.read_on(connection, ack.stream)
-
-
-def last_acks(connection: AgentConnection) -> list[MailboxAck]:
-    """Return the acks of a closed connection that are not stored yet."""
-    waiting = [stream for stream in STREAMS if connection.position(stream).acking]
-    return [ack for stream in waiting for ack in _heard(connection, stream)]
 
 
 def _heard(connection: AgentConnection, stream: str) -> list[MailboxAck]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from django.conf import settings
 
 from atp.wire.words import ANSWERS, DONE
+from messaging.node.pace import Pace
 from messaging.node.positions import StreamPosition
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class AgentConnection:
     features: frozenset[str] = frozenset()
     send_only: bool = False
     streams: dict[str, StreamPosition] = field(default_factory=dict)
+    pace: Pace = field(default_factory=Pace)
     outstanding: int = 0
     close_code: str = ""
     paused: bool = False  # no envelope is taken any more: the node is about to stop

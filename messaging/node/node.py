@@ -22,7 +22,7 @@ from django.conf import settings
 from django.db import Error as DatabaseProblem
 
 from messaging.layer import loops
-from messaging.node.acks import Acks, last_acks
+from messaging.node.acks import Acks
 from messaging.node.cancels import Cancels
 from messaging.node.catch_up import CatchUp
 from messaging.node.closings import Closing, Closings
@@ -218,7 +218,7 @@ class ServingNode:
         self.roster.remove(connection)
         self.cancels.forget(connection)
         self.copies.note_end(connection)
-        acks = last_acks(connection)
+        acks = self.acks.last(connection)
         begun = connection.begun if crashed else ()
         self.closings.lane.put(Closing(connection.agent, connection.session, code, acks, begun))
 

@@ -9,6 +9,7 @@ from django.conf import settings
 
 from atp.wire.agent_frames import Ack
 from messaging.mail.acknowledging import MailboxAck
+from messaging.mail.attempts import MOST_FAILURES
 from messaging.mail.done_places import DonePlaces, Range
 
 MOST_UNDONE = 2048  # places sent and not done, in one stream (docs/protocol.md#acks)
@@ -32,7 +33,8 @@ class StreamPosition:
     _heard: int = 0  # the highest ack; acks are cumulative, so it covers the others
     _new: list[Range] = field(default_factory=list)  # told as done, and not stored
     _refused: dict[int, str] = field(default_factory=dict)
-    _failures: dict[int, int] = field(default_factory=dict)
+    _failures: dict[int, int] = field(default_factory=dict)  # told, and not stored
+    _counted: dict[int, int] = field(default_factory=dict)  # the failures told of open places
 
     @property
     def window(self) -> int:
@@ -50,6 +52,11 @@ class StreamPosition:
         """How many more deliveries may be written before the next ack."""
         return max(0, min(self.window - (self.sent - self.taken), MOST_UNDONE - self.undone))
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there is anything to store that was not stored before."""
+        return bool(self._heard > self.taken or self._new or self._refused or self._failures)
+
     def begin(self, done: int) -> None:
         """Begin behind the place up to which everything is done."""
         self.sent = self.taken = done
@@ -66,7 +73,7 @@ class StreamPosition:
 
         An ack beyond what was sent counts up to there; its refusal is ignored.
         """
-        if ack.refused and ack.seq <= self.sent and len(self._refused) < self.window:
+        if ack.refused and self._is_open(ack.seq):
             self._refused[ack.seq] = ack.refused
         self._heard = max(self._heard, min(ack.seq, self.sent))
         self.done.add(1, self._heard)
@@ -81,8 +88,8 @@ class StreamPosition:
         self.begun.update(filter(self._is_open, ack.begun))
         for place, failures in ack.retry:
             if self._is_open(place):
-                self._failures[place] = max(failures, self._failures.get(place, 0))
                 self.begun.discard(place)
+                self._count(place, min(failures, MOST_FAILURES))
         for place, code in ack.refusals:
             if self._is_open(place):
                 self._refused[place] = code
@@ -123,11 +130,15 @@ class StreamPosition:
     def _is_open(self, place: int) -> bool:
         return place <= self.sent and place not in self.done
 
+    def _count(self, place: int, failures: int) -> None:
+        if failures > self._counted.get(place, 0):
+            self._counted[place] = self._failures[place] = failures
+
     def _end(self, first: int, last: int) -> None:
         for begin, end in self.done.add(first, last):
             self._new.append((begin, end))
             self.begun.difference_update(range(begin, end + 1))
-            if self._failures:
-                places = self._failures.keys() & set(range(begin, end + 1))
-                for place in places - self._refused.keys():
-                    del self._failures[place]
+            for place in self._counted.keys() & set(range(begin, end + 1)):
+                del self._counted[place]
+                if place not in self._refused:
+                    self._failures.pop(place, None)

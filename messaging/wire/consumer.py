@@ -196,6 +196,8 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         # The event loop parses these bytes while all agents wait, and no window limits them.
         if other_bytes > ACKS_BYTES:
             raise MalformedFrame(f"at most {ACKS_BYTES} bytes of a message are not envelopes")
+        if (pause := connection.pace.spend(other_bytes)) > 0:
+            await asyncio.sleep(pause)
 
     def _take_ack(self, connection: AgentConnection, ack: Ack) -> None:
         if connection.send_only:

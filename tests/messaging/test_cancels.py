@@ -7,9 +7,13 @@ import uuid
 from collections.abc import Callable
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from atp.wire.words import CANCEL
-from messaging.models import Envelope
+from messaging.mail.answered import answered_among
+from messaging.mail.cancelled import _open_requests
+from messaging.models import Envelope, SendOnlySession
 from messaging.node import cancels
 from registry.models import Entry
 from tests.cast import Player, answer, ask, broadcast, write
@@ -17,18 +21,19 @@ from tests.conftest import LiveHub
 from tests.messaging.conftest import LogIn
 from tests.wire import Frame, Wire
 
-Connect = Callable[[Player], Wire]
+Connect = Callable[..., Wire]
 
 
 @pytest.fixture
 def connect(hub: LiveHub, knock: LogIn) -> Connect:
     """Return a function that logs an agent in with the feature `cancel`."""
 
-    def connect(player: Player) -> Wire:
+    def connect(player: Player, **login: object) -> Wire:
         wire = knock(player)
         challenge = wire.challenge()
         assert CANCEL in challenge["features"]
-        wire.authenticate(wire.prove(challenge["nonce"]), features=[CANCEL, "unknown to the hub"])
+        features = [CANCEL, "unknown to the hub"]
+        wire.authenticate(wire.prove(challenge["nonce"]), features=features, **login)
         wire.welcome = wire.next("welcome")
         return wire
 
@@ -66,6 +71,32 @@ def test_it_tells_the_recipient(connect: Connect, alice: Player, bob: Player) ->
     _cancel(alices, request.message_id)
     told = bobs.next("cancel")
     assert told == {"type": "cancel", "messageId": request.message_id, "sender": alice.id}
+
+
+def test_it_tells_of_the_request_of_a_session_that_only_sends(
+    connect: Connect, alice: Player, bob: Player
+) -> None:
+    running, bobs = connect(alice), connect(bob)
+    tool = connect(alice, takeover=False)
+    assert tool.welcome["sendOnly"] is True
+    request = ask(alice, bob)
+    assert tool.submit(request)["status"] == "accepted"
+    _cancel(tool, request.message_id)
+    assert bobs.next("cancel")["messageId"] == request.message_id
+    _end_with_a_cancellation(alice, running, bob, bobs)
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL scans small tables")
+def test_its_cost_does_not_grow_with_the_traffic(alice: Player) -> None:
+    """An agent may cancel a hundred requests a second, so no query reads all envelopes."""
+    with CaptureQueriesContext(connection) as run:
+        _open_requests({(alice.id, str(uuid.uuid4()))})
+        answered_among({"digest"})
+    with connection.cursor() as cursor:
+        for query in run.captured_queries:
+            cursor.execute(f"EXPLAIN QUERY PLAN {query['sql']}")
+            steps = [row[3] for row in cursor.fetchall()]
+            assert not [s for s in steps if s.startswith("SCAN") and "json_each" not in s], steps
 
 
 def test_it_stores_nothing(connect: Connect, alice: Player, bob: Player) -> None:
@@ -244,4 +275,32 @@ def test_rejects_the_cancel_of_a_session_that_is_not_the_current_one(
     new = connect(alice)
     assert old.ended()[0] == "session.superseded"
     _end_with_a_cancellation(alice, new, bob, bobs)
+    assert _told(bobs) == []
+
+
+def test_it_tells_what_a_session_that_only_sends_has_cancelled(
+    connect: Connect, log_in: LogIn, alice: Player, bob: Player
+) -> None:
+    """Its requests are as good as those of the running agent; after its end it tells nothing."""
+    running, bobs = connect(alice), connect(bob)
+    tool = log_in(alice, login={"takeover": False, "features": [CANCEL]})
+    assert tool.welcome["sendOnly"] is True
+    request = ask(alice, bob)
+    assert tool.submit(request)["status"] == "accepted"
+    _cancel(tool, request.message_id)
+    told = bobs.next("cancel")
+    assert told == {"type": "cancel", "messageId": request.message_id, "sender": alice.id}
+    _end_with_a_cancellation(alice, running, bob, bobs)
+
+
+def test_rejects_the_cancel_of_a_session_that_only_sent_and_is_fenced(
+    connect: Connect, log_in: LogIn, alice: Player, bob: Player
+) -> None:
+    running, bobs = connect(alice), connect(bob)
+    tool = log_in(alice, login={"takeover": False, "features": [CANCEL]})
+    request = ask(alice, bob)
+    tool.submit(request)
+    SendOnlySession.objects.filter(agent_id=alice.id).delete()
+    _cancel(tool, request.message_id)
+    _end_with_a_cancellation(alice, running, bob, bobs)
     assert _told(bobs) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -23,7 +25,8 @@ from tests.messaging.acks import (
     states,
     wait_for_marks,
 )
-from tests.messaging.conftest import LogIn, until
+from tests.messaging.conftest import Arm, LogIn, until
+from tests.waits import LONGEST_SECONDS
 from tests.wire import Wire
 
 
@@ -144,6 +147,29 @@ def test_it_takes_what_is_done_last_before_a_socket_closes(
     bobs.ack(3, done=[[2, 3]])
     bobs.close()
     wait_for_marks(bob, 0, 0, [[2, 3]])
+
+
+def test_what_is_being_stored_when_its_socket_closes_is_kept(
+    log_in: LogIn, arm: Arm, alice: Player, bob: Player
+) -> None:
+    """The session ends first. Its last acks must count all the same, or handlers run again."""
+    alices, bobs = log_in(alice), log_in(bob, login=TELLS_DONE)
+    send(alices, alice, bob, 2)
+    hear(bobs, 2)
+    held, closed = threading.Event(), threading.Event()
+
+    def wait_for_the_end(_acks: object) -> None:
+        if not held.is_set():
+            held.set()
+            assert closed.wait(LONGEST_SECONDS)
+
+    arm("before_ack", wait_for_the_end)
+    bobs.ack(2, done=[[1, 1]])
+    assert held.wait(LONGEST_SECONDS)
+    bobs.close()
+    until(lambda: not Presence.objects.filter(agent_id=bob.id).exists(), "the end of the session")
+    closed.set()
+    wait_for_marks(bob, 1, 1, [])
 
 
 def test_it_refuses_several_places_in_one_ack(log_in: LogIn, alice: Player, bob: Player) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 
 from messaging.mail import acknowledging
 from messaging.node.process_node import process_node
@@ -180,3 +181,49 @@ def test_acks_change_nothing_of_another_agent(
     mallorys.ack(1, done=[[1, 1]])
     wait_for_marks(mallory, 1, 1, [])
     assert marks(bob) == (0, 0, [])
+
+
+def test_a_storm_that_tells_nothing_new_reaches_no_row(
+    bobs: Wire, bob: Player, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same failures, acks and beginnings, again and again, and what a failure can't raise."""
+    stored: list[list[acknowledging.MailboxAck]] = []
+
+    def acknowledge(acks: list[acknowledging.MailboxAck]) -> list[acknowledging.MailboxAck]:
+        stored.append(list(acks))
+        return acknowledging.acknowledge(acks)
+
+    monkeypatch.setattr("messaging.node.acks.acknowledge", acknowledge)
+    told: dict[str, Any] = {
+        "retry": [[place, 5] for place in range(1, MAIL)],
+        "begun": [MAIL],
+    }
+    bobs.ack(MAIL, **told)
+    until(lambda: {f for _, _, f in states(bob)} == {5, 0}, "the failures")
+    for failures in (1, 5, 6, HUGE):
+        told["retry"] = [[place, failures] for place in range(1, MAIL)]
+        bobs.ack(1, **told)
+        bobs.ack(MAIL, **told)
+    bobs.ack(MAIL, done=[[MAIL, MAIL]])
+    wait_for_marks(bob, MAIL, 0, [[MAIL, MAIL]])
+    assert len(stored) <= 3  # the second may come before the node knows that the first is stored
+    assert not any(ack.retries for acks in stored[1:] for ack in acks)
+
+
+def test_a_failure_that_could_not_be_stored_is_stored_later(
+    bobs: Wire, bob: Player, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the agent tells nothing new meanwhile."""
+    monkeypatch.setattr("messaging.node.acks.RETRY_SECONDS", 0.1)
+    tries = []
+
+    def acknowledge(acks: list[acknowledging.MailboxAck]) -> list[acknowledging.MailboxAck]:
+        tries.append(acks)
+        if len(tries) == 1:
+            raise OperationalError("away")
+        return acknowledging.acknowledge(acks)
+
+    monkeypatch.setattr("messaging.node.acks.acknowledge", acknowledge)
+    bobs.ack(1, retry=[[1, 2]])
+    bobs.ack(1, retry=[[1, 2]])
+    until(lambda: states(bob)[0][2] == 2, "the failure")

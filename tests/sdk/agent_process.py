@@ -1,6 +1,6 @@
 """An agent process of the tests: it handles notifications, and logs when a handler begins and ends.
 
-    python -m tests.sdk.agent_process <url> <hub id> <key file> <log> <seconds> <at once>
+    python -m tests.sdk.agent_process <agent> <url> <hub id> <key file> <log> <seconds> <at once>
 
 It is written as docs/sdk.md shows it: `async with`, `on_message`, `serve`.
 """
@@ -15,7 +15,9 @@ from pathlib import Path
 from atp import ATPClient, ATPEnvelope, IAgentIdentity, PrivateKey, WebSocketTransport
 
 
-async def run(url: str, hub_id: str, key: str, log: str, seconds: str, at_once: str) -> None:
+async def run(
+    agent: str, url: str, hub_id: str, key: str, log: str, seconds: str, at_once: str
+) -> None:
     with open(log, "a", encoding="utf-8") as file:
 
         def note(what: str, envelope: ATPEnvelope) -> None:
@@ -34,7 +36,7 @@ async def run(url: str, hub_id: str, key: str, log: str, seconds: str, at_once: 
         transport = WebSocketTransport(url, hub_id=hub_id)
         private = PrivateKey.from_pem(Path(key).read_bytes())
         client = ATPClient(
-            IAgentIdentity("bob"), None, private, transport=transport, max_handlers=int(at_once)
+            IAgentIdentity(agent), None, private, transport=transport, max_handlers=int(at_once)
         )
         client.on_message("notification", handle)
         client.on_message("request", answer)

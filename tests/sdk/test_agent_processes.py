@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from atp.errors import FlowTimeout, SessionForked
 from atp.wire.words import DONE
 from tests.sdk.fake_hub import FakeHub
 from tests.sdk.waiting import until
-from tests.sdk.worlds import SocketWorld
+from tests.sdk.worlds import HubWorld, SocketWorld
 from tests.sources import ROOT
 
 NOTIFICATIONS = 200
@@ -53,10 +54,16 @@ class Log:
 
 @contextmanager
 def agent_process(
-    hub: FakeHub, key: Path, log: Log, *, seconds: float, at_once: int = AT_ONCE
+    hub: FakeHub, key: Path, log: Log, *, seconds: float
 ) -> Iterator[subprocess.Popen[str]]:
-    """An agent `bob` as a process; it is killed at the end if it still runs."""
-    arguments = [hub.url, hub.id, key, log.path, seconds, at_once]
+    """An agent `bob` of the fake hub as a process."""
+    with started("bob", hub.url, hub.id, key, log.path, seconds, AT_ONCE) as process:
+        yield process
+
+
+@contextmanager
+def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """A process of `agent_process`; it is killed at the end if it still runs."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.sdk.agent_process", *map(str, arguments)],
         cwd=ROOT,
@@ -125,6 +132,29 @@ async def test_it_loses_no_mail(
     assert not account.refused
 
 
+async def test_it_loses_no_mail_of_the_projects_hub(hub_world: HubWorld, tmp_path: Path) -> None:
+    """The row of SIGKILL again, with the hub that counts."""
+    log, key = Log(tmp_path / "log"), tmp_path / "key.pem"
+    alice, bob = await hub_world.online("alice"), await hub_world.agent("bob")
+    agent, player = bob.identity.id, hub_world.player(bob)
+    key.write_bytes(player.key.to_pem())
+    way = (agent, hub_world.url, player.hub, key, log.path)
+    await asyncio.gather(*(alice.send_notification(agent, n) for n in range(NOTIFICATIONS)))
+    with started(*way, HANDLER_SECONDS, AT_ONCE) as first:
+        await until(lambda: log.lines("begun"))
+        await asyncio.sleep(SIGNAL_AFTER_SECONDS)
+        first.kill()
+        await ended(first)
+    handled = {data for data, _ in log.lines("ended")}
+    assert len(handled) < NOTIFICATIONS
+    with started(*way, SHORT_SECONDS, AT_ONCE) as second:
+        await until(lambda: len({data for data, _ in log.lines("ended")}) == NOTIFICATIONS)
+        second.send_signal(signal.SIGTERM)
+        await ended(second)
+    again = [data for data, _ in log.lines("begun") if data in handled]
+    assert len(again) <= len(handled) + AT_ONCE  # what was done is not handled again
+
+
 async def test_it_charges_a_kill_to_what_had_begun(
     socket_world: SocketWorld, tmp_path: Path, key: Path
 ) -> None:
@@ -168,8 +198,10 @@ async def test_a_paused_worker_does_not_run_expired_requests(
     with agent_process(hub, key, log, seconds=0.0) as process:
         await until(lambda: account.socket)
         process.send_signal(signal.SIGSTOP)
+        # A request whose sender chose the id is not cancelled at its timeout.
+        late = {"timeout": 300, "lifetime": 1, "message_id": str(uuid.uuid4())}
         with pytest.raises(FlowTimeout):
-            await alice.send_request("bob", "late", {"timeout": 300, "lifetime": 1})
+            await alice.send_request("bob", "late", late)
         await asyncio.sleep(1.5)
         process.send_signal(signal.SIGCONT)
         await until(lambda: account.acked["mail"] == 1)

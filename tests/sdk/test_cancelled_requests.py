@@ -94,6 +94,28 @@ async def test_a_handler_that_has_not_begun_is_not_run(world: World, desk: Desk)
     assert desk.begun == [1, 3]
 
 
+async def test_a_handler_is_not_run_that_is_cancelled_while_the_hub_is_told_of_it(
+    world: World, desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    alice, bob = await _asking(world, desk)
+    told = asyncio.Event()
+    written = bob._courier.written
+
+    async def slowly() -> None:
+        await happens(told, "the hub being told")
+        await written()
+
+    monkeypatch.setattr(bob._courier, "written", slowly)
+    call = asyncio.create_task(alice.send_request(bob.identity.id, 1))
+    await until(lambda: bob.get_trust_status()["handlers"] == 1)
+    await until(lambda: alice.get_trust_status()["unreceipted"] == 0)
+    await _cancel(call)
+    await until(lambda: "has cancelled its request" in caplog.text)
+    told.set()
+    await until(lambda: bob.get_trust_status()["handlers"] == 0)
+    assert desk.begun == []
+
+
 async def test_a_cancelled_handler_cancels_its_own_requests(world: World, desk: Desk) -> None:
     """Alice asks Bob, who asks Carol: Carol's handler stops, too."""
     alice, bob, carol = [await world.agent(name) for name in ("alice", "bob", "carol")]

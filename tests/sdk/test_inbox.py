@@ -64,11 +64,15 @@ def opened(*, done: bool = True, **options: Any) -> Inbox:
 
 
 def deliver(inbox: Inbox, *items: Received) -> list[Mail]:
+    """Deliver messages; return those whose handlers may begin, as the dispatcher gets them."""
     for item in items:
         seq = item.delivery.seq
         assert inbox.advance("mail", first=seq, last=seq)
         inbox.arrive(item)
-    return list(inbox.take())
+    taken = list(inbox.take())
+    for mail in taken:
+        mail.dispatched = True
+    return taken
 
 
 def test_it_tells_what_is_taken_and_later_what_is_done() -> None:
@@ -173,7 +177,7 @@ def test_it_holds_a_repeat_of_what_runs_and_acknowledges_one_of_what_is_done() -
     inbox.finish(done)
     acks(inbox)
     inbox.open(tells_done=True)
-    assert deliver(inbox, *items) == []
+    assert deliver(inbox, *items) == [waits]
     assert acks(inbox) == [{"stream": "mail", "seq": 3, "begun": [2], "done": [[3, 3]]}]
     inbox.finish(runs)
     inbox.begin(waits)
@@ -204,6 +208,19 @@ def test_it_does_not_begin_what_the_new_connection_has_not_delivered() -> None:
     assert mail.attached
 
 
+def test_it_keeps_what_waits_when_its_repeat_is_lost_too() -> None:
+    """Two connections end one after the other; it is still the same message."""
+    inbox = opened()
+    item = received(1)
+    (mail,) = deliver(inbox, item)
+    inbox.open(tells_done=True)
+    inbox.set_taking(taking=False)
+    assert deliver(inbox, item) == []
+    inbox.open(tells_done=True)
+    inbox.set_taking(taking=True)
+    assert deliver(inbox, item) == [mail]
+
+
 def test_it_drops_what_the_hub_took_back_while_it_was_away() -> None:
     inbox = opened()
     first, second, third = deliver(inbox, received(1), received(2), received(3))
@@ -222,6 +239,22 @@ def test_it_runs_anew_what_officers_send_again() -> None:
     inbox.finish(mail, "handler.failed")
     again = received(2, item.envelope.message_id, redelivered=True)
     assert [one.place for one in deliver(inbox, again)] == [2]
+
+
+def test_what_was_sent_again_is_a_repeat_at_its_place() -> None:
+    """Its ack got lost with the connection: the handler does not run twice."""
+    inbox = opened()
+    item = received(1)
+    (mail,) = deliver(inbox, item)
+    inbox.finish(mail, "handler.failed")
+    again = received(2, item.envelope.message_id, redelivered=True)
+    (mail,) = deliver(inbox, again)
+    inbox.finish(mail)
+    inbox.open(tells_done=True)
+    assert deliver(inbox, again) == []
+    assert [ack.get("done") for ack in acks(inbox)] == [[[2, 2]]]
+    anew = received(3, item.envelope.message_id, redelivered=True)
+    assert [one.place for one in deliver(inbox, anew)] == [3]
 
 
 def test_it_counts_the_failures_that_the_hub_tells() -> None:

@@ -50,6 +50,23 @@ async def test_it_tells_frames_states_and_retries(
         assert not any(secret in line for line in told), secret
 
 
+@pytest.mark.parametrize(
+    ("frame", "told"),
+    [
+        ('{"type":"delivery","attempt":3,"redelivered":true}', "attempt=3 redelivered=true"),
+        ('{"type":"receipt","first":{"status":"accepted","entry":4}}', '"status": "accepted"'),
+        ('{"type":"authenticate","proof":"eyJ","resumes":"s-1"}', "resumes=s-1"),
+    ],
+)
+def test_it_tells_of_what_is_done_again(
+    caplog: pytest.LogCaptureFixture, frame: str, told: str
+) -> None:
+    caplog.set_level(logging.DEBUG, "atp.frames")
+    log_frames("alice", "receives", frame.encode())
+    assert told in caplog.text
+    assert "eyJ" not in caplog.text
+
+
 def test_it_bounds_and_escapes_what_the_other_side_writes(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "atp.frames")
     log_frames("alice", "receives", b'{"type":"gone\\nERROR forged","code":"' + b"x" * 5000 + b'"}')

@@ -314,7 +314,7 @@ async def test_it_says_exactly_what_was_cut(
     await until(lambda: gate.begun)
     cut, *_ = (posted.envelope for posted in account.streams["mail"])
     await bob.disconnect(timeout_seconds=0)
-    lines = [record.message for record in caplog.records if record.name == "atp.client"]
+    lines = [record.message for record in caplog.records if record.name == "atp.agent.dispatch"]
     assert lines[-2:] == [
         f"bob: its handler was cancelled: notification {cut.message_id} from alice",
         "bob: 1 messages that had not begun go back to the hub",

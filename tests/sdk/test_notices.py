@@ -34,6 +34,23 @@ async def test_it_hands_a_notice_on_and_acknowledges_its_place(socket_world: Soc
     assert not hub.faults
 
 
+async def test_it_keeps_the_notices_that_come_before_their_handler(
+    socket_world: SocketWorld,
+) -> None:
+    """They come with the login. A handler that is registered right after it must hear them."""
+    hub, alice = socket_world.hub, await socket_world.online("alice")
+    notices = [Notice(f"id-{seq}", "expired", stream=ANSWERS, seq=seq) for seq in (1, 2)]
+    hub.accounts["alice"].pushed[ANSWERS] = 2
+    for notice in notices:
+        await hub.tell("alice", notice)
+    await until(lambda: hub.accounts["alice"].acked[ANSWERS] == 2)
+    told: list[Notice] = []
+    alice.on_notice(told.append)
+    assert told == notices
+    alice.on_notice(told.append)
+    assert told == notices
+
+
 async def test_a_handler_that_fails_does_not_keep_the_notice_from_being_done(
     socket_world: SocketWorld,
 ) -> None:

@@ -127,8 +127,24 @@ def test_what_runs_alone_waits_for_its_moment_and_gets_it() -> None:
     assert begun(turns, alive=1, ticks=CYCLE_SECONDS) is None
     assert begun(turns, alive=0, ticks=CYCLE_SECONDS) is alone
     assert begun(turns, alive=1, ticks=CYCLE_SECONDS) is None  # nothing begins beside it
-    turns.ended(alone)
+    turns.ended(alone, CYCLE_SECONDS)
     assert begun(turns, ticks=CYCLE_SECONDS) is not None
+
+
+def test_others_get_as_long_as_what_ran_alone() -> None:
+    turns, first, second, usual = JobQueue(), job(alone=True), job(alone=True), job()
+    for one in (first, second, usual):
+        turns.submit(one)
+    assert begun(turns) is first
+    turns.ended(first, 30.0)
+    assert begun(turns, ticks=30.0) is usual
+    turns.ended(usual, 31.0)
+    assert begun(turns, ticks=31.0) is None  # though nothing else waits
+    assert turns.hold_end(31.0) == 60.0
+    turns.submit(late := job())
+    assert begun(turns, ticks=59.0) is late
+    assert begun(turns, alive=1, ticks=60.0) is None  # the next moment without others
+    assert begun(turns, ticks=61.0) is second
 
 
 def test_only_requests_begin_beside_what_runs_alone_and_waits() -> None:
@@ -141,10 +157,14 @@ def test_only_requests_begin_beside_what_runs_alone_and_waits() -> None:
     assert begun(turns, alive=2, waits=True) is None
 
 
-def test_an_ordered_one_waits_for_an_earlier_one_that_can_not_begin_yet() -> None:
+def ordered() -> JobQueue:
     turns = JobQueue()
     turns.set_rule(NOTE, HandlerRule(ordered=True))
-    ready = False
+    return turns
+
+
+def test_an_ordered_one_waits_for_an_earlier_one_that_can_not_begin_yet() -> None:
+    turns, ready = ordered(), False
     first = Job(NOTE, "alice", nothing, may_begin=lambda: ready)
     second, other = job(), job(sender="carol")
     for one in (first, second, other):
@@ -153,10 +173,96 @@ def test_an_ordered_one_waits_for_an_earlier_one_that_can_not_begin_yet() -> Non
     assert begun(turns) is None
     ready = True
     assert begun(turns) is first
-    turns.ended(first)
+    turns.ended(first, 0.0)
     assert begun(turns) is None  # it will be tried again
-    turns.submit(first)  # behind the second one
+    turns.submit(first)
     assert begun(turns) is first
-    turns.ended(first)
+    turns.ended(first, 0.0)
     turns.over(first)
     assert begun(turns) is second
+
+
+def test_a_turn_goes_on_from_what_is_over() -> None:
+    """Of the first three, one waits and one is behind it, when the hub takes all three back."""
+    turns, gone = ordered(), False
+    for _ in range(3):
+        turns.submit(Job(NOTE, "alice", nothing, is_over=lambda: gone))
+    last = job()
+    turns.submit(last)
+    gone = True
+    assert begun(turns) is last
+
+
+def test_a_turn_goes_on_after_the_queue_was_dropped() -> None:
+    turns, gone = ordered(), False
+    for _ in range(2):
+        turns.submit(Job(NOTE, "alice", nothing, is_over=lambda: gone))
+    turns.clear()
+    gone = True
+    later = job()
+    turns.submit(later)
+    assert begun(turns) is later
+
+
+def test_an_order_that_is_set_later_counts_for_what_waits() -> None:
+    """Mail can arrive before its handler is registered."""
+    turns, first, second = JobQueue(), job(), job()
+    turns.submit(first)
+    turns.submit(second)
+    turns.set_rule(NOTE, HandlerRule(ordered=True))
+    assert begun(turns) is first
+    assert begun(turns) is None
+    turns.set_rule(NOTE, HandlerRule())
+    assert begun(turns) is second
+
+
+def test_it_tells_each_job_once_that_others_go_first() -> None:
+    turns = JobQueue()
+    turns.set_rule(NOTE, HandlerRule(max_running=1))
+    told: list[int] = []
+    jobs = [Job(NOTE, "alice", nothing, pass_over=lambda n=n: told.append(n)) for n in range(3)]  # type: ignore[misc]
+    for one in jobs:
+        turns.submit(one)
+    ask = job(ASK)
+    turns.submit(ask)
+    assert [begun(turns) for _ in range(3)] == [jobs[0], ask, None]
+    assert sorted(told) == [1, 2]
+
+
+async def test_a_sender_that_stops_its_own_mail_stops_nobody_else(world: World) -> None:
+    """An attack: more than the client takes, behind a message that does not end."""
+    mallory, alice = await world.online("mallory"), await world.online("alice")
+    bob, gate = await world.online("bob"), asyncio.Event()
+    heard: list[Any] = []
+
+    async def handle(envelope: ATPEnvelope) -> None:
+        if envelope.agent_identity.id == mallory.identity.id:
+            await happens(gate, "the test opening the gate")
+        heard.append(envelope.data)
+
+    bob.on_message("notification", handle, ordered="sender")
+    flood = [mallory.send_notification(bob.identity.id, n) for n in range(600)]
+    await asyncio.gather(*flood)
+    await alice.send_notification(bob.identity.id, "from alice")
+    await until(lambda: heard)
+    assert heard == ["from alice"]
+    gate.set()
+    await until(lambda: len(heard) == 601)
+    assert heard[1:] == list(range(600))
+
+
+async def test_a_type_that_is_full_stops_no_other(world: World) -> None:
+    mallory, bob = await world.online("mallory"), await world.online("bob")
+    gate = asyncio.Event()
+    handled: list[Any] = []
+
+    async def handle(envelope: ATPEnvelope) -> None:
+        await happens(gate, "the test opening the gate")
+        handled.append(envelope.data)
+
+    bob.on_message("notification", handle, max_running=1)
+    bob.on_message("request", lambda envelope: envelope.data)
+    await asyncio.gather(*(mallory.send_notification(bob.identity.id, n) for n in range(600)))
+    assert (await mallory.send_request(bob.identity.id, "answered")).data == "answered"
+    gate.set()
+    await until(lambda: len(handled) == 600)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from atp import ATPEnvelope, Reject, Retry
+from atp.agent.mail import MOST_ATTEMPTS
 from tests.sdk.waiting import until
 from tests.sdk.worlds import SocketWorld, World
 from tests.waits import happens
@@ -187,6 +188,30 @@ async def test_a_crash_charges_only_what_ran_alone(socket_world: SocketWorld) ->
     await until(lambda: account.book.begun)
     await asyncio.sleep(0.05)
     assert account.book.begun == {("mail", 1)}
+
+
+async def test_messages_that_fail_take_at_most_half_of_the_time(socket_world: SocketWorld) -> None:
+    """A sender of 20 messages on which the handler fails late; another one is served meanwhile."""
+    alice, mallory = await socket_world.online("alice"), await socket_world.online("mallory")
+    bob = await socket_world.online("bob", retry_seconds=SOON_SECONDS)
+    account = socket_world.hub.accounts["bob"]
+    runs: list[int] = []
+
+    async def fail(envelope: ATPEnvelope) -> None:
+        if attempt_of(envelope) > 1:
+            runs.append(envelope.data)
+        await asyncio.sleep(0.05)
+        raise RuntimeError("never")
+
+    bob.on_message("notification", fail)
+    bob.on_message("request", lambda envelope: len(runs))
+    await asyncio.gather(*(mallory.send_notification("bob", n) for n in range(20)))
+    await until(lambda: runs)
+    before = len(runs)
+    answers = await asyncio.gather(*(alice.send_request("bob", {}) for _ in range(10)))
+    assert max(answer.data for answer in answers) - before <= 2
+    await until(lambda: account.acked["mail"] == 30)
+    assert len(runs) == 20 * (MOST_ATTEMPTS - 1)
 
 
 async def _keep_sending(alice: Any, until_set: asyncio.Event) -> int:

@@ -122,6 +122,15 @@ class HubWorld(World):
         self._players: dict[str, Player] = {}
         self._wires: dict[str, Wire] = {}
 
+    @property
+    def url(self) -> str:
+        """The hub's own address, past the relays."""
+        return self._hub.ws_url
+
+    def player(self, client: ATPClient) -> Player:
+        """What the registry knows of a client's agent."""
+        return self._players[client.identity.id]
+
     async def agent(self, name: str, *, level: str = "verified", **options: Any) -> ATPClient:
         from tests.cast import make_agent
 
