@@ -14,7 +14,18 @@ MOST_PAUSE_SECONDS = 3  # between two attempts, however long the broker is away;
 
 
 class SteadyConsumer(Consumer):
-    """A consumer whose pauses between attempts to connect stay short."""
+    """A consumer that connects again soon, and whose pauses between attempts stay short."""
+
+    event_dispatcher: Any  # of Celery's events; it has a connection of its own
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Prepare for the next connection, and tell nobody over the one that broke.
+
+        Celery would send a farewell on it, and wait for an answer that does not come.
+        """
+        if self.event_dispatcher is not None:
+            self.event_dispatcher.enabled = False
+        super().on_connection_error_after_connected(exc)
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect to the broker, however long that takes, and return the connection."""

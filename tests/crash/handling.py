@@ -96,7 +96,7 @@ class _Reader:
                 case Kind.ACK if event.stream == MAIL:
                     self._done.add(event.seq, event.last)
                     self._note_end(event)
-                case Kind.CLOSED:
+                case Kind.CLOSED | Kind.OPENED:  # an agent that goes away notes no `CLOSED`
                     self._break(event.at)
                 case Kind.BEGAN:  # the process before ended, at some time after its last line
                     self._break(last_at)

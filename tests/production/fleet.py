@@ -39,8 +39,7 @@ class Fleet:
         self._celery("beat", "beat", "--schedule", str(self.folder / "beat-schedule"))
 
     def start_worker(self, name: str, *, failpoints: str = "") -> None:
-        quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-        worker = ("worker", "--concurrency=1", *quiet)
+        worker = ("worker", "--concurrency=1", "--without-gossip", "--without-mingle")
         self._celery(name, *worker, "-n", f"{name}@%h", ATP_FAILPOINTS=failpoints)
 
     def kill_worker(self, name: str) -> None:

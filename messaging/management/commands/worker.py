@@ -35,5 +35,4 @@ class Command(CeleryCommand):
             f"--hostname={options['name']}@%h",
             "--without-gossip",  # workers need not know each other
             "--without-mingle",
-            "--without-heartbeat",  # the hub has signs of life of its own; these delay a reconnect
         ]
