@@ -5,7 +5,17 @@ VENV ?= .venv
 PROFILE ?= embedded
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
+# What pip installs, and where to, is said here. Of the user's variables it gets those about the
+# package index and the way to it; of the user's pip.conf too (see PIP_UNSET).
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check \
+  --no-user --target= --root=/
+PIP_KEPT := PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_NO_INDEX PIP_FIND_LINKS PIP_TRUSTED_HOST \
+  PIP_CERT PIP_CLIENT_CERT PIP_PROXY PIP_TIMEOUT PIP_DEFAULT_TIMEOUT PIP_RETRIES \
+  PIP_KEYRING_PROVIDER PIP_CONFIG_FILE PIP_CACHE_DIR PIP_NO_CACHE_DIR PIP_NO_INPUT
+# Set to nothing in the pip.conf of the environment, which comes before the user's.
+PIP_UNSET := user target prefix root python dry-run report requirement editable constraint \
+  require-hashes no-deps no-binary only-binary ignore-installed no-build-isolation src
+$(foreach name,$(filter-out $(PIP_KEPT),$(filter PIP_%,$(.VARIABLES))),$(eval unexport $(name)))
 PACKAGES := manage.py atp atp_site registry messaging examples tests $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
@@ -55,6 +65,8 @@ $(VENV)/.python:
 	  echo "This needs Python 3.11 or newer, and $(PYTHON) is older: name another as PYTHON=..." >&2; \
 	  exit 1; }
 	@$(PYTHON) -m venv $(VENV)
+	@for part in global install; do \
+	  echo "[$$part]"; for name in $(PIP_UNSET); do echo "$$name ="; done; done > $(VENV)/pip.conf
 	@touch $@
 
 $(VENV)/.runtime: requirements.txt pyproject.toml $(VENV)/.python

@@ -1,5 +1,6 @@
 """Agent Trust Protocol: the protocol core and the agent SDK."""
 
+from atp.agent.outcomes import Reject, Retry
 from atp.client import ATPClient
 from atp.envelope_shell import ATPEnvelope
 from atp.errors import ATPError
@@ -33,6 +34,7 @@ from atp.types import (
     TransportType,
     TrustLevel,
 )
+from atp.version import VERSION as __version__
 from atp.wire.frames import Notice, Receipt
 
 __all__ = [
@@ -57,12 +59,15 @@ __all__ = [
     "PrivateKey",
     "PublicKey",
     "Receipt",
+    "Reject",
+    "Retry",
     "Transport",
     "TransportType",
     "TrustLevel",
     "VerifiedAttestation",
     "VerifiedEnvelope",
     "WebSocketTransport",
+    "__version__",
     "envelope_from_value",
     "issue_attestation",
     "new_document",

@@ -11,18 +11,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from atp.agent.courier import Author, Courier
-from atp.agent.dispatch import Handler, HandlerDispatcher, raise_handler_error
+from atp.agent.attempts import RETRY_SECONDS
+from atp.agent.courier import Courier
+from atp.agent.dispatch import HandlerDispatcher
+from atp.agent.failures import raise_failure
+from atp.agent.handler_table import Handler
 from atp.agent.handlers import HANDLERS_RUNNING, HandlerPool, handler_slot_freed
 from atp.agent.identity_file import read_identity_file
+from atp.agent.mail_claim import MailClaim
+from atp.agent.opener import Opener
 from atp.agent.options import SendOptions, parse_options
 from atp.agent.receiving import KeyFinder, Received, Verifier, trusted_keys
 from atp.agent.session import Arrived
+from atp.agent.signals import ending_signals
+from atp.agent.writing import Author
 from atp.envelope_shell import ATPEnvelope
 from atp.errors import (
     KeyMissing,
@@ -30,7 +39,6 @@ from atp.errors import (
     MalformedDocument,
     TrustLevelTooLow,
     excerpt,
-    from_code,
 )
 from atp.memory.keys import DIRECTORY, DemoKey, read_key
 from atp.memory.transport import InMemoryTransport
@@ -53,6 +61,9 @@ __all__ = ["ATPClient"]
 logger = logging.getLogger(__name__)
 
 DISCONNECT_SECONDS: Final = 5.0  # for handlers to finish, and for receipts and acks
+DRAIN_SECONDS: Final = 8.0  # the same after a signal; `docker stop` kills after 10 s
+EARLY_NOTICES: Final = 1024  # kept until their handler is registered; the oldest go first
+LAST_ACKS_SECONDS: Final = 0.5  # for receipts and acks, where the handlers took all the time
 
 NoticeHandler = Callable[[Notice], Any]
 
@@ -65,10 +76,17 @@ class ATPClient:
     hub's welcome. Without `transport`, all clients of the process use
     `InMemoryTransport.get_instance()`. `trusted_keys` are public keys of other agents: their
     signatures are verified here too, while for all other agents the client relies on the hub's
-    check. At most `max_handlers` handlers run at once.
+    check. At most `max_handlers` handlers run at once. `retry_seconds` is the pause before a failed
+    message is handled for the second time; each later pause is three times as long. `outbox` is the
+    path of a file that keeps notifications and broadcasts without a receipt over a crash of this
+    process, in clear; one client at a time can use it (docs/sdk.md#the-outbox-on-disk).
 
-    A send method connects first if the client is not connected. A client belongs to the event loop
-    in which it connects. Raises `IdentityInvalidId` for a wrong id, `MalformedDocument` for an
+    One process of an agent takes its mail: that whose client has handlers. A client without a
+    handler only sends, and hears the answers to its requests, beside a running process of the same
+    agent. With `send_only`, it never takes mail: `on_message` raises `SessionSendOnly`.
+
+    A send method connects first if the client was never connected. A client belongs to the event
+    loop that uses it first. Raises `IdentityInvalidId` for a wrong id, `MalformedDocument` for an
     unknown level, and `KeyMissing`, `KeyUnacceptable` or `MalformedKey` for a key that can't be
     used.
     """
@@ -83,6 +101,9 @@ class ATPClient:
         trusted_keys: Mapping[str, PublicKey | Sequence[PublicKey]] | None = None,
         policy_context: IPolicyContext | None = None,
         max_handlers: int = HANDLERS_RUNNING,
+        retry_seconds: float = RETRY_SECONDS,
+        outbox: str | Path | None = None,
+        send_only: bool = False,
     ) -> None:
         check_agent_id(identity.id)
         self.identity = identity
@@ -97,17 +118,29 @@ class ATPClient:
         )
         self._author = Author(identity, self.trust_level, self._key, policy_context)
         self._notice_handler: NoticeHandler | None = None
-        self._taking = False
-        self._connecting = asyncio.Lock()
+        self._early_notices: deque[Notice] = deque(maxlen=EARLY_NOTICES)
+        self._claim = MailClaim(send_only=send_only)
         self._courier = Courier(
             self._author,
             self.transport,
             self._verifier,
             on_arrived=self._on_arrived,
             on_notice=self._on_notice,
+            on_cancelled=lambda told: self._dispatcher.cancel(told.sender, told.message_id),
+            claim=self._claim,
+            outbox=None if outbox is None else Path(outbox),
         )
         self._pool = HandlerPool(running=max_handlers)
-        self._dispatcher = HandlerDispatcher(identity.id, self._pool, send_response=self._respond)
+        self._dispatcher = HandlerDispatcher(
+            identity.id,
+            self._pool,
+            self._courier,
+            shell=self._shell,
+            send_response=self._respond,
+            clock=lambda: self.transport.clock(),
+            retry_seconds=retry_seconds,
+        )
+        self._opener = Opener(self._courier, agent=identity.id, on_open=self._dispatcher.open)
 
     @classmethod
     def from_identity_file(
@@ -126,42 +159,59 @@ class ATPClient:
         identity = IAgentIdentity(id=file.agent, public_key=file.key.kid)
         return cls(identity, trust_level, file.key, **options)
 
-    async def connect(self) -> None:
+    async def connect(self, *, wait: float = 0.0) -> None:
         """Connect and log in. After that, the client replaces lost connections by itself.
 
-        Raises `SessionTransport` if the hub can't be reached, or the error of the hub's refusal.
+        While the hub is away, try again for `wait` seconds in all; 0 tries once. Raises
+        `SessionTransport` if the hub can't be reached, the error of the hub's refusal,
+        `SessionLoop` in another event loop than the one that used the client first, or
+        `SessionForked` in a child process of the one that made the client.
         """
-        async with self._connecting:  # a second login at once would end the first one
-            if self._courier.suspended is not None:
-                raise from_code(self._courier.suspended.code, self._courier.suspended.detail)
-            if self._courier.running:
-                return
-            self._set_taking(taking=True)
-            await self._courier.start()
+        await self._opener.open(wait_seconds=wait)
 
-    async def serve(self) -> None:
-        """Handle messages until `disconnect`; connect first if needed.
+    async def serve(self, *, drain_seconds: float = DRAIN_SECONDS) -> None:
+        """Handle messages until `disconnect`, SIGTERM or SIGINT; connect first if needed.
 
-        Raises the error that ended the connection for good, such as `SessionRevoked`. While the
-        agent is suspended, it goes on waiting.
+        The first signal disconnects with `drain_seconds` as its timeout, and `serve` returns. A
+        signal that the application or its framework handles is left to it. Raises the error that
+        ended the connection for good, such as `SessionRevoked`. While the agent is suspended, it
+        goes on waiting.
         """
-        await self._connect_if_needed()
-        await self._courier.over()
+        await self._opener.open_unless_closed()
+        over = asyncio.ensure_future(self._courier.over())
+        drained: list[asyncio.Task[None]] = []
+
+        def drain(number: signal.Signals) -> None:
+            logger.info("%s: %s: no more mail is taken", self.identity.id, number.name)
+            disconnecting = self.disconnect(timeout_seconds=drain_seconds)
+            drained.append(asyncio.ensure_future(disconnecting))
+
+        try:
+            with ending_signals(drain):
+                await over
+            await asyncio.gather(*drained)
+        finally:
+            over.cancel()
 
     async def disconnect(self, *, timeout_seconds: float = DISCONNECT_SECONDS) -> None:
-        """Wait for handlers, receipts and acks, at most `timeout_seconds` in all; then close.
+        """Take no more mail, wait for handlers, receipts and acks, and close.
 
-        `connect` or a send method opens the client again. Mail whose handler has not begun by then
-        is dropped; mail that this client had acknowledged is lost.
+        After `timeout_seconds`, handlers that still run are cancelled, and half a second more is
+        given to receipts and acks. Mail that is not handled goes back to the hub, which delivers it
+        again. A warning in the log names the mail whose handlers were cancelled. Only `connect`
+        opens the client again.
+
+        Do not await it in a handler: the message of that handler is not done yet, so the agent's
+        next process gets it again. Wake another task that does.
         """
-        self._set_taking(taking=False)
+        self._opener.close()
+        self._dispatcher.pause()
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         await self._pool.drain(timeout_seconds)
-        await self._courier.stop(max(0.0, deadline - asyncio.get_running_loop().time()))
-        await self._pool.close()
-        dropped = self._courier.session.abandon_mail()
-        if dropped:
-            logger.warning("%s: %d messages were not handled", self.identity.id, dropped)
+        left = deadline - asyncio.get_running_loop().time()
+        await self._courier.stop(max(LAST_ACKS_SECONDS, left))
+        self._opener.close()  # also if `connect` was called meanwhile
+        await self._dispatcher.close()
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -187,7 +237,7 @@ class ATPClient:
         the hub's refusal, such as `PolicyDenied`, or the error that ended the connection.
         """
         checked, target = parse_options(options), check_agent_id(target_agent)
-        await self._connect_if_needed()
+        checked = await self._opener.open_for_send(checked)
         async with handler_slot_freed():
             received = await self._courier.request(target, payload, checked)
         return self._response(received, checked)
@@ -200,37 +250,64 @@ class ATPClient:
         With status "accepted", the hub has stored the message, and delivers it when the agent is
         connected and before the message expires. With status "quarantined" or "escalated", officers
         decide first. Raises the error of the hub's refusal, or `FlowTimeout` without a receipt.
+
+        With an outbox, the error says if the message is kept there and will be sent. Raises an
+        `OutboxError` if it can't be stored; then it was not sent.
         """
         checked, target = parse_options(options), check_agent_id(target_agent)
-        await self._connect_if_needed()
-        return await self._courier.send(MessageType.NOTIFICATION, target, payload, checked)
+        kind, opener = MessageType.NOTIFICATION, self._opener
+        return await self._courier.send(kind, target, payload, checked, opener=opener)
 
     async def broadcast(self, payload: Any, options: Mapping[str, Any] | None = None) -> Receipt:
         """Send a broadcast to all connected agents that may receive it; return the hub's receipt.
 
         Its `recipients` is the number of these agents. Raises as `send_notification`.
         """
-        checked = parse_options(options)
-        await self._connect_if_needed()
-        return await self._courier.send(MessageType.BROADCAST, BROADCAST_TARGET, payload, checked)
+        checked, opener = parse_options(options), self._opener
+        kind = MessageType.BROADCAST
+        return await self._courier.send(kind, BROADCAST_TARGET, payload, checked, opener=opener)
 
-    def on_message(self, message_type: MessageType | str, handler: Handler) -> None:
+    def on_message(
+        self,
+        message_type: MessageType | str,
+        handler: Handler,
+        *,
+        ordered: str | None = None,
+        max_running: int | None = None,
+    ) -> None:
         """Handle messages of a type with `handler`; it replaces an earlier one.
 
-        A handler of requests gets (envelope, respond) and answers with `await respond(data)`. Any
-        other handler gets (envelope) and may be a plain function, which runs in a thread. A handler
-        of "response" gets answers that arrived after their caller had stopped waiting. Raises
-        `MalformedDocument` for an unknown type, or if `handler` can't be called.
+        A handler of requests gets (envelope, respond) or only (envelope). It answers with `await
+        respond(data)`, or returns its answer; in a plain function `respond(data)` is enough. Any
+        other handler gets (envelope). A plain function runs in a thread. A handler of "response"
+        gets answers that arrived after their caller had stopped waiting, and those to requests of
+        the agent's other processes.
+
+        A handler may raise `Retry` or `Reject`. With `ordered="sender"`, the messages of one sender
+        are handled one at a time, in order; without it, no order is promised. `max_running` limits
+        how many handlers of this type there are at once. The first handler of another type than
+        "response" claims the agent's mail: a process that takes it ends with `SessionSuperseded`.
+        Raises `SessionSendOnly` if the client only sends, and `MalformedDocument` for an unknown
+        type or option, or if `handler` can't be called.
         """
-        self._dispatcher.register(message_type, handler)
+        takes_mail = message_type != MessageType.RESPONSE
+        if takes_mail:
+            self._claim.check()
+        self._dispatcher.register(message_type, handler, ordered=ordered, max_running=max_running)
+        if takes_mail:
+            self._courier.claim_mail()
 
     def on_notice(self, handler: NoticeHandler) -> None:
         """Call `handler(notice)` for each notice. The handler must not block.
 
-        A notice is about a message that this agent sent with the option `notify`, or recalls one
-        that it received. The hub of this version sends no notices yet (docs/protocol.md#frames).
+        A notice tells what became of a message that this agent sent with the option `notify`: it
+        was refused, expired, withheld or redelivered (docs/protocol.md#notices). The hub keeps it
+        while the agent is away. It can come twice, after a connection was lost. Notices that came
+        before, while there was no handler, are handled now: the latest 1,024.
         """
         self._notice_handler = handler
+        while self._early_notices:
+            self._on_notice(self._early_notices.popleft())
 
     def get_trust_status(self) -> dict[str, Any]:
         """Return the state of this agent as a dict.
@@ -249,6 +326,7 @@ class ATPClient:
             "level": welcome.level if welcome is not None else claimed,
             "score": courier.score,
             "session": welcome.session if welcome is not None else None,
+            "send_only": welcome is not None and welcome.send_only,
             "hub": self.transport.hub_id,
             "transport": str(self.transport.type),
             "pending": welcome.pending if welcome is not None else 0,
@@ -259,29 +337,12 @@ class ATPClient:
             "ended": courier.ended.code if courier.ended is not None else None,
         }
 
-    async def _connect_if_needed(self) -> None:
-        """Connect if the client is not connected, unless the connection ended for good."""
-        if not self._courier.running and self._courier.ended is None:
-            await self.connect()
-
-    def _set_taking(self, *, taking: bool) -> None:
-        self._taking = taking
-        self._courier.session.set_taking(taking=taking)
-
     def _on_arrived(self, arrived: Arrived) -> None:
-        if not self._taking:
-            return  # no ack is sent, so the message stays with the hub
-
-        def begin() -> None:
-            courier = self._courier
-            if arrived.held and courier.session.handler_begins() and courier.link is not None:
-                courier.link.wake()
-
-        shell = self._shell(arrived.received)
-        self._dispatcher.dispatch(arrived.received, shell, begin=begin)
+        self._dispatcher.dispatch(arrived)
 
     def _on_notice(self, notice: Notice) -> None:
         if self._notice_handler is None:
+            self._early_notices.append(notice)
             return
         try:
             self._notice_handler(notice)
@@ -300,23 +361,22 @@ class ATPClient:
         await self._courier.respond(request, data, checked, seconds_left=seconds_left)
 
     def _response(self, received: Received, options: SendOptions) -> IATPResponse:
-        delivery, data = received.delivery, received.envelope.data
+        delivery = received.delivery
         demanded = options.requires_trust
         if demanded is not None and delivery.level and TrustLevel(delivery.level) < demanded:
             raise TrustLevelTooLow(f"the level of the agent that answered is below {demanded}")
-        raise_handler_error(data)
-        error = data.get("error") if isinstance(data, dict) else None
+        raise_failure(received.envelope)
         return IATPResponse(
-            success=error is None,
+            success=True,  # what is no success is raised
             trust_score=delivery.score or 0,
-            data=data,
-            error=None if error is None else str(error),
+            data=received.envelope.data,
             envelope=self._shell(received),
         )
 
-    def _shell(self, received: Received) -> ATPEnvelope:
+    def _shell(self, received: Received, attempt: int = 1) -> ATPEnvelope:
         return ATPEnvelope.from_received(
             received,
+            attempt=attempt,
             agent=self.identity.id,
             key=self._key,
             sender_keys=tuple(self._verifier.find_keys(received.envelope.sender)),

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from atp.agent.receiving import Received, read_claims
+from atp.agent.receiving import DeliveryFacts, Received, read_claims
 from atp.errors import (
     ATPError,
     AttestationExpired,
@@ -114,15 +114,24 @@ class ATPEnvelope:
         key: PrivateKey | None,
         sender_keys: tuple[PublicKey, ...],
         clock: Clock,
+        attempt: int = 1,
     ) -> ATPEnvelope:
         """Return the envelope for a handler of `agent`.
 
-        Its score is the hub's. `key` signs the provenance entries that the handler adds.
+        Its score is the hub's. `key` signs the provenance entries that the handler adds. `attempt`
+        counts the handlers that have begun with it, this one included.
         """
         shell = cls.from_envelope(received.envelope, clock=clock)
         shell._key = key
         shell.told_score = received.delivery.score
+        shell.delivery = DeliveryFacts(
+            attempt,
+            received.delivery.redelivered,
+            received.accepted_at,
+            received.expires_at,
+        )
         shell._added_by = agent
+        shell._delivered = (received.envelope.digest, received.envelope.signature)
         shell._sender_keys = sender_keys
         return shell
 
@@ -185,8 +194,11 @@ class ATPEnvelope:
     def validate(self) -> IValidationResult:
         """Return the faults (`errors`) and the weaknesses (`warnings`) of the envelope.
 
-        An unknown key of the sender is only a warning, so `valid` does not mean that the signature
-        was verified; `verify_signature` says that.
+        A signature that can't be checked here, because no key of the sender is known, is a fault.
+        There is one exception: of an envelope that a handler got and that nobody changed since, it
+        is a warning, because the hub verified the signature when it accepted the envelope. An
+        unsigned envelope of an agent below `certified` is valid; `verify_signature` says whether a
+        known key signed.
         """
         errors: list[str] = []
         warnings: list[str] = []
@@ -254,8 +266,10 @@ class ATPEnvelope:
         self._clock: Clock = clock or time.time
         self._key = key
         self.told_score: int | None = None  # the hub's score of the sender
+        self.delivery: DeliveryFacts | None = None  # of a message that a hub delivered
         self._sender_keys = ()
         self._added_by: str | None = None
+        self._delivered: tuple[str, str | None] | None = None
         self._load(document)
 
     def _load(self, document: dict[str, Any]) -> None:
@@ -314,6 +328,8 @@ class ATPEnvelope:
             return (public_key,)
         if public_key is not None:
             return (DemoKey(public_key).public,)
+        if self._delivered is not None:  # the client knows which keys count for the sender
+            return self._sender_keys
         found = DIRECTORY.find(self.agent_identity.id)
         return self._sender_keys or (() if found is None else (found,))
 
@@ -336,7 +352,13 @@ class ATPEnvelope:
         try:
             self._verify(None)
         except ATPError as problem:
-            yield problem, not isinstance(problem, KeyUnknown)
+            vouched = isinstance(problem, KeyUnknown) and self._is_as_delivered()
+            yield problem, not vouched
+
+    def _is_as_delivered(self) -> bool:
+        """Whether the signed part and the signature are those that the hub delivered."""
+        envelope = self._envelope()
+        return self._delivered == (envelope.digest, envelope.signature)
 
     def _attestation_problems(self) -> Iterator[tuple[ATPError, bool]]:
         attestation = self.agent_identity.attestation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ATPError", "excerpt"]
+__all__ = ["ATPError", "excerpt", "leaves"]
 
 EXCERPT_MAX_CHARS = 60  # enough to recognise a value; a message must not grow with hostile input
 
@@ -27,6 +27,12 @@ class ATPError(Exception):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}" if self.detail else self.code
+
+
+def leaves(family: type[ATPError]) -> list[type[ATPError]]:
+    """Return the errors of a family that have no errors below them, in the order of their code."""
+    below = family.__subclasses__()
+    return [family] if not below else [leaf for child in below for leaf in leaves(child)]
 
 
 def excerpt(value: object) -> str:

@@ -13,118 +13,65 @@ Callers branch on the class or on `code`, never on the text::
     ├── ClockError        clock.* expired, not_yet, too_long, mismatch
     ├── AttestationError  attestation.*
     │     missing, expired, revoked, unreadable, issuer, limit, capability
-    ├── RecipientError    recipient.* unavailable, no_request, self
+    ├── RecipientError    recipient.* unavailable, no_request, no_handler, self
     ├── TrustError        trust.* level, score, cause
     ├── PolicyError       policy.* denied, none, held, throttled
     ├── FlowError         flow.* busy, throttled, recipient_full, timeout, window, too_many
     ├── SessionError      session.*
-    │     authentication, timeout, superseded, revoked, fenced, closed, transport
-    └── HandlerError      handler.* failed
+    │     authentication, timeout, superseded, revoked, fenced, closed, transport, forked, loop,
+    │     send_only
+    ├── HandlerError      handler.* failed
+    └── OutboxError       outbox.* unusable, in_use, full
 
-A subclass is named after family and code: `malformed.too_deep` is `MalformedTooDeep` (the three of
-`trust` say more, because types and scores have those names). What status or close code an edge
-answers with is that edge's own table; docs/errors.md shows both.
+What a program causes by a wrong call is a `ValueError`, `TypeError` or `RuntimeError` too, and
+`FlowTimeout` is a `TimeoutError`, so that code that knows nothing of ATP can catch them. A subclass
+is named after family and code: `malformed.too_deep` is `MalformedTooDeep` (the three of `trust` say
+more, because types and scores have those names). What status or close code an edge answers with is
+that edge's own table; docs/errors.md shows both.
 """
 
 from __future__ import annotations
 
-from atp.error_base import ATPError, excerpt
+from atp.error_base import ATPError, excerpt, leaves
 
 __all__ = [  # noqa: RUF022  # as sorted() has it
-    "ATPError",
-    "AttestationCapability",
-    "AttestationError",
-    "AttestationExpired",
-    "AttestationIssuer",
-    "AttestationLimit",
-    "AttestationMissing",
-    "AttestationRevoked",
-    "AttestationUnreadable",
-    "BY_CODE",
-    "ClockError",
-    "ClockExpired",
-    "ClockMismatch",
-    "ClockNotYet",
-    "ClockTooLong",
-    "FlowBusy",
-    "FlowError",
-    "FlowRecipientFull",
-    "FlowThrottled",
-    "FlowTimeout",
-    "FlowTooMany",
-    "FlowWindow",
-    "HandlerError",
-    "HandlerFailed",
-    "IdentityEnrolment",
-    "IdentityError",
-    "IdentityInvalidId",
-    "IdentityMismatch",
-    "IdentityNotActive",
-    "IdentityRevoked",
-    "IdentityUnknown",
-    "KeyAlgorithm",
-    "KeyInUse",
-    "KeyMissing",
-    "KeyProblem",
-    "KeyRevoked",
-    "KeyUnacceptable",
-    "KeyUnknown",
-    "MalformedDocument",
-    "MalformedDuplicateMember",
-    "MalformedEnvelope",
-    "MalformedError",
-    "MalformedFrame",
-    "MalformedJson",
-    "MalformedKey",
-    "MalformedNumber",
-    "MalformedText",
-    "MalformedTimestamp",
-    "MalformedToken",
-    "MalformedTooDeep",
-    "MalformedTooLarge",
-    "PolicyDenied",
-    "PolicyError",
-    "PolicyHeld",
-    "PolicyNone",
-    "PolicyThrottled",
-    "RecipientError",
-    "RecipientNoRequest",
-    "RecipientSelf",
-    "RecipientUnavailable",
-    "ReplayConflict",
-    "ReplayError",
-    "ReplayNonce",
-    "SessionAuthentication",
-    "SessionClosed",
-    "SessionError",
-    "SessionFenced",
-    "SessionRevoked",
-    "SessionSuperseded",
-    "SessionTimeout",
+    "ATPError", "AttestationCapability", "AttestationError", "AttestationExpired",
+    "AttestationIssuer", "AttestationLimit", "AttestationMissing", "AttestationRevoked",
+    "AttestationUnreadable", "BY_CODE", "ClockError", "ClockExpired", "ClockMismatch",
+    "ClockNotYet", "ClockTooLong", "FlowBusy", "FlowError", "FlowRecipientFull",
+    "FlowThrottled", "FlowTimeout", "FlowTooMany", "FlowWindow", "HandlerError",
+    "HandlerFailed", "IdentityEnrolment", "IdentityError", "IdentityInvalidId",
+    "IdentityMismatch", "IdentityNotActive", "IdentityRevoked", "IdentityUnknown",
+    "KeyAlgorithm", "KeyInUse", "KeyMissing", "KeyProblem", "KeyRevoked", "KeyUnacceptable",
+    "KeyUnknown", "MalformedDocument", "MalformedDuplicateMember", "MalformedEnvelope",
+    "MalformedError", "MalformedFrame", "MalformedJson", "MalformedKey", "MalformedNumber",
+    "MalformedText", "MalformedTimestamp", "MalformedToken", "MalformedTooDeep",
+    "MalformedTooLarge", "OutboxError", "OutboxFull", "OutboxInUse", "OutboxUnusable",
+    "PolicyDenied", "PolicyError", "PolicyHeld", "PolicyNone", "PolicyThrottled",
+    "RecipientError", "RecipientNoHandler", "RecipientNoRequest", "RecipientSelf",
+    "RecipientUnavailable", "ReplayConflict", "ReplayError", "ReplayNonce",
+    "SessionAuthentication", "SessionClosed", "SessionError", "SessionFenced", "SessionForked",
+    "SessionLoop", "SessionRevoked", "SessionSendOnly", "SessionSuperseded", "SessionTimeout",
     "SessionTransport",
-    "SignatureAudience",
-    "SignatureClaims",
-    "SignatureDigest",
-    "SignatureError",
-    "SignatureHeader",
-    "SignatureInvalid",
-    "SignatureMissing",
-    "SignatureProvenance",
-    "TrustCauseInvalid",
-    "TrustError",
-    "TrustLevelTooLow",
-    "TrustScoreTooLow",
-    "excerpt",
+    "SignatureAudience", "SignatureClaims", "SignatureDigest", "SignatureError",
+    "SignatureHeader", "SignatureInvalid", "SignatureMissing", "SignatureProvenance",
+    "TrustCauseInvalid", "TrustError", "TrustLevelTooLow", "TrustScoreTooLow", "excerpt",
     "from_code",
-]
+]  # fmt: skip
 
 
-class MalformedError(ATPError, code="malformed"):
-    """The input does not follow the grammar; sending it again unchanged is pointless."""
+class MalformedError(ATPError, ValueError, code="malformed"):
+    """The input does not follow the grammar; sending it again unchanged is pointless.
+
+    `pointer` is the JSON Pointer (RFC 6901) to the place of the fault in the value that was
+    inspected, such as `/payload/data/rows/3`. It is "" if the fault is not at one place.
+    """
+
+    pointer: str = ""
 
 
-class MalformedJson(MalformedError, code="malformed.json"):
-    """The text is not JSON."""
+class MalformedJson(MalformedError, TypeError, code="malformed.json"):
+    """The text is not JSON, or a value has no JSON form."""
 
 
 class MalformedDuplicateMember(MalformedError, code="malformed.duplicate_member"):
@@ -167,7 +114,7 @@ class MalformedKey(MalformedError, code="malformed.key"):
     """The key can't be read."""
 
 
-class MalformedDocument(MalformedError, code="malformed.document"):
+class MalformedDocument(MalformedError, TypeError, code="malformed.document"):
     """A policy, profile or other document breaks its schema.
 
     `field` is the path of the wrong member, such as `weights.identity` or `rules.0.action`. It is
@@ -201,7 +148,7 @@ class IdentityRevoked(IdentityError, code="identity.revoked"):
     """The agent has been revoked."""
 
 
-class IdentityInvalidId(IdentityError, code="identity.invalid_id"):
+class IdentityInvalidId(IdentityError, ValueError, TypeError, code="identity.invalid_id"):
     """The text does not follow the grammar of agent ids."""
 
 
@@ -221,15 +168,15 @@ class KeyRevoked(KeyProblem, code="key.revoked"):
     """An officer refused or revoked the key, or it was not in use at that time."""
 
 
-class KeyAlgorithm(KeyProblem, code="key.algorithm"):
+class KeyAlgorithm(KeyProblem, ValueError, code="key.algorithm"):
     """The header names another algorithm than that of the key."""
 
 
-class KeyUnacceptable(KeyProblem, code="key.unacceptable"):
+class KeyUnacceptable(KeyProblem, ValueError, code="key.unacceptable"):
     """The key is too weak, of low order, or not meant for signatures."""
 
 
-class KeyMissing(KeyProblem, code="key.missing"):
+class KeyMissing(KeyProblem, ValueError, code="key.missing"):
     """A key is needed, but none was given."""
 
 
@@ -274,7 +221,13 @@ class ReplayError(ATPError, code="replay"):
 
 
 class ReplayConflict(ReplayError, code="replay.conflict"):
-    """The message id was used before with other content."""
+    """The message id was used before with other content.
+
+    `status` and `entry` are those of the first envelope with this id, if the hub named them.
+    """
+
+    status: str = ""
+    entry: int | None = None
 
 
 class ReplayNonce(ReplayError, code="replay.nonce"):
@@ -345,7 +298,11 @@ class RecipientNoRequest(RecipientError, code="recipient.no_request"):
     """The response answers a request that does not exist, is answered already, or has expired."""
 
 
-class RecipientSelf(RecipientError, code="recipient.self"):
+class RecipientNoHandler(RecipientError, code="recipient.no_handler"):
+    """The recipient has no handler for messages of this type."""
+
+
+class RecipientSelf(RecipientError, ValueError, code="recipient.self"):
     """An agent can't send to itself."""
 
 
@@ -401,7 +358,7 @@ class FlowRecipientFull(FlowError, code="flow.recipient_full"):
     """The recipient's inbox, or this sender's share of it, is full."""
 
 
-class FlowTimeout(FlowError, code="flow.timeout"):
+class FlowTimeout(FlowError, TimeoutError, code="flow.timeout"):
     """No answer came in time."""
 
 
@@ -445,30 +402,49 @@ class SessionTransport(SessionError, code="session.transport"):
     """The transport failed."""
 
 
+class SessionForked(SessionError, RuntimeError, code="session.forked"):
+    """The client was made in the parent process, before a fork."""
+
+
+class SessionLoop(SessionError, RuntimeError, code="session.loop"):
+    """The client belongs to another event loop or thread."""
+
+
+class SessionSendOnly(SessionError, RuntimeError, code="session.send_only"):
+    """A client that only sends takes no mail, so it can't have handlers."""
+
+
 class HandlerError(ATPError, code="handler"):
     """The recipient's own code failed."""
 
 
 class HandlerFailed(HandlerError, code="handler.failed"):
-    """The handler of the recipient raised an exception."""
+    """The handler of the recipient failed, or ended without an answer."""
+
+
+class OutboxError(ATPError, code="outbox"):
+    """The outbox file of this agent can't take a message."""
+
+
+class OutboxUnusable(OutboxError, code="outbox.unusable"):
+    """The outbox file can't be opened, is damaged, or is of another agent or hub."""
+
+
+class OutboxInUse(OutboxError, code="outbox.in_use"):
+    """Another client uses the outbox file."""
+
+
+class OutboxFull(OutboxError, code="outbox.full"):
+    """The outbox file can't grow: its limit is reached, or the disk is full."""
 
 
 def from_code(code: str, detail: str = "", *, retry_after: float | None = None) -> ATPError:
-    """Return the error of a code.
-
-    An unknown code gives a plain `ATPError` with that code, because a newer peer may have more.
-    """
-    known = BY_CODE.get(code)
-    if known is not None:
+    """Return the error of a code; an unknown one, of a newer peer, gives a plain `ATPError`."""
+    if (known := BY_CODE.get(code)) is not None:
         return known(detail, retry_after=retry_after)
     error = ATPError(detail, retry_after=retry_after)
     error.code = code
     return error
 
 
-def _leaves(family: type[ATPError]) -> list[type[ATPError]]:
-    below = family.__subclasses__()
-    return [family] if not below else [leaf for child in below for leaf in _leaves(child)]
-
-
-BY_CODE: dict[str, type[ATPError]] = {leaf.code: leaf for leaf in _leaves(ATPError)}
+BY_CODE: dict[str, type[ATPError]] = {leaf.code: leaf for leaf in leaves(ATPError)}

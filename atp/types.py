@@ -250,7 +250,11 @@ class IValidationResult:
 
 @dataclass(frozen=True, slots=True)
 class IATPResponse:
-    """The answer to a request: its `data`, and the `error` that the other side reported, if any."""
+    """The answer to a request: its `data`.
+
+    `success` is true and `error` is `None`: a failure of the other side's handler is raised as
+    `HandlerFailed`. A member `error` of the data is data.
+    """
 
     success: bool
     trust_score: int

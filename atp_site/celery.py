@@ -23,7 +23,7 @@ TASK_PACKAGES = [
     "registry.trail",
 ]
 
-app = Celery("atp")
+app = Celery("atp", task_cls="messaging.process.hub_task:HubTask")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(TASK_PACKAGES)
 

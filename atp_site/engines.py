@@ -17,6 +17,8 @@ from atp_site import engine_tls
 SQLITE_WAIT_SECONDS = 30  # for our writer lock and for the lock of SQLite
 CONNECT_SECONDS = 5
 LAYER_ANSWER_SECONDS = 2
+BROKER_ANSWER_SECONDS = 3  # more than the second for which a worker asks Redis to wait for a task
+BROKER_LOOK_SECONDS = 2  # between two looks whether Redis still answers a worker that waits
 SQLITE_START = (
     "PRAGMA journal_mode=WAL;"
     "PRAGMA synchronous=FULL;"  # a commit survives a power cut
@@ -32,8 +34,8 @@ SQLITE_START = (
     "PRAGMA journal_size_limit=67108864"  # bytes; a larger log is cut to this
 )
 SESSION_ATTRS = ("read-write", "primary")  # a hub that may not write can do nothing
-# What libpq takes, but what the URL says elsewhere (user, password, dbname, port), what the hub
-# sets itself (options, client_encoding) and what makes another kind of session (replication).
+# What libpq takes, but what the URL says elsewhere (user, password, dbname, port), what is up to
+# the hub (options, client_encoding) and what makes another kind of session (replication).
 POSTGRES_PARAMETERS = frozenset((
     "application_name", "channel_binding", "connect_timeout", "fallback_application_name",
     "gssdelegation", "gssencmode", "gsslib", "host", "hostaddr", "keepalives", "keepalives_count",
@@ -58,13 +60,6 @@ POSTGRES_LIVENESS = {
     "keepalives_count": 3,
 }
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-POSTGRES_SESSION = (
-    "-c synchronous_commit=on"  # not the server's default: a receipt promises that it is stored
-    " -c idle_in_transaction_session_timeout=60000"  # ms; a stuck process must not hold the log
-    # A batch reads a few hundred rows by key, from memory or a fast disk. With the default of 4,
-    # PostgreSQL read tables of up to about 20,000 rows from end to end instead.
-    " -c random_page_cost=1.1"
-)
 QUEUE_TYPES = ("classic", "quorum")
 BROKER_SCHEMES = frozenset({"redis", "rediss", "amqp", "amqps"})
 REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
@@ -174,8 +169,11 @@ def broker_options(url: str) -> dict[str, Any]:
         **retries,
         "visibility_timeout": 300,  # seconds; then Redis gives an unacknowledged task out again
         "socket_connect_timeout": CONNECT_SECONDS,
-        "socket_timeout": CONNECT_SECONDS,  # kombu blocks for a second in one read
+        "socket_timeout": BROKER_ANSWER_SECONDS,
         "socket_keepalive": True,
+        # A worker waits for tasks without a limit of the socket. If nothing has come for a second
+        # and twice this time, kombu makes a new connection.
+        "health_check_interval": BROKER_LOOK_SECONDS,
     }
 
 
@@ -269,7 +267,8 @@ def _postgres(parts: SplitResult, tls: str, ca_file: str) -> dict[str, Any]:
             **POSTGRES_LIVENESS,
             **engine_tls.postgres(host, tls, ca_file),
             **options,
-            "options": POSTGRES_SESSION,
+            # Nor those of PGOPTIONS; what a session needs is set in it (atp_site.postgresql).
+            "options": "",
         },
     }
 

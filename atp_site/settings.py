@@ -77,7 +77,7 @@ ATP_MAX_ENVELOPE_BYTES = 524_288  # canonical form; docs/protocol.md#the-envelop
 ATP_MAX_FRAME_BYTES = 1_048_576  # of a WebSocket message, both ways; docs/protocol.md#frames
 ATP_MAX_FRAMES = 256  # in one message, both ways; docs/protocol.md#frames
 ATP_WINDOW = 256  # envelopes of a socket without a receipt; beyond it, the socket is not read
-ATP_DELIVERY_WINDOW = 256  # deliveries of a stream without an ack; beyond it, they wait
+ATP_DELIVERY_WINDOW = 256  # deliveries of a stream sent and not taken; beyond it, they wait
 ATP_INBOX_LIMIT = 10_000  # waiting deliveries of one recipient; beyond it, flow.recipient_full
 
 ATP_HANDSHAKE_SECONDS = 10  # from connecting to a valid proof; docs/protocol.md#connecting
@@ -86,6 +86,7 @@ ATP_MAX_SOCKETS = 10_000  # sockets of a node
 ATP_DENIALS_PER_MINUTE = 60  # of one sender, with row and entry; more are counted
 ATP_DENIALS_PER_HOUR = 600
 ATP_LOGINS_PER_MINUTE = 30  # of one agent; each leaves entries in the trail
+ATP_SEND_ONLY_SESSIONS = 8  # of one agent at once, beside the session that takes its mail
 
 ATP_BATCH_ENVELOPES = 256  # in one task and transaction; docs/design/architecture.md#why-lanes, 2
 ATP_BATCH_BYTES = 1_048_576
@@ -103,7 +104,7 @@ ATP_EPOCH_BLIND_SECONDS = 0.75  # without a read of the epoch, then a node stops
 ATP_LEASE_SECONDS = 10.0  # without a renewal, then the node counts as dead
 ATP_LEASE_RENEW_SECONDS = 2.0
 ATP_START_SECONDS = 60  # the longest wait of a starting process for services that start too
-# The longest wait for an answer to a statement of a node or a worker's batch; then the connection
+# The longest wait for an answer to a statement of a node or of a task; then the connection
 # counts as dead. Longer than any wait for a lock, shorter than what agents may have to wait for.
 ATP_ANSWER_SECONDS = 8.0
 ATP_TRAIL_LOCK_SECONDS = 5  # the longest wait for the log lock; then the batch is not accepted
@@ -141,6 +142,7 @@ CELERY_TASK_PUBLISH_RETRY = False  # lanes send again themselves, and must not b
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_MAX_TASKS_PER_CHILD = 10_000
 CELERY_DB_REUSE_MAX = CELERY_WORKER_MAX_TASKS_PER_CHILD  # otherwise each task opens a connection
+CELERY_WORKER_CONSUMER = "messaging.process.worker_consumer:SteadyConsumer"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
 CELERY_BROKER_CONNECTION_TIMEOUT = engines.CONNECT_SECONDS

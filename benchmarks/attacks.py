@@ -27,9 +27,8 @@ from websockets.exceptions import ConnectionClosed
 
 from atp import MessageType
 from atp.errors import ATPError
-from atp.wire.frames import Ack
 from benchmarks.lean import LeanSocket, log_in_all, upgrade_request
-from benchmarks.load import SEQ, Identity, connect, load_identities
+from benchmarks.load import SEQ, Identity, connect, done_ack, load_identities
 
 LIFETIME_SECONDS = 3_600
 FLOOD_PER_SECOND = 1_500  # envelopes signed in advance; if they do not suffice, they are sent again
@@ -104,7 +103,7 @@ async def broadcast_flood(plan: Plan) -> dict[str, int]:
         nonlocal heard
         if seqs := SEQ.findall(text.decode()):
             heard += len(seqs)
-            socket.send(Ack("mail", int(seqs[-1])).to_bytes())
+            socket.send(done_ack(seqs))
 
     _ready()
     listening = await log_in_all(audience, hear)
@@ -318,7 +317,7 @@ async def _acknowledge(socket: Any) -> None:
     with contextlib.suppress(ConnectionClosed):
         async for message in socket:
             if seqs := SEQ.findall(message):
-                await socket.send(Ack("mail", int(seqs[-1])).to_bytes().decode())
+                await socket.send(done_ack(seqs).decode())
 
 
 async def _discard(socket: Any) -> None:

@@ -18,9 +18,8 @@ from pathlib import Path
 import uvloop
 
 from atp import MessageType
-from atp.wire.frames import Ack
 from benchmarks.lean import LeanSocket, log_in, log_in_all, spread
-from benchmarks.load import Identity, load_identities
+from benchmarks.load import Identity, done_ack, load_identities
 
 ROUNDS = 5
 PATIENCE_SECONDS = 30.0
@@ -55,7 +54,7 @@ class Audience:
             self._left -= 1
             if not self._left:
                 self._complete.set()
-        socket.send(Ack("mail", int(seqs[-1])).to_bytes())
+        socket.send(done_ack(seqs))
 
 
 async def run(sender: Identity, others: list[Identity]) -> dict[str, list[float]]:

@@ -163,6 +163,12 @@ class Sender:
             self._window_open.set()
 
 
+def done_ack(seqs: Sequence[int | str | bytes]) -> bytes:
+    """Return the ack of an agent that has handled the deliveries of one message, in order."""
+    first, last = int(seqs[0]), int(seqs[-1])
+    return Ack("mail", last, done=((first, last),)).to_bytes()
+
+
 class Receiver:
     """A receiver that acknowledges the last delivery of each message."""
 
@@ -182,7 +188,7 @@ class Receiver:
             self._tally.delivered += fresh
             self._tally.repeated += len(seqs) - fresh
             self._tally.last_delivery = time.perf_counter()
-            await socket.send(Ack("mail", seqs[-1]).to_bytes().decode())
+            await socket.send(done_ack(seqs).decode())
 
 
 async def run_load(

@@ -39,6 +39,11 @@ class Session(models.Model):
     client = models.CharField(
         max_length=120, blank=True, help_text="The name that the client gave itself."
     )
+    send_only = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="It sends and hears answers; another session takes the agent's mail.",
+    )
     opened_at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True, blank=True)
     close_code = models.CharField(max_length=40, blank=True)
@@ -57,16 +62,23 @@ class Session(models.Model):
 
 
 class Presence(models.Model):
-    """The current session of an agent, and its node. A batch or ack of another session is fenced.
+    """The session that takes an agent's mail, and its node. An ack of another session is fenced.
 
     A login replaces the session in one statement. So comparing session ids is enough to fence.
+    Envelopes are also taken from the agent's live sessions that only send (`SendOnlySession`).
     """
 
     agent = models.OneToOneField(Agent, primary_key=True, on_delete=models.PROTECT)
     session_id = models.UUIDField()
+    taker = models.CharField(
+        max_length=36,
+        default="",
+        db_default="",
+        help_text="The first of the sessions that one process of the agent has resumed in turn.",
+    )
     node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="presences")
     takeovers = models.PositiveIntegerField(
-        default=0, help_text="Sessions replaced while live; repeated ones raise an alarm."
+        default=0, help_text="Sessions replaced while their sockets were open; five raise an alarm."
     )
 
     class Meta:
@@ -74,6 +86,20 @@ class Presence(models.Model):
 
     def __str__(self) -> str:
         return f"{self.agent_id} on {self.node_id}"
+
+
+class SendOnlySession(models.Model):
+    """A live session that only sends, and its node; its agent can have several.
+
+    Its row ends with it. As with a `Presence`, a batch of a session without a row is fenced.
+    """
+
+    id = models.UUIDField("session", primary_key=True)
+    agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="send_only_sessions")
+    node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="send_only_sessions")
+
+    def __str__(self) -> str:
+        return f"{self.agent_id} {str(self.id)[:8]}"
 
 
 class Batch(models.Model):
@@ -180,13 +206,19 @@ class Delivery(models.Model):
     """
 
     class State(models.TextChoices):
-        """The states of a delivery. An acknowledged one stays `WAITING`."""
+        """The states of a delivery. An acknowledged one stays `WAITING`.
+
+        At the place of a `NOTICE` there is no envelope to deliver: the recipient of the row is the
+        sender of the envelope, and is told what became of it.
+        """
 
         WAITING = "waiting", "waiting or acknowledged"
         REFUSED = "refused", "refused by the recipient"
+        REDELIVERED = "redelivered", "refused by the recipient, then redelivered"
         WITHHELD = "withheld", "withheld: never delivered at this sequence number"
         HELD = "held", "held: its sender is suspended"
         EXPIRED = "expired", "expired before it was delivered"
+        NOTICE = "notice", "a notice to the sender of the envelope"
 
     envelope = models.ForeignKey(
         Envelope, on_delete=models.PROTECT, related_name="deliveries", db_constraint=False
@@ -202,8 +234,23 @@ class Delivery(models.Model):
     seq = models.BigIntegerField()
     sender = models.CharField(max_length=128)
     expires_at = models.DateTimeField()
-    state = models.CharField(max_length=10, choices=State.choices, default=State.WAITING)
+    state = models.CharField(max_length=12, choices=State.choices, default=State.WAITING)
     code = models.CharField(max_length=40, blank=True)
+    failures = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="How many of its handlers began and failed."
+    )
+    redelivered = models.BooleanField(
+        default=False, db_default=False, help_text="Whether it delivers a dead letter again."
+    )
+    refused_at = models.DateTimeField(
+        null=True, blank=True, help_text="When it became a dead letter; empty if it is none."
+    )
+    notice = models.CharField(
+        max_length=12, blank=True, default="", db_default="", help_text="What a notice tells."
+    )
+    notice_due = models.BooleanField(
+        default=False, db_default=False, help_text="Whether its sender is still to be told."
+    )
 
     class Meta:
         verbose_name_plural = "deliveries"
@@ -219,14 +266,47 @@ class Delivery(models.Model):
                 condition=models.Q(state="waiting"),
             ),
             models.Index(fields=["sender"], name="delivery_held", condition=models.Q(state="held")),
+            # The conditions of these have no constant, which a query would pass as a parameter
+            # (docs/design/decisions/0002-no-prepared-statement-with-a-partial-index.md).
+            models.Index(
+                fields=["refused_at"],
+                name="delivery_dead_letter",
+                condition=models.Q(refused_at__isnull=False),
+            ),
+            models.Index(
+                fields=["id"], name="delivery_notice_due", condition=models.Q(notice_due=True)
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.recipient_id} {self.stream} {self.seq}"
 
 
+class DeadLetter(Delivery):
+    """A delivery that its recipient has refused for good, as officers see it.
+
+    Officers can redeliver it once. The new delivery can become a dead letter too.
+    """
+
+    class Meta:
+        proxy = True
+        default_permissions = ("change", "view")
+        verbose_name = "dead letter"
+        ordering = ["-refused_at"]
+
+    def __str__(self) -> str:
+        return f"{self.envelope.message_id} to {self.recipient_id}"
+
+
 class Mailbox(models.Model):
-    """The counters of a recipient's stream: the last sequence number, and the acknowledged one."""
+    """The counters of a recipient's stream, and what the recipient has taken and done.
+
+    Done is what the recipient has handled; taken is what it has in memory. `acked_seq` is the
+    contiguous mark: everything up to it is done. `taken_seq` counts while the agent's current
+    session is one of `taken_by` (`taken_for`). So what was taken falls back to what is done in the
+    very transaction that ends the session or gives the agent another one
+    (docs/protocol.md#acks).
+    """
 
     class Stream(models.TextChoices):
         """The two streams of an agent (docs/protocol.md#frames)."""
@@ -238,6 +318,18 @@ class Mailbox(models.Model):
     stream = models.CharField(max_length=8, choices=Stream.choices)
     last_seq = models.BigIntegerField(default=0)
     acked_seq = models.BigIntegerField(default=0)
+    done_ahead = models.JSONField(
+        null=True, blank=True, help_text="Ranges beyond the acked seq that are done."
+    )
+    done_ahead_count = models.BigIntegerField(
+        default=0, db_default=0, help_text="How many sequence numbers those ranges have."
+    )
+    taken_seq = models.BigIntegerField(
+        default=0, db_default=0, help_text="The seq up to which a session took the deliveries."
+    )
+    taken_by = models.CharField(
+        max_length=36, default="", db_default="", help_text="That session: a presence's taker."
+    )
     credited_seq = models.BigIntegerField(
         default=0, help_text="The seq up to which acks are counted in the senders' scores."
     )
@@ -249,7 +341,7 @@ class Mailbox(models.Model):
     ended = models.PositiveIntegerField(
         default=0,
         db_default=0,
-        help_text="Deliveries beyond the swept seq that ended without an ack.",
+        help_text="Deliveries beyond the swept seq that did not wait at the last sweep.",
     )
     next_expiry = models.DateTimeField(
         null=True, blank=True, help_text="No waiting delivery expires before this time."
@@ -263,15 +355,27 @@ class Mailbox(models.Model):
         return f"{self.agent_id} {self.stream}"
 
     @property
-    def done_seq(self) -> int:
+    def settled_seq(self) -> int:
         """The sequence number up to which no delivery waits."""
         return max(self.acked_seq, self.swept_seq)
 
     @property
     def waiting(self) -> int:
-        """How many deliveries wait; includes those that expired since the last sweep."""
-        ended = self.ended if self.swept_seq >= self.acked_seq else 0
-        return self.last_seq - self.done_seq - ended
+        """How many deliveries wait: the lower of what the acks say and what the last sweep found.
+
+        Both count some that do not wait: the acks those that ended without one, the sweep those
+        that were done or expired since.
+        """
+        by_acks = self.last_seq - self.acked_seq - self.done_ahead_count
+        by_sweep = self.last_seq - self.swept_seq - self.ended
+        return max(0, min(by_acks, by_sweep))
+
+    def taken_for(self, taker: str) -> int:
+        """Return the `seq` up to which the current session of the agent has taken or done all.
+
+        `taker` is that of the agent's presence while its node is alive, else "".
+        """
+        return max(self.acked_seq, self.taken_seq if taker and taker == self.taken_by else 0)
 
 
 class RuleCounter(models.Model):

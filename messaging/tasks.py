@@ -16,13 +16,13 @@ from messaging.layer.news import News
 from messaging.mail.fan_out import fan_out_next
 from messaging.mail.held import settle_held
 from messaging.mail.mailboxes import credit_good_traffic
+from messaging.mail.notices import place_notices
 from messaging.mail.retention import forget_batches_and_counters
 from messaging.mail.withhold import expire
 from messaging.periodic import recording
 from messaging.sessions.sessions import close_sessions_of_dead_nodes
 from messaging.telemetry import correlation, telemetry
 from registry.storage.engine_trouble import is_engine_trouble
-from registry.storage.patience import waiting_at_most
 from registry.storage.threads import mend_connections
 from registry.trail.actions import EpochMoved
 
@@ -44,7 +44,7 @@ def check_envelopes(batch: dict[str, Any]) -> None:
 def _judge(batch: dict[str, Any]) -> str:
     """Judge a batch; return why it was not judged, or "" if it was and its node was told."""
     try:
-        with telemetry.working_on(batch), waiting_at_most(settings.ATP_ANSWER_SECONDS):
+        with telemetry.working_on(batch):
             pipeline.check(batch)
     except EpochMoved:  # not the fault of an envelope, so none may count as poison
         logger.warning(
@@ -76,10 +76,11 @@ def fan_out() -> None:
 
 @shared_task(ignore_result=True)
 def sweep() -> None:
-    """Expire mail, settle held mail, close dead nodes' sessions, fan out, delete old rows."""
+    """Expire and settle mail, place notices, close dead nodes' sessions, fan out, clean up."""
     now = datetime.now(UTC)
     expire(now)
     settle_held(now)
+    place_notices()
     close_sessions_of_dead_nodes()
     fan_out()
     forget_batches_and_counters(now)

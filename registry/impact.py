@@ -65,7 +65,7 @@ def of_agents(ids: Collection[str]) -> str:
     """Return what suspending or revoking these agents does, in a sentence."""
     children = Agent.objects.active().filter(parent_id__in=ids).exclude(pk__in=ids).count()
     return _sentence(
-        sockets=len(hooks.online_agents(ids)),
+        sockets=hooks.open_sockets(ids),
         more=[f"{_does(children, 'agent below', 'fall')} to score 0"] if children else [],
     )
 
@@ -73,7 +73,7 @@ def of_agents(ids: Collection[str]) -> str:
 def of_agent_key(key: AgentKey) -> str:
     """Return what revoking this key of an agent does, in a sentence."""
     in_use = key.status == AgentKey.Status.ACTIVE
-    return _sentence(sockets=len(hooks.online_agents([key.agent_id])) if in_use else 0)
+    return _sentence(sockets=hooks.open_sockets([key.agent_id]) if in_use else 0)
 
 
 def counted(count: int, noun: str) -> str:
@@ -98,7 +98,7 @@ def _losses(affected: Q, *, issuers: int = 0, cut_off: Collection[str] = ()) -> 
         told = [f"{_does(len(lose), 'agent', 'lose')} an attestation"]
     if alone := len(lose - others):
         told.append(f"{alone} of the agents {'has' if alone == 1 else 'have'} no other")
-    return _sentence(sockets=len(hooks.online_agents(cut_off)) if cut_off else 0, more=told)
+    return _sentence(sockets=hooks.open_sockets(cut_off) if cut_off else 0, more=told)
 
 
 def _sentence(*, sockets: int, more: Iterable[str] = ()) -> str:

@@ -36,9 +36,11 @@ UNPRIVILEGED = ("postgres", "nobody")  # PostgreSQL refuses to run as root
 class PrivateService(ABC):
     """One server process with its children and its data folder."""
 
-    def __init__(self, *, port: int | None = None) -> None:
+    def __init__(self, *, port: int | None = None, parent: Path | None = None) -> None:
+        """`parent` is the folder of the temporary folder; the system's if it is `None`."""
         self.port = port or free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix=f"atp-{type(self).__name__.lower()}-"))
+        prefix = f"atp-{type(self).__name__.lower()}-"
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         self.log = self.folder / "output.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -150,7 +152,7 @@ class PrivateRedis(PrivateService):
     def __init__(self, *, port: int | None = None) -> None:
         self._program = _program("redis-server", folders=())
         super().__init__(port=port)
-        _give_away(self.folder)
+        give_away(self.folder)
 
     @property
     def url(self) -> str:
@@ -183,12 +185,12 @@ class PrivatePostgres(PrivateService):
 
     _stop_signal = signal.SIGINT  # "fast" shutdown: ends sessions and writes a checkpoint
 
-    def __init__(self, *, port: int | None = None) -> None:
+    def __init__(self, *, port: int | None = None, parent: Path | None = None) -> None:
         folders = (_bin_folder(), *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
         self._program = _program("postgres", folders=folders)
         initdb = _program("initdb", folders=folders)
-        super().__init__(port=port)
-        _give_away(self.folder)
+        super().__init__(port=port, parent=parent)
+        give_away(self.folder)
         self._data = self.folder / "data"
         subprocess.run(
             [initdb, "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"],
@@ -262,7 +264,8 @@ def _unprivileged() -> dict[str, Any]:
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 
-def _give_away(folder: Path) -> None:
+def give_away(folder: Path) -> None:
+    """Make the account of the servers the owner of a folder, if the tests run as root."""
     if (account := _account()) is not None:
         os.chown(folder, account.pw_uid, account.pw_gid)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from socket import SHUT_RDWR, SO_RCVBUF, SOL_SOCKET, socket
 from types import TracebackType
@@ -63,10 +63,12 @@ class Wire:
         )
 
     @classmethod
-    def log_in(cls, hub: LiveHub, player: Player, **options: Any) -> Wire:
-        """Connect and log in; return the socket."""
+    def log_in(
+        cls, hub: LiveHub, player: Player, *, login: Mapping[str, Any] | None = None, **options: Any
+    ) -> Wire:
+        """Connect and log in; return the socket. `login` are more members of `authenticate`."""
         wire = cls(hub, player, **options)
-        wire.authenticate(wire.prove(wire.challenge()["nonce"]))
+        wire.authenticate(wire.prove(wire.challenge()["nonce"]), **(login or {}))
         wire.welcome = wire.next("welcome")
         return wire
 

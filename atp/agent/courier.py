@@ -9,47 +9,44 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from atp.agent.dispatch import current_cause
+from atp.agent.durable import DurableOutbox
 from atp.agent.exchanges import Exchange, Exchanges
+from atp.agent.failures import HandlerFailure
+from atp.agent.inbox import Inbox
 from atp.agent.link import Link
+from atp.agent.mail_claim import MailClaim
+from atp.agent.opener import Opener
 from atp.agent.options import SendOptions
 from atp.agent.receiving import Received, Verifier
 from atp.agent.session import AgentSession, Answered, Arrived, Event, Expected
+from atp.agent.signed import SignedMessages
+from atp.agent.writing import Author, Writer
 from atp.errors import ATPError, SessionClosed, from_code
 from atp.transports.base import Login, Transport
-from atp.trust.envelope import envelope_from_value, new_document, parse_envelope, sign_envelope
-from atp.trust.keys import PrivateKey
 from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS
-from atp.types import IAgentIdentity, IPolicyContext, MessageType, TrustLevel
-from atp.wire.frames import Gone, Notice, Receipt, Withheld
-from atp.wire.timestamps import format_timestamp
+from atp.types import MessageType, TrustLevel
+from atp.wire.frames import Cancelled, Gone, Notice, Receipt, Withheld
 
-__all__ = ["Author", "Courier"]
+__all__ = ["Courier"]
 
 logger = logging.getLogger(__name__)
 
 OUTBOX_LIMIT: Final = 1024  # messages that may wait for receipts at once; more wait for room
 
 
-@dataclass(slots=True)
-class Author:
-    """The author of messages. Without `trust_level`, they claim the level of the hub's welcome."""
-
-    identity: IAgentIdentity
-    trust_level: TrustLevel | None
-    key: PrivateKey | None
-    policy_context: IPolicyContext | None = None
-
-
 class Courier:
     """The messages of one agent over one transport.
 
-    `on_arrived` gets the messages for handlers, `on_notice` the notices. Neither may block.
+    `on_arrived` gets the messages for handlers, `on_notice` the notices, `on_cancelled` the
+    requests whose senders no longer wait. None of them may block. `claim` is the client's claim to
+    mail. `outbox` is the path of the file for messages without a receipt, or `None`.
     """
 
     def __init__(
@@ -60,14 +57,32 @@ class Courier:
         *,
         on_arrived: Callable[[Arrived], None],
         on_notice: Callable[[Notice], None],
+        on_cancelled: Callable[[Cancelled], None],
+        claim: MailClaim,
+        outbox: Path | None = None,
     ) -> None:
         self._author = author
         self._transport = transport
         self._on_arrived = on_arrived
         self._on_notice = on_notice
+        self._on_cancelled = on_cancelled
+        self._claim = claim
         self._exchanges = Exchanges()
         self._room = asyncio.Semaphore(OUTBOX_LIMIT)
         self.session = AgentSession(verifier)
+        self._signed = SignedMessages()
+        self._writer = Writer(author, transport, self._signed, current_cause=current_cause)
+        self._outbox: DurableOutbox | None = None
+        if outbox is not None:
+            self._outbox = DurableOutbox(
+                outbox,
+                self.session,
+                self._signed,
+                agent=author.identity.id,
+                hub_id=transport.hub_id,
+                clock=lambda: transport.clock(),
+                wake=self.wake,
+            )
         self.link: Link | None = None
         self.ended: ATPError | None = None
         self.score: int | None = None
@@ -88,22 +103,55 @@ class Courier:
         """Whether there is a connection right now."""
         return self.link is not None and self.link.connected
 
+    @property
+    def inbox(self) -> Inbox:
+        """The mail of the agent."""
+        return self.session.inbox
+
+    def take_mail(self) -> Iterator[Arrived]:
+        """Take the mail for which there is room now; yield that whose handlers may begin."""
+        return self.session.take_mail()
+
+    def wake(self) -> None:
+        """Wake the writer, because there may be something to send."""
+        if self.link is not None:
+            self.link.wake()
+
+    async def written(self) -> None:
+        """Wait until what there is to tell the hub now is written."""
+        if self.link is not None:
+            await self.link.written()
+
     async def start(self) -> None:
         """Connect; raises the error if that fails."""
+        if self._outbox is not None:
+            await self._outbox.open()
         author = self._author
         level = author.trust_level or TrustLevel.UNVERIFIED
         link = Link(
             self._transport,
             Login(author.identity, level, author.key),
             self.session,
+            claim=self._claim,
             on_event=self._on_event,
             on_suspended=self._exchanges.fail_all,
             on_end=self._on_end,
         )
         self.ended = None
         self._over.clear()
-        self.score = (await link.start()).score
+        try:
+            self.score = (await link.start()).score
+        except BaseException:
+            if self._outbox is not None and not self._exchanges:  # nobody waits: free the file
+                await self._outbox.close()
+            raise
         self.link = link
+
+    def claim_mail(self) -> None:
+        """Claim the agent's mail, now and in each later login."""
+        self._claim.made = True
+        if self.link is not None:
+            self.link.claim_mail()
 
     async def over(self) -> None:
         """Wait until `stop`; raises the error that ended the connection for good."""
@@ -113,18 +161,28 @@ class Courier:
 
     async def stop(self, timeout_seconds: float) -> None:
         """Wait for receipts and send the acks, then close; open exchanges fail."""
-        if self.link is None:
-            return
-        await self.link.flush(timeout_seconds)
-        await self.link.stop()
-        self.link = None
-        self._over.set()
+        if self.link is not None:
+            await self.link.flush(timeout_seconds)
+            await self.link.stop()
+            self.link = None
+            self._over.set()
         self._exchanges.fail_all(SessionClosed("the client was disconnected"))
+        if self._outbox is not None:
+            await self._outbox.close()
 
     async def request(self, target: str, data: Any, options: SendOptions) -> Received:
         """Send a request and wait for its answer; raises the error of a failed request."""
-        document = self._document(MessageType.REQUEST, target, data, options)
-        envelope = parse_envelope(self._sign(document, options.request_lifetime()))
+        message = self._writer.message(
+            MessageType.REQUEST,
+            target,
+            data,
+            options,
+            lifetime_seconds=options.request_lifetime(),
+            welcomed_level=_welcomed_level(self.link),
+        )
+        if message.answer is not None:
+            return message.answer
+        envelope = message.envelope
         expected = Expected(
             request_id=envelope.request_id or "",
             message_id=envelope.message_id,
@@ -138,31 +196,76 @@ class Courier:
                     self.session.expect(expected)
                     await self._deliver(exchange, envelope.canonical)
                     return await exchange.answer
-            except TimeoutError:
-                raise exchange.timeout(connected=self.connected) from None
+            except (TimeoutError, asyncio.CancelledError) as caught:
+                problem = _stopped(self, exchange, caught)
+                if options.message_id is None:  # otherwise the caller may send it again
+                    self.session.cancel(expected)
+                    self.wake()
+                raise problem from None
             finally:
                 self.session.give_up(expected)
 
     async def send(
-        self, message_type: MessageType, target: str, data: Any, options: SendOptions
+        self,
+        message_type: MessageType,
+        target: str,
+        data: Any,
+        options: SendOptions,
+        *,
+        opener: Opener,
     ) -> Receipt:
-        """Send a message that has no answer, and wait for its receipt."""
-        document = self._document(message_type, target, data, options)
-        signed = self._sign(document, options.message_lifetime())
-        return await self._await_receipt(document["messageId"], signed, options.timeout_seconds)
+        """Send a message that has no answer, and wait for its receipt.
+
+        `opener` connects if needed. With an outbox, the message is stored before.
+        """
+        opener.check_for_send()
+        outbox = self._outbox
+        if outbox is None:
+            options = await opener.open_for_send(options)
+        else:
+            await outbox.open()
+        message = self._writer.message(
+            message_type,
+            target,
+            data,
+            options,
+            lifetime_seconds=options.message_lifetime(),
+            welcomed_level=_welcomed_level(self.link),
+        )
+        envelope, seconds = message.envelope, options.timeout_seconds
+        if outbox is None:
+            return await self._await_receipt(envelope.message_id, envelope.canonical, seconds)
+        with self._opened(envelope.message_id, seconds, offline=True) as exchange:
+            try:
+                connect = partial(opener.open_for_send, options)
+                return await outbox.deliver(envelope, exchange, connect=connect)
+            except (ATPError, TimeoutError, asyncio.CancelledError) as caught:
+                stopped = not isinstance(caught, ATPError)
+                problem = _stopped(self, exchange, caught) if stopped else caught
+                raise outbox.kept(problem, envelope.message_id) from None
 
     async def respond(
         self, request: Received, data: Any, options: SendOptions, *, seconds_left: float
     ) -> None:
-        """Answer a request that expires in `seconds_left`, and wait for the receipt."""
+        """Answer a request that expires in `seconds_left`, and wait for the receipt.
+
+        `data` may be a `HandlerFailure`.
+        """
         envelope = request.envelope
         if options.sensitivity is None and envelope.sensitivity is not None:
             options = options.with_sensitivity(envelope.sensitivity)
-        document = self._document(
-            MessageType.RESPONSE, envelope.sender, data, options, request_id=envelope.request_id
+        failure = data.members() if isinstance(data, HandlerFailure) else None
+        document = self._writer.document(
+            MessageType.RESPONSE,
+            envelope.sender,
+            None if failure else data,
+            options,
+            welcomed_level=_welcomed_level(self.link),
+            request_id=envelope.request_id,
+            payload=failure,
         )
         lifetime = min(MESSAGE_MAX_LIFE_SECONDS, math.ceil(seconds_left) + 1)
-        signed = self._sign(document, lifetime, req=envelope.digest)
+        signed = self._writer.sign(document, lifetime, req=envelope.digest)
         await self._await_receipt(document["messageId"], signed, seconds_left)
 
     async def _await_receipt(self, message_id: str, data: bytes, seconds: float) -> Receipt:
@@ -170,16 +273,18 @@ class Courier:
             try:
                 async with asyncio.timeout_at(exchange.deadline):
                     return await self._deliver(exchange, data)
-            except TimeoutError:
-                raise exchange.timeout(connected=self.connected) from None
+            except (TimeoutError, asyncio.CancelledError) as caught:
+                raise _stopped(self, exchange, caught) from None
             finally:
                 self.session.forget(message_id)
 
-    def _opened(self, message_id: str, seconds: float) -> AbstractContextManager[Exchange]:
+    def _opened(
+        self, message_id: str, seconds: float, *, offline: bool = False
+    ) -> AbstractContextManager[Exchange]:
         out = self.ended or self.suspended
         if out is not None:
             raise from_code(out.code, out.detail)
-        if self.link is None:
+        if self.link is None and not offline:
             raise SessionClosed("the client was disconnected")
         deadline = asyncio.get_running_loop().time() + seconds
         return self._exchanges.opened(message_id, deadline=deadline)
@@ -188,61 +293,19 @@ class Courier:
         async with self._room:
             self.session.submit(exchange.message_id, data)
             exchange.submitted = True
-            if self.link is not None:
-                self.link.wake()
+            self.wake()
             return await exchange.receipt
-
-    def _document(
-        self,
-        message_type: MessageType,
-        target: str,
-        data: Any,
-        options: SendOptions,
-        *,
-        request_id: str | None = None,
-    ) -> dict[str, Any]:
-        author = self._author
-        return new_document(
-            identity=author.identity,
-            message_type=message_type,
-            target=target,
-            data=data,
-            request_id=request_id,
-            required_capabilities=options.required_capabilities,
-            requires_trust=options.requires_trust,
-            trust_level=author.trust_level or self._welcomed_level(),
-            policy_context=options.policy_context(author.policy_context),
-            provenance=options.provenance,
-            notify=options.notify,
-        )
-
-    def _welcomed_level(self) -> TrustLevel | None:
-        welcome = self.link.welcome if self.link else None
-        return TrustLevel(welcome.level) if welcome and welcome.level else None
-
-    def _sign(
-        self, document: dict[str, Any], lifetime_seconds: int, *, req: str | None = None
-    ) -> bytes:
-        now, author = self._transport.clock(), self._author
-        if author.key is None:  # in memory only; the client checks that
-            stamped = {**document, "timestamp": format_timestamp(now)}
-            return envelope_from_value({"ATP": stamped}).canonical
-        return sign_envelope(
-            document,
-            author.key,
-            hub_id=self._transport.hub_id,
-            now=now,
-            lifetime_seconds=lifetime_seconds,
-            req=req,
-            cause=current_cause(author.identity.id),
-        )
 
     def _on_event(self, event: Event) -> None:
         match event:
             case Answered():
+                self._signed.note_answer(event.received)
                 self._exchanges.answered(event)
             case Arrived():
+                self._signed.note_answer(event.received)
                 self._on_arrived(event)
+            case Cancelled():
+                self._on_cancelled(event)
             case Receipt():
                 self._on_receipt(event)
             case Notice():
@@ -256,10 +319,25 @@ class Courier:
             self.score = receipt.trust_score
         if not receipt.message_id:
             logger.warning("the hub could not read a frame of ours: %s", receipt.detail)
-        self._exchanges.receipt(receipt, ticks=asyncio.get_running_loop().time())
+        if self._outbox is not None:
+            awaited = self._exchanges.waits_for(receipt.message_id)
+            self._outbox.note_receipt(receipt, awaited=awaited)
+        ticks = asyncio.get_running_loop().time()
+        self._exchanges.receipt(receipt, ticks=ticks, now=self._transport.clock())
 
     def _on_end(self, problem: ATPError) -> None:
         logger.error("%s: disconnected for good: %s", self._author.identity.id, problem)
         self.ended = problem
         self._over.set()
         self._exchanges.fail_all(problem)
+
+
+def _welcomed_level(link: Link | None) -> TrustLevel | None:
+    welcome = link.welcome if link else None
+    return TrustLevel(welcome.level) if welcome and welcome.level else None
+
+
+def _stopped(courier: Courier, exchange: Exchange, caught: BaseException) -> BaseException:
+    """Return what to raise if a caller stops waiting; see `Exchange.stopped`."""
+    sent = courier.session.may_arrive(exchange.message_id)
+    return exchange.stopped(caught, connected=courier.connected, sent=sent)

@@ -1,49 +1,37 @@
-"""Dispatch of deliveries to handlers, and of a handler's answer to the caller.
+"""Dispatch of an agent's mail to its handlers, from its arrival until it is done.
 
-While a handler runs, the messages that its agent sends carry the digest of the handled envelope as
-their cause. If a handler fails, its caller gets an error at once and need not wait for a timeout.
+The hub is told that a handler begins before it begins, so that it knows whose handler a crash of
+this process has ended. While a handler runs, the messages that its agent sends carry the digest of
+the handled envelope as their cause.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any, Final, Protocol
+from functools import partial
+from typing import Final, Protocol
 
+from atp.agent.attempts import DONE, RETRY_SECONDS, AttemptOutcome, Attempts
+from atp.agent.handler_table import Handler, HandlerTable, read_rule
 from atp.agent.handlers import HandlerPool
+from atp.agent.inbox import Inbox
+from atp.agent.mail import Mail, MailState
+from atp.agent.open_requests import OpenRequests
 from atp.agent.receiving import Received
+from atp.agent.responding import Responder, SendResponse
+from atp.agent.session import Arrived
+from atp.agent.turns import Job
 from atp.envelope_shell import ATPEnvelope
-from atp.errors import (
-    ATPError,
-    ClockExpired,
-    HandlerFailed,
-    MalformedDocument,
-    RecipientNoRequest,
-    excerpt,
-)
 from atp.types import MessageType
 
-__all__ = ["Handler", "HandlerDispatcher", "current_cause", "error_data", "raise_handler_error"]
+__all__ = ["HandlerDispatcher", "HubSide", "current_cause"]
 
 logger = logging.getLogger(__name__)
 
-Handler = Callable[..., Any]  # (envelope, respond) for requests, (envelope) for anything else
-
-
-class SendResponse(Protocol):
-    """The client's function that sends an answer. `seconds_left` is until the request expires."""
-
-    def __call__(
-        self,
-        request: Received,
-        data: Any,
-        *,
-        options: Mapping[str, Any] | None,
-        seconds_left: float,
-    ) -> Awaitable[None]: ...
-
+TIMER_SLACK_SECONDS: Final = 0.01  # a loop may call a timer early by the resolution of its clock
 
 _handling: ContextVar[tuple[str, str] | None] = ContextVar("atp_handling", default=None)
 
@@ -57,140 +45,228 @@ def current_cause(agent: str) -> str | None:
     return handled[1] if handled is not None and handled[0] == agent else None
 
 
-def error_data(problem: str) -> dict[str, str]:
-    """Return the `data` of a response that reports a failed handler."""
-    return {"error": problem, "code": HandlerFailed.code}
-
-
-def raise_handler_error(data: Any) -> None:
-    """Raise `HandlerFailed` if the `data` of a response reports a failed handler."""
-    if isinstance(data, dict) and data.get("code") == HandlerFailed.code:
-        raise HandlerFailed(str(data.get("error", ""))[:ERROR_MAX_CHARS])
-
-
-ERROR_MAX_CHARS: Final = 500  # of the other side's text about its failure
-
-
-class Responder:
-    """The `respond` of a request handler. It answers once, before the request expires."""
-
-    def __init__(self, received: Received, *, ticks: float, send: SendResponse) -> None:
-        self._received = received
-        self._expires_ticks = ticks + received.expires_at - received.accepted_at
-        self._send = send
-        self.used = False
+class HubSide(Protocol):
+    """What the dispatcher needs of the connection to the hub."""
 
     @property
-    def seconds_left(self) -> float:
-        """The seconds until the request expires, counted from the hub's time of acceptance."""
-        return self._expires_ticks - asyncio.get_running_loop().time()
+    def inbox(self) -> Inbox:
+        """The mail of the agent."""
 
-    async def __call__(self, data: Any, options: Mapping[str, Any] | None = None) -> None:
-        """Answer with `data`; return when the hub has accepted the answer.
+    def take_mail(self) -> Iterator[Arrived]:
+        """Take the mail for which there is room now; yield that whose handlers may begin."""
 
-        Raises `RecipientNoRequest` for a second answer, `ClockExpired` if the request has expired,
-        or the error with which the hub refused the answer.
-        """
-        if self.used:
-            raise RecipientNoRequest("this request has been answered already")
-        left = self.seconds_left
-        if left <= 0:
-            raise ClockExpired("the request expired before it was answered")
-        self.used = True
-        try:
-            await self._send(self._received, data, options=options, seconds_left=left)
-        except ATPError as problem:
-            # A malformed answer was never sent, so the handler may answer again. An answer that
-            # the hub refused counts as the answer.
-            self.used = not problem.code.startswith("malformed.")
-            raise
+    def wake(self) -> None:
+        """Say that there may be something to tell the hub."""
+
+    async def written(self) -> None:
+        """Wait until what there is to tell the hub now is written."""
 
 
 class HandlerDispatcher:
-    """The handlers of an agent, at most one for each message type."""
+    """The mail of one agent on its way through the handlers.
 
-    def __init__(self, agent: str, pool: HandlerPool, *, send_response: SendResponse) -> None:
+    `shell(received, attempt)` makes the envelope for a handler. `clock` gives the time in seconds
+    since 1970, as the hub has it.
+    """
+
+    def __init__(
+        self,
+        agent: str,
+        pool: HandlerPool,
+        hub: HubSide,
+        *,
+        shell: Callable[..., ATPEnvelope],
+        send_response: SendResponse,
+        clock: Callable[[], float],
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
         self._agent = agent
         self._pool = pool
+        self._hub = hub
+        self._shell = shell
         self._send_response = send_response
-        self._handlers: dict[MessageType, Handler] = {}
+        self._clock = clock
+        self._table = HandlerTable()
+        self._attempts = Attempts(agent, self._table, pool, retry_seconds=retry_seconds)
+        self._requests = OpenRequests()
+        self._is_open = False
+        self._grace_timer: asyncio.TimerHandle | None = None
+        self._running: dict[Job, Mail] = {}
+        self._cut: list[Mail] = []  # since `open`
+        self._ahead = 0.0  # how much the clock is behind the hub's at least, as a negative number
 
-    def register(self, message_type: MessageType | str, handler: Handler) -> None:
-        """Handle messages of a type with `handler`; it replaces an earlier one.
+    def register(
+        self,
+        message_type: MessageType | str,
+        handler: Handler,
+        *,
+        ordered: str | None = None,
+        max_running: int | None = None,
+    ) -> None:
+        """Handle messages of a type with `handler`; see `ATPClient.on_message`."""
+        rule = read_rule(ordered, max_running)
+        kind = self._table.register(message_type, handler)
+        self._pool.set_rule(kind, rule)
+        if self._is_open:
+            self._take(anew=False)
+            self._pool.start_jobs()
 
-        Raises `MalformedDocument` for an unknown type, or if `handler` can't be called.
+    def cancel(self, sender: str, message_id: str) -> None:
+        """Stop handling a request, because `sender` no longer waits for its answer.
+
+        A handler that has not begun does not run. One that is a coroutine is cancelled. One that
+        runs in a thread goes on. No answer is sent, and the request is done.
         """
-        try:
-            kind = MessageType(message_type)
-        except ValueError as exc:
-            raise MalformedDocument(
-                f"{excerpt(message_type)} is not a message type; use one of:"
-                f" {', '.join(MessageType)}"
-            ) from exc
-        if not callable(handler):
-            raise MalformedDocument("a handler must be a function or another callable")
-        self._handlers[kind] = handler
+        logger.info("%s: %s has cancelled its request %s", self._agent, sender, message_id)
+        self._requests.cancel(sender, message_id)
 
-    def dispatch(
-        self, received: Received, envelope: ATPEnvelope, *, begin: Callable[[], None]
-    ) -> None:
-        """Run the handler of this type as soon as there is room; call `begin` when it starts."""
-        respond = Responder(
-            received, ticks=asyncio.get_running_loop().time(), send=self._send_response
-        )
+    def open(self) -> None:
+        """Begin to take mail, if there is a handler for any."""
+        self._is_open = True
+        self._cut.clear()
+        self._pool.open()
+        self._take(anew=True)
 
-        async def job() -> None:
-            begin()
-            _handling.set((self._agent, received.envelope.digest))
-            if received.envelope.message_type is MessageType.REQUEST:
-                await self._handle_request(received, envelope, respond)
-            else:
-                await self._handle_other(received, envelope)
+    def pause(self) -> None:
+        """Take no more mail, and let no further handler begin."""
+        self._is_open = False
+        self._pool.pause()
+        self._hub.inbox.set_taking(taking=False)
+        if self._grace_timer is not None:
+            self._grace_timer.cancel()
+            self._grace_timer = None
 
-        self._pool.submit(job)
+    async def close(self) -> None:
+        """End the handlers that still run, hand back the mail that is not handled, and log both.
 
-    async def _handle_request(
-        self, received: Received, envelope: ATPEnvelope, respond: Responder
-    ) -> None:
-        if respond.seconds_left <= 0:
-            logger.info("%s: a request expired before its handler could start", self._agent)
-            return
-        handler = self._handlers.get(MessageType.REQUEST)
-        problem = "this agent has no handler for requests"
-        if handler is not None:
-            try:
-                await self._pool.call(handler, envelope, respond)
-                self._warn_if_unanswered(respond)
-                return
-            except Exception as exc:  # whatever the handler raised, its caller must be told
-                logger.exception("%s: the request handler failed", self._agent)
-                # Send the type only: the text of an exception may be confidential.
-                problem = f"the handler failed ({type(exc).__name__})"
-        if not respond.used:
-            await self._answer_with_error(respond, problem)
-
-    def _warn_if_unanswered(self, respond: Responder) -> None:
-        """Warn only: the handler may have left `respond` to a task that answers later."""
-        if not respond.used:
+        Call it when the connection has ended.
+        """
+        await self._pool.close()
+        for mail in self._cut:
+            logger.warning("%s: its handler was cancelled: %s", self._agent, mail)
+        self._cut.clear()
+        for mail in self._running.values():
+            logger.warning("%s: its handler goes on in a thread: %s", self._agent, mail)
+        if handed_back := len(self._hub.inbox.hand_back()):
             logger.warning(
-                "%s: the request handler ended without an answer, so the sender waits until its"
-                " timeout; write the handler as `async def` and call `await respond(data)`",
-                self._agent,
+                "%s: %d messages that had not begun go back to the hub", self._agent, handed_back
             )
 
-    async def _answer_with_error(self, respond: Responder, problem: str) -> None:
-        try:
-            await respond(error_data(problem))
-        except ATPError as exc:
-            logger.warning("%s: the error could not be sent to the caller: %s", self._agent, exc)
+    def dispatch(self, arrived: Arrived) -> None:
+        """Queue a message for its handler."""
+        received, mail = arrived.received, arrived.mail
+        kind, sender = received.envelope.message_type, received.envelope.sender
+        if mail is None:
+            if self._table.find(kind) is not None:
+                self._pool.submit(Job(kind, sender, partial(self._handle_late, received)))
+            return
+        if mail.dispatched:  # it waits here since an earlier connection
+            self._pool.start_jobs()
+            return
+        mail.dispatched = True
+        if received.delivery.accepted_at is not None:
+            self._ahead = min(self._ahead, self._clock() - received.accepted_at)
+        loop = asyncio.get_running_loop()
+        request = self._requests.add(*mail.key)
+        respond = Responder(received, ticks=loop.time(), send=self._send_response, request=request)
+        job = Job(
+            kind,
+            sender,
+            run=lambda: self._handle(job, mail, respond),
+            may_begin=lambda: mail.attached and self._table.is_ready(kind, loop.time()),
+            is_over=lambda: not mail.is_open and mail.state is not MailState.RUNNING,
+            is_alone=lambda: mail.is_alone,
+            pass_over=lambda: self._pass_over(mail),
+        )
+        self._pool.submit(job)
 
-    async def _handle_other(self, received: Received, envelope: ATPEnvelope) -> None:
-        kind = received.envelope.message_type
-        handler = self._handlers.get(kind)
+    async def _handle(self, job: Job, mail: Mail, respond: Responder) -> None:
+        inbox = self._hub.inbox
+        if mail.kind is MessageType.REQUEST and self._has_expired(mail, respond):
+            logger.warning("%s: expired before its handler could begin: %s", self._agent, mail)
+            self._end(job, mail, DONE)
+            return
+        if respond.request.cancelled:
+            logger.info("%s: cancelled before its handler could begin: %s", self._agent, mail)
+            self._end(job, mail, DONE)
+            return
+        inbox.begin(mail)
+        self._running[job] = mail
+        self._take_more()
+        try:
+            await self._hub.written()
+            is_cancelled = respond.request.cancelled  # meanwhile
+            outcome = DONE if is_cancelled else await self._attempt(mail, respond)
+        except BaseException:
+            self._cut.append(mail)
+            inbox.cut(mail)
+            self._pool.over(job)
+            raise
+        finally:
+            del self._running[job]
+        self._end(job, mail, outcome)
+
+    async def _attempt(self, mail: Mail, respond: Responder) -> AttemptOutcome:
+        received = mail.received
+        _handling.set((self._agent, received.envelope.digest))
+        envelope = partial(self._shell, received, mail.failures + 1)
+        if mail.kind is MessageType.REQUEST:
+            with respond.request.stoppable(self._table.find(mail.kind)):
+                return await self._attempts.answer(envelope, respond, mail)
+            return DONE  # its sender has cancelled it
+        return await self._attempts.notify(envelope, mail)
+
+    def _end(self, job: Job, mail: Mail, outcome: AttemptOutcome) -> None:
+        inbox = self._hub.inbox
+        if outcome.retry_after is None:
+            inbox.finish(mail, outcome.code)
+            self._pool.over(job)
+        else:
+            inbox.retry(mail)
+            loop = asyncio.get_running_loop()
+            loop.call_later(outcome.retry_after, self._try_again, job, mail)
+        self._take_more()  # what expired has left room
+
+    def _try_again(self, job: Job, mail: Mail) -> None:
+        if mail.state is MailState.RETRY:
+            self._pool.submit(job)
+        else:  # the hub has taken it back
+            self._pool.over(job)
+            self._pool.start_jobs()
+
+    def _pass_over(self, mail: Mail) -> None:
+        """Take other mail instead of one that its own sender or type holds up."""
+        if self._hub.inbox.pass_over(mail):
+            asyncio.get_running_loop().call_soon(self._take_more)
+
+    async def _handle_late(self, received: Received) -> None:
+        """Give an answer that came too late to its handler. Nobody waits for the outcome."""
+        _handling.set((self._agent, received.envelope.digest))
+        handler = self._table.find(received.envelope.message_type)
         if handler is None:
-            logger.debug("%s: no handler for a %s", self._agent, kind)
             return
         try:
-            await self._pool.call(handler, envelope)
-        except Exception:  # no caller waits; the next message must still be handled
-            logger.exception("%s: the %s handler failed", self._agent, kind)
+            await self._pool.call(handler, self._shell(received))
+        except Exception:  # the application's code may raise anything
+            logger.exception("%s: the handler of a late answer failed", self._agent)
+
+    def _has_expired(self, mail: Mail, respond: Responder) -> bool:
+        """Whether a request has expired, also while this process was stopped."""
+        now = self._clock() - self._ahead
+        return respond.seconds_left <= 0 or now >= mail.received.expires_at
+
+    def _take(self, *, anew: bool) -> None:
+        loop = asyncio.get_running_loop()
+        self._table.start_grace(loop.time(), anew=anew)
+        self._hub.inbox.set_taking(taking=self._table.takes_mail)
+        end = self._table.grace_end
+        if end is not None and self._grace_timer is None:
+            when = end + TIMER_SLACK_SECONDS
+            self._grace_timer = loop.call_at(when, self._pool.start_jobs)
+        self._take_more()
+
+    def _take_more(self) -> None:
+        """Queue the mail for which there is room now."""
+        for arrived in self._hub.take_mail():
+            self.dispatch(arrived)
+        self._hub.wake()

@@ -2,7 +2,8 @@
 
 At most `running` handlers run at once. A handler that waits for the answer to its own request does
 not count while it waits; otherwise agents whose handlers send requests to each other could
-deadlock. The number of unfinished handlers is bounded too. Further messages wait in order.
+deadlock. The number of unfinished handlers is bounded too. Further messages wait, and begin as
+`atp.agent.turns` says.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import contextvars
 import inspect
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, Final
+
+from atp.agent.turns import HandlerRule, Job, JobQueue
+from atp.types import MessageType
 
 __all__ = ["HANDLERS_RUNNING", "HandlerPool", "handler_slot_freed"]
 
@@ -25,18 +29,22 @@ logger = logging.getLogger(__name__)
 HANDLERS_RUNNING: Final = 64  # at once; the default of `max_handlers`
 ALIVE_PER_RUNNING: Final = 16  # unfinished handlers, those that wait included, for each slot
 
-Job = Callable[[], Awaitable[None]]
-
 
 class _Slot:
-    """The state of one handler: `held` while it counts as running, `waits` by open requests."""
+    """The state of one handler.
 
-    __slots__ = ("finished", "held", "pool", "waits")
+    `held` while it counts as running, `waits` by open requests, `in_thread` while a plain function
+    runs, which can't be cancelled.
+    """
 
-    def __init__(self, pool: HandlerPool) -> None:
+    __slots__ = ("finished", "held", "in_thread", "job", "pool", "waits")
+
+    def __init__(self, pool: HandlerPool, job: Job) -> None:
         self.pool = pool
+        self.job = job
         self.held = True
         self.waits = 0
+        self.in_thread = False
         self.finished = False
 
 
@@ -44,15 +52,17 @@ _slot: ContextVar[_Slot | None] = ContextVar("atp_handler_slot", default=None)
 
 
 class HandlerPool:
-    """A pool that starts jobs in the order of `submit`, at most `running` at a time."""
+    """A pool that starts jobs as their turns come, at most `running` at a time."""
 
     def __init__(self, *, running: int = HANDLERS_RUNNING) -> None:
         self._limit = running
         self._alive_limit = running * ALIVE_PER_RUNNING
         self._running = 0
-        self._queue: deque[Job] = deque()
+        self._turns = JobQueue()
+        self._starting = False  # whether jobs may begin
         self._resuming: deque[asyncio.Future[None]] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], _Slot] = {}
+        self._hold_timer: asyncio.TimerHandle | None = None
         self._threads: ThreadPoolExecutor | None = None
 
     @property
@@ -60,58 +70,117 @@ class HandlerPool:
         """The number of handlers that have begun and not finished, those that wait included."""
         return len(self._tasks)
 
-    def submit(self, job: Job) -> None:
-        """Run `job` as soon as there is room. The job must handle its own exceptions."""
-        self._queue.append(job)
-        self._start_jobs()
+    def set_rule(self, kind: MessageType, rule: HandlerRule) -> None:
+        """Set how many handlers of a type run at once, and in what order."""
+        self._turns.set_rule(kind, rule)
 
-    async def call(self, handler: Callable[..., Any], *args: Any) -> None:
-        """Run one handler. A plain function runs in a thread, because it may block."""
+    def submit(self, job: Job) -> None:
+        """Run `job` as soon as its turn comes. The job must handle its own exceptions."""
+        self._turns.submit(job)
+        self.start_jobs()
+
+    def over(self, job: Job) -> None:
+        """Note that a job will not be submitted again; the next one of its sender may begin."""
+        self._turns.over(job)
+
+    def open(self) -> None:
+        """Let jobs begin."""
+        self._starting = True
+
+    def pause(self) -> None:
+        """Let no further job begin."""
+        self._starting = False
+
+    async def call(self, handler: Callable[..., Any], *args: Any) -> Any:
+        """Run one handler; return what it returned. A plain function runs in a thread."""
         if inspect.iscoroutinefunction(handler):
-            await handler(*args)
-            return
+            return await handler(*args)
+        outcome = await self._call_in_thread(handler, *args)
+        if inspect.isawaitable(outcome):  # a partial, a lambda, or an object with async __call__
+            return await outcome
+        return outcome
+
+    async def _call_in_thread(self, handler: Callable[..., Any], *args: Any) -> Any:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._limit, thread_name_prefix="atp-handler")
         context = contextvars.copy_context()
-        outcome = await asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: context.run(handler, *args)
-        )
-        if inspect.isawaitable(outcome):  # a partial, a lambda, or an object with async __call__
-            await outcome
+        slot = _slot.get()
+        if slot is not None:
+            slot.in_thread = True
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, lambda: context.run(handler, *args)
+            )
+        finally:
+            if slot is not None:
+                slot.in_thread = False
 
     async def drain(self, timeout_seconds: float) -> bool:
         """Wait until all other handlers have finished; return `False` if the time is over."""
         deadline = asyncio.get_running_loop().time() + timeout_seconds
-        while others := self._tasks - {asyncio.current_task()}:  # a handler may end its client
+        while others := self._others():  # a handler may end its client
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 return False
             await asyncio.wait(others, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         return True
 
-    async def close(self) -> None:
-        """Drop the queued jobs and cancel the running ones."""
-        self._queue.clear()
-        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
-        for task in tasks:
+    async def close(self) -> list[Job]:
+        """Drop the queued jobs and cancel the running ones; return those that did not finish.
+
+        A plain function that runs in a thread can't be cancelled. Its job goes on until it ends.
+        """
+        self._turns.clear()
+        others = self._others()
+        jobs = [self._tasks[task].job for task in others]
+        cancelled = [task for task in others if not self._tasks[task].in_thread]
+        for task in cancelled:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*cancelled, return_exceptions=True)
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
+        return jobs
 
-    def _start_jobs(self) -> None:
-        while self._queue and self._running < self._limit and self.alive < self._alive_limit:
+    def _others(self) -> list[asyncio.Task[None]]:
+        return [task for task in self._tasks if task is not asyncio.current_task()]
+
+    def start_jobs(self) -> None:
+        """Begin the jobs whose turn has come."""
+        while self._starting and self._running < self._limit and self.alive < self._alive_limit:
+            job = self._turns.next(
+                alive=self.alive,
+                alone_waits=self._running == 0,
+                ticks=asyncio.get_running_loop().time(),
+            )
+            if job is None:
+                break
             self._running += 1
-            task = asyncio.create_task(self._run(self._queue.popleft()))
-            self._tasks.add(task)
+            slot = _Slot(self, job)
+            task = asyncio.create_task(self._run(slot))
+            self._tasks[task] = slot
             task.add_done_callback(self._finished)
+        self._wait_for_hold()
 
-    async def _run(self, job: Job) -> None:
-        slot = _Slot(self)
+    def _wait_for_hold(self) -> None:
+        """Begin jobs again when the turns no longer hold them back."""
+        loop = asyncio.get_running_loop()
+        end = self._turns.hold_end(loop.time())
+        if end is None:
+            return
+        if self._hold_timer is None or self._hold_timer.when() > end:
+            if self._hold_timer is not None:
+                self._hold_timer.cancel()
+            self._hold_timer = loop.call_at(end, self._hold_ended)
+
+    def _hold_ended(self) -> None:
+        self._hold_timer = None
+        self.start_jobs()
+
+    async def _run(self, slot: _Slot) -> None:
         _slot.set(slot)  # the task has a context of its own
         try:
-            await job()
+            await slot.job.run()
         finally:
             slot.finished = True
             if slot.held:
@@ -119,10 +188,10 @@ class HandlerPool:
                 self._give_back()
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._turns.ended(self._tasks.pop(task).job, asyncio.get_running_loop().time())
         if not task.cancelled() and (problem := task.exception()) is not None:
             logger.error("a handler's job failed", exc_info=problem)
-        self._start_jobs()  # there is room for one more unfinished handler
+        self.start_jobs()  # there is room for one more unfinished handler
 
     def _give_back(self) -> None:
         """Give a slot to a handler that has its answer; if there is none, start a new job."""
@@ -132,7 +201,7 @@ class HandlerPool:
                 waiter.set_result(None)
                 return
         self._running -= 1
-        self._start_jobs()
+        self.start_jobs()
 
     async def _take_again(self, slot: _Slot) -> None:
         if self._running < self._limit:

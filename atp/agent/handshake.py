@@ -6,10 +6,15 @@ this is checked if the hub's key is known from enrolment.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Final
+
 from atp.errors import (
     ATPError,
+    ClockError,
     KeyMissing,
     MalformedFrame,
+    MalformedTimestamp,
     ReplayNonce,
     SessionAuthentication,
     SignatureAudience,
@@ -27,14 +32,23 @@ from atp.wire.frames import (
     Welcome,
     parse_message,
 )
+from atp.wire.timestamps import parse_timestamp
+from atp.wire.words import CANCEL, DONE, NOTICES, SEND_ONLY
 
-__all__ = ["Handshake", "first_frame"]
+__all__ = ["FEATURES", "Handshake", "first_frame"]
+
+# Those that this client uses (docs/protocol.md#features).
+FEATURES: Final = (DONE, CANCEL, NOTICES, SEND_ONLY)
 
 
 class Handshake:
     """One login of an agent at a hub. `nonce` is the agent's own and new for each login.
 
-    Raises `KeyMissing` if `key` is `None`.
+    `began` is this machine's time before the socket was opened, in seconds since 1970; `None` is
+    the time of `answer`. `behind` is how many seconds this machine's clock is behind the hub's at
+    least, below 0 if it is ahead; it is known after `answer`, and 0 where the time on the way
+    explains the difference. `takeover` and `resumes` are those of `Login`. Raises `KeyMissing` if
+    `key` is `None`.
     """
 
     def __init__(
@@ -46,6 +60,9 @@ class Handshake:
         hub_key: PublicKey | None,
         url: str,
         nonce: str,
+        began: float | None = None,
+        takeover: bool = True,
+        resumes: str = "",
     ) -> None:
         if key is None:
             raise KeyMissing("on a network every message is signed; give the client a private key")
@@ -55,6 +72,11 @@ class Handshake:
         self._hub_key = hub_key
         self._url = url
         self._nonce = nonce
+        self._takeover = takeover
+        self._resumes = resumes
+        self._features: tuple[str, ...] = ()
+        self._began = began
+        self.behind = 0.0
 
     def answer(self, message: bytes, *, now: float) -> bytes:
         """Return the authenticate frame for the hub's challenge.
@@ -70,6 +92,9 @@ class Handshake:
                 f"the hub at {self._url} is {excerpt(challenge.hub)}, but this agent is enrolled at"
                 f" {excerpt(self._hub_id)}; check the address, or enrol again"
             )
+        self.behind = _seconds_behind(
+            challenge.time, now if self._began is None else self._began, now
+        )
         claims = {
             "iss": self._agent,
             "aud": self._hub_id,
@@ -78,14 +103,27 @@ class Handshake:
             "cnonce": self._nonce,
         }
         proof = tokens.issue(tokens.TokenKind.AUTH, claims, self._key, now=int(now))
-        return Authenticate(proof).to_bytes()
+        self._features = tuple(name for name in FEATURES if name in challenge.features)
+        return Authenticate(
+            proof,
+            features=self._features,
+            takeover=self._takeover or SEND_ONLY not in self._features,
+            resumes=self._resumes,
+        ).to_bytes()
 
     def admit(self, message: bytes, *, now: float) -> Welcome:
         """Return the welcome, after checking that it is for this agent and from this hub.
 
-        Raises the error that the hub sent instead, `MalformedFrame` for any other frame, and
+        Raises the error that the hub sent instead, `MalformedFrame` for any other frame, a
+        `ClockError` that tells the difference of the clocks if that is what refuses the login, and
         `SessionAuthentication` or `ReplayNonce` if the hub's proof is not valid.
         """
+        try:
+            return self._admit(message, now=now)
+        except ClockError as problem:
+            raise self._told(problem) from problem
+
+    def _admit(self, message: bytes, *, now: float) -> Welcome:
         welcome = first_frame(message)
         if not isinstance(welcome, Welcome):
             raise MalformedFrame("the hub did not answer the login with a welcome")
@@ -93,7 +131,18 @@ class Handshake:
             raise SessionAuthentication(f"the hub welcomed {excerpt(welcome.agent)} instead")
         if self._hub_key is not None:
             self._check_proof(welcome, self._hub_key, now=now)
-        return welcome
+        return replace(welcome, features=self._features)
+
+    def _told(self, problem: ClockError) -> ATPError:
+        """Return a refusal because of the clocks, with their difference if it is known."""
+        advice = f"compare this machine's clock with the clock of {self._hub_id}"
+        if self.behind:
+            side = "behind" if self.behind > 0 else "ahead of"
+            advice = (
+                f"this machine's clock is {abs(self.behind):.0f} s {side} the clock of"
+                f" {self._hub_id}; set it"
+            )
+        return from_code(problem.code, f"the login was refused ({problem.detail}): {advice}")
 
     def _check_proof(self, welcome: Welcome, hub_key: PublicKey, *, now: float) -> None:
         try:
@@ -105,6 +154,8 @@ class Handshake:
                 audience=self._agent,
                 issuer=self._hub_id,
             )
+        except ClockError:
+            raise
         except ATPError as exc:
             raise SessionAuthentication(
                 f"the hub's proof is not valid ({exc}); if the hub has a new key, enrol again"
@@ -134,6 +185,18 @@ class Handshake:
                 )
                 known = PublicKey.from_jwk(claims["jwk"])
         return known
+
+
+def _seconds_behind(hub_time: str, began: float, now: float) -> float:
+    """Return how much later it is for the hub than here; below 0 if it is earlier there.
+
+    The hub wrote its time after `began` and before `now`. A time that can't be read gives 0.
+    """
+    try:
+        there = parse_timestamp(hub_time)
+    except MalformedTimestamp:
+        return 0.0
+    return max(0.0, there - now) or min(0.0, there - began)
 
 
 def first_frame(message: bytes) -> Frame:

@@ -1,53 +1,79 @@
-"""An agent's positions in its two streams, the ids that it has seen, and its acks.
+"""An agent's positions in its two streams, its mail, and the ids that it has handled.
 
-No I/O and no clock. An ack is cumulative and means "taken into the bounded queue". Mail beyond that
-bound is not acknowledged, so the hub stops sending. Positions begin anew with each connection. The
-hub repeats deliveries without an ack, and repeats are found by their ids (docs/protocol.md#frames).
+No I/O and no clock. Mail is *taken* into a bounded queue, and it is *done* when its handler has
+ended (docs/protocol.md#acks). Mail that is not taken stays with the hub: handlers do not get it.
+Positions begin anew with each connection. The hub repeats what is not done, and repeats are found
+by sender and message id: mail that waits or runs is not run again, and what is done is acknowledged
+again.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
+from atp.agent.acks import DoneAcks, PlainAcks, StreamAcks
+from atp.agent.mail import Mail, MailKey, MailState
+from atp.agent.receiving import Received
+from atp.agent.seen import SEEN_LIMIT, SeenMessages
 from atp.errors import SessionTransport
-from atp.wire.frames import Ack
-from atp.wire.words import ANSWERS, MAIL, Stream
+from atp.wire.words import ANSWERS, MAIL, STREAMS, Stream
 
 __all__ = ["Inbox"]
 
-BACKLOG_LIMIT: Final = 256  # acknowledged mail whose handler has not begun
-SEEN_LIMIT: Final = 65_536  # remembered ids (about 20 MB); those that expire first are dropped
-
-_Id = tuple[str, str]  # sender and message id
+BACKLOG_LIMIT: Final = 256  # taken mail whose handler has not begun
 
 
 @dataclass(slots=True)
-class _Position:
-    """A stream on this connection: the last `seq` seen, and the last one acknowledged."""
+class _Arrival:
+    """Places that have arrived and are not taken: one with mail, or some that are closed.
 
-    seen: int | None = None
-    acknowledged: int | None = None
-    refused: deque[tuple[int, str]] = field(default_factory=deque)
+    Closed places need no handler. With `code`, the agent refuses the one at `first`.
+    """
+
+    first: int
+    last: int
+    mail: Mail | None = None
+    code: str = ""
 
 
 class Inbox:
-    """The positions, remembered ids and acks of one agent."""
+    """The positions, mail and acks of one agent.
+
+    `seen` are the messages that it has handled.
+    """
 
     def __init__(self, *, backlog_limit: int = BACKLOG_LIMIT, seen_limit: int = SEEN_LIMIT) -> None:
-        self._backlog_limit = self._limit = backlog_limit
-        self._seen_limit = seen_limit
-        self._streams: dict[Stream, _Position] = {}
-        self._backlog: deque[tuple[int, _Id]] = deque()  # mail whose handler has not begun
-        self._seen: set[_Id] = set()
-        self._expiries: list[tuple[float, _Id]] = []  # a heap
-        self.open()
+        self._backlog_limit = backlog_limit
+        self.seen = SeenMessages(limit=seen_limit)
+        self._taking = False  # until there is a handler
+        self._mail: dict[MailKey, Mail] = {}  # not done
+        self._backlog = 0  # taken on this connection, and its handler has not begun
+        self._arrivals: deque[_Arrival] = deque()
+        self._positions: dict[Stream, int | None] = {}
+        self._acks: dict[Stream, StreamAcks] = {}
+        self.open(tells_done=False)
 
-    def open(self) -> None:
-        """Begin with a new connection: positions start at its first delivery."""
-        self._streams = {MAIL: _Position(), ANSWERS: _Position()}
+    # The connection
+
+    def open(self, *, tells_done: bool) -> None:
+        """Begin with a new connection, whose hub has the feature `done` or not."""
+        self.lost()
+        self._positions = dict.fromkeys(STREAMS)
+        kind: type[StreamAcks] = DoneAcks if tells_done else PlainAcks
+        self._acks = {stream: kind(stream) for stream in STREAMS}
+
+    def lost(self) -> None:
+        """Note that the connection ended. What was not taken comes again as new mail."""
+        for arrival in self._arrivals:
+            if arrival.mail is not None and not arrival.mail.dispatched:
+                self._mail.pop(arrival.mail.key, None)
+        self._arrivals.clear()
+        self._backlog = 0
+        for mail in self._mail.values():
+            mail.attached = mail.passed_over = False
 
     def advance(self, stream: Stream, *, first: int, last: int) -> bool:
         """Note the positions `first` to `last`; return whether they are new on this connection.
@@ -55,83 +81,163 @@ class Inbox:
         Raises `SessionTransport` if there is a gap before them. To go on would acknowledge
         deliveries that never arrived, so the connection must end.
         """
-        position = self._streams[stream]
-        if position.seen is not None and first > position.seen + 1:
+        seen = self._positions[stream]
+        if seen is None and stream == MAIL:
+            self._withdraw(1, first - 1)  # the hub counts it as done
+        if seen is not None and first > seen + 1:
             raise SessionTransport(
-                f"stream {stream} jumped from {position.seen} to {first};"
+                f"stream {stream} jumped from {seen} to {first};"
                 " a new connection delivers the missing ones"
             )
-        if position.seen is not None and last <= position.seen:
+        if seen is not None and last <= seen:
             return False
-        position.seen = last
+        self._positions[stream] = last
         return True
 
-    def refuse(self, stream: Stream, seq: int, code: str) -> None:
-        """Refuse the envelope at `seq` with `code`, in its turn among the acks."""
-        self._streams[stream].refused.append((seq, code))
+    # Arrivals
 
-    def remember(self, sender: str, message_id: str, *, expires_at: float, now: float) -> bool:
-        """Remember an envelope until it expires; return whether it is new."""
-        key = (sender, message_id)
-        if key in self._seen:
-            return False
-        self._seen.add(key)
-        heapq.heappush(self._expiries, (expires_at, key))
-        while self._expiries[0][0] <= now or len(self._seen) > self._seen_limit:
-            self._seen.discard(heapq.heappop(self._expiries)[1])
-            if not self._expiries:
-                break
-        return True
+    def close(self, stream: Stream, first: int, last: int, code: str = "") -> None:
+        """Note places that no handler gets. With `code`, the agent refuses the one at `first`."""
+        if stream == ANSWERS:
+            self._acks[stream].take(first, last)
+            self._acks[stream].finish(first, last, code)
+            return
+        if not code:
+            self._withdraw(first, last)
+        self._arrivals.append(_Arrival(first, last, code=code))
 
-    def hold(self, seq: int, sender: str, message_id: str) -> None:
-        """Note that the mail at `seq` waits for a handler."""
-        self._backlog.append((seq, (sender, message_id)))
+    def arrive(self, received: Received) -> None:
+        """Note a message for a handler, or a repeat of one."""
+        delivery = received.delivery
+        place = delivery.seq
+        mail = Mail(received, place, delivery.attempt - 1)
+        known = self._mail.get(mail.key)
+        if known is not None:
+            known.place = place
+            known.failures = max(known.failures, mail.failures)
+            self._arrivals.append(_Arrival(place, place, known))
+        elif (code := self.seen.code(mail.seen_key)) is not None:
+            self._arrivals.append(_Arrival(place, place, code=code))
+        else:
+            self._mail[mail.key] = mail
+            self._arrivals.append(_Arrival(place, place, mail))
+
+    # Taking
 
     def set_taking(self, *, taking: bool) -> None:
-        """Set whether more mail is acknowledged. Mail without an ack stays with the hub."""
-        self._limit = self._backlog_limit if taking else 0
+        """Set whether mail is taken. Mail that is not taken stays with the hub."""
+        self._taking = taking
 
-    def abandon(self) -> int:
-        """Drop the mail whose handler has not begun, and return how many there were.
+    def take(self) -> Iterator[Mail]:
+        """Take what there is room for, in order; yield the mail that a handler may begin now.
 
-        If the hub delivers it again, it counts as new.
+        It may be a repeat of mail that handlers have in their queue already.
         """
-        count = len(self._backlog)
-        self._seen.difference_update(key for _, key in self._backlog)
-        self._backlog.clear()
-        return count
+        acks = self._acks[MAIL]
+        while self._arrivals and self._may_take(self._arrivals[0].mail):
+            arrival = self._arrivals.popleft()
+            acks.take(arrival.first, arrival.last)
+            if arrival.mail is None:
+                acks.finish(arrival.first, arrival.last, arrival.code)
+            elif self._attach(arrival.mail):
+                yield arrival.mail
 
-    def begin(self) -> bool:
-        """Note that the handler of the oldest mail begins; return whether an ack can go now."""
-        self._backlog.popleft()
-        return len(self._backlog) >= self._limit
+    def _may_take(self, mail: Mail | None) -> bool:
+        if mail is None or mail.state is not MailState.WAITING:
+            return True
+        return self._taking and self._backlog < self._backlog_limit
 
+    def _attach(self, mail: Mail) -> bool:
+        """Note that this connection delivered the mail, and tell its state.
+
+        Return whether its handler may begin now.
+        """
+        acks = self._acks[MAIL]
+        mail.attached = True
+        match mail.state:
+            case MailState.WAITING:
+                self._backlog += 1
+            case MailState.RUNNING:
+                acks.begin(mail.place)
+            case MailState.RETRY:
+                acks.fail(mail.place, mail.failures)
+            case MailState.DONE | MailState.REFUSED:
+                acks.finish(mail.place, mail.place, self.seen.code(mail.seen_key) or "")
+        return mail.is_open
+
+    # Handling
+
+    def begin(self, mail: Mail) -> None:
+        """Note that the handler of the mail begins."""
+        self._leave_backlog(mail)
+        mail.state = MailState.RUNNING
+        if mail.attached:
+            self._acks[MAIL].begin(mail.place)
+
+    def pass_over(self, mail: Mail) -> bool:
+        """Count the mail no more against the backlog; return whether it was counted."""
+        counted = self._leave_backlog(mail)
+        mail.passed_over = True
+        return counted
+
+    def retry(self, mail: Mail) -> None:
+        """Note that the handler failed and that another one will begin."""
+        mail.failures += 1
+        mail.state = MailState.RETRY
+        if mail.attached:
+            self._acks[MAIL].fail(mail.place, mail.failures)
+
+    def finish(self, mail: Mail, code: str = "") -> None:
+        """Note that the mail is done; with `code`, that it is refused for good."""
+        self._leave_backlog(mail)
+        mail.state = MailState.REFUSED if code else MailState.DONE
+        self._mail.pop(mail.key, None)
+        self.seen.add(mail.seen_key, code, mail.received.expires_at)
+        if mail.attached:
+            self._acks[MAIL].finish(mail.place, mail.place, code)
+
+    def hand_back(self) -> list[Mail]:
+        """Drop the mail whose handler does not run, and return it: the hub delivers it again.
+
+        This is for the time after the connection has ended.
+        """
+        dropped = [mail for mail in self._mail.values() if mail.is_open]
+        for mail in dropped:
+            self._drop(mail)
+        return dropped
+
+    def cut(self, mail: Mail) -> None:
+        """Note that the handler of the mail was cancelled: the hub delivers it again."""
+        self._drop(mail)
+
+    def _withdraw(self, first: int, last: int) -> None:
+        """Drop mail of earlier connections which the hub no longer delivers."""
+        for mail in [m for m in self._mail.values() if not m.attached and first <= m.place <= last]:
+            if mail.is_open and mail.dispatched:
+                self._drop(mail)
+
+    def _leave_backlog(self, mail: Mail) -> bool:
+        counted = mail.state is MailState.WAITING and mail.attached and not mail.passed_over
+        self._backlog -= counted
+        return counted
+
+    def _drop(self, mail: Mail) -> None:
+        self._leave_backlog(mail)
+        mail.state = MailState.WITHDRAWN
+        self._mail.pop(mail.key, None)
+
+    # Acks
+
+    @property
     def has_acks(self) -> bool:
-        """Return whether `acks` has any to send."""
-        return any(
-            (self._allowed(stream, position) or 0) > (position.acknowledged or 0)
-            for stream, position in self._streams.items()
-        )
+        """Whether there is anything to tell the hub."""
+        return any(acks.waiting for acks in self._acks.values())
+
+    @property
+    def has_urgent_acks(self) -> bool:
+        """Whether the hub or a handler waits for what there is to tell."""
+        return any(acks.urgent for acks in self._acks.values())
 
     def acks(self) -> list[bytes]:
-        """Return the acks to send now: at most one for each stream, and one for each refusal."""
-        frames: list[bytes] = []
-        for stream, position in self._streams.items():
-            upto = self._allowed(stream, position)
-            if upto is None or (position.acknowledged or 0) >= upto:
-                continue
-            last = position.acknowledged or 0
-            while position.refused and position.refused[0][0] <= upto:
-                last, code = position.refused.popleft()
-                frames.append(Ack(stream, last, code).to_bytes())
-            if last < upto:
-                frames.append(Ack(stream, upto).to_bytes())
-            position.acknowledged = upto
-        return frames
-
-    def _allowed(self, stream: Stream, position: _Position) -> int | None:
-        """Return the last `seq` of the stream that may be acknowledged, or `None`."""
-        if stream == ANSWERS or len(self._backlog) <= self._limit:
-            return position.seen
-        first_held_up, _ = self._backlog[self._limit]
-        return None if position.seen is None else min(position.seen, first_held_up - 1)
+        """Return the acks to send now. If `has_acks` is still true, there are more."""
+        return [frame for acks in self._acks.values() for frame in acks.frames()]

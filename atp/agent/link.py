@@ -12,8 +12,10 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from secrets import SystemRandom
-from typing import Final
+from typing import Any, Final
 
+from atp.agent.frame_log import log_frames
+from atp.agent.mail_claim import MailClaim, explained
 from atp.agent.session import AgentSession, Event
 from atp.errors import (
     ATPError,
@@ -30,7 +32,7 @@ from atp.errors import (
 from atp.transports.base import Connection, Login, Transport
 from atp.wire.frames import Failure, Welcome
 
-__all__ = ["Link"]
+__all__ = ["Link", "backoff_seconds"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +60,8 @@ class Link:
 
     `on_event` is called for each event, in order, and must not block. `on_suspended` is called when
     the hub refuses the agent for now, with the error for waiting callers; `suspended` is that error
-    until the agent is connected again. `on_end` is called once, with the reason, when the link
-    ended by itself.
+    until the agent is connected again. `claim` is the client's claim to mail. `on_end` is called
+    once, with the reason, when the link ended by itself.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Link:
         login: Login,
         session: AgentSession,
         *,
+        claim: MailClaim,
         on_event: Callable[[Event], None],
         on_suspended: Callable[[ATPError], None],
         on_end: Callable[[ATPError], None],
@@ -75,19 +78,23 @@ class Link:
         self._transport = transport
         self._login = login
         self._session = session
+        self._claim = claim
         self._on_event = on_event
         self._on_suspended = on_suspended
         self._on_end = on_end
         self._task: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
+        self._claimed = asyncio.Event()  # the client wants mail, and this session has none
+        self._turns: list[asyncio.Future[None]] = []
         self.connected = False
         self.welcome: Welcome | None = None
         self.suspended: ATPError | None = None
 
     async def start(self) -> Welcome:
         """Connect for the first time. If this fails, raise the error and do not try again."""
-        connection = await self._transport.connect(self._login)
+        connection = await self._transport.connect(self._claim.login(self._login))
         self._open(connection)
         self._task = asyncio.create_task(self._run(connection), name="atp-link")
         return connection.welcome
@@ -95,6 +102,20 @@ class Link:
     def wake(self) -> None:
         """Wake the writer, because there may be something to send."""
         self._wake.set()
+
+    def claim_mail(self) -> None:
+        """Log in again with a session that takes mail, if the session of now takes none."""
+        if self.connected and self.welcome is not None and self._claim.is_unmet(self.welcome):
+            self._claimed.set()
+
+    async def written(self) -> None:
+        """Wait until what the session has to tell now is written, or the connection has ended."""
+        if not self.connected:
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._turns.append(turn)
+        self._wake.set()
+        await turn
 
     async def flush(self, timeout_seconds: float) -> bool:
         """Wait for all receipts and until all acks are sent; return `False` if the time is over."""
@@ -115,19 +136,27 @@ class Link:
             with suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+        if self._connection is not None:  # also if the task was cancelled before it began
+            self._lose()
+            await self._connection.close()
+            self._connection = None
 
     async def _run(self, connection: Connection) -> None:
         failures = 0
         while True:
             began = self._ticks()
             problem = await self._serve(connection)
-            goes_on = "" if isinstance(problem, _FINAL) else " Connecting again."
-            logger.warning("%s: connection ended: %s%s", self._login.identity.id, problem, goes_on)
-            if not goes_on:
+            claimed = self._claimed.is_set()
+            if isinstance(problem, _FINAL) and not self._claim.yields(problem, connection.features):
+                problem = explained(problem, self._login.identity.id)
+                logger.warning("%s: connection ended: %s", self._login.identity.id, problem)
                 break
+            if not claimed:
+                name = self._login.identity.id
+                logger.warning("%s: connection ended: %s Connecting again.", name, problem)
             failures = 0 if self._ticks() - began >= STEADY_SECONDS else failures + 1
             try:
-                connection = await self._reconnect(failures, problem)
+                connection = await self._reconnect(failures, problem, at_once=claimed)
             except _FINAL as refusal:
                 problem = self._last_word(problem, refusal)
                 break
@@ -136,13 +165,17 @@ class Link:
             self._open(connection)
         self._on_end(problem)
 
-    async def _reconnect(self, failures: int, ended: ATPError) -> Connection:
+    async def _reconnect(
+        self, failures: int, ended: ATPError, *, at_once: bool = False
+    ) -> Connection:
         refusals, asked = 0, _asked_to_wait(ended)
         while True:
-            delay = _delay(failures) if not refusals else _long_delay(refusals)
-            await asyncio.sleep(asked + delay)
+            delay = backoff_seconds(failures) if not refusals else _long_delay(refusals)
+            pause, at_once = 0.0 if at_once else asked + delay, False
+            logger.debug("%s: connects again in %.2f s", self._login.identity.id, pause)
+            await asyncio.sleep(pause)
             try:
-                return await self._transport.connect(self._login)
+                return await self._transport.connect(self._claim.login(self._login))
             except IdentityNotActive as problem:
                 refusals, asked = refusals + 1, _asked_to_wait(problem)
                 self._suspend(problem)
@@ -180,32 +213,52 @@ class Link:
         if self.suspended is not None:
             logger.warning("%s: the hub accepts it again", self._login.identity.id)
             self.suspended = None
+        self._connection = connection
         self.welcome = connection.welcome
         self.connected = True
-        self._session.opened(connection.welcome)
+        self._claim.session = connection.welcome.session
+        self._claimed.clear()
+        self.claim_mail()  # a handler may have been registered during the login
+        logger.debug(
+            "%s: connected to %s in session %s; %d envelopes without a receipt are sent",
+            self._login.identity.id,
+            self._transport.hub_id,
+            connection.welcome.session,
+            self._session.unreceipted,
+        )
+        self._session.opened(connection.welcome, connection.features)
         self._wake.set()
 
     async def _serve(self, connection: Connection) -> ATPError:
         """Read and write until the connection ends; return the reason."""
         reader = asyncio.create_task(self._read(connection), name="atp-reader")
         writer = asyncio.create_task(self._write(connection), name="atp-writer")
+        claimed = asyncio.create_task(self._claimed.wait(), name="atp-claim")
+        tasks: set[asyncio.Task[Any]] = {reader, writer, claimed}
         try:
-            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if claimed.done() and not reader.done():
+                return SessionClosed("the client logs in again to take mail")
             # A failed write has no reason. The hub's reason may still be unread.
             await asyncio.wait({reader}, timeout=LAST_WORDS_SECONDS)
             return _reason(reader if reader.done() else writer)
         finally:
-            self.connected = False
-            self._session.lost()
-            self._moved.set()
-            reader.cancel()
-            writer.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
+            self._lose()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await connection.close()
+
+    def _lose(self) -> None:
+        self.connected = False
+        self._session.lost()
+        self._moved.set()
+        self._end_turns(self._turns)
 
     async def _read(self, connection: Connection) -> None:
         while True:
             message = await connection.receive()
+            log_frames(self._login.identity.id, "receives", message)
             now, ticks = self._transport.clock(), self._ticks()
             for event in self._session.receive(message, now=now, ticks=ticks):
                 if isinstance(event, Failure):
@@ -217,13 +270,26 @@ class Link:
     async def _write(self, connection: Connection) -> None:
         while True:
             self._wake.clear()
-            for message in self._session.data_to_send(ticks=self._ticks()):
-                await connection.send(message)
+            turns, self._turns = self._turns, []
+            try:
+                for message in self._session.data_to_send(ticks=self._ticks()):
+                    log_frames(self._login.identity.id, "sends", message)
+                    await connection.send(message)
+                    self._end_turns(turns)  # acks are in the first message
+            finally:
+                self._end_turns(turns)
             self._moved.set()
             due = self._session.next_due()
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(due):
                     await self._wake.wait()
+
+    @staticmethod
+    def _end_turns(turns: list[asyncio.Future[None]]) -> None:
+        for turn in turns:
+            if not turn.done():
+                turn.set_result(None)
+        turns.clear()
 
     @staticmethod
     def _ticks() -> float:
@@ -234,7 +300,8 @@ def _asked_to_wait(problem: ATPError) -> float:
     return min(problem.retry_after or 0.0, RETRY_AFTER_MAX_SECONDS)
 
 
-def _delay(failures: int) -> float:
+def backoff_seconds(failures: int) -> float:
+    """Return how long to wait before the next try after so many failures, a random time."""
     ceiling = BACKOFF_FIRST_SECONDS * 2.0 ** min(failures, BACKOFF_DOUBLINGS)
     return _jitter.uniform(0, min(BACKOFF_MAX_SECONDS, ceiling))
 

@@ -6,6 +6,7 @@ An unknown option is an error: a misspelt one would drop a demand for trust with
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
@@ -32,7 +33,8 @@ class SendOptions:
     and 24 hours for any other message. `requires_trust`, `required_capabilities`: the level and the
     capabilities that the recipient must have. `sensitivity`, `allowed_tools`, `spawn_permission`,
     `max_lifespan_seconds`: the declared policy context. `notify`: whether the sender wants notices
-    of later events. `provenance`: entries that the signature covers.
+    of later events. `provenance`: entries that the signature covers. `message_id`: the id of the
+    message, a UUID, so that sending it again can't make a second message.
     """
 
     timeout: float = TIMEOUT_DEFAULT_MS
@@ -45,6 +47,7 @@ class SendOptions:
     max_lifespan_seconds: int | None = None
     notify: bool = False
     provenance: tuple[IProvenanceEntry, ...] = ()
+    message_id: str | None = None
 
     @property
     def timeout_seconds(self) -> float:
@@ -149,6 +152,13 @@ def _entries(value: Any) -> tuple[IProvenanceEntry, ...]:
     )
 
 
+def _message_id(value: Any) -> str:
+    text = str(value) if isinstance(value, uuid.UUID) else value
+    if not isinstance(text, str) or str(uuid.UUID(text)) != text:
+        raise ValueError("it must be a UUID in lower case, as str(uuid.uuid4()) gives")
+    return text
+
+
 _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "timeout": _milliseconds,
     "lifetime": _seconds,
@@ -160,6 +170,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "max_lifespan_seconds": _count,
     "notify": _flag,
     "provenance": _entries,
+    "message_id": _message_id,
 }
 assert _READERS.keys() == {field.name for field in fields(SendOptions)}
 

@@ -29,20 +29,35 @@ class Outbox:
         # An envelope under way counts against the window also after `forget`, because the hub
         # counts it too until its receipt.
         self._under_way: set[str] = set()
+        self._sent: set[str] = set()  # waiting envelopes that went to the hub at least once
         self._window = 0  # without a connection, nothing is sent
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def submit(self, message_id: str, data: bytes) -> None:
-        """Queue an envelope."""
-        self._waiting[message_id] = data
-        self._queue.append(message_id)
+        """Queue an envelope; do nothing if it waits already."""
+        if message_id not in self._waiting:
+            self._waiting[message_id] = data
+            self._queue.append(message_id)
 
     def forget(self, message_id: str) -> None:
         """Stop sending an envelope, because its caller stopped waiting."""
         self._waiting.pop(message_id, None)
         self._due.pop(message_id, None)
+        self._sent.discard(message_id)
+
+    def was_sent(self, message_id: str) -> bool:
+        """Whether a waiting envelope went to the hub, so that it may arrive there."""
+        return message_id in self._sent
+
+    def is_under_way(self, message_id: str) -> bool:
+        """Whether an envelope went to the hub on this connection, and has no receipt."""
+        return message_id in self._under_way
+
+    def waits(self, message_id: str) -> bool:
+        """Whether an envelope has no final receipt, and was not forgotten."""
+        return message_id in self._waiting
 
     def open(self, window: int) -> None:
         """Begin with a new connection: queue all envelopes without a receipt, in order."""
@@ -81,7 +96,8 @@ class Outbox:
         while self._queue and len(self._under_way) < self._window:
             message_id = self._queue.popleft()
             data = self._waiting.get(message_id)
-            if data is not None:
+            if data is not None and message_id not in self._under_way:
                 self._under_way.add(message_id)
+                self._sent.add(message_id)
                 taken.append(data)
         return taken

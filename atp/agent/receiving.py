@@ -28,7 +28,7 @@ from atp.types import BROADCAST_TARGET
 from atp.wire.frames import Delivery
 from atp.wire.timestamps import parse_timestamp
 
-__all__ = ["KeyFinder", "Received", "Verifier", "read_claims", "trusted_keys"]
+__all__ = ["DeliveryFacts", "KeyFinder", "Received", "Verifier", "read_claims", "trusted_keys"]
 
 KeyFinder = Callable[[str], Sequence[PublicKey]]  # agent id -> its known keys, maybe none
 
@@ -49,6 +49,20 @@ class Received:
     verified: bool
     req: str | None = None
     cause: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFacts:
+    """What a handler may know about the delivery of its message.
+
+    `attempt` is 1, plus the number of times that a handler of this agent has begun and failed.
+    `redelivered` is whether officers sent a refused message again. Times are in seconds since 1970.
+    """
+
+    attempt: int
+    redelivered: bool
+    accepted_at: float
+    expires_at: float
 
 
 @dataclass(frozen=True, slots=True)

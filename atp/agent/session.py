@@ -2,21 +2,24 @@
 
 `receive` takes the hub's bytes and returns events; `data_to_send` returns the bytes for the hub. A
 session outlives its connections, which `opened` and `lost` announce. Envelopes without a receipt
-are sent again, and repeated deliveries are dropped (docs/protocol.md#frames).
+are sent again, and repeated deliveries are not handled again (docs/protocol.md#frames).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from atp.agent.inbox import Inbox
+from atp.agent.mail import Mail
 from atp.agent.outbox import Outbox
 from atp.agent.receiving import Received, Verifier
 from atp.errors import ATPError, MalformedFrame, SessionTransport
-from atp.types import MessageType
 from atp.wire.frames import (
+    Cancelled,
+    CancelRequest,
     Delivery,
     Failure,
     Gone,
@@ -28,11 +31,14 @@ from atp.wire.frames import (
     parse_message,
     serialize_messages,
 )
-from atp.wire.words import MAIL
+from atp.wire.words import ANSWERS, CANCEL, DONE, MAIL
 
 __all__ = ["AgentSession", "Answered", "Arrived", "Event", "Expected"]
 
 logger = logging.getLogger(__name__)
+
+DONE_WAITS_SECONDS: Final = 0.02  # for more that is done: fewer acks, and nobody waits for them
+NOTICE_REMEMBERED_SECONDS: Final = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +62,16 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A message for a handler. A response here arrived after its caller had stopped waiting.
+    """A message for a handler.
 
-    `held` mail counts against the backlog until `handler_begins` is called for it.
+    A response has no `mail`: it arrived after its caller had stopped waiting, and is done already.
     """
 
     received: Received
-    held: bool
+    mail: Mail | None
 
 
-Event = Answered | Arrived | Receipt | Notice | Failure | Gone | Withheld
+Event = Answered | Arrived | Receipt | Notice | Cancelled | Failure | Gone | Withheld
 
 
 class AgentSession:
@@ -74,8 +80,12 @@ class AgentSession:
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier
         self._outbox = Outbox()
-        self._inbox = Inbox()
+        self.inbox = Inbox()
+        self._done_due: float | None = None  # in ticks
         self._expected: dict[str, Expected] = {}
+        self._features: Collection[str] = ()
+        self._cancels: list[str] = []  # requests to cancel with the next message
+        self._unwanted: set[str] = set()  # requests to cancel when the hub has accepted them
 
     @property
     def unreceipted(self) -> int:
@@ -90,7 +100,7 @@ class AgentSession:
     @property
     def settled(self) -> bool:
         """Whether no envelope waits for a receipt and no delivery for its ack."""
-        return not self._outbox and not self._inbox.has_acks()
+        return not self._outbox and not self.inbox.has_acks
 
     # Sending
 
@@ -102,6 +112,10 @@ class AgentSession:
         """Stop sending an envelope."""
         self._outbox.forget(message_id)
 
+    def may_arrive(self, message_id: str) -> bool:
+        """Whether an envelope without a final receipt went to the hub, so that it may arrive."""
+        return self._outbox.was_sent(message_id)
+
     def expect(self, expected: Expected) -> None:
         """Wait for the answer to a request."""
         self._expected[expected.request_id] = expected
@@ -111,40 +125,67 @@ class AgentSession:
         self._expected.pop(expected.request_id, None)
         self._outbox.forget(expected.message_id)
 
+    def cancel(self, expected: Expected) -> None:
+        """Give up a request, and tell the hub so if it knows the request and cancelled requests.
+
+        The hub is told at most once, on this connection only.
+        """
+        message_id = expected.message_id
+        if CANCEL in self._features:
+            if self._outbox.is_under_way(message_id):
+                self._unwanted.add(message_id)
+            elif not self._outbox.waits(message_id):  # it has its receipt
+                self._cancels.append(message_id)
+        self.give_up(expected)
+
     def data_to_send(self, *, ticks: float) -> list[bytes]:
         """Return the messages to send now. Acks come first, because the hub waits for them.
 
         `ticks` are the seconds of a monotonic clock.
         """
-        frames = [*self._inbox.acks(), *self._outbox.take(ticks=ticks)]
+        cancels, self._cancels = self._cancels, []
+        told = [CancelRequest(message_id).to_bytes() for message_id in cancels]
+        frames = [*self._acks(ticks), *told, *self._outbox.take(ticks=ticks)]
         return list(serialize_messages(frames))
+
+    def _acks(self, ticks: float) -> list[bytes]:
+        """Return the acks to send now. What is only done waits a little for more of it."""
+        if not self.inbox.has_acks:
+            return []
+        if not self.inbox.has_urgent_acks:
+            if self._done_due is None:
+                self._done_due = ticks + DONE_WAITS_SECONDS
+            if ticks < self._done_due:
+                return []
+        frames = self.inbox.acks()
+        self._done_due = ticks if self.inbox.has_acks else None
+        return frames
 
     def next_due(self) -> float | None:
         """Return when `data_to_send` has more to send without a new event, in ticks, or `None`."""
-        return self._outbox.next_due()
+        dues = [due for due in (self._done_due, self._outbox.next_due()) if due is not None]
+        return min(dues, default=None)
 
     # The connection
 
-    def opened(self, welcome: Welcome) -> None:
-        """Begin with a new connection that has logged in."""
+    def opened(self, welcome: Welcome, features: Collection[str] = ()) -> None:
+        """Begin with a new connection that has logged in and uses `features` of the protocol."""
+        self._features = features
         self._outbox.open(welcome.window)
-        self._inbox.open()
+        self.inbox.open(tells_done=DONE in features)
+        self._done_due = None
 
     def lost(self) -> None:
         """Note that the connection was lost: send nothing until the next one."""
         self._outbox.close()
+        self._features = ()
+        self._cancels.clear()
+        self._unwanted.clear()
+        self.inbox.lost()
 
-    def handler_begins(self) -> bool:
-        """Note that the handler of the oldest held mail begins; return whether acks can go now."""
-        return self._inbox.begin()
-
-    def set_taking(self, *, taking: bool) -> None:
-        """Set whether held mail is acknowledged."""
-        self._inbox.set_taking(taking=taking)
-
-    def abandon_mail(self) -> int:
-        """Drop the held mail whose handler has not begun; return how many there were."""
-        return self._inbox.abandon()
+    def take_mail(self) -> Iterator[Arrived]:
+        """Take the mail for which there is room now; yield that whose handlers may begin."""
+        return (Arrived(mail.received, mail) for mail in self.inbox.take())
 
     # Receiving
 
@@ -159,23 +200,48 @@ class AgentSession:
                 case Delivery():
                     yield from self._delivered(frame, now)
                 case Receipt():
+                    self._cancel_unwanted(frame)
                     if self._outbox.settle(frame, ticks=ticks) or not frame.message_id:
                         yield frame
                 case Withheld():
-                    if self._inbox.advance(frame.stream, first=frame.seq, last=frame.seq):
-                        yield frame
+                    yield from self._closed(frame, first=frame.seq, last=frame.seq)
                 case Gone():
-                    if self._inbox.advance(frame.stream, first=frame.first, last=frame.last):
-                        yield frame
-                case Notice() | Failure():
+                    yield from self._closed(frame, first=frame.first, last=frame.last)
+                case Notice() if frame.stream is not None:
+                    yield from self._placed_notice(frame, now)
+                case Notice() | Cancelled() | Failure():
                     yield frame
                 case Unknown():
                     logger.debug("ignored a frame of a type that this version does not know")
                 case _:
                     raise MalformedFrame("the hub sent a frame of the login after the login")
+            yield from self.take_mail()
+
+    def _closed(self, frame: Withheld | Gone, *, first: int, last: int) -> Iterator[Event]:
+        if self.inbox.advance(frame.stream, first=first, last=last):
+            self.inbox.close(frame.stream, first, last)
+            yield frame
+
+    def _placed_notice(self, notice: Notice, now: float) -> Iterator[Event]:
+        stream = notice.stream or ANSWERS
+        if not self.inbox.advance(stream, first=notice.seq, last=notice.seq):
+            return
+        self.inbox.close(stream, notice.seq, notice.seq)
+        key = ("", f"notice {stream} {notice.seq}")  # no agent has an empty id
+        until = now + NOTICE_REMEMBERED_SECONDS
+        if not self.inbox.seen.is_repeat(key, expires_at=until, now=now):
+            yield notice
+
+    def _cancel_unwanted(self, receipt: Receipt) -> None:
+        """Cancel a request whose caller stopped waiting before the hub accepted it."""
+        if receipt.message_id in self._unwanted:
+            self._unwanted.discard(receipt.message_id)
+            if receipt.status == "accepted":
+                self._cancels.append(receipt.message_id)
 
     def _delivered(self, delivery: Delivery, now: float) -> Iterator[Event]:
-        if not self._inbox.advance(delivery.stream, first=delivery.seq, last=delivery.seq):
+        stream, seq = delivery.stream, delivery.seq
+        if not self.inbox.advance(stream, first=seq, last=seq):
             return  # this connection delivered this position before
         try:
             received = self._verifier.verify(delivery, now=now)
@@ -184,20 +250,17 @@ class AgentSession:
         except ATPError as problem:
             # Refuse it instead of dropping it: the hub keeps it as a dead letter for officers.
             logger.warning("a delivery was refused: %s", problem)
-            self._inbox.refuse(delivery.stream, delivery.seq, problem.code)
+            self.inbox.close(stream, seq, seq, problem.code)
             return
+        if stream == MAIL:
+            self.inbox.seen.forget_expired(now)
+            self.inbox.arrive(received)
+            return
+        self.inbox.close(stream, seq, seq)
         envelope = received.envelope
-        if not self._inbox.remember(
-            envelope.sender, envelope.message_id, expires_at=received.expires_at, now=now
-        ):
-            return
-        if envelope.message_type == MessageType.RESPONSE:
+        key = (envelope.sender, envelope.message_id)
+        if not self.inbox.seen.is_repeat(key, expires_at=received.expires_at, now=now):
             yield self._response(received)
-            return
-        held = delivery.stream == MAIL
-        if held:
-            self._inbox.hold(delivery.seq, envelope.sender, envelope.message_id)
-        yield Arrived(received, held=held)
 
     def _response(self, received: Received) -> Event:
         envelope = received.envelope
@@ -207,6 +270,6 @@ class AgentSession:
             or expected.target != envelope.sender
             or (expected.signed and received.req != expected.digest)
         ):
-            return Arrived(received, held=False)
+            return Arrived(received, None)
         self.give_up(expected)  # answered, so a receipt that got lost no longer matters
         return Answered(expected, received)

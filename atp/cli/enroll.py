@@ -42,6 +42,7 @@ from atp.trust import tokens
 from atp.trust.fingerprint import fingerprint
 from atp.trust.keys import ALGORITHMS, PrivateKey, PublicKey
 from atp.types import check_agent_id
+from atp.version import USER_AGENT
 from atp.wire.canonical import parse, sha256_b64url
 from atp.wire.text_files import as_utf8
 
@@ -151,6 +152,7 @@ def _http_client(base: str) -> Iterator[httpx.Client]:
     proxy = proxy_for(base)
     with httpx.Client(
         timeout=HTTP_SECONDS,
+        headers={"User-Agent": USER_AGENT},
         follow_redirects=False,
         trust_env=False,
         verify=httpx.create_ssl_context(),  # which heeds SSL_CERT_FILE, as trust_env would

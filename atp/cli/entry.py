@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from atp.cli import enroll, keygen
 from atp.errors import ATPError
+from atp.version import VERSION
 
 __all__ = ["main"]
 
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_MORE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"atp {VERSION}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     keygen.add_to(commands)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from atp.errors import RecipientUnavailable, SignatureDigest, SignatureInvalid, SignatureProvenance
+from atp.judging.facts import RequestFacts
 from atp.judging.judgement import Verdict
 from atp.judging.scoring import ScoreInputs, score
 from atp.memory import verification
@@ -82,6 +83,10 @@ class DemoHub:
     def withdraw(self, sender: str, envelope: Envelope) -> None:
         """Forget that a message was accepted, because its delivery failed."""
         self._judge.withdraw(sender, envelope)
+
+    def find_open_request(self, sender: str, message_id: str, *, now: float) -> RequestFacts | None:
+        """Return a request without an answer, as `Judge.open_request` does."""
+        return self._judge.open_request(sender, message_id, now=now)
 
     def standing(
         self, identity: IAgentIdentity, claimed: TrustLevel | None, *, now: float

@@ -64,15 +64,23 @@ class Registry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """The verdict on an envelope, with the agents that get it."""
+    """The verdict on an envelope, with the agents that get it.
+
+    `connected` is whether the recipient of an accepted request is connected; else `None`.
+    """
 
     verdict: Verdict
     recipients: tuple[str, ...] = ()
     digest: str = ""
     req: str | None = None
+    connected: bool | None = None
+    first_status: str = ""  # in a conflict: of the envelope that had the messageId first
 
     def to_receipt(self, message_id: str, *, entry: int | None = None) -> Receipt:
-        """Return the receipt for the sender; `entry` is the index in the trail, if any."""
+        """Return the receipt for the sender.
+
+        `entry` is the index in the trail, if any; in a conflict, that of the first envelope.
+        """
         verdict, is_final = self.verdict, self.verdict.status in FINAL
         return Receipt(
             message_id,
@@ -81,8 +89,11 @@ class Ruling:
             detail=verdict.detail,
             trust_score=verdict.score if is_final else None,
             recipients=len(self.recipients) if is_final else None,
-            entry=entry,
+            entry=None if self.first_status else entry,
             retry_after=verdict.retry_after,
+            connected=self.connected,
+            first_status=self.first_status,
+            first_entry=entry if self.first_status else None,
         )
 
 
@@ -104,7 +115,8 @@ class Judge:
         earlier = self._rulings.get((session_agent, envelope.message_id))
         if earlier is None or earlier.digest == envelope.digest:
             return earlier
-        return Ruling(_unusable(ReplayConflict("this messageId was used for another envelope")))
+        problem = ReplayConflict("this messageId was used for another envelope")
+        return Ruling(_unusable(problem), first_status=earlier.verdict.status)
 
     def rule(
         self,
@@ -149,6 +161,14 @@ class Judge:
     def find_request(self, response: Envelope) -> str | None:
         """Return the digest of the latest request with the `requestId` of a response, or `None`."""
         return self._asked.get((response.target, response.sender, response.request_id or ""))
+
+    def open_request(self, sender: str, message_id: str, *, now: float) -> RequestFacts | None:
+        """Return an accepted request of `sender` that has no answer yet, or `None`."""
+        ruling = self._rulings.get((sender, message_id))
+        request = self._requests.get(ruling.digest) if ruling is not None else None
+        if request is None or request.answered or request.expires_at <= now:
+            return None
+        return request
 
     def _facts(
         self,

@@ -15,11 +15,16 @@ from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from atp.errors import SessionTransport, excerpt
+from atp.wire.json_faults import type_name
 
-__all__ = ["Proxy", "is_loopback", "proxy_for", "split_address"]
+__all__ = ["AddressError", "Proxy", "is_loopback", "proxy_for", "split_address"]
 
 PROXY_SCHEMES: Final = ("http", "https")
 _VARIABLES: Final = ("https", "all")  # as `getproxies` names HTTPS_PROXY and ALL_PROXY
+
+
+class AddressError(SessionTransport, ValueError, code=SessionTransport.code):
+    """An address of a hub or of a proxy can't be used; trying again changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +42,20 @@ class Proxy:
 def split_address(text: str) -> SplitResult:
     """Return the parts of a URL with a host that can be looked up and a port that exists.
 
-    Raises `SessionTransport` for any other text.
+    Raises `AddressError` for anything else.
     """
+    if not isinstance(text, str):
+        raise AddressError(f"an address is a text, not a value of the type {type_name(text)}")
+    if not text.isprintable() or " " in text:  # `urlsplit` would drop some of them in silence
+        raise AddressError(f"{excerpt(text)} is not an address: a space or control character in it")
     try:
         parts = urlsplit(text)
         host, port = parts.hostname or "", parts.port
         host.encode("idna")  # an empty or an overlong label is no name
     except ValueError as exc:  # UnicodeError is one
-        raise SessionTransport(f"{excerpt(text)} is not an address: {_reason(exc)}") from exc
+        raise AddressError(f"{excerpt(text)} is not an address: {_reason(exc)}") from exc
     if not host or port == 0:
-        raise SessionTransport(f"{excerpt(text)} has no host, or the port 0")
+        raise AddressError(f"{excerpt(text)} has no host, or the port 0")
     return parts
 
 
@@ -61,7 +70,7 @@ def is_loopback(host: str) -> bool:
 def proxy_for(url: str) -> Proxy | None:
     """Return the proxy that leads to `url`, or `None`.
 
-    Raises `SessionTransport` for a proxy that this client cannot use.
+    Raises `AddressError` for a proxy that this client cannot use.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -79,10 +88,14 @@ def _usable(text: str, variable: str) -> Proxy:
     advice = f"set {variable} to http://host:port, or name the hub's host in NO_PROXY"
     try:
         parts = split_address(text)
-    except SessionTransport:  # it quotes the address, which may hold a password
-        raise SessionTransport(f"{variable} is not the address of a proxy; {advice}") from None
+    except AddressError:  # it quotes the address, which may hold a password
+        raise AddressError(f"{variable} is not the address of a proxy; {advice}") from None
+    if bool(parts.username) != bool(parts.password) or parts.path.strip("/") or parts.query:
+        raise AddressError(
+            f"{variable} has a user without a password, or more than host and port; {advice}"
+        )
     if parts.scheme not in PROXY_SCHEMES:
-        raise SessionTransport(
+        raise AddressError(
             f"{variable} names a proxy of the kind {excerpt(parts.scheme)}, and only"
             f" {' and '.join(PROXY_SCHEMES)} are supported; {advice}"
         )

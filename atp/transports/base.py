@@ -26,17 +26,26 @@ class Login:
     """The agent that connects, and its key. A `key` of `None` signs nothing (in memory only).
 
     The in-memory transport believes `identity` and `trust_level`; a hub uses its registry instead.
+    With `takeover` false, the login does not end a live session of the agent. `resumes` is the
+    session that this client had before, or "".
     """
 
     identity: IAgentIdentity
     trust_level: TrustLevel
     key: PrivateKey | None
+    takeover: bool = True
+    resumes: str = ""
 
 
 class Connection(ABC):
     """One connection that has logged in. `welcome` is the hub's answer to the login."""
 
     welcome: Welcome
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features of the protocol that both sides use on it (docs/protocol.md#features)."""
+        return self.welcome.features
 
     @abstractmethod
     async def send(self, message: bytes) -> None:

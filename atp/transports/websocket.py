@@ -12,8 +12,10 @@ Example::
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -22,6 +24,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
+from atp.agent.frame_log import log_frames
 from atp.agent.handshake import Handshake
 from atp.errors import (
     BY_CODE,
@@ -33,14 +36,21 @@ from atp.errors import (
     from_code,
 )
 from atp.memory.keys import DemoKey
-from atp.transports.addresses import is_loopback, proxy_for, split_address
+from atp.transports.addresses import AddressError, is_loopback, proxy_for, split_address
 from atp.transports.base import Clock, Connection, Login, Transport
 from atp.trust.keys import PublicKey
+from atp.trust.tokens import CLOCK_SKEW_SECONDS
 from atp.types import TransportType
+from atp.version import USER_AGENT
 from atp.wire.frames import MESSAGE_MAX_BYTES, SUBPROTOCOL
 
 __all__ = ["WebSocketTransport"]
 
+logger = logging.getLogger(__name__)
+
+CLOCK_WARNING_SECONDS: Final = 5  # of difference between two clocks; below it, nothing is said
+# A hub refuses proofs that are off by more, so no hub can move the dates of an agent further.
+CLOCK_CORRECTED_MAX_SECONDS: Final = CLOCK_SKEW_SECONDS
 LOGIN_SECONDS: Final = 10  # docs/protocol.md#connecting: the time for a login
 PING_SECONDS: Final = 20  # docs/design/reliability.md: the same as the hub's
 CLOSE_SECONDS: Final = 2  # for the closing handshake, which a dead hub does not answer
@@ -52,8 +62,10 @@ class WebSocketTransport(Transport):
     """A hub at `url`, where the agent is enrolled.
 
     `hub_id` and `hub_key` come from `atp enroll`. Without `hub_key`, the hub's proof is not checked
-    and only TLS identifies the hub. `tls` replaces the default TLS settings. Raises
-    `SessionTransport` if `url` is not a WebSocket address, or is `ws` and not on the loopback.
+    and only TLS identifies the hub. `tls` replaces the default TLS settings. `clock` gives this
+    machine's time. The time of the transport is corrected by the difference to the hub's clock at
+    the last login, of up to a minute. Raises `AddressError` if `url` is not a WebSocket address, or
+    is `ws` and not on the loopback.
     """
 
     type = TransportType.WEBSOCKET
@@ -72,8 +84,9 @@ class WebSocketTransport(Transport):
         self.hub_id = hub_id
         self._hub_key = hub_key
         self._tls = tls
-        if clock is not None:
-            self.clock = clock
+        self._own_clock = clock or time.time
+        self._correction_seconds = 0.0
+        self.clock = self._corrected_clock
 
     async def connect(self, login: Login) -> Connection:
         """Connect and log in.
@@ -95,15 +108,16 @@ class WebSocketTransport(Transport):
             hub_key=self._hub_key,
             url=self.url,
             nonce=secrets.token_urlsafe(NONCE_BYTES),
+            began=self._own_clock(),
+            takeover=login.takeover,
+            resumes=login.resumes,
         )
+        logger.debug("%s: connects to %s", login.identity.id, self.url)
         socket = await self._open_socket()
         connection = _WebSocketConnection(socket)
         try:
             async with asyncio.timeout(LOGIN_SECONDS):
-                await connection.send(
-                    handshake.answer(await connection.receive(), now=self.clock())
-                )
-                connection.welcome = handshake.admit(await connection.receive(), now=self.clock())
+                await self._log_in(connection, handshake, login.identity.id)
         except TimeoutError as exc:
             await connection.close()
             raise SessionTimeout(f"no login at {self.url} within {LOGIN_SECONDS} s") from exc
@@ -111,6 +125,41 @@ class WebSocketTransport(Transport):
             await connection.close()
             raise
         return connection
+
+    async def _log_in(
+        self, connection: _WebSocketConnection, handshake: Handshake, agent: str
+    ) -> None:
+        """Log in with this machine's own time: a hub can't choose the dates of a proof."""
+        challenge = await connection.receive()
+        log_frames(agent, "receives", challenge)
+        answer = handshake.answer(challenge, now=self._own_clock())
+        log_frames(agent, "sends", answer)
+        await connection.send(answer)
+        welcome = await connection.receive()
+        log_frames(agent, "receives", welcome)
+        connection.welcome = handshake.admit(welcome, now=self._own_clock())
+        self._correct_clock(handshake.behind)
+
+    def _corrected_clock(self) -> float:
+        return self._own_clock() + self._correction_seconds
+
+    def _correct_clock(self, behind: float) -> None:
+        """Correct the clock by the difference at the login; warn of a large one."""
+        is_corrected = abs(behind) <= CLOCK_CORRECTED_MAX_SECONDS
+        self._correction_seconds = behind if is_corrected else 0.0
+        if abs(behind) <= CLOCK_WARNING_SECONDS:
+            return
+        side = "behind" if behind > 0 else "ahead of"
+        done = "it is too much to be corrected here"
+        if is_corrected:
+            done = "the client corrects the dates that it writes to this hub"
+        logger.warning(
+            "this machine's clock is %.0f s %s the clock of %s; %s; set the clock",
+            abs(behind),
+            side,
+            self.hub_id,
+            done,
+        )
 
     async def _open_socket(self) -> ClientConnection:
         options: dict[str, Any] = {} if self._tls is None else {"ssl": self._tls}
@@ -126,6 +175,7 @@ class WebSocketTransport(Transport):
                 ping_timeout=PING_SECONDS,
                 close_timeout=CLOSE_SECONDS,
                 proxy=proxy.url if proxy else None,
+                user_agent_header=USER_AGENT,
                 **options,
             )
         except (OSError, WebSocketException) as exc:  # TimeoutError is an OSError
@@ -157,12 +207,14 @@ class _WebSocketConnection(Connection):
 
 
 def _check_url(url: str) -> None:
-    """Raise `SessionTransport` for a text that is not a WebSocket address, or is unsafe."""
+    """Raise `AddressError` for a text that is not a WebSocket address, or is unsafe."""
     parts = split_address(url)
+    if parts.username is not None or parts.fragment:  # not quoted: it may hold a password
+        raise AddressError("the address of a hub has no user, password or fragment")
     if parts.scheme not in ("ws", "wss"):
-        raise SessionTransport(f"{excerpt(url)} is not like wss://hub.example/ws/agents/")
+        raise AddressError(f"{excerpt(url)} is not like wss://hub.example/ws/agents/")
     if parts.scheme == "ws" and not is_loopback(parts.hostname or ""):
-        raise SessionTransport(f"wss is required for {parts.hostname}; ws is for the loopback only")
+        raise AddressError(f"wss is required for {parts.hostname}; ws is for the loopback only")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from atp.errors import (
     ClockMismatch,
     ClockTooLong,
     MalformedEnvelope,
-    MalformedTooLarge,
+    MalformedError,
     SignatureAudience,
     SignatureClaims,
     SignatureDigest,
@@ -26,12 +26,11 @@ from atp.errors import (
     excerpt,
 )
 from atp.trust import signing
-from atp.trust.capabilities import is_capability
+from atp.trust.envelope_members import VERSION, check_document, check_size, inspect_document
 from atp.trust.keys import PrivateKey, PublicKey
-from atp.trust.provenance import check_entries, check_provenance_claim, provenance_claim
+from atp.trust.provenance import check_provenance_claim, provenance_claim
 from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS, TokenKind, check_claims, check_times
 from atp.types import (
-    BROADCAST_TARGET,
     DataSensitivity,
     IAgentIdentity,
     IPolicyContext,
@@ -45,26 +44,10 @@ from atp.wire.canonical import (
     b64url,
     check_depth,
     is_plain,
+    locate_fault,
     parse_noted,
     serialize,
     sha256_b64url,
-)
-from atp.wire.json_values import is_whole
-from atp.wire.schema import (
-    Check,
-    check_members,
-    is_agent,
-    is_anything,
-    is_flag,
-    is_label,
-    is_positive,
-    is_seconds,
-    is_string,
-    is_timestamp,
-    list_of,
-    matches,
-    object_of,
-    one_of,
 )
 from atp.wire.timestamps import format_timestamp, parse_timestamp
 
@@ -82,80 +65,11 @@ __all__ = [
     "verify_signature",
 ]
 
-VERSION = "1.0.0"  # the protocol's, in every envelope
 # docs/protocol.md#digest-and-signature: `iat` is within 1 s of `timestamp`
 TIMESTAMP_TOLERANCE_SECONDS = 1
 SALT_BYTES = 16  # docs/protocol.md#the-envelope: 128 random bits
-LIST_MAX_ITEMS = 256  # ours: capabilities, tools; bounds the work for one envelope
-UNSIGNED_MEMBERS = frozenset({"signature", "trustScore", "provenance"})  # `prov` covers the last
-
-_UUID: Final = matches(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_REQUEST_ID: Final = matches(r"[\x21-\x7e]{1,128}")
-_LABELS: Final = list_of(is_label, at_most=LIST_MAX_ITEMS)
 _MESSAGE_TYPES: Final = {kind.value: kind for kind in MessageType}
-
-
-def _is_target(value: object) -> bool:
-    return value == BROADCAST_TARGET or is_agent(value)
-
-
-def _is_score(value: object) -> bool:
-    return is_whole(value, least=0, most=100)
-
-
-_ATTESTATION: Final = object_of(
-    {"issuer": is_label, "level": one_of(TrustLevel)},
-    {"issuedAt": is_timestamp, "expiresAt": is_timestamp},
-    error=MalformedEnvelope,
-    where="agentIdentity.attestation.",
-)
-_IDENTITY: Final = object_of(
-    {"id": is_agent},
-    {"publicKey": is_string, "attestation": _ATTESTATION, "capabilities": _LABELS},
-    error=MalformedEnvelope,
-    where="agentIdentity.",
-)
-_POLICY_CONTEXT: Final = object_of(
-    {},
-    {
-        "allowedTools": _LABELS,
-        "dataSensitivity": one_of(DataSensitivity),
-        "spawnPermission": is_flag,
-        "maxLifespanSeconds": is_positive,
-    },
-    error=MalformedEnvelope,
-    where="policyContext.",
-)
-_PAYLOAD: Final = object_of(
-    {"messageType": one_of(MessageType), "targetAgent": _is_target},
-    {
-        "requestId": _REQUEST_ID,
-        "requiredCapabilities": list_of(is_capability, at_most=LIST_MAX_ITEMS),
-        "requiresTrust": one_of(TrustLevel),
-        "salt": matches(r"[A-Za-z0-9_-]{22,86}"),
-        "data": is_anything,
-        "notify": is_flag,
-        "part": is_seconds,
-        "final": is_flag,
-    },
-    error=MalformedEnvelope,
-    where="payload.",
-    is_closed=False,  # docs/protocol.md#the-envelope: unknown members of payload are kept
-)
-_REQUIRED: Final[Mapping[str, Check]] = {
-    "version": lambda value: value == VERSION,
-    "messageId": _UUID,
-    "agentIdentity": _IDENTITY,
-    "timestamp": is_timestamp,
-    "payload": _PAYLOAD,
-}
-_OPTIONAL: Final[Mapping[str, Check]] = {
-    "trustLevel": one_of(TrustLevel),
-    "policyContext": _POLICY_CONTEXT,
-    "provenance": check_entries,
-    "trustScore": _is_score,
-    "signature": is_string,  # checked by verification, which has an error for each fault
-}
+UNSIGNED_MEMBERS = frozenset({"signature", "trustScore", "provenance"})  # `prov` covers the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +151,11 @@ class Envelope:
         return self.payload.get("data")
 
     @property
+    def error(self) -> dict[str, Any] | None:
+        """Of a response that reports a failure: its `code` and maybe `detail`; else `None`."""
+        return self.payload.get("error")
+
+    @property
     def signature(self) -> str | None:
         """The sender's token, or `None` if the envelope is not signed."""
         return self.document.get("signature")
@@ -281,9 +200,7 @@ def envelope_from_value(value: Any, *, plain: bool = False) -> Envelope:
     """
     envelope = _envelope(value, plain=plain or is_plain(value), canonical=None)
     check_depth(value, ENVELOPE_MAX_DEPTH, written=envelope.canonical)
-    if len(envelope.canonical) > ENVELOPE_MAX_BYTES:
-        size = len(envelope.canonical)
-        raise MalformedTooLarge(f"it has {size} bytes; at most {ENVELOPE_MAX_BYTES} are allowed")
+    check_size(envelope.canonical)
     return envelope
 
 
@@ -417,20 +334,20 @@ def sign_envelope(
     Raises the error with which a reader would refuse the envelope, so the author sees the fault.
     """
     stamped = _stamped(document, now)
-    envelope = _envelope({"ATP": stamped}, plain=is_plain(stamped), canonical=b"")
+    envelope = _envelope({"ATP": stamped}, plain=inspect_document(stamped), canonical=b"")
     claims = signing_claims(
         envelope, hub_id=hub_id, now=now, lifetime_seconds=lifetime_seconds, req=req, cause=cause
     )
     verify_claims(envelope, claims, hub_id=hub_id)
     stamped["signature"] = signing.sign(claims, key, typ=TokenKind.MESSAGE.typ)
     canonical = serialize({"ATP": stamped}, plain=envelope.plain)
-    check_depth(stamped, ENVELOPE_MAX_DEPTH - 1, written=canonical)
-    if len(canonical) > ENVELOPE_MAX_BYTES:
-        size = len(canonical)
-        raise MalformedTooLarge(f"it has {size} bytes; at most {ENVELOPE_MAX_BYTES} are allowed")
+    check_size(canonical)
     if not envelope.plain:
         # RFC 8785 writes floats from 2^53 up as integers, which every reader refuses.
-        parse_noted(canonical)
+        try:
+            parse_noted(canonical)
+        except MalformedError as problem:
+            raise locate_fault(problem, stamped) from None
     return canonical
 
 
@@ -462,8 +379,7 @@ def _envelope(value: Any, *, plain: bool, canonical: bytes | None) -> Envelope:
     if not isinstance(value, dict) or value.keys() != {"ATP"}:
         raise MalformedEnvelope("an envelope must be an object with the only member ATP")
     document = value["ATP"]
-    check_members(document, _REQUIRED, _OPTIONAL, error=MalformedEnvelope)
-    _check_message_type(document["payload"])
+    check_document(document)
     signed = {name: item for name, item in document.items() if name not in UNSIGNED_MEMBERS}
     return Envelope(
         document=document,
@@ -475,14 +391,6 @@ def _envelope(value: Any, *, plain: bool, canonical: bytes | None) -> Envelope:
         target=document["payload"]["targetAgent"],
         message_type=_MESSAGE_TYPES[document["payload"]["messageType"]],
     )
-
-
-def _check_message_type(payload: Mapping[str, Any]) -> None:
-    kind, target = payload["messageType"], payload["targetAgent"]
-    if (kind == MessageType.BROADCAST) != (target == BROADCAST_TARGET):
-        raise MalformedEnvelope("a broadcast must have the target *, and no other message may")
-    if kind in (MessageType.REQUEST, MessageType.RESPONSE) and "requestId" not in payload:
-        raise MalformedEnvelope(f"a {kind} must have a requestId")
 
 
 def _signature(envelope: Envelope) -> str:

@@ -26,6 +26,7 @@ from jwt.algorithms import Algorithm, ECAlgorithm, OKPAlgorithm, RSAAlgorithm, R
 from jwt.exceptions import PyJWTError
 
 from atp.errors import (
+    ATPError,
     KeyAlgorithm,
     KeyUnacceptable,
     MalformedKey,
@@ -171,6 +172,8 @@ class PrivateKey:
         try:
             native = _JOSE[expected.alg].from_jwk(dict(jwk))
             key = cls(native, alg=expected.alg)
+        except ATPError:
+            raise
         except (PyJWTError, ValueError, TypeError, KeyError, AttributeError) as exc:
             raise MalformedKey("the object is not a private JWK") from exc
         if key.public != expected:

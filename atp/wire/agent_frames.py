@@ -11,7 +11,7 @@ from atp.errors import MalformedFrame, SessionAuthentication
 from atp.wire.canonical import parse_noted
 from atp.wire.json_values import is_whole
 from atp.wire.members import WireFrame
-from atp.wire.words import STREAMS, Stream
+from atp.wire.words import CODE_PATTERN, STREAMS, Stream
 
 __all__ = [
     "Ack",
@@ -25,8 +25,7 @@ __all__ = [
 MOST_FEATURES: Final = 32  # named in one login
 MOST_PLACES: Final = 2048  # in one list of an ack (docs/protocol.md#acks)
 
-# The hub stores this code in a column of 40 characters.
-_REFUSED = re.compile(r"(?=.{1,40}\Z)[a-z_]+(\.[a-z_]+)*")
+_REFUSED = re.compile(CODE_PATTERN)  # the hub stores it in a column of 40 characters
 _MESSAGE_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from atp.errors import (
     MalformedTooLarge,
     excerpt,
 )
+from atp.wire.json_faults import first_fault, type_name
 
 __all__ = [
     "ENVELOPE_MAX_BYTES",
@@ -41,6 +43,7 @@ __all__ = [
     "digest",
     "is_plain",
     "is_surely_canonical",
+    "locate_fault",
     "parse",
     "parse_noted",
     "serialize",
@@ -111,12 +114,12 @@ def serialize(value: Any, *, plain: bool = False) -> bytes:
     `plain=True` skips the inspection. Pass it only if `parse_noted` found this value, or a value
     that contains it, to be plain. Raises a `MalformedError` if JSON can't express it exactly.
     """
-    if plain or _inspect(value, SERIALIZE_MAX_DEPTH):
+    if plain or is_plain(value):
         return _orjson_dumps(value)
     try:
         return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as exc:
-        raise MalformedNumber("a value has no RFC 8785 form") from exc
+        raise locate_fault(MalformedNumber("a value has no RFC 8785 form"), value) from exc
 
 
 def digest(value: Any, *, plain: bool = False) -> str:
@@ -124,9 +127,25 @@ def digest(value: Any, *, plain: bool = False) -> str:
     return sha256_b64url(serialize(value, plain=plain))
 
 
-def is_plain(value: Any) -> bool:
-    """Return whether `value` is plain (see `ParsedJson`); raises a `MalformedError` if not JSON."""
-    return _inspect(value, SERIALIZE_MAX_DEPTH)
+def is_plain(value: Any, *, max_depth: int = SERIALIZE_MAX_DEPTH) -> bool:
+    """Return whether `value` is plain (see `ParsedJson`).
+
+    Raises a `MalformedError` that names the place if it is not JSON, or nests beyond `max_depth`.
+    """
+    try:
+        return _inspect(value, max_depth)
+    except MalformedError as problem:
+        raise locate_fault(problem, value, max_depth=max_depth) from None
+
+
+def locate_fault(
+    problem: MalformedError, value: Any, *, max_depth: int = SERIALIZE_MAX_DEPTH
+) -> MalformedError:
+    """Return the first fault of `value` with its place, or `problem` if none is found.
+
+    Numbers that RFC 8785 can't write so that they are read back are faults too.
+    """
+    return first_fault(value, _check_leaf, max_depth=max_depth) or problem
 
 
 def check_depth(value: Any, max_depth: int, *, written: bytes) -> None:
@@ -141,7 +160,8 @@ def check_depth(value: Any, max_depth: int, *, written: bytes) -> None:
         level = [child for parent in level for child in _nested(parent)]
         if not level:
             return
-    raise MalformedTooDeep(f"nested more than {max_depth} deep")
+    # The place is not looked for: a stranger's input must not cost a search.
+    raise _too_deep(max_depth)
 
 
 def b64url(data: bytes) -> str:
@@ -222,7 +242,7 @@ def _parse_general(raw: bytes) -> ParsedJson:
         raise MalformedText("the text is not UTF-8") from exc
     except RecursionError as exc:
         raise MalformedTooDeep("objects and arrays are nested too deep") from exc
-    except MalformedError:
+    except MalformedError:  # a ValueError too
         raise
     except ValueError as exc:
         raise MalformedJson("the text is not JSON") from exc
@@ -307,12 +327,28 @@ def _inspect(value: Any, depth_left: int) -> bool:
         return False
     if isinstance(value, str):  # the enums of atp.types
         return _inspect_text(str(value))
-    raise MalformedJson(f"{kind.__name__} is not a JSON type")
+    raise MalformedJson(f"a value of the type {type_name(value)} has no JSON form")
+
+
+def _check_leaf(value: Any) -> None:
+    """Raise the `MalformedError` of a value that is no object and no array."""
+    _inspect(value, 0)
+    if type(value) is not float:
+        return
+    if not math.isfinite(value):
+        raise MalformedNumber(f"{value} is not a JSON number")
+    if value.is_integer() and SAFE_INTEGER_MAX < abs(value) < _FIRST_WITH_EXPONENT:
+        # RFC 8785 writes it as an integer, which every reader refuses.
+        raise MalformedNumber(f"{value} is beyond 2^53-1")
+
+
+def _too_deep(max_depth: int) -> MalformedTooDeep:
+    return MalformedTooDeep(f"objects and arrays nest more than {max_depth} deep")
 
 
 def _inspect_container(value: Any, depth_left: int) -> bool:
     if depth_left < 0:
-        raise MalformedTooDeep(f"nested more than {SERIALIZE_MAX_DEPTH} deep")
+        raise MalformedTooDeep("objects and arrays are nested too deep")
     plain = True
     if type(value) is dict:
         for name in value:

@@ -43,6 +43,7 @@ __all__ = [
     "Unknown",
     "Welcome",
     "Withheld",
+    "first_members",
     "join_frames",
     "parse_message",
     "receipt_members",
@@ -90,6 +91,8 @@ class Welcome(WireFrame):
     the inbox. `proof` is the hub's token over the agent's nonce, or "". `succession` holds the
     tokens in which each former key of the hub names the next one, oldest first. `send_only` is
     whether the session sends and takes no mail, because another session of the agent does.
+    `features` are those that the agent chose at this login; the login knows them, the frame does
+    not have them.
     """
 
     session: str
@@ -101,6 +104,7 @@ class Welcome(WireFrame):
     proof: str = ""
     succession: tuple[str, ...] = ()
     send_only: bool = False
+    features: tuple[str, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
         """Return the frame's members as JSON values, in their order on the wire."""
@@ -139,7 +143,9 @@ class Receipt(WireFrame):
     """The hub's answer to one envelope. `None` means that the hub did not say.
 
     `message_id` is "" (null on the wire) if the hub could not read it. `retry_after` is in
-    seconds.
+    seconds. `connected` is whether the recipient of an accepted request was connected then. With
+    the code `replay.conflict`, `first_status` and `first_entry` are those of the envelope that used
+    the `messageId` first.
     """
 
     message_id: str
@@ -150,6 +156,9 @@ class Receipt(WireFrame):
     recipients: int | None = None
     entry: int | None = None
     retry_after: float | None = None
+    connected: bool | None = None
+    first_status: str = ""
+    first_entry: int | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """Return the frame's members as JSON values, in their order on the wire."""
@@ -162,11 +171,14 @@ class Receipt(WireFrame):
             recipients=self.recipients,
             entry=self.entry,
             retry_after=self.retry_after,
+            connected=self.connected,
+            first=first_members(self.first_status, self.first_entry),
         )
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Receipt:
         """Read a receipt; raises `MalformedFrame`."""
+        first = find_member(value, "first", dict) or {}
         return cls(
             message_id=find_member(value, "messageId", str) or "",
             status=get_member(value, "status", str),
@@ -176,6 +188,9 @@ class Receipt(WireFrame):
             recipients=find_member(value, "recipients", int),
             entry=find_member(value, "entry", int),
             retry_after=seconds_member(value, "retryAfter"),
+            connected=find_member(value, "connected", bool),
+            first_status=find_member(first, "status", str) or "",
+            first_entry=find_member(first, "entry", int),
         )
 
 
@@ -189,8 +204,10 @@ def receipt_members(
     recipients: int | None = None,
     entry: int | None = None,
     retry_after: float | None = None,
+    connected: bool | None = None,
+    first: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the members of a `Receipt`.
+    """Return the members of a `Receipt`; `first` is that of `first_members`.
 
     The hub writes one for each envelope and calls this directly: to make the dataclass first takes
     twice the time.
@@ -208,7 +225,17 @@ def receipt_members(
         frame["entry"] = entry
     if retry_after is not None:
         frame["retryAfter"] = retry_after
+    if connected is not None:
+        frame["connected"] = connected
+    if first:
+        frame["first"] = first
     return frame
+
+
+def first_members(status: str, entry: int | None) -> dict[str, Any]:
+    """Return the member `first` of a receipt; empty without a status."""
+    members = {"status": status} if status else {}
+    return members if entry is None or not status else {**members, "entry": entry}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Django's PostgreSQL backend, whose every wait has an end: `ENGINE = "atp_site.postgresql"`.
 
-A statement without an answer for `registry.storage.patience` closes its connection and raises
+A connection has a session of its own, with the settings that the hub needs, or there is none. A
+statement without an answer for `registry.storage.patience` closes its connection and raises
 `OperationalError`. A connection that was idle for a while is asked for a sign of life before it
 gets work: that is when firewalls forget connections.
 """
@@ -15,6 +16,7 @@ from django.db.backends.postgresql import base
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor
 from psycopg import IsolationLevel
 
+from atp_site.postgresql.session import begin_session
 from registry.storage.patience import patience, waiting_at_most
 
 IDLE_SECONDS = 5.0  # unused for so long, a connection is asked before it gets work
@@ -71,8 +73,13 @@ class DatabaseWrapper(_PostgresBackend):
 
     def get_new_connection(self, conn_params: Any) -> Any:
         self.isolation_level = IsolationLevel.READ_COMMITTED
-        connection = BoundedConnection.connect(**conn_params)
+        connection = BoundedConnection.connect(**conn_params, autocommit=True)
         connection.answered_at = time.monotonic()
+        try:
+            begin_session(connection)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def close_if_health_check_failed(self) -> None:

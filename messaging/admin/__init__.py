@@ -1,5 +1,5 @@
 """Every admin page of messaging, for Django."""
 
-from messaging.admin import health, messages, tasks
+from messaging.admin import dead_letters, health, messages, tasks
 
-__all__ = ["health", "messages", "tasks"]
+__all__ = ["dead_letters", "health", "messages", "tasks"]

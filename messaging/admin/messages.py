@@ -17,12 +17,16 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from atp.errors import MalformedDocument
+from atp.errors import BY_CODE, MalformedDocument
 from atp.judging.scoring import ScoreInputs, score
 from atp.judging.scoring import explain as explain_score
+from atp.types import MessageType
+from atp.wire.words import SENSITIVITIES
+from messaging.mail.done_places import DonePlaces
+from messaging.mail.waiting import done_in
 from messaging.models import Delivery, Envelope, Mailbox, Node, Session
-from registry.admin.lists import DealtWithFilter, ValuesFilter, badge
-from registry.admin.pages import ReadOnlyAdmin
+from registry.admin.lists import DealtWithFilter, DottedWordsFilter, WordsFilter, badge
+from registry.admin.pages import GrowingList, ReadOnlyAdmin
 from registry.admin.policies.explaining import explain
 from registry.agents.models import AgentKey
 from registry.scores.querysets import profile_of_version
@@ -31,15 +35,38 @@ from registry.trail.models import Entry
 LONGEST_CONTENT = 20_000  # characters of an envelope shown on its page
 
 
+class MessageTypeFilter(WordsFilter):
+    """Filters envelopes by the type of their message."""
+
+    title = "message type"
+    parameter_name = "message_type"
+    words = tuple(kind.value for kind in MessageType)
+
+
+class SensitivityFilter(WordsFilter):
+    """Filters envelopes by the sensitivity of their data."""
+
+    title = parameter_name = "sensitivity"
+    words = SENSITIVITIES
+
+
+class CodeFilter(DottedWordsFilter):
+    """Filters envelopes by the code of their refusal."""
+
+    title = parameter_name = "code"
+    words = tuple(sorted(BY_CODE))
+    may_be_empty = True
+
+
 @admin.register(Envelope)
-class EnvelopeAdmin(ReadOnlyAdmin[Any]):
+class EnvelopeAdmin(GrowingList[Any]):
     """The pages of judged envelopes."""
 
     when_empty = (
         "Nothing was sent yet: agents send once their key is approved and they are attested."
     )
     list_display = ("judged_at", "status_badge", "sender_link", "target", "message_type", "why")
-    list_filter = ("status", "message_type", "sensitivity", ("code", ValuesFilter))
+    list_filter = ("status", MessageTypeFilter, SensitivityFilter, CodeFilter)
     search_fields = ("=message_id", "=sender__id", "=target", "=request_id")
     search_help_text = "A message id, an agent id or a request id, in full."
     list_select_related = ()
@@ -139,11 +166,11 @@ class EnvelopeAdmin(ReadOnlyAdmin[Any]):
         deliveries = list(row.deliveries.order_by("recipient_id")[:50])
         if not deliveries:
             return "It was given to no recipient."
-        acked = _acknowledged(deliveries)
+        done = _done(deliveries)
         return format_html_join(
             SafeString("<br>"),
             "{} ({} {}): {}",
-            ((d.recipient_id, d.stream, d.seq, _delivery_state(d, acked)) for d in deliveries),
+            ((d.recipient_id, d.stream, d.seq, _delivery_state(d, done)) for d in deliveries),
         )
 
     @admin.display(description="trail")
@@ -191,13 +218,24 @@ class Closed(DealtWithFilter):
     dealt_with = ("closed", "closed")
 
 
+class CloseCodeFilter(DottedWordsFilter):
+    """Filters sessions by the code with which they ended."""
+
+    title = "close code"
+    parameter_name = "close_code"
+    words = tuple(sorted(BY_CODE))
+    may_be_empty = True
+
+
 @admin.register(Session)
-class SessionAdmin(ReadOnlyAdmin[Any]):
+class SessionAdmin(GrowingList[Any]):
     """The pages of sessions."""
 
     when_empty = "No agent has connected yet: an agent can once its key is approved."
-    list_display = ("agent", "opened_at", "closed_at", "close_code", "remote_address", "node")
-    list_filter = (Closed, ("close_code", ValuesFilter))
+    list_display = (
+        "agent", "opened_at", "closed_at", "close_code", "send_only", "remote_address", "node"
+    )  # fmt: skip
+    list_filter = (Closed, "send_only", CloseCodeFilter)
     search_fields = ("=agent__id", "=remote_address")
     search_help_text = "An agent id or an address, in full."
     list_select_related = ("node",)
@@ -212,8 +250,8 @@ class NodeAdmin(ReadOnlyAdmin[Any]):
 
     @admin.display(description="live sessions")
     def live_sessions(self, row: Node) -> int:
-        """How many agents are connected to the node."""
-        return row.presences.count()
+        """How many sessions of agents are open on the node."""
+        return row.presences.count() + row.send_only_sessions.count()
 
 
 @admin.register(Mailbox)
@@ -246,13 +284,13 @@ def _record(row: Envelope) -> dict[str, Any]:
     return record
 
 
-def _acknowledged(deliveries: list[Delivery]) -> dict[tuple[str, str], int]:
+def _done(deliveries: list[Delivery]) -> dict[tuple[str, str], DonePlaces]:
     boxes = Mailbox.objects.filter(agent_id__in={d.recipient_id for d in deliveries})
-    return {(a, s): seq for a, s, seq in boxes.values_list("agent_id", "stream", "acked_seq")}
+    return {(box.agent_id, box.stream): done_in(box) for box in boxes}
 
 
-def _delivery_state(delivery: Delivery, acked: dict[tuple[str, str], int]) -> str:
+def _delivery_state(delivery: Delivery, done: dict[tuple[str, str], DonePlaces]) -> str:
     if delivery.state != Delivery.State.WAITING:
         return delivery.get_state_display()
-    stream_key = (delivery.recipient_id, delivery.stream)
-    return "acknowledged" if delivery.seq <= acked.get(stream_key, 0) else "waits for its recipient"
+    places = done.get((delivery.recipient_id, delivery.stream), DonePlaces())
+    return "acknowledged" if delivery.seq in places else "waits for its recipient"

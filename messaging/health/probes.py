@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import closing
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -44,6 +45,7 @@ FRESH_SECONDS = 1.0  # an answer up to this age is used again
 LASTING = (
     "authentication", "password", "no pg_hba.conf entry", "does not exist", "certificate", "ssl",
     "permission denied", "invalid", "noauth", "wrongpass", "noperm", "access_refused", "vhost",
+    "connection pooler", "no such database", "no such user",  # the last two are pgbouncer's
 )  # fmt: skip
 LEAST_FREE_BYTES = 4 << 20  # of SQLite's disk: four batches of the largest size
 AMQP_NOT_FOUND = "404"  # the queue is empty (Redis) or not declared yet
@@ -117,12 +119,29 @@ class Probe(Generic[T_co]):
 
 
 def reach_database() -> None:
-    """Run a query. Raises `ServiceAway` if that fails; the settings limit the wait."""
+    """Run a query. Raises `ServiceAway` if that fails; the settings limit the wait.
+
+    A PostgreSQL behind a connection pooler must give each connection a session of its own.
+    """
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
+        if connection.vendor == "postgresql":
+            _connect_beside()
     except (DatabaseError, sqlite3.Error) as exc:
         raise ServiceAway(Service.DATABASE, exc) from exc
+
+
+def _connect_beside() -> None:
+    """Connect twice more, one after the other, while the connection of this thread is open.
+
+    A session that is not the connection's own is refused when it is made (atp_site.postgresql). The
+    first connection could have this thread's, and the second one that of the first, with what that
+    left in it. Raises `DatabaseError`.
+    """
+    for _ in range(2):
+        with closing(connection.copy()) as other, other.cursor() as cursor:
+            cursor.execute("PREPARE atp_left_behind AS SELECT 1")
 
 
 def write_to_database() -> None:

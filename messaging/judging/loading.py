@@ -12,7 +12,7 @@ from functools import reduce
 from operator import or_
 
 from django.conf import settings
-from django.db.models import Count, F, OuterRef, Q, Subquery
+from django.db.models import Count, F, OuterRef, Subquery
 from django.db.models.functions import Now
 
 from atp.judging.facts import CauseFacts, Chain, RequestFacts
@@ -22,12 +22,16 @@ from messaging.judging.facts import SENDERS_SHARE, BatchFacts
 from messaging.judging.rates import load_rates, load_rule_counts
 from messaging.judging.registry_view import RegistryView
 from messaging.layer.routes import Route
+from messaging.mail.waiting import places_not_done
 from messaging.models import Delivery, Envelope, Mailbox, Presence
 from registry.storage.compiled import Compiled
 from registry.storage.round_trips import Asked, one_trip
 
 CROWDED_CHUNK = 200  # mailboxes of one query; SQLite takes an expression of depth 1,000
-_COUNTERS = ("agent_id", "stream", "last_seq", "acked_seq", "swept_seq", "ended")
+_COUNTERS = (
+    "agent_id", "stream", "last_seq", "acked_seq", "done_ahead", "done_ahead_count", "swept_seq",
+    "ended",
+)  # fmt: skip
 _MAILBOXES = Compiled(
     lambda agents: Mailbox.objects.filter(agent__id__any_of=agents).values_list(*_COUNTERS)
 )
@@ -144,7 +148,8 @@ def _load_causes(
     received = Delivery.objects.filter(
         envelope_id__in=causes.keys(),
         recipient_id__in={agent for _, agent in wanted},
-    ).order_by()
+    ).exclude(state=Delivery.State.NOTICE)  # its own sender has a notice of it
+    received = received.order_by()
     for row, agent in received.values_list("envelope_id", "recipient_id"):
         facts.causes[causes[row].digest, agent] = CauseFacts(True, causes[row].as_chain())
 
@@ -159,7 +164,7 @@ def _load_waiting(facts: BatchFacts, boxes: Asked, senders: set[str], *, coming:
         facts.waiting[key] += box.waiting
         limit = settings.ATP_INBOX_LIMIT  # a full inbox takes no further envelope
         if limit > facts.waiting[key] > limit // SENDERS_SHARE - coming:
-            crowded.append(Q(recipient_id=box.agent_id, stream=box.stream, seq__gt=box.done_seq))
+            crowded.append(places_not_done(box))
     for start in range(0, len(crowded), CROWDED_CHUNK):
         condition = reduce(or_, crowded[start : start + CROWDED_CHUNK])
         rows = Delivery.objects.filter(

@@ -9,10 +9,14 @@ from typing import Any
 
 import orjson
 
+from atp.trust.envelope import Envelope
+from atp.types import MessageType
 from atp.wire import frames
 from atp.wire.timestamps import format_milliseconds
+from atp.wire.words import ANSWERS
 from messaging.judging.accept import Stored, StoredDelivery
-from messaging.judging.item import Decided, Echo, Fenced, Repeat, Stage
+from messaging.judging.conflicts import first_states
+from messaging.judging.item import Decided, Echo, Fenced, Refused, Repeat, Stage
 from messaging.layer.news import News
 from messaging.layer.routes import Route
 from messaging.models import Envelope as EnvelopeRow
@@ -25,37 +29,51 @@ def news(
     stages: Sequence[Stage],
     stored: Stored,
     routes: Mapping[str, Route],
+    copies: Mapping[str, Sequence[Route]],
 ) -> dict[str, News]:
-    """The news of a batch by channel; the node that sent the batch always gets some."""
+    """The news of a batch by channel; the node that sent the batch always gets some.
+
+    `copies` are the recipients' sessions that only send; they hear answers too.
+    """
     all_news = {channel: News(batch=batch_id, status="done")}
     ours = all_news[channel]
-    _add_receipts(ours, stages, stored)
+    _add_receipts(ours, stages, stored, routes)
     ours.close_sessions = sorted({s.frame.session for s in stages if isinstance(s, Fenced)})
     if ours.close_sessions:
         ours.close_code = "session.fenced"
     accepted_at = format_milliseconds(datetime.fromtimestamp(stored.accepted_at, UTC))
     for (agent, stream), group in _by_stream(stored.deliveries).items():
-        route = routes.get(agent)
-        if route is not None and route.live:
-            there = all_news.setdefault(route.channel, News())
+        channels = _channels(routes.get(agent), copies.get(agent, ()) if stream == ANSWERS else ())
+        if channels:
             text = frames.join_frames(_delivery(one, accepted_at) for one in group).decode()
-            there.deliveries.append((agent, stream, group[0].seq, group[-1].seq, text))
+            told = (agent, stream, group[0].seq, group[-1].seq, text)
+            for there in channels:
+                all_news.setdefault(there, News()).deliveries.append(told)
     return all_news
 
 
-def _add_receipts(ours: News, stages: Sequence[Stage], stored: Stored) -> None:
+def _channels(route: Route | None, copies: Iterable[Route]) -> set[str]:
+    """Return the channels of the nodes that serve these sessions."""
+    return {one.channel for one in (*copies, *([route] if route else [])) if one.live}
+
+
+def _add_receipts(
+    ours: News, stages: Sequence[Stage], stored: Stored, routes: Mapping[str, Route]
+) -> None:
     """Add the receipts in the order of the frames, with those of what left no row among them."""
     unstored: dict[str, deque[dict[str, Any]]] = defaultdict(deque)
     for frame in stored.unstored:
         bare = {name: value for name, value in frame.items() if name != "session"}
         unstored[frame["session"]].append(bare)
     receipts: dict[str, list[bytes]] = defaultdict(list)
-    entries = _entries_of_repeats(stages)
+    entries, firsts = _entries_of_repeats(stages), first_states(stages)
     for stage in stages:
         session = stage.frame.session
-        receipt = _receipt(stage, stages, stored, entries)
+        receipt = _receipt(stage, stages, stored, entries, routes)
         if receipt is None and unstored[session]:
             receipt = unstored[session].popleft()
+            if isinstance(stage, Refused) and (first := firsts.get(stage.key)):
+                receipt["first"] = first
         if receipt is not None:
             receipts[session].append(orjson.dumps(receipt))
     ours.receipts = [
@@ -64,11 +82,16 @@ def _add_receipts(ours: News, stages: Sequence[Stage], stored: Stored) -> None:
 
 
 def _receipt(
-    stage: Stage, stages: Sequence[Stage], stored: Stored, entries: Mapping[tuple[str, str], int]
+    stage: Stage,
+    stages: Sequence[Stage],
+    stored: Stored,
+    entries: Mapping[tuple[str, str], int],
+    routes: Mapping[str, Route],
 ) -> dict[str, Any] | None:
     """Return the receipt of a stored envelope; `None` if its receipt is in `unstored`."""
     if isinstance(stage, Repeat):
-        return _receipt_of_row(stage.row, entries.get(stage.key))
+        connected = _is_connected(stage.envelope, stage.row.status == "accepted", routes)
+        return _receipt_of_row(stage.row, entries.get(stage.key), connected=connected)
     source = stages[stage.first] if isinstance(stage, Echo) else stage
     if not isinstance(source, Decided) or source.key not in stored.entries:
         return None
@@ -81,7 +104,16 @@ def _receipt(
         trust_score=verdict.score,
         recipients=stored.recipients.get(source.key),
         entry=stored.entries.get(source.key),
+        connected=_is_connected(source.envelope, verdict.accepted, routes),
     )
+
+
+def _is_connected(envelope: Envelope, accepted: bool, routes: Mapping[str, Route]) -> bool | None:
+    """Return whether the recipient of an accepted request is connected; `None` of all else."""
+    if envelope.message_type is not MessageType.REQUEST or not accepted:
+        return None
+    route = routes.get(envelope.target)
+    return route is not None and route.live
 
 
 def stored_receipt(row: EnvelopeRow) -> dict[str, Any]:
@@ -98,7 +130,9 @@ def stored_receipts(rows: Sequence[EnvelopeRow]) -> dict[tuple[str, str], dict[s
     }
 
 
-def _receipt_of_row(row: EnvelopeRow, entry: int | None) -> dict[str, Any]:
+def _receipt_of_row(
+    row: EnvelopeRow, entry: int | None, *, connected: bool | None = None
+) -> dict[str, Any]:
     """The current state of an envelope that was judged before."""
     return frames.receipt_members(
         row.message_id,
@@ -108,6 +142,7 @@ def _receipt_of_row(row: EnvelopeRow, entry: int | None) -> dict[str, Any]:
         trust_score=row.score,
         recipients=row.recipients,
         entry=entry,
+        connected=connected,
     )
 
 

@@ -16,15 +16,16 @@ from typing import Any
 
 from django.conf import settings
 
-from atp.errors import ATPError, ClockExpired, FlowBusy, FlowThrottled, ReplayConflict
+from atp.errors import ATPError, ClockExpired, FlowBusy, FlowThrottled
 from atp.judging import judgement
 from atp.judging.judgement import Verdict
 from atp.trust.envelope import Envelope, VerifiedEnvelope, parse_envelope, signature_header
 from atp.trust.provenance import entry_kids
-from atp.types import BROADCAST_TARGET
+from atp.types import BROADCAST_TARGET, MessageType
 from messaging import failpoints
 from messaging.judging import outcome, rule_notices
 from messaging.judging.accept import AlreadyJudged, Stored, store
+from messaging.judging.conflicts import conflict, load_first_contents
 from messaging.judging.facts import BatchFacts
 from messaging.judging.item import (
     Decided,
@@ -44,7 +45,7 @@ from messaging.judging.item import (
 from messaging.judging.loading import load_facts
 from messaging.judging.registry_view import RegistryView, ask_epoch, current_view
 from messaging.layer import events
-from messaging.layer.routes import Route, ask_routes, routes_of
+from messaging.layer.routes import Route, ask_routes, ask_send_only, routes_of, send_only_of
 from messaging.mail.mailboxes import MailboxesLocked, locked_mailboxes
 from messaging.models import Batch
 from messaging.models import Envelope as EnvelopeRow
@@ -70,11 +71,14 @@ def check(batch: Mapping[str, Any]) -> None:
     parsed = [_parse(SentFrame(*frame)) for frame in batch["frames"]]  # (1)
     telemetry.lap("parse")
     targets = {p.envelope.target for p in parsed if isinstance(p, Parsed)}
+    answered = _answered(parsed)
     with one_trip():
         asked_routes = ask_routes({p.frame.agent for p in parsed} | targets)
+        asked_copies = ask_send_only(answered) if answered else None
         known, epoch = _ask_known(parsed), ask_epoch()
     routes = routes_of(asked_routes)
-    ours = [_fence(one, routes) for one in parsed]  # (2)
+    copies = send_only_of(asked_copies) if asked_copies is not None else {}
+    ours = _fence(parsed, routes)  # (2)
     telemetry.lap("fence")
     stages = _find_repeats(ours, known)  # (3)
     telemetry.lap("repeats")
@@ -84,7 +88,7 @@ def check(batch: Mapping[str, Any]) -> None:
         stored = Stored(unstored=Batch.objects.get(id=batch["batch"]).unstored)
         stages = _find_repeats(ours, _ask_known(ours))
     failpoints.hit("after_commit", stages)
-    news = outcome.news(batch["batch"], batch["channel"], stages, stored, routes)
+    news = outcome.news(batch["batch"], batch["channel"], stages, stored, routes, copies)
     telemetry.lap("receipts")
     news[batch["channel"]].tally = telemetry.tally(map(_outcome, stages))
     _log_outcomes(stages, stored)
@@ -103,45 +107,67 @@ def _parse(frame: SentFrame) -> Parsed | Unreadable:
     return Parsed(frame, envelope)
 
 
-def _fence(one: Parsed | Unreadable, routes: Mapping[str, Route]) -> Parsed | Unreadable | Fenced:
-    """Fence a frame of a superseded session, or of a session on a node without a lease.
+def _answered(stages: Iterable[Stage]) -> set[str]:
+    """Return the agents that a response of this batch is for."""
+    parsed = (one.envelope for one in stages if isinstance(one, Parsed))
+    return {e.target for e in parsed if e.message_type == MessageType.RESPONSE}
 
+
+def _fence(
+    stages: Sequence[Parsed | Unreadable], routes: Mapping[str, Route]
+) -> list[Parsed | Unreadable | Fenced]:
+    """Fence the frames of superseded sessions, and of sessions on nodes without a lease.
+
+    A frame may come from the session that takes its agent's mail, or from one that only sends.
     This is not checked again before the commit. A frame of a session that ends meanwhile is still
     its agent's, and if the agent sends it again, it is a repeat by (agent, messageId).
     """
+    others = {one.frame.agent for one in stages if not _is_current(one, routes)}
+    found = send_only_of(ask_send_only(others)) if others else {}
+    send_only = {(agent, route.session) for agent, some in found.items() for route in some}
+    return [
+        one
+        if _is_current(one, routes) or (one.frame.agent, one.frame.session) in send_only
+        else Fenced(one.frame, one.message_id)
+        for one in stages
+    ]
+
+
+def _is_current(one: Parsed | Unreadable, routes: Mapping[str, Route]) -> bool:
     route = routes.get(one.frame.agent)
-    if route is None or route.session != one.frame.session or not route.live:
-        return Fenced(one.frame, one.message_id)
-    return one
+    return route is not None and route.live and route.session == one.frame.session
 
 
 def _ask_known(stages: Iterable[Stage]) -> Asked:
     return _KNOWN.ask({one.message_id for one in stages if isinstance(one, Parsed)})
 
 
-def _find_repeats(stages: Iterable[Stage], asked: Asked) -> list[Stage]:
+def _find_repeats(stages: Sequence[Stage], asked: Asked) -> list[Stage]:
     """Find repeats, before signatures are verified; (agent, messageId) is the key."""
     known = {key for (key,) in asked.rows()}
     found = EnvelopeRow.objects.filter(pk__in=known).defer("content") if known else ()
     rows = {(row.sender_id, row.message_id): row for row in found}
+    contents = load_first_contents(stages, rows) if rows else {}
     firsts: dict[tuple[str, str], tuple[int, Parsed]] = {}
     next_stages: list[Stage] = []
     for index, one in enumerate(stages):
         if isinstance(one, Parsed):
             first = firsts.setdefault(one.key, (index, one))
-            next_stages.append(_repeat(one, rows.get(one.key), *first))
+            earlier = contents.get(one.key) if one.key in rows else first[1].envelope
+            next_stages.append(_repeat(one, rows.get(one.key), *first, earlier))
         else:
             next_stages.append(one)
     return next_stages
 
 
-def _repeat(one: Parsed, row: EnvelopeRow | None, index: int, first: Parsed) -> Stage:
+def _repeat(
+    one: Parsed, row: EnvelopeRow | None, index: int, first: Parsed, earlier: Envelope | None
+) -> Stage:
     """`one` as a repeat of `row`, an echo of `first`, a conflict with one of them, or itself."""
     if row is None and first is one:
         return one
     if one.envelope.digest != (first.envelope.digest if row is None else row.digest):
-        conflict = ReplayConflict("another envelope with this messageId was sent before")
-        return Refused(one.frame, one.envelope, unusable(conflict))
+        return conflict(one, earlier)
     if row is None:
         return Echo(one.frame, one.envelope, index)
     return Repeat(one.frame, one.envelope, row)

@@ -12,7 +12,7 @@ from django.db import transaction
 from messaging import failpoints
 from messaging.layer.loops import send_loop
 from messaging.layer.news import News
-from messaging.models import Presence
+from messaging.models import Presence, SendOnlySession
 
 NEWS = "node.news"  # the only type of layer message; nothing from a client ever goes into it
 CHECK_ENVELOPES = "messaging.tasks.check_envelopes"
@@ -74,9 +74,10 @@ def publish_close_on_commit(agents: Collection[str], code: str) -> None:
 
 def _publish_close(agents: list[str], code: str) -> None:
     channels: dict[str, News] = {}
-    for presence in Presence.objects.filter(agent_id__in=agents).select_related("node"):
-        news = channels.setdefault(presence.node.channel, News(close_code=code))
-        news.close_agents.append(presence.agent_id)
+    for sessions in (Presence.objects, SendOnlySession.objects):
+        rows = sessions.filter(agent_id__in=agents).values_list("agent_id", "node__channel")
+        for agent, channel in rows.distinct():
+            channels.setdefault(channel, News(close_code=code)).close_agents.append(agent)
     publish(channels)
 
 

@@ -1,4 +1,4 @@
-"""The news of one batch for one node, packed as one layer message."""
+"""The news for one node, of one batch or of cancelled requests, packed as one layer message."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class News:
     deliveries: list[tuple[str, str, int, int, str]] = field(
         default_factory=list
     )  # agent, stream, first seq, last seq, frames; without frames the node reads the rows
+    cancels: list[tuple[str, str]] = field(default_factory=list)  # agent, frame
     close_agents: list[str] = field(default_factory=list)
     close_sessions: list[str] = field(default_factory=list)
     close_code: str = ""

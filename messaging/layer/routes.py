@@ -1,4 +1,4 @@
-"""Find the current session of an agent and the node that serves it."""
+"""Find the sessions of an agent and the nodes that serve them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from messaging.models import Presence
+from messaging.models import Presence, SendOnlySession
 from registry.storage.compiled import Compiled
 from registry.storage.round_trips import Asked
 
@@ -16,25 +16,34 @@ _ROUTES = Compiled(
     lambda agents: (
         Presence.objects.filter(agent__id__any_of=agents)
         .annotate(live=Q(node__lease_until__gt=Now()))
-        .values_list("agent_id", "session_id", "node__channel", "live")
+        .values_list("agent_id", "session_id", "node__channel", "live", "taker")
     )
+)
+
+
+_SEND_ONLY = Compiled(
+    lambda agents: SendOnlySession.objects.filter(
+        agent__id__any_of=agents, node__lease_until__gt=Now()
+    ).values_list("agent_id", "id", "node__channel")
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The current session of an agent, and the channel of its node.
+    """A session of an agent, and the channel of its node.
 
-    `live` is true while that node has a lease.
+    `live` is true while that node has a lease. `taker` is the first of the sessions that the
+    process of the agent has resumed in turn; what one of them took counts for all.
     """
 
     session: str
     channel: str
     live: bool
+    taker: str = ""
 
 
 def ask_routes(agents: Iterable[str]) -> Asked:
-    """Return the query for the routes of these agents; read its rows with `routes_of`.
+    """Return the query for the sessions that take the agents' mail; read it with `routes_of`.
 
     Leases are compared with the database's clock.
     """
@@ -44,10 +53,32 @@ def ask_routes(agents: Iterable[str]) -> Asked:
 def routes_of(asked: Asked) -> dict[str, Route]:
     """Return the routes that `ask_routes` found, by agent; leave out agents without a session."""
     return {
-        agent: Route(str(session), channel, live) for agent, session, channel, live in asked.rows()
+        agent: Route(name := str(session), channel, live, taker or name)
+        for agent, session, channel, live, taker in asked.rows()
     }
+
+
+def ask_send_only(agents: Iterable[str]) -> Asked:
+    """Return the query for the live sessions that only send; read it with `send_only_of`."""
+    return _SEND_ONLY.ask(set(agents))
+
+
+def send_only_of(asked: Asked) -> dict[str, list[Route]]:
+    """Return the sessions that `ask_send_only` found, by agent."""
+    found: dict[str, list[Route]] = {}
+    for agent, session, channel in asked.rows():
+        found.setdefault(agent, []).append(Route(str(session), channel, live=True))
+    return found
 
 
 def load_routes(agents: Iterable[str]) -> dict[str, Route]:
     """Return the routes of these agents, in one query; agents without a session are left out."""
     return routes_of(ask_routes(agents))
+
+
+def live_sessions(agents: Iterable[str]) -> set[str]:
+    """Return the sessions of these agents whose envelopes count, those that only send too."""
+    agents = set(agents)
+    taking = {route.session for route in load_routes(agents).values() if route.live}
+    sending = send_only_of(ask_send_only(agents)).values()
+    return taking.union(route.session for routes in sending for route in routes)

@@ -17,13 +17,17 @@ DELIVERY_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class NewDelivery:
-    """A delivery to insert: the row id of the envelope, the recipient and the stream."""
+    """A delivery to insert: the row id of the envelope, the recipient and the stream.
+
+    `redelivered` is whether officers have redelivered a dead letter.
+    """
 
     envelope_id: int
     recipient: str
     stream: str
     sender: str
     expires_at: datetime
+    redelivered: bool = False
 
 
 def insert_deliveries(deliveries: Sequence[NewDelivery]) -> list[int]:
@@ -33,16 +37,31 @@ def insert_deliveries(deliveries: Sequence[NewDelivery]) -> list[int]:
     """
     if not deliveries:
         return []
+    seqs = assign_places(deliveries)
+    rows = [
+        (new.envelope_id, new.recipient, new.stream, seq, new.sender, new.expires_at, "waiting", "")
+        for new, seq in zip(deliveries, seqs, strict=True)
+    ]
+    if any(new.redelivered for new in deliveries):  # else the database's default is right
+        flags = [(new.redelivered,) for new in deliveries]
+        again = [row + flag for row, flag in zip(rows, flags, strict=True)]
+        insert_rows(Delivery, (*DELIVERY_COLUMNS, "redelivered"), again)
+    else:
+        insert_rows(Delivery, DELIVERY_COLUMNS, rows)
+    return seqs
+
+
+def assign_places(deliveries: Sequence[NewDelivery]) -> list[int]:
+    """Reserve a place at the end of each delivery's stream; return the sequence numbers.
+
+    The caller inserts the rows in the same transaction, in which the mailboxes stay locked.
+    """
     expiries: dict[tuple[str, str], list[datetime]] = {}
     for new in deliveries:
         expiries.setdefault((new.recipient, new.stream), []).append(new.expires_at)
     next_seq = assign_sequence_numbers(expiries)
-    seqs, rows = [], []
+    seqs = []
     for new in deliveries:
-        seq = next_seq[new.recipient, new.stream]
-        next_seq[new.recipient, new.stream] = seq + 1
-        seqs.append(seq)
-        fixed = (new.envelope_id, new.recipient, new.stream, seq, new.sender, new.expires_at)
-        rows.append((*fixed, "waiting", ""))
-    insert_rows(Delivery, DELIVERY_COLUMNS, rows)
+        seqs.append(next_seq[new.recipient, new.stream])
+        next_seq[new.recipient, new.stream] += 1
     return seqs

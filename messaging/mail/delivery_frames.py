@@ -14,10 +14,19 @@ if TYPE_CHECKING:
 __all__ = ["stored_delivery"]
 
 
-def stored_delivery(envelope: Envelope, *, stream: str, seq: int, entry: int | None) -> bytes:
+def stored_delivery(
+    envelope: Envelope,
+    *,
+    stream: str,
+    seq: int,
+    entry: int | None,
+    failures: int = 0,
+    redelivered: bool = False,
+) -> bytes:
     """Return the delivery frame (JSON bytes) of a stored envelope.
 
-    `entry` is the index of its entry in the trail, `None` where there is no entry.
+    `entry` is the index of its entry in the trail, `None` where there is no entry. `failures` is
+    how many of its handlers began and failed, `redelivered` whether officers have redelivered it.
     Source: docs/protocol.md#frames.
     """
     chain = Chain(
@@ -35,4 +44,6 @@ def stored_delivery(envelope: Envelope, *, stream: str, seq: int, entry: int | N
         score=envelope.score,
         level=envelope.level,
         chain=chain.to_wire(),
+        attempt=failures + 1,
+        redelivered=redelivered,
     )

@@ -7,7 +7,6 @@ expires first, it is never delivered.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
@@ -16,14 +15,12 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from atp.errors import ClockExpired, IdentityRevoked, KeyRevoked
 from messaging.mail.deliveries import NewDelivery, insert_deliveries
-from messaging.mail.mailboxes import MailboxesLocked, locked_mailboxes
-from messaging.mail.withhold import MOST_A_TIME, entry_of
+from messaging.mail.mailboxes import sweep_around_locked
+from messaging.mail.withhold import MOST_A_TIME, entry_of, note_due
 from messaging.models import Delivery
 from registry.models import Agent, AgentKey
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
-
-logger = logging.getLogger(__name__)
 
 
 def settle_held(now: datetime) -> int:
@@ -33,21 +30,10 @@ def settle_held(now: datetime) -> int:
     next poll. They check it once more before they send it. Mail for a recipient whose mailbox
     another transaction holds stays for the next sweep; that of others does not wait for it.
     """
-    settled, locked = 0, set[str]()
-    while True:
-        try:
-            n = _settle_some(now, locked)
-        except MailboxesLocked:
-            waiting = set(_due(now).values_list("recipient_id", flat=True).distinct())
-            found = locked_mailboxes.look(waiting - locked)
-            if not found:  # it was let go meanwhile; the next sweep goes on
-                return settled
-            logger.warning("%d mailboxes are locked by others; their held mail waits", len(found))
-            locked |= found
-            continue
-        if not n:
-            return settled
-        settled += n
+    return sweep_around_locked(
+        lambda locked: _settle_some(now, locked),
+        lambda: _due(now).values_list("recipient_id", flat=True).distinct(),
+    )
 
 
 def _settle_some(now: datetime, locked: Collection[str]) -> int:
@@ -66,6 +52,7 @@ def _settle_some(now: datetime, locked: Collection[str]) -> int:
             expired = row.code == ClockExpired.code
             row.state = Delivery.State.EXPIRED if expired else Delivery.State.WITHHELD
         Delivery.objects.bulk_update(rows, ["state", "code"])
+        note_due(row for row in rows if codes[row.pk])
         drafts = [_ended(row) for row in rows if codes[row.pk]]
         append([*drafts, *_append_again(released)])
     return len(rows)
@@ -101,7 +88,7 @@ def _ended(row: Delivery) -> EntryDraft:
 
 def _append_again(rows: Sequence[Delivery]) -> list[EntryDraft]:
     """Append these to the end of their recipients' streams; return the entries to write."""
-    seqs = insert_deliveries([_again(row) for row in rows])
+    seqs = insert_deliveries([again(row) for row in rows])
     return [
         entry_of(
             Kind.ENVELOPE_RELEASED, row, body={"stream": row.stream, "seq": seq, "instead": row.seq}
@@ -110,5 +97,13 @@ def _append_again(rows: Sequence[Delivery]) -> list[EntryDraft]:
     ]
 
 
-def _again(row: Delivery) -> NewDelivery:
-    return NewDelivery(row.envelope_id, row.recipient_id, row.stream, row.sender, row.expires_at)
+def again(row: Delivery, *, redelivered: bool = False) -> NewDelivery:
+    """Return a delivery of the same envelope, to be placed at the end of its stream."""
+    return NewDelivery(
+        row.envelope_id,
+        row.recipient_id,
+        row.stream,
+        row.sender,
+        row.expires_at,
+        redelivered=redelivered or row.redelivered,
+    )

@@ -5,50 +5,120 @@ A node reads the deliveries that it could not push: after a login, after a gap, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 
 from django.db.models import QuerySet
 
-from atp.errors import IdentityRevoked, KeyRevoked
+from atp.errors import IdentityNotActive, IdentityRevoked, KeyRevoked
+from atp.types import BROADCAST_TARGET
 from atp.wire import frames
 from atp.wire.members import stream_named
+from messaging.layer.routes import load_routes
+from messaging.mail.attempts import MOST_FAILURES
+from messaging.mail.barred import barred_among
 from messaging.mail.delivery_frames import stored_delivery
-from messaging.mail.withhold import expire_waiting, hold, withhold
+from messaging.mail.done_places import Range
+from messaging.mail.waiting import at_places, done_in
+from messaging.mail.withhold import expire_waiting, hold, refuse_failed, withhold
 from messaging.models import Delivery, Mailbox
-from registry.models import Agent, AgentKey
 from registry.trail.querysets import entries_of_messages
 
 PAGE_BYTES = 1_048_576  # of one message to an agent (docs/protocol.md#frames)
+DELIVERY_DONE = "delivery.done"  # code of the places that are done (docs/protocol.md#acks)
+NOTICE_UNSUPPORTED = "notice.unsupported"  # the session's client can't read notices
 FRAME_BYTES = 512  # the most that a delivery frame adds to its envelope
+# Places whose envelope does not come there.
+ENDED = (Delivery.State.EXPIRED, Delivery.State.REFUSED, Delivery.State.REDELIVERED)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The frames of one stream from sequence number `first` to `last`, without a gap."""
+    """The frames of one stream from sequence number `first` to `last`, without a gap.
+
+    `done` are the ranges that were done before, and told as such.
+    """
 
     first: int
     last: int
     text: str
+    done: tuple[Range, ...] = ()
 
 
-def read_page(agent: str, stream: str, *, after: int, most: int) -> Page | None:
+def read_page(
+    agent: str, stream: str, *, after: int, most: int, notices: bool = False
+) -> Page | None:
     """Return at most `most` deliveries after the sequence number `after`; `None` if there are none.
 
-    Check expiry and senders once more. An expired delivery becomes a `gone` frame. A delivery of
-    a revoked or suspended sender becomes a `withheld` frame. Both write an entry to the trail.
+    Places that are done become one `gone` frame for each range, however long. Check expiry and
+    senders of the others once more, except of what the agent's session has taken. An expired
+    delivery, and one whose handlers failed too often, becomes a `gone` frame. A delivery of a
+    revoked or suspended sender becomes a `withheld` frame. Each writes an entry to the trail.
+    `notices` is whether the session knows notices with a place; another one gets `gone` there.
     """
-    stream_of_agent = Delivery.objects.filter(recipient_id=agent, stream=stream, seq__gt=after)
-    last = _end_of_page(stream_of_agent.filter(seq__lte=after + most))
-    if last is None:
+    box = Mailbox.objects.filter(agent_id=agent, stream=stream).first()
+    if box is None or box.last_seq <= after:
         return None
-    rows = list(stream_of_agent.filter(seq__lte=last).select_related("envelope").order_by("seq"))
-    _withhold(rows)
-    _expire_late(rows, datetime.now(UTC))
+    done = done_in(box)
+    rows = _read_rows(box, _first_places(done.gaps(after, box.last_seq), most))
+    last = rows[-1].seq if rows else after
+    if last + 1 in done:
+        last = min(done.end_of_range(last + 1), box.last_seq)
+    before = tuple(done.ranges(after, last))
+    frames_at = [
+        *_frames(rows, box, notices=notices),
+        *((first, _gone(box, first, end)) for first, end in before),
+    ]
+    if not frames_at:
+        return None
+    frames_at.sort(key=itemgetter(0))
+    text = frames.join_frames(frame for _, frame in frames_at).decode()
+    return Page(frames_at[0][0], last, text, before)
+
+
+def _first_places(gaps: Iterable[Range], most: int) -> list[Range]:
+    """Return the first `most` places of the ranges, as ranges."""
+    taken: list[Range] = []
+    for first, last in gaps:
+        if most <= 0:
+            break
+        last = min(last, first + most - 1)
+        taken.append((first, last))
+        most -= last - first + 1
+    return taken
+
+
+def _read_rows(box: Mailbox, places: Sequence[Range]) -> list[Delivery]:
+    """Return the deliveries at these places, as many as fit into a page."""
+    if not places:
+        return []
+    stream = Delivery.objects.filter(recipient_id=box.agent_id, stream=box.stream)
+    there = stream.filter(at_places(places))
+    last = end_of_page(there)
+    if last is None:
+        return []
+    return list(there.filter(seq__lte=last).select_related("envelope").order_by("seq"))
+
+
+def _frames(rows: Sequence[Delivery], box: Mailbox, *, notices: bool) -> list[tuple[int, bytes]]:
+    """Return the places and frames of these deliveries; end those that may not be delivered."""
+    taken = _taken(box)
+    loose = [row for row in rows if row.seq > taken]
+    _withhold(loose)
+    _expire_late(loose, datetime.now(UTC))
+    _end_failed(loose)
     entries = entries_of_messages({row.envelope.message_id for row in rows})
-    parts = [_frame(row, entries) for row in rows]
-    return Page(rows[0].seq, rows[-1].seq, frames.join_frames(parts).decode())
+    return [(row.seq, _frame(row, entries, notices=notices)) for row in rows]
+
+
+def _taken(box: Mailbox) -> int:
+    """Return the `seq` up to which the agent's current session has taken the deliveries."""
+    if box.taken_seq <= box.acked_seq:
+        return box.acked_seq
+    route = load_routes([box.agent_id]).get(box.agent_id)
+    return box.taken_for(route.taker if route is not None and route.live else "")
 
 
 def last_sequence_numbers(agents: Collection[str]) -> dict[tuple[str, str], int]:
@@ -57,8 +127,8 @@ def last_sequence_numbers(agents: Collection[str]) -> dict[tuple[str, str], int]
     return {(a, s): last for a, s, last in rows.values_list("agent_id", "stream", "last_seq")}
 
 
-def _end_of_page(deliveries: QuerySet[Delivery]) -> int | None:
-    """Return the last sequence number that fits into a page, from the sizes alone.
+def end_of_page(deliveries: QuerySet[Delivery]) -> int | None:
+    """Return the last of these sequence numbers that fits into a page; `None` if there are none.
 
     The contents are not read: they may be large.
     """
@@ -78,24 +148,14 @@ def _withhold(rows: Sequence[Delivery]) -> None:
     are held until officers decide.
     """
     waiting = [row for row in rows if row.state == Delivery.State.WAITING]
-    inactive = dict(
-        Agent.objects.filter(id__in={row.sender for row in waiting})
-        .exclude(status=Agent.Status.ACTIVE)
-        .values_list("id", "status")
-    )
-    gone = {agent for agent, status in inactive.items() if status == Agent.Status.REVOKED}
-    kids = {row.envelope.kid for row in waiting if row.sender not in gone}
-    revoked = set(
-        AgentKey.objects.filter(kid__in=kids, status=AgentKey.Status.REVOKED).values_list(
-            "kid", flat=True
-        )
-    )
-    if affected := [row for row in waiting if row.sender in gone]:
-        withhold(affected, IdentityRevoked.code)
-    if affected := [row for row in waiting if row.envelope.kid in revoked]:
-        withhold(affected, KeyRevoked.code)
-    left = [row for row in waiting if row.state == Delivery.State.WAITING]
-    if affected := [row for row in left if row.sender in inactive]:
+    barred = barred_among(waiting)
+    found: dict[str, list[Delivery]] = {}
+    for row in waiting:
+        found.setdefault(barred.code(row), []).append(row)
+    for code in (IdentityRevoked.code, KeyRevoked.code):
+        if affected := found.get(code):
+            withhold(affected, code)
+    if affected := found.get(IdentityNotActive.code):
         hold(affected)
 
 
@@ -106,10 +166,53 @@ def _expire_late(rows: Sequence[Delivery], now: datetime) -> None:
         expire_waiting(late)
 
 
-def _frame(row: Delivery, entries: dict[tuple[str, str], int]) -> bytes:
+def _end_failed(rows: Sequence[Delivery]) -> None:
+    """Turn deliveries into dead letters whose handlers failed too often."""
+    waiting = [row for row in rows if row.state == Delivery.State.WAITING]
+    if failed := [row for row in waiting if row.failures >= MOST_FAILURES]:
+        refuse_failed(failed)
+
+
+def _frame(row: Delivery, entries: dict[tuple[str, str], int], *, notices: bool) -> bytes:
+    if row.state == Delivery.State.NOTICE:
+        return notice_frame(row, notices=notices)
     if row.state in (Delivery.State.WITHHELD, Delivery.State.HELD):
         return frames.Withheld(stream_named(row.stream), row.seq, row.code).to_bytes()
-    if row.state == Delivery.State.EXPIRED:
-        return frames.Gone(stream_named(row.stream), row.seq, row.seq, row.code).to_bytes()
+    if row.state in ENDED:
+        return _gone_at(row, row.code)
     entry = entries.get((row.sender, row.envelope.message_id))
-    return stored_delivery(row.envelope, stream=row.stream, seq=row.seq, entry=entry)
+    return stored_delivery(
+        row.envelope,
+        stream=row.stream,
+        seq=row.seq,
+        entry=entry,
+        failures=row.failures,
+        redelivered=row.redelivered,
+    )
+
+
+def notice_frame(row: Delivery, *, notices: bool) -> bytes:
+    """Return the notice of what became of an envelope, at its place in its sender's stream.
+
+    `notices` is whether the session knows notices with a place; another one gets `gone` there.
+    """
+    if not notices:
+        return _gone_at(row, NOTICE_UNSUPPORTED)
+    broadcast = row.envelope.target == BROADCAST_TARGET
+    notice = frames.Notice(
+        message_id=row.envelope.message_id,
+        status=row.notice,
+        code=row.code,
+        detail="for one of its recipients or more" if broadcast else "",
+        stream=stream_named(row.stream),
+        seq=row.seq,
+    )
+    return notice.to_bytes()
+
+
+def _gone_at(row: Delivery, code: str) -> bytes:
+    return frames.Gone(stream_named(row.stream), row.seq, row.seq, code).to_bytes()
+
+
+def _gone(box: Mailbox, first: int, last: int) -> bytes:
+    return frames.Gone(stream_named(box.stream), first, last, DELIVERY_DONE).to_bytes()

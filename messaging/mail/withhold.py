@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -12,7 +12,9 @@ from django.db import transaction
 from django.db.models import Count, Min, Q, QuerySet
 from django.db.models.functions import Greatest
 
-from atp.errors import ClockExpired, IdentityNotActive
+from atp.errors import ClockExpired, HandlerFailed, IdentityNotActive
+from messaging.layer.routes import load_routes
+from messaging.mail.waiting import places_not_done
 from messaging.models import Delivery, Mailbox
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
@@ -45,9 +47,18 @@ def expire_waiting(deliveries: Sequence[Delivery]) -> None:
     _end(deliveries, Delivery.State.EXPIRED, ClockExpired.code, Kind.ENVELOPE_EXPIRED)
 
 
+def refuse_failed(deliveries: Sequence[Delivery]) -> None:
+    """Turn waiting deliveries into dead letters, whose handlers have failed too often.
+
+    Changes the given rows too.
+    """
+    _end(deliveries, Delivery.State.REFUSED, HandlerFailed.code, Kind.DELIVERY_REFUSED)
+
+
 def expire(now: datetime) -> int:
     """Mark deliveries that expired before their recipient fetched them; return how many.
 
+    What a live session has taken does not expire.
     Read only streams in which a delivery may be due, many streams at once. So the cost depends on
     how much expires, not on how much waits or was ever sent.
     """
@@ -75,7 +86,7 @@ def _expire_some(now: datetime, *, behind: int) -> tuple[int, int] | None:
         if not boxes:
             return None
         due = list(
-            _waiting_in(boxes)
+            _waiting_in(boxes, _taken(boxes))
             .filter(expires_at__lte=now)
             .select_for_update(of=("self",))
             .select_related("envelope")
@@ -85,6 +96,7 @@ def _expire_some(now: datetime, *, behind: int) -> tuple[int, int] | None:
         Delivery.objects.filter(pk__in=[row.pk for row in due]).update(
             state=Delivery.State.EXPIRED, code=ClockExpired.code
         )
+        note_due(due)
         _recount(boxes)
         if due:
             append([entry_of(Kind.ENVELOPE_EXPIRED, row) for row in due])
@@ -92,9 +104,20 @@ def _expire_some(now: datetime, *, behind: int) -> tuple[int, int] | None:
     return (behind if more else boxes[-1].pk), len(due)
 
 
-def _waiting_in(boxes: Sequence[Mailbox]) -> QuerySet[Delivery]:
-    """Return the waiting deliveries of these mailboxes; read no row before the first that waits."""
-    streams = (Q(recipient_id=b.agent_id, stream=b.stream, seq__gt=b.done_seq) for b in boxes)
+def _taken(boxes: Sequence[Mailbox]) -> dict[int, int]:
+    """Return, by mailbox, the `seq` up to which a live session has taken the deliveries."""
+    some = [box for box in boxes if box.taken_seq > box.acked_seq]
+    routes = load_routes({box.agent_id for box in some}) if some else {}
+    live = {agent: route.taker for agent, route in routes.items() if route.live}
+    return {box.pk: box.taken_for(live.get(box.agent_id, "")) for box in some}
+
+
+def _waiting_in(
+    boxes: Sequence[Mailbox], after: Mapping[int, int] | None = None
+) -> QuerySet[Delivery]:
+    """Return the waiting deliveries of these mailboxes, those behind `after` where it is given."""
+    after = after or {}
+    streams = (places_not_done(box, after=after.get(box.pk, 0)) for box in boxes)
     return Delivery.objects.filter(reduce(or_, streams), state=Delivery.State.WAITING)
 
 
@@ -122,11 +145,38 @@ def _end(deliveries: Sequence[Delivery], state: str, code: str, kind: Kind) -> N
         waiting = Delivery.objects.filter(
             pk__in=[row.pk for row in deliveries], state=Delivery.State.WAITING
         )
-        changed = set(waiting.select_for_update().values_list("pk", flat=True))
-        waiting.update(state=state, code=code)
-        drafts = [entry_of(kind, row) for row in deliveries if row.pk in changed]
-        if drafts:
+        in_order = waiting.select_for_update().order_by("recipient_id", "stream", "seq")
+        changed = set(in_order.values_list("pk", flat=True))
+        refused_at = datetime.now(UTC) if state == Delivery.State.REFUSED else None
+        waiting.update(state=state, code=code, refused_at=refused_at)
+        ended = [row for row in deliveries if row.pk in changed]
+        if state != Delivery.State.HELD:  # held mail may come yet
+            note_due(ended)
+        if drafts := [entry_of(kind, row) for row in ended]:
             append(drafts)
+
+
+def mark_refused(rows: Sequence[Delivery], codes: Mapping[int, str]) -> None:
+    """Make dead letters of deliveries that their recipients refuse with these codes, by row id.
+
+    The caller has locked the rows, with their envelopes, in a transaction, and appends the entries.
+    """
+    now = datetime.now(UTC)
+    for row in rows:
+        row.state, row.code, row.refused_at = Delivery.State.REFUSED, codes[row.pk], now
+    Delivery.objects.bulk_update(rows, ["state", "code", "refused_at"])
+    note_due(rows)
+
+
+def note_due(ended: Iterable[Delivery]) -> None:
+    """Note which senders of these deliveries, which end now for good, are to be told.
+
+    `messaging/mail/notices.py` gives the notices their places, after the commit: the senders'
+    mailboxes can't be locked in order here. `envelope` must be loaded.
+    """
+    asked = [row.pk for row in ended if row.envelope.notify]
+    if asked:
+        Delivery.objects.filter(pk__in=asked).update(notice_due=True)
 
 
 def entry_of(kind: Kind, row: Delivery, *, body: Mapping[str, Any] | None = None) -> EntryDraft:

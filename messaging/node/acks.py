@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 from django.db import Error as DatabaseProblem
 
+from atp.wire.agent_frames import Ack
 from atp.wire.words import STREAMS
-from messaging.mail.mailboxes import AcksPutOff, MailboxAck, acknowledge
+from messaging.mail.acknowledging import AcksPutOff, MailboxAck, acknowledge
 from messaging.node.connections import AgentConnection
 from messaging.node.lanes import Lane
 from messaging.node.roster import Roster
@@ -30,27 +31,49 @@ class Acks:
         self._threads = threads
         self._roster = roster
         self._streams = streams
+        self._storing: list[MailboxAck] = []  # the batch that is under way
         self.lane: Lane[tuple[AgentConnection, str]] = Lane(
             "acks", self._write_down, linger_seconds=LINGER_SECONDS
         )
 
-    def take(self, connection: AgentConnection, stream: str, seq: int, refused: str) -> None:
-        """Note an ack up to `seq`; `refused` is the code of a delivery that the agent refuses.
+    def take(self, connection: AgentConnection, ack: Ack) -> None:
+        """Note an ack, as far as it is about deliveries written to this socket.
 
-        An ack beyond the last delivery written to this socket counts only up to that delivery; its
-        refusal is ignored.
-        However many come, the lane holds one item for each stream of a socket.
+        However many come, the lane holds one item for each stream of a socket, and none for acks
+        that tell nothing new.
         """
+        position = connection.position(ack.stream)
+        if connection.tells_done:
+            position.hear_places(ack)
+        else:
+            position.hear(ack)
+        if position.has_news:
+            self._put(connection, ack.stream)
+
+    def last(self, connection: AgentConnection) -> list[MailboxAck]:
+        """Return the acks of a closed connection that are not stored yet, as far as is known.
+
+        Those that are being stored are among them: the session may end before that, and what comes
+        later does not count. To store one twice changes nothing.
+        """
+        storing = [ack for ack in self._storing if ack.session == connection.session]
+        waiting = [stream for stream in STREAMS if connection.position(stream).acking]
+        return [*storing, *(ack for stream in waiting for ack in _heard(connection, stream))]
+
+    def _put(self, connection: AgentConnection, stream: str) -> None:
         position = connection.position(stream)
-        if refused and seq <= position.sent and len(position.refused) < position.window:
-            position.refused[seq] = refused
-        position.heard = max(position.heard, min(seq, position.sent))
         if not position.acking:
             position.acking = True
             self.lane.put((connection, stream))
 
     async def _write_down(self, waiting: list[tuple[AgentConnection, str]]) -> None:
-        acks = [ack for connection, stream in waiting for ack in _heard(connection, stream)]
+        self._storing = [ack for one in waiting for ack in _heard(*one)]
+        try:
+            await self._store(self._storing)
+        finally:
+            self._storing = []
+
+    async def _store(self, acks: list[MailboxAck]) -> None:
         try:
             taken = await self._threads.run(acknowledge, acks)
         except AcksPutOff as some:
@@ -69,28 +92,19 @@ class Acks:
     def _take_again(self, acks: Iterable[MailboxAck]) -> None:
         for ack in acks:
             if (connection := self._roster.sessions.get(ack.session)) is not None:
-                self.take(connection, ack.stream, ack.seq, ack.refused)
+                connection.position(ack.stream).hear_again(ack)
+                self._put(connection, ack.stream)
 
     def _go_on(self, ack: MailboxAck) -> None:
         """Advance a stream's window; if rows wait, read on."""
         if (connection := self._roster.sessions.get(ack.session)) is None:
             return
         position = connection.position(ack.stream)
-        position.acked = max(position.acked, ack.seq)
+        position.taken = max(position.taken, ack.seq)
         if position.behind:
             self._streams.read_on(connection, ack.stream)
 
 
-def last_acks(connection: AgentConnection) -> list[MailboxAck]:
-    """Return the acks of a closed connection that are not stored yet."""
-    waiting = [stream for stream in STREAMS if connection.position(stream).acking]
-    return [ack for stream in waiting for ack in _heard(connection, stream)]
-
-
 def _heard(connection: AgentConnection, stream: str) -> list[MailboxAck]:
-    """Take the acks of a stream that wait: one for each refusal, and the highest `seq`."""
-    position = connection.position(stream)
-    refused, position.refused, position.acking = position.refused, {}, False
-    codes = {position.heard: "", **refused}
-    agent, session = connection.agent, connection.session
-    return [MailboxAck(agent, session, stream, seq, code) for seq, code in sorted(codes.items())]
+    key = (connection.agent, connection.session, stream)
+    return connection.position(stream).take_heard(key, places=connection.tells_done)

@@ -32,7 +32,7 @@ class CatchUp:
         """Find deliveries whose push was lost, every `ATP_POLL_SECONDS`."""
         while True:
             await asyncio.sleep(settings.ATP_POLL_SECONDS)
-            agents = list(self._roster.agents)
+            agents = self._roster.names()
             for start in range(0, len(agents), POLL_CHUNK):
                 await self._catch_up(agents[start : start + POLL_CHUNK])
 
@@ -44,5 +44,6 @@ class CatchUp:
             logger.exception("the inboxes could not be looked at; the next poll does")
             return
         for (agent, stream), last in last_numbers.items():
-            if (connection := self._roster.agents.get(agent)) is not None:
-                self._streams.catch_up(connection, stream, last)
+            for connection in self._roster.of_agent(agent):
+                if connection.hears(stream):
+                    self._streams.catch_up(connection, stream, last)

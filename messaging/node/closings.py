@@ -8,26 +8,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.db import Error as DatabaseProblem
+from django.db import transaction
 
-from messaging.mail.mailboxes import AcksPutOff, MailboxAck, acknowledge
+from atp.errors import SessionSuperseded
+from messaging import failpoints
+from messaging.mail.acknowledging import AcksPutOff, MailboxAck, acknowledge
+from messaging.mail.attempts import CrashedSession, count_crashes
 from messaging.node.lanes import Lane
 from messaging.node.threads import NodeThreads
 from messaging.sessions.sessions import Opened, close_sessions
+from messaging.sessions.takeovers import count_takeovers
 from messaging.telemetry import instruments
 
 logger = logging.getLogger(__name__)
 
+SUPERSEDED = SessionSuperseded.code
 RETRY_SECONDS = 1.0  # while the database is away
 
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """A session to close, the code of its end, and its last acks."""
+    """A session to close, the code of its end, and its last acks.
+
+    `crashed` are the streams and places whose handlers ran when the socket ended abnormally.
+    """
 
     agent: str
     session: str
     code: str
     acks: Sequence[MailboxAck] = ()
+    crashed: Sequence[tuple[str, int]] = ()
 
 
 class Closings:
@@ -45,13 +55,22 @@ class Closings:
         try:
             if acks := [ack for closing in closings for ack in closing.acks]:
                 instruments.ACKS.inc(await self._threads.run(_acknowledge, acks))
-            ended = [(closing.agent, closing.session, closing.code) for closing in closings]
-            await self._threads.run(close_sessions, ended)
+            await self._threads.run(_end, closings)
+            if taken_over := [one.agent for one in closings if one.code == SUPERSEDED]:
+                await self._threads.run(count_takeovers, taken_over)
         except DatabaseProblem:  # try again, or they would count as live while this node lives
             logger.exception("%d sessions could not be closed", len(closings))
             await asyncio.sleep(RETRY_SECONDS)
             for closing in closings:
                 self.lane.put(closing)
+
+
+def _end(closings: Sequence[Closing]) -> None:
+    """Count the handlers that crashed, and close the sessions, in one transaction."""
+    failpoints.hit("before_close", closings)
+    with transaction.atomic():
+        count_crashes(CrashedSession(c.agent, c.session, c.crashed) for c in closings)
+        close_sessions((c.agent, c.session, c.code) for c in closings)
 
 
 def _acknowledge(acks: Sequence[MailboxAck]) -> int:

@@ -1,4 +1,4 @@
-"""The node's state of one agent's socket: queue, window, and position of each stream."""
+"""The node's state of one agent's socket: its queue, its window, its streams."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 
 from django.conf import settings
 
+from atp.wire.words import ANSWERS, DONE
+from messaging.node.pace import Pace
+from messaging.node.positions import StreamPosition
+
 logger = logging.getLogger(__name__)
 
 Send = Callable[[dict[str, object]], Awaitable[None]]
@@ -21,40 +25,21 @@ STALLED_SECONDS = 30.0  # one write that takes longer: the agent does not read
 
 
 @dataclass(slots=True)
-class StreamPosition:
-    """The positions up to which a stream is written to this socket and acknowledged."""
-
-    sent: int = 0
-    acked: int = 0
-    behind: bool = False  # rows beyond `sent` wait in the database
-    reading: bool = False
-    heard: int = 0  # the highest ack received; acks are cumulative, so it covers the others
-    refused: dict[int, str] = field(default_factory=dict)
-    acking: bool = False  # an ack waits to be stored
-
-    @property
-    def window(self) -> int:
-        """How many deliveries may be under way without an acknowledgement."""
-        window: int = settings.ATP_DELIVERY_WINDOW
-        return window
-
-    @property
-    def room(self) -> int:
-        """How many more deliveries may be written before the next acknowledgement."""
-        return max(0, self.window - (self.sent - self.acked))
-
-
-@dataclass(slots=True)
 class AgentConnection:
     """An authenticated socket, bounded on both sides.
 
-    `outstanding` counts the envelopes that were read and have no receipt yet.
+    `outstanding` counts the envelopes that were read and have no receipt yet. `features` are those
+    of the protocol that the agent uses (docs/protocol.md#features). A socket that is `send_only`
+    gets no mail, and copies of the answers (`copies.py`).
     """
 
     agent: str
     session: str
     send: Send
+    features: frozenset[str] = frozenset()
+    send_only: bool = False
     streams: dict[str, StreamPosition] = field(default_factory=dict)
+    pace: Pace = field(default_factory=Pace)
     outstanding: int = 0
     close_code: str = ""
     paused: bool = False  # no envelope is taken any more: the node is about to stop
@@ -70,6 +55,20 @@ class AgentConnection:
     def position(self, stream: str) -> StreamPosition:
         """Return the position of a stream; the first call makes it."""
         return self.streams.setdefault(stream, StreamPosition())
+
+    def hears(self, stream: str) -> bool:
+        """Return whether this stream is written to the socket."""
+        return stream == ANSWERS or not self.send_only
+
+    @property
+    def tells_done(self) -> bool:
+        """Whether its acks tell what is done apart from what is taken."""
+        return DONE in self.features
+
+    @property
+    def begun(self) -> list[tuple[str, int]]:
+        """The streams and places whose handlers run, as far as the agent has told."""
+        return [(name, place) for name, p in self.streams.items() for place in sorted(p.begun)]
 
     @property
     def writable(self) -> bool:
@@ -89,6 +88,11 @@ class AgentConnection:
             self._drained.clear()
         if self._pump is None:
             self._pump = asyncio.create_task(self._write_all())
+
+    def write_if_room(self, text: str) -> None:
+        """Queue a message that may get lost; drop it if the agent does not read."""
+        if self.writable:
+            self.write(text)
 
     def settled(self, count: int) -> None:
         """Take `count` envelopes that are done with out of the window, the oldest first."""

@@ -11,7 +11,9 @@ from atp.errors import ATPError, FlowBusy
 from messaging.layer.events import publish_superseded
 from messaging.node.lanes import Lane
 from messaging.node.threads import NodeThreads
-from messaging.sessions.sessions import LoginRequest, Opened, open_sessions
+from messaging.sessions.proofs import LoginRequest
+from messaging.sessions.sessions import Opened, open_sessions
+from messaging.telemetry import instruments
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +57,9 @@ class Logins:
         except Exception:  # the database is away: every socket of the batch hears of it
             logger.exception("%d logins could not be handled", len(logins))
             answers = [FlowBusy("the hub can't open sessions at the moment") for _ in logins]
-        for (_, future), answer in zip(waiting, answers, strict=True):
+        for (login, future), answer in zip(waiting, answers, strict=True):
+            if isinstance(answer, Opened) and answer.send_only:
+                _tell_of_send_only(answer, login.remote_address)
             self._answer(future, answer)
 
     def _answer(self, future: asyncio.Future[Opened], answer: Opened | ATPError) -> None:
@@ -63,9 +67,23 @@ class Logins:
             if not future.cancelled():
                 future.set_exception(answer)
             return
-        if answer.superseded is not None:
+        if answer.superseded is not None and answer.superseded[1]:  # else it is of this batch
             publish_superseded(*answer.superseded)
         if future.cancelled():
             self._abandon(answer)
         else:
             future.set_result(answer)
+
+
+def _tell_of_send_only(opened: Opened, address: str) -> None:
+    """Count a session that only sends; warn if it is from another address than the agent's own.
+
+    It does not disturb the running agent, so that one does not notice a stolen key by it.
+    """
+    elsewhere = address != opened.beside
+    instruments.count_send_only(elsewhere=elsewhere)
+    if elsewhere:
+        logger.warning(
+            "agent %s: session %s from %s only sends, beside the agent's session from %s",
+            opened.agent, opened.session, address, opened.beside,
+        )  # fmt: skip

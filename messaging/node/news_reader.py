@@ -10,6 +10,7 @@ from typing import Any
 from channels.layers import get_channel_layer
 from django.conf import settings
 
+from atp.wire.words import CANCEL
 from messaging.layer import events
 from messaging.layer.news import News
 from messaging.node.dispatch import BatchDispatcher
@@ -25,7 +26,7 @@ SILENT_SECONDS = 5.0  # without a word of its own, a node's subscription counts 
 
 
 class NewsReader:
-    """Takes receipts, outcomes of batches, deliveries and closings from the channel layer.
+    """Takes receipts, outcomes of batches, deliveries, cancellations and closings from the layer.
 
     A subscription can be there and dead, and nothing tells of that. So the node says a word on its
     own channel every second; what does not hear it for `SILENT_SECONDS` is made anew.
@@ -95,16 +96,20 @@ class NewsReader:
         if news.batch:
             self._dispatcher.on_news(news)
             instruments.take_tally(news.tally)
-        agents = self._roster.agents
         for agent, stream, first, last, text in news.deliveries:
-            if (connection := agents.get(agent)) is not None:
-                self._streams.push(connection, stream, first, last, text)
+            for connection in self._roster.of_agent(agent):
+                if connection.hears(stream):
+                    self._streams.push(connection, stream, first, last, text)
+        for agent, text in news.cancels:
+            holder = self._roster.agents.get(agent)
+            if holder is not None and CANCEL in holder.features:
+                holder.write_if_room(text)
         self._close_sockets(news)
 
     def _close_sockets(self, news: News) -> None:
         for agent in news.close_agents:
-            if (connection := self._roster.agents.get(agent)) is not None:
+            for connection in self._roster.of_agent(agent):
                 connection.close(news.close_code)
         for session in news.close_sessions:
-            if (connection := self._roster.sessions.get(session)) is not None:
-                connection.close(news.close_code)
+            if (closed := self._roster.sessions.get(session)) is not None:
+                closed.close(news.close_code)

@@ -22,10 +22,12 @@ from django.conf import settings
 from django.db import Error as DatabaseProblem
 
 from messaging.layer import loops
-from messaging.node.acks import Acks, last_acks
+from messaging.node.acks import Acks
+from messaging.node.cancels import Cancels
 from messaging.node.catch_up import CatchUp
 from messaging.node.closings import Closing, Closings
 from messaging.node.connections import AgentConnection
+from messaging.node.copies import Copies
 from messaging.node.dispatch import BatchDispatcher, IncomingEnvelope
 from messaging.node.handshakes import Handshakes
 from messaging.node.lanes import Lane
@@ -77,6 +79,8 @@ class ServingNode:
             most_batches=settings.ATP_BATCHES_UNDER_WAY,
         )
         self.acks = Acks(threads, roster, streams)
+        self.cancels = Cancels(threads)
+        self.copies = Copies(streams)
         self.closings = Closings(threads)
         self.logins = Logins(node_id, threads, self.closings.abandon)
         self._catch_up = CatchUp(threads, roster, streams)
@@ -85,6 +89,7 @@ class ServingNode:
         self._lanes: list[Lane[Any]] = [
             self.envelope_lane,
             self.acks.lane,
+            self.cancels.lane,
             self.logins.lane,
             self._catch_up.newcomers,
             self.closings.lane,
@@ -197,18 +202,25 @@ class ServingNode:
 
     def attach(self, connection: AgentConnection, opened: Opened) -> None:
         """Begin to write the inbox to an authenticated socket."""
+        begins = self.copies.begin(opened, self.roster.sessions.get(opened.resumes))
         self.roster.add(connection)
         self._watch.look_at(connection.session)
-        self._streams.begin(connection, opened.acked)
+        self._streams.begin(connection, begins)
         self._catch_up.newcomers.put(connection.agent)
 
-    def detach(self, connection: AgentConnection, code: str) -> None:
-        """Remove a closed socket, and have its session closed with `code`."""
+    def detach(self, connection: AgentConnection, code: str, *, crashed: bool = False) -> None:
+        """Remove a closed socket, and have its session closed with `code`.
+
+        `crashed` is whether the socket ended abnormally: the handlers that ran have failed.
+        """
         if code == "session.revoked":
             self._watch.note_closed()
         self.roster.remove(connection)
-        acks = last_acks(connection)
-        self.closings.lane.put(Closing(connection.agent, connection.session, code, acks))
+        self.cancels.forget(connection)
+        self.copies.note_end(connection)
+        acks = self.acks.last(connection)
+        begun = connection.begun if crashed else ()
+        self.closings.lane.put(Closing(connection.agent, connection.session, code, acks, begun))
 
     def take_envelope(self, connection: AgentConnection, text: str) -> None:
         """Hand an envelope to the lane, which keeps the order of each sender."""

@@ -12,9 +12,9 @@ from functools import partial
 
 from django.db import Error as DatabaseProblem
 
-from atp.wire.words import STREAMS
+from atp.wire.words import NOTICES, STREAMS
 from messaging.layer import loops
-from messaging.mail import inbox
+from messaging.mail import copies, inbox
 from messaging.node.connections import AgentConnection
 from messaging.node.threads import NodeThreads
 from messaging.telemetry import instruments
@@ -34,10 +34,9 @@ class Streams:
         self._readers = asyncio.Semaphore(BACKLOG_READERS)
 
     def begin(self, connection: AgentConnection, acked: Mapping[str, int]) -> None:
-        """Set each stream to its acknowledged `seq`; `catch_up` reads the rest."""
+        """Begin each stream behind its acknowledged `seq`; `catch_up` reads the rest."""
         for stream in STREAMS:
-            position = connection.position(stream)
-            position.sent = position.acked = acked.get(stream, 0)
+            connection.position(stream).begin(acked.get(stream, 0))
 
     def push(
         self, connection: AgentConnection, stream: str, first: int, last: int, text: str
@@ -49,7 +48,7 @@ class Streams:
         position = connection.position(stream)
         fits = first == position.sent + 1 and last - first < position.room
         if text and fits and not position.behind and connection.writable and self._sees():
-            position.sent = last
+            position.note_sent(last)
             connection.write(text)
             instruments.count_pushed(last - first + 1)
         elif last > position.sent:
@@ -92,7 +91,13 @@ class Streams:
                 if not self._sees():
                     return
                 position.behind = False  # a push that comes during the read sets it again
-                read = partial(inbox.read_page, after=position.sent, most=position.room)
+                reader = copies.read_copies if connection.send_only else inbox.read_page
+                read = partial(
+                    reader,
+                    after=position.sent,
+                    most=position.room,
+                    notices=NOTICES in connection.features,
+                )
                 async with self._readers:
                     page = await self._threads.run(read, connection.agent, stream)
                 if page is None:
@@ -104,7 +109,7 @@ class Streams:
                     continue
                 if page.first != position.sent + 1:
                     logger.error("a gap before %s %d of %s", stream, page.first, connection.agent)
-                position.sent = page.last
+                position.note_sent(page.last, page.done)
                 position.behind = True
                 connection.write(page.text)
                 instruments.count_read(page.last - page.first + 1)

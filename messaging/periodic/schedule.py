@@ -25,8 +25,8 @@ LOST_AFTER = (
 WORDS: Mapping[str, tuple[str, str]] = {
     "messaging.tasks.sweep": (
         "Clear up",
-        "Expires envelopes, closes sessions of dead nodes, continues broadcasts, and deletes rows "
-        "that are kept for a limited time.",
+        "Expires envelopes, tells senders what became of theirs, closes sessions of dead nodes, "
+        "continues broadcasts, and deletes rows that are kept for a limited time.",
     ),
     "registry.carry_on_decisions": (
         "Carry on decisions about many",

@@ -14,6 +14,7 @@ from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 
 from messaging.models import Node, Presence, Session
+from messaging.sessions.send_only import end_send_only
 from registry.attestations.querysets import left_without_voucher
 from registry.issuers.standing import issuer_standing
 from registry.models import Hub
@@ -59,6 +60,7 @@ def _begin_anew(node_id: uuid.UUID) -> None:
         theirs = Presence.objects.select_for_update().filter(node_id=node_id)
         agents = list(theirs.order_by("agent_id").values_list("agent_id", flat=True))
         Presence.objects.filter(node_id=node_id, agent_id__in=agents).delete()
+        end_send_only(node_id=node_id)
         Node.objects.filter(id=node_id, stopped_at=None).update(lease_until=_lease_end())
 
 

@@ -81,6 +81,13 @@ SOCKETS_CLOSED = Counter(
     ["code"],
     registry=REGISTRY,
 )
+SEND_ONLY_SESSIONS = Counter(
+    "atp_send_only_sessions",
+    "Sessions that only send, opened beside the one that takes their agent's mail, by whether both"
+    " came from the same address.",
+    ["address"],
+    registry=REGISTRY,
+)
 REVOCATION_SECONDS = Histogram(
     "atp_revocation_seconds",
     "From an officer's change until a socket that it ends was closed, for each socket.",
@@ -155,6 +162,11 @@ def count_pushed(deliveries: int) -> None:
 def count_read(deliveries: int) -> None:
     """Count deliveries that went to sockets after a read from the database."""
     _READ.inc(deliveries)
+
+
+def count_send_only(*, elsewhere: bool) -> None:
+    """Count a session that only sends; `elsewhere`: not from the agent's own address."""
+    SEND_ONLY_SESSIONS.labels(OTHER if elsewhere else "same").inc()
 
 
 def count_closed(code: str) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,23 +21,35 @@ from django.conf import settings
 from atp.errors import (
     ATPError,
     FlowTooMany,
+    FlowWindow,
     MalformedFrame,
     SessionAuthentication,
 )
 from atp.wire import canonical
-from atp.wire.agent_frames import Ack, Authenticate, Submission, parse_agent_message
+from atp.wire.agent_frames import (
+    Ack,
+    AgentFrame,
+    Authenticate,
+    CancelRequest,
+    Submission,
+    parse_agent_message,
+)
 from atp.wire.frames import SUBPROTOCOL, Challenge, Failure, Welcome
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_milliseconds
+from atp.wire.words import CANCEL, DONE, NOTICES, SEND_ONLY
 from messaging.node.connections import AgentConnection
 from messaging.node.process_node import process_node
-from messaging.sessions.sessions import LoginRequest, Opened
+from messaging.sessions.proofs import LoginRequest
+from messaging.sessions.sessions import Opened
 from messaging.telemetry import correlation, instruments
 from messaging.wire import sockets
 from messaging.wire.close_codes import close_code
 
 logger = logging.getLogger(__name__)
 
+# That this hub knows (docs/protocol.md#features).
+FEATURES = (DONE, CANCEL, NOTICES, SEND_ONLY)
 PROOF_FRAME_BYTES = 8_192  # of an authenticate frame
 ACKS_BYTES = 65_536  # of one message without its envelopes; 256 acks need less
 ENVELOPE_PREFIX = '{"ATP"'  # of a message that goes to the lane unparsed
@@ -67,7 +79,9 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             await self._refuse(problem)
             return
         correlation.bind(session=opened.session)
-        connection = AgentConnection(opened.agent, opened.session, send)
+        connection = AgentConnection(
+            opened.agent, opened.session, send, self._features, opened.send_only
+        )
         try:
             sockets.admit(self.scope)
             await self._welcome(opened)
@@ -92,10 +106,11 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
     async def _authenticate(self, note_proof: Callable[[], None]) -> Opened:
         nonce = canonical.b64url(secrets.token_bytes(32))
         now = format_milliseconds(datetime.fromtimestamp(time.time(), UTC))
-        await self._send(_message(Challenge(self._node.hub_id, nonce, now)))
+        await self._send(_message(Challenge(self._node.hub_id, nonce, now, FEATURES)))
         text = await self._receive_text()
         frame = Authenticate.parse(canonical.parse(text, max_bytes=PROOF_FRAME_BYTES))
         note_proof()
+        self._features = frozenset(FEATURES) & frozenset(frame.features)
         return await self._node.logins.log_in(
             LoginRequest(
                 proof=frame.proof,
@@ -104,6 +119,8 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
                 path=self.scope["path"],
                 remote_address=str((self.scope.get("client") or [""])[0]),
                 client=frame.client,
+                takeover=frame.takeover,
+                resumes=frame.resumes,
             )
         )
 
@@ -117,6 +134,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             pending=opened.pending,
             proof=opened.proof,
             succession=opened.succession,
+            send_only=opened.send_only,
         )
         await self._send(_message(welcome))
 
@@ -146,7 +164,8 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             await asyncio.gather(reading, closing, return_exceptions=True)
             code = connection.close_code or "session.closed"
             connection.close(code)
-            self._node.detach(connection, code)
+            crashed = sockets.was_cut(self.scope) or code == FlowWindow.code
+            self._node.detach(connection, code, crashed=crashed)
             await connection.stop_writing()
 
     async def _read(self, connection: AgentConnection) -> None:
@@ -162,10 +181,13 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         frames = parse_agent_message(
             text, max_bytes=settings.ATP_MAX_FRAME_BYTES, max_frames=settings.ATP_MAX_FRAMES
         )
+        _check_features(frames, connection)
         other_bytes = len(text)
         for frame in frames:
             if isinstance(frame, Ack):
-                self._node.acks.take(connection, frame.stream, frame.seq, frame.refused)
+                self._take_ack(connection, frame)
+            elif isinstance(frame, CancelRequest):
+                self._node.cancels.take(connection, frame.message_id)
             elif isinstance(frame, Submission):
                 envelope = canonical.serialize(frame.value, plain=frame.plain).decode()
                 other_bytes -= len(envelope)
@@ -174,10 +196,19 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         # The event loop parses these bytes while all agents wait, and no window limits them.
         if other_bytes > ACKS_BYTES:
             raise MalformedFrame(f"at most {ACKS_BYTES} bytes of a message are not envelopes")
+        if (pause := connection.pace.spend(other_bytes)) > 0:
+            await asyncio.sleep(pause)
+
+    def _take_ack(self, connection: AgentConnection, ack: Ack) -> None:
+        if connection.send_only:
+            self._node.copies.take_ack(connection, ack)
+        else:
+            self._node.acks.take(connection, ack)
 
     # --- Wire ----------------------------------------------------------------------------------
 
     _accepted = False
+    _features: frozenset[str] = frozenset()
 
     async def _receive_text(self) -> str:
         message = await self._receive()
@@ -207,6 +238,19 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
                 await self._send(message)
         except Exception as problem:  # whatever the server raises on a dead socket
             logger.debug("a closing frame could not be sent: %s", type(problem).__name__)
+
+
+def _check_features(frames: Iterable[AgentFrame], connection: AgentConnection) -> None:
+    """Check that frames say what the session's features allow, before one of them is taken."""
+    for frame in frames:
+        if isinstance(frame, CancelRequest) and CANCEL not in connection.features:
+            raise MalformedFrame(f"cancel needs the feature {CANCEL}, named in authenticate")
+        if not isinstance(frame, Ack):
+            continue
+        if frame.tells_places and not connection.tells_done:
+            raise MalformedFrame(f"an ack tells about places only with the feature {DONE}")
+        if frame.refused and connection.tells_done:
+            raise MalformedFrame(f"with the feature {DONE}, refused is a list of [place, code]")
 
 
 def _message(frame: WireFrame) -> dict[str, Any]:

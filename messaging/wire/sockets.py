@@ -36,13 +36,22 @@ MESSAGE_TOO_BIG = 1009  # RFC 6455, 7.4.1
 INVALID_DATA = 1007  # RFC 6455, 7.4.1
 LINGER_SECONDS = 5.0  # for the peer to read what was written before the end
 
-ADMIT = "atp.admit"  # key in the extensions of an ASGI scope
+ADMIT = "atp.admit"  # keys in the extensions of an ASGI scope
+CUT = "atp.cut"
 
 
 def admit(scope: Mapping[str, Any]) -> None:
     """Raise the message limit of this socket to the hub's own, after its agent has logged in."""
     if (admitted := scope.get("extensions", {}).pop(ADMIT, None)) is not None:
         admitted()
+
+
+def was_cut(scope: Mapping[str, Any]) -> bool:
+    """Return whether the socket ended without a close frame of either side (RFC 6455, 7.1.5).
+
+    A peer that does not answer a ping counts too.
+    """
+    return bool(scope.get("extensions", {}).get(CUT))
 
 
 class BoundedWebSocket(WebSocketsSansIOProtocol):
@@ -142,8 +151,14 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
     def keepalive_timeout(self) -> None:
         """Abort a connection whose pong did not come: a close frame would wait for its peer."""
+        self._note_cut()
         super().keepalive_timeout()
         self.transport.abort()
+
+    def _note_cut(self) -> None:
+        """Note an abnormal end, unless a close frame was sent or received."""
+        if self.conn.close_rcvd is None and self.conn.close_sent is None:
+            self._extensions[CUT] = True
 
     async def run_asgi(self) -> None:
         """Run the application; abort the connection `LINGER_SECONDS` after it has ended."""
@@ -153,6 +168,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Free timer, buffers and parser of the closed connection."""
+        self._note_cut()
         super().connection_lost(exc)
         if self._abort_timer is not None:
             self._abort_timer.cancel()

@@ -72,7 +72,7 @@ class BulkAdmin(OfficerAdmin[Row]):
     def _chosen(self, request: HttpRequest, decision: str) -> list[Any]:
         """Return the primary keys that the officer's own selection, or the URL itself, names."""
         if number := request.GET.get("selection", ""):
-            if not number.isdecimal() or len(number) > len(str(2**63)) - 1:
+            if not _is_row_id(number):
                 raise Http404
             mine = BulkDecision.objects.filter(pk=number, decision=decision)
             bulk = mine.filter(made_by=request.user.pk).first()
@@ -82,11 +82,26 @@ class BulkAdmin(OfficerAdmin[Row]):
         column = self.model._meta.pk
         assert column is not None
         texts = request.GET.getlist("id")
-        wanted = [pk for pk in texts if isinstance(column, models.CharField) or pk.isdecimal()]
+        wanted = [pk for pk in texts if isinstance(column, models.CharField) or _is_row_id(pk)]
         found = self.get_queryset(request).filter(pk__in=wanted).values_list("pk", flat=True)
         if not found:
             raise Http404
         return sorted(found)
+
+
+class DecisionFilter(admin.SimpleListFilter):
+    """Filters by what was decided."""
+
+    title = parameter_name = "decision"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the choices of the filter: the value in the URL, and the words."""
+        return [(name, kind.words) for name, kind in DECISIONS.items()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the rows that the chosen value selects."""
+        value = self.value()
+        return queryset if value is None else queryset.filter(decision=value)
 
 
 @admin.register(BulkDecision)
@@ -95,7 +110,7 @@ class BulkDecisionAdmin(ReadOnlyAdmin[BulkDecision]):
 
     when_empty = "There are none yet. Select rows of a list and choose an action."
     list_display = ("words", "made_by", "begun_at", "progress", "not_done")
-    list_filter = ("decision",)
+    list_filter = (DecisionFilter,)
     list_select_related = ("made_by",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[BulkDecision]:
@@ -128,6 +143,11 @@ class BulkDecisionAdmin(ReadOnlyAdmin[BulkDecision]):
             percent=100 * row.position // row.total if row.total else 100,
             reason=row.values.get("reason", ""),
         )
+
+
+def _is_row_id(text: str) -> bool:
+    """Return whether the text is a number that a row id can be: a larger one fails in SQLite."""
+    return text.isdecimal() and len(text) < len(str(2**63))
 
 
 def _named(ids: Sequence[Any], noun: str) -> str:

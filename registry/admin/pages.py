@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django import forms
-from django.contrib import messages
+from django.contrib import admin, messages
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
 from django.db import models
@@ -23,6 +23,7 @@ from atp.errors import ATPError
 from registry.admin import made_from
 from registry.admin.closed_lists import ClosedList
 from registry.admin.fields import add_refusal
+from registry.admin.lists import MOST_COUNTED, BoundedPaginator
 from registry.change import ChangedMeanwhile, registry_change
 from registry.officers.actor import Actor
 
@@ -194,6 +195,19 @@ class ReadOnlyAdmin(OfficerAdmin[Row]):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Return `False`: the admin changes no row."""
         return False
+
+
+class GrowingList(ReadOnlyAdmin[Row]):
+    """A list of rows that come with traffic: its pages cost the same with a million of them."""
+
+    paginator = BoundedPaginator
+    show_facets = admin.ShowFacets.NEVER  # they count the whole table
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show the list, and say where it ends before its last row."""
+        return super().changelist_view(request, {"most": MOST_COUNTED, **(extra_context or {})})
 
 
 def acting(action: Callable[..., Any], *subject: Any) -> Decide:

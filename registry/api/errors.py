@@ -44,6 +44,7 @@ _OF_FAMILY: Mapping[str, HTTPStatus] = {
     "flow": HTTPStatus.SERVICE_UNAVAILABLE,
     "session": HTTPStatus.CONFLICT,
     "handler": HTTPStatus.BAD_GATEWAY,
+    "outbox": HTTPStatus.CONFLICT,
 }
 _OF_CODE: Mapping[str, HTTPStatus] = {
     "malformed.too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -52,6 +53,7 @@ _OF_CODE: Mapping[str, HTTPStatus] = {
     "key.unknown": HTTPStatus.NOT_FOUND,
     "key.revoked": HTTPStatus.CONFLICT,
     "key.in_use": HTTPStatus.CONFLICT,
+    "recipient.no_handler": HTTPStatus.CONFLICT,
     "recipient.no_request": HTTPStatus.CONFLICT,
     "recipient.self": HTTPStatus.BAD_REQUEST,
     "policy.throttled": HTTPStatus.TOO_MANY_REQUESTS,

@@ -94,7 +94,7 @@ def _decide(
     actor: Actor,
 ) -> int:
     """Decide about the row at the position unless that is done; return the new position."""
-    with registry_change(actor):
+    with registry_change(actor, moves_epoch=decision.moves_epoch):
         row = _locked(bulk)
         if row.position == bulk.position:
             if state and state not in map(state_of, _rows(decision, [pk])):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,13 +22,15 @@ class DecisionKind:
     """A decision about one row, as the bulk repeats it.
 
     `act` takes the primary key and the values of the form. One that `widens` trust is refused for
-    a row that has changed since it was chosen; one that narrows it is not.
+    a row that has changed since it was chosen; one that narrows it is not. `moves_epoch` is false
+    if no judgement depends on it: then many rows do not have every batch judged again.
     """
 
     act: Callable[..., object]
     model: type[models.Model]
     words: str
     widens: bool = False
+    moves_epoch: bool = True
 
     @property
     def noun(self) -> str:
@@ -38,10 +40,31 @@ class DecisionKind:
     @property
     def permission(self) -> str:
         """Return the permission that the officer needs for each row."""
-        return f"registry.change_{self.model._meta.model_name}"
+        return f"{self.model._meta.app_label}.change_{self.model._meta.model_name}"
 
 
-DECISIONS: Mapping[str, DecisionKind] = {
+class DecisionTable(Mapping[str, DecisionKind]):
+    """The decisions by name. The app above adds its own when Django starts, and nobody later."""
+
+    def __init__(self, kinds: Mapping[str, DecisionKind]) -> None:
+        self._kinds = dict(kinds)
+
+    def add(self, name: str, kind: DecisionKind) -> None:
+        """Add a decision. Raises `ValueError` if another one has this name."""
+        if self._kinds.setdefault(name, kind) != kind:
+            raise ValueError(f"there is a decision {name} already")
+
+    def __getitem__(self, name: str) -> DecisionKind:
+        return self._kinds[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kinds)
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+
+_OWN = {
     "agent.attest": DecisionKind(issue_attestation, Agent, "Attest agents", widens=True),
     "agent.suspend": DecisionKind(suspend_agent, Agent, "Suspend agents"),
     "agent.resume": DecisionKind(resume_agent, Agent, "Resume agents", widens=True),
@@ -49,6 +72,7 @@ DECISIONS: Mapping[str, DecisionKind] = {
     "violation.close": DecisionKind(close_violation, Violation, "Close violations"),
     "violation.annul": DecisionKind(annul_violation, Violation, "Annul violations"),
 }
+DECISIONS = DecisionTable(_OWN)
 
 
 def stored(values: Mapping[str, Any]) -> dict[str, Any]:

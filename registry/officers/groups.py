@@ -24,6 +24,7 @@ _CHANGED = _MADE | {
     "violation",
     "backgroundtask",
     "rulenotice",
+    "deadletter",
 }
 
 

@@ -16,7 +16,7 @@ from psycopg.sql import Literal
 
 from registry.storage.round_trips import Asked
 
-__all__ = ["AnyOf", "Compiled", "Texts"]
+__all__ = ["AnyNumberOf", "AnyOf", "Compiled", "Texts"]
 
 
 class Texts:
@@ -98,6 +98,25 @@ class AnyOf(models.Lookup[Any]):
 
     def _parameter(self) -> Any:
         return self.rhs if isinstance(self.rhs, Texts) else _listed(self.rhs)
+
+
+@models.BigIntegerField.register_lookup
+class AnyNumberOf(models.Lookup[Any]):
+    """The lookup `__any_of` of numbers, however many: they are one parameter."""
+
+    lookup_name = "any_of"
+    prepare_rhs = False
+
+    def as_postgresql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        """Return the SQL for PostgreSQL."""
+        column, parameters = self.process_lhs(compiler, connection)
+        return f"{column} = ANY(%s::bigint[])", (*parameters, list(self.rhs))
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        """Return the SQL for SQLite, where a JSON array holds the numbers."""
+        column, parameters = self.process_lhs(compiler, connection)
+        sql = f"{column} IN (SELECT value FROM json_each(%s))"  # noqa: S608
+        return sql, (*parameters, orjson.dumps(list(self.rhs)).decode())
 
 
 def _written_out(sql: str, parameters: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:

@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils.safestring import SafeString
 
 from atp.trust import fingerprint as fingerprints
+from registry import hooks
 from registry.admin.attestations import pages as attestations
 from registry.agents.models import Agent, AgentKey, EnrolmentToken
 from registry.attestations.querysets import State
@@ -69,7 +70,7 @@ def state_badge(state: State) -> SafeString:
 
 @register.simple_tag
 def work_in_hand() -> WaitingWork:
-    """Return what waits for officers; about eight short queries."""
+    """Return what waits for officers; about nine short queries."""
     active = Agent.objects.active().exists()
     return WaitingWork(
         registered=active or Agent.objects.exists(),
@@ -116,6 +117,12 @@ def _tasks(now: datetime) -> list[Task]:
             "notification of a rule has not been seen",
             "notifications of rules have not been seen",
             f"{reverse('admin:registry_rulenotice_changelist')}?state=unseen",
+        ),
+        Task(
+            hooks.open_dead_letters(),
+            "dead letter can be redelivered before it expires",
+            "dead letters can be redelivered before they expire",
+            f"{reverse('admin:messaging_deadletter_changelist')}?state=open",
         ),
         Task(
             expiring.count(),

@@ -46,6 +46,9 @@ LEFT JOIN (
 ) AS last ON TRUE
 """
 _PATIENCE = "SET LOCAL lock_timeout = {}"  # milliseconds
+# Each session has it already (atp_site/postgresql/session.py). But a connection pooler that is
+# changed under a running hub may give another session.
+_DURABLE = "SET LOCAL synchronous_commit = on"
 # A process that stops between lock and commit would hold the lock for as long as it is stopped.
 # Servers before 17 do not know this; there a node ends its session (messaging/node/lock_watch.py).
 _BOUND = "SET LOCAL transaction_timeout = {}"  # milliseconds from here on
@@ -161,6 +164,7 @@ def _find_end(*, lock: bool) -> _Head:
         if lock and connection.vendor == "postgresql":
             patience = settings.ATP_TRAIL_LOCK_SECONDS
             Asked(_PATIENCE.format(int(patience * 1000)))
+            Asked(_DURABLE)
             if connection.connection.info.server_version >= _BOUND_SINCE:
                 Asked(_BOUND.format(int((patience + _HOLD_SECONDS) * 1000)))
             Asked(_LOCK)

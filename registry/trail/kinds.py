@@ -23,6 +23,7 @@ class Kind(StrEnum):
     ENVELOPE_POISONED = "envelope.poisoned"
     DELIVERY_ACKNOWLEDGED = "delivery.acknowledged"
     DELIVERY_REFUSED = "delivery.refused"
+    DELIVERY_REDELIVERED = "delivery.redelivered"
     REFUSALS_COUNTED = "refusals.counted"
 
     SESSION_OPENED = "session.opened"

@@ -17,7 +17,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "atp": (
         ("atp", "examples"),
         ("client", "cli"),
-        ("agent.courier agent.dispatch", "memory.transport", "transports"),
+        ("agent.attempts agent.courier agent.dispatch", "memory.transport", "transports"),
         ("envelope_shell",),
         ("agent", "memory"),
         ("transports.base", "judging", "log"),
@@ -26,7 +26,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("types",),
         ("wire.json_values",),
         ("errors",),
-        ("error_base",),
+        ("error_base", "version"),
     ),
     "registry": (
         ("templatetags", "apps"),

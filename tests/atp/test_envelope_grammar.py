@@ -99,6 +99,7 @@ REFUSED = [
     ("payload/notify", "yes", "malformed.envelope"),
     ("payload/part", -1, "malformed.envelope"),
     ("payload/final", 0, "malformed.envelope"),
+    ("payload/error", {"code": "handler.failed"}, "malformed.envelope"),  # of a request
     ("signature", 5, "malformed.envelope"),
     ("hub", "x", "malformed.envelope"),
 ]
@@ -117,7 +118,6 @@ def test_rejects_a_member_that_is_missing_unknown_or_wrong(
         ("payload/priority", {"kept": True}),
         ("payload/data", None),
         ("payload/data", "text with \0 in it"),
-        ("payload/error", {"code": "handler.failed"}),
         ("policyContext", ...),
         ("provenance", []),
         ("trustScore", 0),
@@ -130,6 +130,38 @@ def test_rejects_a_member_that_is_missing_unknown_or_wrong(
 def test_it_reads_what_the_grammar_allows(path: str, value: Any) -> None:
     envelope = parse_envelope(to_bytes(_changed(path, value)))
     assert envelope_from_value({"ATP": envelope.document}) == envelope
+
+
+FAILURE = {"code": "handler.failed", "detail": "the handler failed (KeyError)"}
+
+
+@pytest.mark.parametrize("error", [FAILURE, {"code": "quota"}, {**FAILURE, "later": [1]}])
+def test_it_reads_the_failure_that_a_response_reports(error: Any) -> None:
+    assert parse_envelope(_response_with(error)).error == error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,
+        "failed",
+        0.02,
+        {},
+        {"code": "Handler failed"},
+        {"code": "a" * 41},
+        {"code": ".a"},
+        {"code": "handler.failed", "detail": 5},
+        {"code": "handler.failed", "detail": "x" * 2049},
+    ],
+)
+def test_rejects_any_other_error_of_a_response(error: Any) -> None:
+    assert _refusal(_response_with(error)) == "malformed.envelope"
+
+
+def _response_with(error: Any) -> bytes:
+    content = _changed("payload/error", error)
+    content["payload"]["messageType"] = "response"
+    return to_bytes(content)
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash.engines import Engines, Storage, private_engines, storage_that_fills
 from tests.crash.nemesis import Temper
 from tests.crash.report import summary, table
-from tests.crash.run import Engines, Plan, run
-from tests.services import PrivatePostgres, PrivateRedis
+from tests.crash.run import Plan, run
 from tests.sources import ROOT
 
 SECONDS = 540.0
@@ -37,29 +37,30 @@ def main() -> int:
     print(f"crash: ATP_CRASH_SEED={seed}, {seconds:g} s of faults in all")
     of_one_process = seconds * EMBEDDED_SHARE
     try:
-        with PrivatePostgres() as postgres, PrivateRedis() as redis:
-            kept = _crash(seed, seconds - of_one_process, Engines(postgres, redis))
+        with storage_that_fills() as storage, private_engines(storage) as engines:
+            kept = _crash(seed, seconds - of_one_process, engines, storage)
     except pytest.skip.Exception as missing:
         sys.exit(str(missing))
-    kept = _crash(seed, of_one_process, None) and kept
+    with storage_that_fills() as storage:
+        kept = _crash(seed, of_one_process, None, storage) and kept
     print("Nothing lost." if kept else "Not as promised.")
     return 0 if kept else 1
 
 
-def _crash(seed: int, seconds: float, engines: Engines | None) -> bool:
+def _crash(seed: int, seconds: float, engines: Engines | None, storage: Storage) -> bool:
     """Do one run and print its table; return whether the hub kept its promises."""
     plan = Plan(seconds, seed, temper=TEMPER, processes=4 if engines else 2)
     profile = "production" if engines else "embedded"
     folder = fresh_folder(ROOT / "var" / "crash" / f"{seed}-{profile}")
-    outcome = run(plan, folder, engines)
+    outcome = run(plan, folder, engines, storage)
     print(f"\n{profile}\n{table(outcome)}\n", flush=True)
     figures = {"at": round(time.time()), "profile": profile, **summary(outcome)}
     note(figures, ROOT / "var" / "crash.jsonl")
-    if outcome.violations:
+    if outcome.violations or outcome.slow:
         print(f"  The logs are in {folder.relative_to(ROOT)}.\n")
-        return False
-    shutil.rmtree(folder)
-    return True
+    else:
+        shutil.rmtree(folder)
+    return not outcome.violations
 
 
 def end_in_order() -> None:

@@ -3,25 +3,30 @@
     python -m tests.crash.agents var/crash/agents-0.json
 
 The file is a `Part`. A killed process is started again with the same file. Then it uses the same
-identities, knows only their keys, and appends to the same logs.
+identities, knows only their keys, and appends to the same logs. At SIGTERM, the agents finish what
+they handle, and hand back the rest.
+
+What a handler does with a message is in the message: its mood.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
+import signal
 import sys
 import time
-from collections.abc import Awaitable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from atp import ATPClient, ATPError
+from atp import ATPClient, ATPEnvelope, ATPError, Reject, Retry
 from atp.agent.identity_file import read_identity_file
 from atp.transports.websocket import WebSocketTransport
-from tests.crash.log import DONE, WRONG, Event, Kind, LogWriter
+from tests.crash.log import AGAIN, CUT, DONE, FAILED, UNWANTED, WRONG, Event, Kind, LogWriter
 from tests.crash.recorder import RecordingTransport
 
 SHORT_LIFE_SECONDS = 6  # of some notifications, so that some expire before delivery
@@ -32,7 +37,20 @@ AWAY_SECONDS = (0.2, 4.0)
 LOOK_SECONDS = 0.1
 AGAIN_SECONDS = 0.5
 
-TURNS = {"notify": 50, "ask": 34, "broadcast": 4, "hurry": 6, "burst": 2, "news": 1, "away": 1}
+DRAIN_SECONDS = 3.0
+RETRY_SECONDS = 0.2  # the pause after the first failure of a handler; each later one is longer
+SLOW_SECONDS = (0.1, 2.0)
+FAILING_ATTEMPTS = {"shaky": 1, "later": 2, "broken": 99}  # that fail, of a mood
+KILLED = 77  # the exit status of a process that a message has killed
+
+TURNS: dict[str, float] = {
+    "notify": 50, "ask": 34, "broadcast": 4, "hurry": 6, "burst": 2, "news": 1, "away": 1,
+    "murder": 0.02,
+}  # fmt: skip
+# Of the moods of notifications and requests. A message in the mood "deadly" kills its recipient's
+# process each time, until it is a dead letter.
+MOODS = {"": 80, "slow": 12, "shaky": 3, "later": 2, "unwanted": 2, "broken": 1}
+REQUEST_MOODS = {"": 84, "slow": 12, "shaky": 3, "unwanted": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +63,7 @@ class Part:
     logs: str
     phase: str
     seed: int
-    turns: dict[str, int]
+    turns: dict[str, float]
     patience_ms: int
 
     def write(self, path: Path) -> None:
@@ -82,11 +100,13 @@ class Agent:
         self._log = LogWriter(Path(part.logs) / f"{file.agent}.jsonl", run)
         transport = WebSocketTransport(part.url, hub_id=file.hub_id, hub_key=file.hub_key)
         self._client = ATPClient.from_identity_file(
-            identity, transport=RecordingTransport(transport, self._log)
+            identity,
+            transport=RecordingTransport(transport, self._log),
+            retry_seconds=RETRY_SECONDS,
         )
         self._client.on_message("request", self._answer)
-        self._client.on_message("notification", self._take)
-        self._client.on_message("broadcast", self._take)
+        self._client.on_message("notification", self._handle)
+        self._client.on_message("broadcast", self._handle)
         self._options = {"timeout": part.patience_ms}
         self._under_way: set[asyncio.Task[None]] = set()
         self._turns = {
@@ -97,6 +117,7 @@ class Agent:
             "burst": self._burst,
             "news": self._news,
             "away": self._go_away,
+            "murder": self._murder,
         }
 
     async def live(self) -> None:
@@ -115,6 +136,11 @@ class Agent:
             await self._come()
         await self._client.disconnect()
         self._log.close()
+
+    async def leave(self) -> None:
+        """Disconnect in order, as at SIGTERM, after `live` was cancelled."""
+        self._log.write(Event(Kind.LEAVING))
+        await self._client.disconnect(timeout_seconds=DRAIN_SECONDS)
 
     async def _come(self) -> None:
         """Connect again and again until it works: the SDK does not repeat a first failure."""
@@ -146,7 +172,10 @@ class Agent:
         self._log.write(Event(Kind.SETTLED))
 
     async def _notify(self) -> None:
-        self._begin("notification", self._send(self._other(), self._word()))
+        self._begin("notification", self._send(self._other(), self._word(MOODS)))
+
+    async def _murder(self) -> None:
+        self._begin("notification", self._send(self._other(), self._word({"deadly": 1})))
 
     async def _hurry(self) -> None:
         lifetime = {"lifetime": SHORT_LIFE_SECONDS}
@@ -162,7 +191,7 @@ class Agent:
             await self._broadcast()
 
     async def _ask(self) -> None:
-        self._begin("request", self._request(self._other(), self._word()))
+        self._begin("request", self._request(self._other(), self._word(REQUEST_MOODS)))
 
     async def _broadcast(self) -> None:
         self._begin("broadcast", self._client.broadcast(self._word(), self._options))
@@ -200,19 +229,58 @@ class Agent:
         if answer.data != {"echo": word}:
             raise WrongAnswer
 
-    async def _answer(self, envelope: Any, respond: Any) -> None:
-        await self._take(envelope)
-        await respond({"echo": envelope.payload["data"]})
+    async def _answer(self, envelope: ATPEnvelope) -> Any:
+        await self._handle(envelope)
+        return {"echo": envelope.data}
 
-    async def _take(self, envelope: Any) -> None:
-        sender = envelope.agent_identity.id
-        self._log.write(Event(Kind.HANDLED, message=envelope.message_id, peer=sender))
+    async def _handle(self, envelope: ATPEnvelope) -> None:
+        """Handle a message, with a line before and after it.
+
+        The lines need no fsync: what a process has written outlives it.
+        """
+        attempt = envelope.delivery.attempt if envelope.delivery is not None else 1
+        tried = Event(
+            Kind.TRIED,
+            message=envelope.message_id,
+            peer=envelope.agent_identity.id,
+            type=envelope.payload["messageType"],
+            seq=attempt,
+        )
+        self._log.write(tried)
+        status = FAILED
+        try:
+            await self._do(envelope.data.get("mood", ""), attempt)
+            status = DONE
+        except asyncio.CancelledError:
+            status = CUT
+            raise
+        except Retry:
+            status = AGAIN
+            raise
+        except Reject as refusal:
+            status = refusal.code
+            raise
+        finally:
+            self._log.write(replace(tried, kind=Kind.HANDLED, status=status))
+
+    async def _do(self, mood: str, attempt: int) -> None:
+        if mood == "deadly":
+            os._exit(KILLED)
+        if mood == "slow":
+            await asyncio.sleep(self._chance.uniform(*SLOW_SECONDS))
+        if mood == "unwanted":
+            raise Reject(UNWANTED)
+        if attempt <= FAILING_ATTEMPTS.get(mood, 0):
+            raise Retry(after=RETRY_SECONDS) if mood == "later" else RuntimeError(mood)
 
     def _other(self) -> str:
         return self._chance.choice(self._others)
 
-    def _word(self) -> dict[str, Any]:
-        return {"n": self._chance.getrandbits(32), "text": "x" * self._chance.randrange(600)}
+    def _word(self, moods: Mapping[str, int] | None = None) -> dict[str, Any]:
+        word = {"n": self._chance.getrandbits(32), "text": "x" * self._chance.randrange(600)}
+        if moods is None:
+            return word
+        return {**word, "mood": self._chance.choices(*zip(*moods.items(), strict=True))[0]}
 
 
 async def run(path: Path) -> None:
@@ -224,7 +292,12 @@ async def run(path: Path) -> None:
         Agent(part, identity, random.Random(chance.getrandbits(64)), run=run_id)  # noqa: S311
         for identity in part.identities
     ]
-    await asyncio.gather(*(agent.live() for agent in agents))
+    living = asyncio.gather(*(agent.live() for agent in agents))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, living.cancel)
+    try:
+        await living
+    except asyncio.CancelledError:
+        await asyncio.gather(*(agent.leave() for agent in agents))
 
 
 def _phase(part: Part) -> Phase:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from atp.wire.words import STREAMS
-from tests.crash.ledger import Ledger, StoredDelivery, StoredEnvelope
+from messaging.mail.done_places import DonePlaces
+from tests.crash.handling import read_handlers, unhandled
+from tests.crash.ledger import Ledger, Range, StoredBox, StoredDelivery, StoredEnvelope
 from tests.crash.log import WRONG, AgentLog, Event, Kind
 
 TOLD_TO_WAIT = {"busy", "throttled"}  # the SDK sends it again later, after other envelopes
@@ -44,7 +46,11 @@ class Seen:
     sent: dict[Key, Event] = field(default_factory=dict)  # in the order of the first sending
     receipts: dict[Key, list[Event]] = field(default_factory=lambda: defaultdict(list))
     delivered: dict[StreamPosition, list[Event]] = field(default_factory=lambda: defaultdict(list))
-    gone: dict[StreamPosition, Event] = field(default_factory=dict)
+    gone: dict[StreamPosition, Event] = field(default_factory=dict)  # what was told first
+    # The places that an agent said are done, with the times, by agent and stream.
+    done: dict[tuple[str, str], list[tuple[int, int, float]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
 
 
 def check(logs: Sequence[AgentLog], ledger: Ledger) -> list[Violation]:
@@ -59,8 +65,8 @@ def check(logs: Sequence[AgentLog], ledger: Ledger) -> list[Violation]:
         *_lost(seen, stored),
         *_undelivered(seen, ledger),
         *_invented(seen),
-        *_expired_too_early(seen, ledger),
-        *_handled_twice(logs),
+        *_gone_without_reason(seen, ledger),
+        *_handlers(logs, seen, ledger),
         *_wrongly_answered(logs),
         *_gaps(logs, seen, ledger),
         *_out_of_order(seen, ledger.deliveries),
@@ -84,7 +90,9 @@ def _read(logs: Sequence[AgentLog]) -> Seen:
                     seen.delivered[log.agent, event.stream, event.seq].append(event)
                 case Kind.GONE:
                     for seq in range(event.seq, event.last + 1):
-                        seen.gone[log.agent, event.stream, seq] = event
+                        seen.gone.setdefault((log.agent, event.stream, seq), event)
+                case Kind.ACK:
+                    seen.done[log.agent, event.stream].append((event.seq, event.last, event.at))
     return seen
 
 
@@ -143,24 +151,30 @@ def _invented(seen: Seen) -> Iterator[Violation]:
                 yield Violation("sent", recipient, event.message, "it has two sequence numbers")
 
 
-def _expired_too_early(seen: Seen, ledger: Ledger) -> Iterator[Violation]:
-    """Each delivery that is said to be gone had expired."""
+def _gone_without_reason(seen: Seen, ledger: Ledger) -> Iterator[Violation]:
+    """Each delivery that is said to be gone had expired, was done, or is a dead letter."""
     for delivery in ledger.deliveries:
         told = seen.gone.get((delivery.recipient, delivery.stream, delivery.seq))
         sent = seen.sent.get((delivery.sender, delivery.message))
         if told is None or sent is None:
             continue
-        if told.code != "clock.expired" or told.at < sent.expires:
+        match told.code:
+            case "clock.expired":
+                is_true = told.at >= sent.expires
+            case "delivery.done":
+                places = seen.done[delivery.recipient, delivery.stream]
+                is_true = any(first <= delivery.seq <= last for first, last, _ in places)
+            case code:
+                is_true = delivery.state == "refused" and delivery.code == code
+        if not is_true:
             yield _of_delivery("delivered", delivery, f"told as gone ({told.code}) before its time")
 
 
-def _handled_twice(logs: Iterable[AgentLog]) -> Iterator[Violation]:
-    """No process passes a message to a handler twice, even if it was delivered twice."""
-    for log in logs:
-        times = Counter((e.run, e.peer, e.message) for e in log.of(Kind.HANDLED))
-        for (_, _, message), count in times.items():
-            if count > 1:
-                yield Violation("once", log.agent, message, f"handled {count} times")
+def _handlers(logs: Sequence[AgentLog], seen: Seen, ledger: Ledger) -> Iterator[Violation]:
+    """What was delivered is handled, by one handler at a time, and what failed is counted right."""
+    found = read_handlers(logs)
+    for fault in (*found.faults, *unhandled(found, ledger.deliveries, seen.sent, seen.done)):
+        yield Violation(fault.rule, fault.agent, fault.message, fault.detail)
 
 
 def _wrongly_answered(logs: Iterable[AgentLog]) -> Iterator[Violation]:
@@ -188,16 +202,16 @@ def _gaps(logs: Iterable[AgentLog], seen: Seen, ledger: Ledger) -> Iterator[Viol
 
 def _gaps_of_connections(log: AgentLog) -> Iterator[Violation]:
     """A connection begins right after the last acknowledged number or earlier, and skips none."""
-    acknowledged: dict[str, int] = dict.fromkeys(STREAMS, 0)
+    acknowledged: dict[str, DonePlaces] = {stream: DonePlaces() for stream in STREAMS}
     expected: dict[str, int | None] = dict.fromkeys(STREAMS)
     for event in log.of(Kind.OPENED, Kind.DELIVERY, Kind.GONE, Kind.ACK):
         if event.kind is Kind.OPENED:
             expected = dict.fromkeys(STREAMS)
         elif event.kind is Kind.ACK:
-            acknowledged[event.stream] = max(acknowledged[event.stream], event.seq)
+            acknowledged[event.stream].add(event.seq, event.last)
         else:
             wanted, last = expected[event.stream], event.last or event.seq
-            beyond = acknowledged[event.stream] + 1 if wanted is None else wanted
+            beyond = acknowledged[event.stream].mark + 1 if wanted is None else wanted
             if event.seq > beyond:
                 detail = f"{event.stream} {event.seq} came where {beyond} was due"
                 yield Violation("gapless", log.agent, event.message, detail)
@@ -278,29 +292,34 @@ def _entries_of_receipts(seen: Seen, ledger: Ledger) -> Iterator[Violation]:
 
 def _acknowledgements(logs: Iterable[AgentLog], ledger: Ledger) -> Iterator[Violation]:
     """Only recipients acknowledge; the trail has each acknowledged number once."""
-    said: dict[tuple[str, str], int] = defaultdict(int)
+    said: dict[tuple[str, str], DonePlaces] = defaultdict(DonePlaces)
     for log in logs:
         for event in log.of(Kind.ACK):
-            stream_key = (log.agent, event.stream)
-            said[stream_key] = max(said[stream_key], event.seq)
-    entered: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+            said[log.agent, event.stream].add(event.seq, event.last)
+    entered: dict[tuple[str, str], list[Range]] = defaultdict(list)
     for entry in ledger.entries:
-        if entry.acknowledged is not None:
-            stream, first, last = entry.acknowledged
-            entered[entry.recipient, stream].append((first, last))
+        if entry.acknowledged:
+            entered[entry.recipient, entry.acknowledged] += entry.ranges
     for box in ledger.boxes:
         stream_key = (box.agent, box.stream)
-        if box.acknowledged > said[stream_key]:
-            detail = (
-                f"{box.stream} is acknowledged up to {box.acknowledged},"
-                f" the agent acknowledged up to {said[stream_key]}"
-            )
+        if unsaid := _unsaid(box, said[stream_key]):
+            detail = f"{box.stream} {unsaid} is acknowledged, but not by the agent"
             yield Violation("acknowledged", box.agent, "", detail)
-        ranges = sorted(entered[stream_key])
-        ends = [0, *(last for _, last in ranges)]
-        starts = [*(first for first, _ in ranges), box.acknowledged + 1]
-        if [end + 1 for end in ends] != starts:
+        if not _enters(entered[stream_key], box):
             yield Violation("acknowledged", box.agent, "", f"the entries of {box.stream}")
+
+
+def _unsaid(box: StoredBox, said: DonePlaces) -> list[Range]:
+    """Return what is acknowledged in a mailbox and was not by its agent."""
+    ranges = [(1, box.acknowledged), *box.ahead]
+    return [gap for first, last in ranges for gap in said.gaps(first - 1, last)]
+
+
+def _enters(ranges: Sequence[Range], box: StoredBox) -> bool:
+    """Return whether entries about these ranges name what is acknowledged, each number once."""
+    stored = DonePlaces()
+    repeated = [places for places in ranges if stored.add(*places) != [places]]
+    return not repeated and (stored.mark, tuple(stored.ahead)) == (box.acknowledged, box.ahead)
 
 
 def _of_delivery(rule: str, delivery: StoredDelivery, detail: str) -> Violation:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.crash.agents import KILLED
 from tests.processes import hub_environment
 from tests.services import PrivateService
 from tests.sources import ROOT
@@ -108,6 +109,7 @@ class Company:
     """All processes of a run. Call `tend` regularly: it restarts processes."""
 
     folder: Path
+    data: Path  # the hub's own folder
     env: dict[str, str]
     chance: random.Random
     services: dict[str, PrivateService] = field(default_factory=dict)
@@ -116,12 +118,9 @@ class Company:
     deaths: Counter[str] = field(default_factory=Counter)  # ends by themselves, by kind
     tasks: tuple[str, ...] = ()  # scheduled tasks, whose commits are failpoints
     armed_share: float = 0.0  # of starts of nodes and workers, with a failpoint armed
+    _armed: dict[str, str] = field(default_factory=dict)  # failpoints of the next start, by name
     # By kind; each failpoint comes once before any comes again.
     _failpoints_left: dict[str, list[str]] = field(default_factory=dict)
-
-    @property
-    def data(self) -> Path:
-        return self.folder / "data"
 
     def add(self, name: str, *arguments: str, port: int, mutant: str = "") -> Member:
         """Add a process of the hub: `manage.py` with these arguments."""
@@ -131,8 +130,8 @@ class Company:
         env = hub_environment(self.data, port, extra)
         return self._add(name, (*LAUNCHER, *arguments), env)
 
-    def add_agents(self, name: str, part: Path) -> Member:
-        command = (sys.executable, "-m", "tests.crash.agents", str(part))
+    def add_agents(self, name: str, part: Path, *, module: str) -> Member:
+        command = (sys.executable, "-m", module, str(part))
         return self._add(name, command, {**os.environ})
 
     def _add(self, name: str, command: tuple[str, ...], env: dict[str, str]) -> Member:
@@ -156,15 +155,18 @@ class Company:
         for name, service in self.services.items():
             if not service.is_running and self.service_away_until.get(name, 0.0) <= now:
                 service.launch()
+                self.service_away_until[name] = now + RESTART_SECONDS  # if it ends at once
         for member in self.members.values():
             if member.runs:
                 continue
             if member.process is not None and member.away_until == 0.0:
-                self.deaths[member.kind] += 1
+                by_message = member.process.returncode == KILLED
+                self.deaths[f"{member.kind}{' by a message' * by_message}"] += 1
                 member.away_until = now + RESTART_SECONDS
             if member.away_until <= now:
                 member.away_until = 0.0
-                member.start(failpoints=self._failpoints(member.kind))
+                armed = self._armed.pop(member.name, "")
+                member.start(failpoints=armed or self._failpoints(member.kind))
 
     def tend_until(self, holds: Callable[[], bool], *, seconds: float) -> bool:
         """Tend until `holds()` is true; return false if it is not in that time."""
@@ -203,9 +205,14 @@ class Company:
         else:
             self.members[name].signal(signal.SIGCONT)
 
+    def arm(self, name: str, failpoints: str) -> None:
+        """Start a member with these failpoints when it is started next."""
+        self._armed[name] = failpoints
+
     def disarm(self) -> None:
         """Arm no more faults, and replace the processes that have one."""
         self.armed_share = 0.0
+        self._armed.clear()
         for name, member in self.members.items():
             member.env.pop("ATP_CRASH_MUTANT", None)
             if member.has_fault:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, LiteralString
 
-Query = Callable[[LiteralString], Sequence[tuple[Any, ...]]]
+import orjson
 
-_ACKNOWLEDGED = re.compile(r"(\w+) (\d+)(?:-(\d+))?")
+Query = Callable[[LiteralString], Sequence[tuple[Any, ...]]]
+Range = tuple[int, int]  # the first and the last sequence number
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,16 @@ class StoredDelivery:
     sender: str
     message: str
     state: str
+    code: str = ""
+    failures: int = 0  # of its handlers, as the hub counts them
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """An entry of the trail; `sound` is whether its leaf has the stored hash."""
+    """An entry of the trail, of the time `at` in seconds since 1970.
+
+    `sound` is whether its leaf has the stored hash.
+    """
 
     index: int
     kind: str
@@ -50,16 +56,13 @@ class StoredEntry:
     verdict: str
     subject: str
     sound: bool
+    ranges: tuple[Range, ...] = ()  # of an acknowledgement
+    at: float = 0.0
 
     @property
-    def acknowledged(self) -> tuple[str, int, int] | None:
-        """The stream and the first and last sequence number of an acknowledgement."""
-        if self.kind != "delivery.acknowledged":
-            return None
-        found = _ACKNOWLEDGED.fullmatch(self.subject)
-        assert found is not None, self
-        stream, first, last = found.groups()
-        return stream, int(first), int(last or first)
+    def acknowledged(self) -> str:
+        """The stream of an acknowledgement; "" if the entry is none."""
+        return self.subject.partition(" ")[0] if self.kind == "delivery.acknowledged" else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,8 @@ class StoredBox:
     agent: str
     stream: str
     last: int
-    acknowledged: int
+    acknowledged: int  # up to here
+    ahead: tuple[Range, ...] = ()  # and these ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +92,34 @@ def read_ledger(query: Query) -> Ledger:
         envelopes=[StoredEnvelope(*row) for row in query(_ENVELOPES)],
         deliveries=[StoredDelivery(*row) for row in query(_DELIVERIES)],
         entries=[_entry(row) for row in query(_ENTRIES)],
-        boxes=[StoredBox(*row) for row in query(_BOXES)],
+        boxes=[_box(*row) for row in query(_BOXES)],
     )
 
 
 def _entry(row: tuple[Any, ...]) -> StoredEntry:
-    index, kind, sender, recipient, message, verdict, subject, leaf, told = row
+    index, kind, sender, recipient, message, verdict, subject, leaf, told, body, time = row
     sound = sha256(b"\0" + bytes(leaf)).digest() == bytes(told)
-    return StoredEntry(index, kind, sender, recipient, message, verdict, subject, sound)
+    acknowledged = kind == "delivery.acknowledged"
+    ranges = _ranges(orjson.loads(bytes(body))["ranges"]) if acknowledged else ()
+    at = _seconds(time)
+    return StoredEntry(index, kind, sender, recipient, message, verdict, subject, sound, ranges, at)
+
+
+def _seconds(time: datetime | str) -> float:
+    """Return a time as seconds since 1970; SQLite has it as a text in UTC."""
+    if isinstance(time, str):
+        time = datetime.fromisoformat(time).replace(tzinfo=UTC)
+    return time.timestamp()
+
+
+def _box(agent: str, stream: str, last: int, acknowledged: int, ahead: Any) -> StoredBox:
+    return StoredBox(agent, stream, last, acknowledged, _ranges(ahead))
+
+
+def _ranges(stored: Any) -> tuple[Range, ...]:
+    """Return ranges that are stored as JSON; SQLite gives it as text."""
+    found = orjson.loads(stored) if isinstance(stored, str) else stored
+    return tuple((first, last) for first, last in found or ())
 
 
 def unfinished(query: Query) -> str:
@@ -110,16 +134,19 @@ SELECT sender_id, message_id, digest, target, status, recipients, fan_out IS NOT
 FROM messaging_envelope ORDER BY id
 """
 _DELIVERIES: LiteralString = """
-SELECT d.recipient_id, d.stream, d.seq, e.sender_id, e.message_id, d.state
+SELECT d.recipient_id, d.stream, d.seq, e.sender_id, e.message_id, d.state, d.code, d.failures
 FROM messaging_delivery d JOIN messaging_envelope e ON e.id = d.envelope_id
 ORDER BY d.recipient_id, d.stream, d.seq
 """
 _ENTRIES: LiteralString = """
-SELECT "index", kind, sender, recipient, message_id, verdict, subject, leaf, leaf_hash
-FROM registry_entry ORDER BY "index"
+SELECT e."index", kind, sender, recipient, message_id, verdict, subject, leaf, leaf_hash, content,
+    time
+FROM registry_entry AS e LEFT JOIN registry_entrybody AS b ON b."index" = e."index"
+ORDER BY e."index"
 """
 _BOXES: LiteralString = """
-SELECT agent_id, stream, last_seq, acked_seq FROM messaging_mailbox ORDER BY agent_id, stream
+SELECT agent_id, stream, last_seq, acked_seq, done_ahead
+FROM messaging_mailbox ORDER BY agent_id, stream
 """
 _FANNING_OUT: LiteralString = "SELECT count(*) FROM messaging_envelope WHERE fan_out IS NOT NULL"
 _BEHIND: LiteralString = "SELECT count(*) FROM messaging_mailbox WHERE acked_seq < last_seq"

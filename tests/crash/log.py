@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +22,8 @@ _REPEATED = {"message", "digest", "peer", "type", "stream", "status", "code"}
 _BEGINNING = b'"kind":"began"'  # of the first line of each process
 
 DONE, WRONG = "done", "wrong"  # outcomes; others are error codes
+# Ends of handlers, besides DONE; UNWANTED is also the code of the refusal.
+FAILED, AGAIN, CUT, UNWANTED = "failed", "again", "cut", "app.unwanted"
 
 
 class Kind(StrEnum):
@@ -34,10 +36,14 @@ class Kind(StrEnum):
     RECEIPT = "receipt"  # message, status, code, entry
     DELIVERY = "delivery"  # stream, seq, message, digest, peer, type, expires
     GONE = "gone"  # stream, seq to last, code; also for `withheld`
-    ACK = "ack"  # stream, seq
-    HANDLED = "handled"  # message, peer: it reached a handler
+    ACK = "ack"  # stream, seq to last: these are done
+    BEGUN = "begun"  # the agent tells the hub that a handler begins: stream, seq
+    FAILURES = "failures"  # that as many handlers failed: stream, seq, last (the number)
+    TRIED = "tried"  # a handler began: message, peer, type, seq (the number of the attempt)
+    HANDLED = "handled"  # a handler ended: message, peer, type, status
     OUTCOME = "outcome"  # the result of a call of the SDK: type, status
     AWAY = "away"  # the agent disconnected
+    LEAVING = "leaving"  # the process was asked to end (SIGTERM)
     SETTLED = "settled"  # in the quiet phase: connected, all envelopes have receipts
     ENDED = "ended"  # the hub ended the session for good: code
 
@@ -90,6 +96,27 @@ class LogWriter:
 
     def close(self) -> None:
         self._file.close()
+
+
+@dataclass(slots=True)
+class Occurrences:
+    """A counter of a word in the growing logs of a folder, each read once."""
+
+    folder: Path
+    word: bytes
+    _found: int = 0
+    _read: dict[Path, int] = field(default_factory=dict)
+
+    def count(self) -> int:
+        """Return how often the word occurs in whole lines so far."""
+        for path in self.folder.glob("*.jsonl"):
+            with path.open("rb") as file:
+                file.seek(self._read.get(path, 0))
+                text = file.read()
+            whole = text.rfind(b"\n") + 1
+            self._read[path] = self._read.get(path, 0) + whole
+            self._found += text.count(self.word, 0, whole)
+        return self._found
 
 
 def read_log(path: Path) -> AgentLog:

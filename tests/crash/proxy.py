@@ -28,6 +28,7 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
+        self._forgotten: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._flowing = asyncio.Event()
 
     def __enter__(self) -> Self:
@@ -61,9 +62,13 @@ class Proxy:
     def forget(self) -> None:
         """Swallow for ever what the connections of now send, as a firewall that forgot them.
 
-        New connections are passed on.
+        New connections are passed on. Neither side hears of it if the other closes.
         """
         self._run(self._forget())
+
+    def bury(self) -> None:
+        """End the nodes' side of what was forgotten, as keepalives of their machine do."""
+        self._run(self._bury())
 
     def _run(self, work: Coroutine[Any, Any, int]) -> int:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(STOP_SECONDS)
@@ -94,7 +99,15 @@ class Proxy:
         self._flowing.clear()
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._forgotten |= self._pairs
         return len(self._pairs)
+
+    async def _bury(self) -> int:
+        for _, there in self._forgotten:
+            there.transport.abort()
+        buried = len(self._forgotten)
+        self._forgotten.clear()
+        return buried
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         dialled = await self._dial()
@@ -106,12 +119,14 @@ class Proxy:
         self._pairs.add(pair)
         flowing = self._flowing
         try:
-            await asyncio.gather(
-                self._pass_on(reader, there_writer, flowing),
-                self._pass_on(there_reader, writer, flowing),
-            )
+            with suppress(asyncio.CancelledError):  # by `_close`; asyncio would log it
+                await asyncio.gather(
+                    self._pass_on(reader, there_writer, flowing),
+                    self._pass_on(there_reader, writer, flowing),
+                )
         finally:
             self._pairs.discard(pair)
+            self._forgotten.discard(pair)
             for side in pair:
                 side.close()
 
@@ -131,4 +146,5 @@ class Proxy:
                 await flowing.wait()
                 writer.write(data)
                 await writer.drain()
+        await flowing.wait()
         writer.close()

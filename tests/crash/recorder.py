@@ -11,7 +11,9 @@ from atp.errors import ATPError
 from atp.transports.base import Connection, Login, Transport
 from atp.trust.envelope import Envelope, envelope_from_value, parse_envelope
 from atp.types import TransportType
+from atp.wire.agent_frames import Ack
 from atp.wire.frames import Delivery, Gone, Receipt, Withheld, parse_message
+from atp.wire.words import DONE
 from tests.crash.log import Event, Kind, LogWriter
 
 
@@ -36,10 +38,11 @@ class _RecordingConnection(Connection):
         self.welcome = inner.welcome
         self._inner = inner
         self._log = log
+        self._tells_done = DONE in inner.features
 
     async def send(self, message: bytes) -> None:
         """Log a message before it sends it, so that the log has all that the hub can have."""
-        self._log.write(*_sent(message))
+        self._log.write(*_sent(message, tells_done=self._tells_done))
         await self._inner.send(message)
 
     async def receive(self) -> bytes:
@@ -56,15 +59,24 @@ class _RecordingConnection(Connection):
         await self._inner.close()
 
 
-def _sent(message: bytes) -> Iterator[Event]:
+def _sent(message: bytes, *, tells_done: bool) -> Iterator[Event]:
     parsed = orjson.loads(message)
     for frame in parsed if isinstance(parsed, list) else [parsed]:
         if frame.get("type") == "ack":
-            yield Event(
-                Kind.ACK, stream=frame["stream"], seq=frame["seq"], code=frame.get("refused", "")
-            )
+            yield from _done(Ack.parse(frame), tells_done=tells_done)
         elif "ATP" in frame:
             yield _of_envelope(Kind.SENT, parse_envelope(orjson.dumps(frame)))
+
+
+def _done(ack: Ack, *, tells_done: bool) -> Iterator[Event]:
+    """Yield an event for each range that is done; without the feature that is all up to `seq`."""
+    for place in ack.begun:
+        yield Event(Kind.BEGUN, stream=ack.stream, seq=place)
+    for place, failures in ack.retry:
+        yield Event(Kind.FAILURES, stream=ack.stream, seq=place, last=failures)
+    refused = [(place, place) for place, _ in ack.refusals]
+    for first, last in [*ack.done, *refused] if tells_done else [(1, ack.seq)]:
+        yield Event(Kind.ACK, stream=ack.stream, seq=first, last=last)
 
 
 def _received(message: bytes) -> Iterator[Event]:

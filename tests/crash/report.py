@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tests.crash.log import AgentLog, Kind
-from tests.crash.nemesis import Blow
+from tests.crash.recovery import HEALED_SECONDS
 from tests.crash.run import Outcome
 
 MOST_VIOLATIONS = 40  # that are printed; all are counted
@@ -21,7 +20,6 @@ def summary(outcome: Outcome) -> dict[str, Any]:
     logs = outcome.logs
     receipts = Counter(e.status for log in logs for e in log.of(Kind.RECEIPT))
     delivered = [(log.agent, e.peer, e.message) for log in logs for e in log.of(Kind.DELIVERY)]
-    recovery = recovery_seconds(logs, outcome.blows)
     return {
         "seed": outcome.plan.seed,
         "seconds": outcome.plan.seconds,
@@ -36,10 +34,12 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "outcomes": dict(Counter(e.status for log in logs for e in log.of(Kind.OUTCOME))),
         "deliveries": len(delivered),
         "repeats": len(delivered) - len(set(delivered)),
-        "handled": sum(1 for log in logs for _ in log.of(Kind.HANDLED)),
-        "unhandled": _unhandled(logs),
+        "handlers": _handlers(logs),
+        "refused": dict(outcome.refused),
         "connections": sum(1 for log in logs for _ in log.of(Kind.OPENED)),
-        "recovery": {fault: round(seconds, 2) for fault, seconds in recovery.items()},
+        "not_made": list(outcome.not_made),
+        "recovery": {fault: round(seconds, 2) for fault, seconds in outcome.healing.items()},
+        "load": [round(os.getloadavg()[1], 1), os.cpu_count()],  # of the last five minutes
         "settle_seconds": round(outcome.settle_seconds, 1),
         "violations": dict(Counter(violation.rule for violation in outcome.violations)),
     }
@@ -48,7 +48,6 @@ def summary(outcome: Outcome) -> dict[str, Any]:
 def table(outcome: Outcome) -> str:
     """Return the figures as text for people, with the first violations."""
     figures = summary(outcome)
-    slowest = max(figures["recovery"].values(), default=0.0)
     rows = [
         ("seed", figures["seed"]),
         ("faults", f"{len(outcome.blows)} in {outcome.plan.seconds:g} s"),
@@ -60,18 +59,16 @@ def table(outcome: Outcome) -> str:
         ("what senders were told", _counts(figures["outcomes"])),
         ("deliveries", figures["deliveries"]),
         ("repeats among them", figures["repeats"]),
-        ("handled", figures["handled"]),
-        ("taken by a process that ended before handling it", figures["unhandled"]),
-        ("longest until something new was accepted", f"{slowest:.1f} s"),
+        ("handlers, by their end", _counts(figures["handlers"])),
+        ("dead letters", _counts(figures["refused"])),
+        *(("faults that could not be made", why) for why in figures["not_made"]),
         ("quiet until nothing was left to do", f"{figures['settle_seconds']} s"),
+        ("load of the machine, processors", "{:.1f}, {}".format(*figures["load"])),
         ("violations", _counts(figures["violations"]) or "none"),
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"  {name:<{width}}  {value}" for name, value in rows]
-    if figures["blows"]:
-        lines += ["", f"  {'fault':<20} {'times':>6} {'longest until accepted again, s':>33}"]
-    for fault, times in sorted(figures["blows"].items()):
-        lines.append(f"  {fault:<20} {times:>6} {figures['recovery'].get(fault, math.nan):>33.1f}")
+    lines += _faults(figures["blows"], figures["recovery"])
     shown = outcome.violations[:MOST_VIOLATIONS]
     if shown:
         lines += ["", f"  {len(outcome.violations)} violations, of them:"]
@@ -79,39 +76,22 @@ def table(outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
-def recovery_seconds(logs: Sequence[AgentLog], blows: Iterable[Blow]) -> dict[str, float]:
-    """Return by fault the longest time, in seconds, until the receipt of a later envelope."""
-    first_sent: dict[tuple[str, str], float] = {}
-    accepted: list[tuple[float, float]] = []
-    for log in logs:
-        for event in log.of(Kind.SENT, Kind.RECEIPT):
-            key = (log.agent, event.message)
-            if event.kind is Kind.SENT:
-                first_sent.setdefault(key, event.at)
-            elif event.status == "accepted" and key in first_sent:
-                accepted.append((first_sent[key], event.at))
-    accepted.sort()
-    moments = [sent for sent, _ in accepted]
-    soonest = list(accumulate((at for _, at in reversed(accepted)), min))[::-1]
-    longest: dict[str, float] = defaultdict(float)
-    for blow in blows:
-        index = bisect_left(moments, blow.at)
-        took = soonest[index] - blow.at if index < len(soonest) else math.inf
-        longest[blow.fault] = max(longest[blow.fault], took)
-    return dict(longest)
+def _faults(times: Mapping[str, int], healing: Mapping[str, float]) -> Iterator[str]:
+    """Yield a line for each fault: how often it was made, and how long the hub took to heal."""
+    if times:
+        yield ""
+        yield f"  {'fault':<20} {'times':>6} {'longest from its end until accepted, s':>40}"
+    for fault, count in sorted(times.items()):
+        seconds = healing.get(fault, math.nan)
+        mark = f"  over {HEALED_SECONDS:g} s" if seconds > HEALED_SECONDS else ""
+        yield f"  {fault:<20} {count:>6} {seconds:>40.1f}{mark}"
 
 
-def _unhandled(logs: Iterable[AgentLog]) -> int:
-    """Return the messages without answer that reached a process of the recipient but no handler."""
-    count = 0
-    for log in logs:
-        taken = {
-            (e.peer, e.message)
-            for e in log.of(Kind.DELIVERY)
-            if e.type in ("notification", "broadcast")
-        }
-        count += len(taken - {(e.peer, e.message) for e in log.of(Kind.HANDLED)})
-    return count
+def _handlers(logs: Iterable[AgentLog]) -> dict[str, int]:
+    """Return the handlers by their end; those without one were cut by the end of their process."""
+    ended = Counter(e.status for log in logs for e in log.of(Kind.HANDLED))
+    tried = sum(1 for log in logs for _ in log.of(Kind.TRIED))
+    return {**ended, "killed": tried - ended.total()}
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, LiteralString
@@ -23,15 +23,19 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from psycopg import sql
 
+from tests.crash.agenda import Agenda
 from tests.crash.agents import TURNS, Part, Phase
+from tests.crash.blows import Blow, Blows
 from tests.crash.checker import Violation, check
 from tests.crash.company import Company
+from tests.crash.engines import Engines, Storage, Ways, ways_to
+from tests.crash.lasting import Lasting
 from tests.crash.ledger import Query, read_ledger, unfinished
-from tests.crash.log import AgentLog, read_log
-from tests.crash.nemesis import Blow, Nemesis, Temper
+from tests.crash.log import AgentLog, Occurrences, read_log
+from tests.crash.nemesis import Nemesis, Temper
 from tests.crash.proxy import Proxy
+from tests.crash.recovery import HEALED_SECONDS, Acceptances, healing_seconds
 from tests.processes import free_port, hub_environment
-from tests.services import PrivatePostgres, PrivateRedis
 from tests.sources import ROOT
 
 BOOT_SECONDS = 60
@@ -49,20 +53,13 @@ class Plan:
     processes: int = 4  # of agents
     agents: int = 4  # in each
     rate: float = 4.0  # messages that each agent begins a second
-    turns: Mapping[str, int] = field(default_factory=lambda: dict(TURNS))
+    turns: Mapping[str, float] = field(default_factory=lambda: dict(TURNS))
     temper: Temper = field(default_factory=Temper)
     armed_share: float = 0.7
-    mutant: str = ""
+    mutant: str = ""  # of the hub's processes
+    agents_module: str = "tests.crash.agents"
     settle_seconds: float = SETTLE_SECONDS
     patience_ms: int = 20_000  # limit for an answer or a receipt, in milliseconds
-
-
-@dataclass(frozen=True, slots=True)
-class Engines:
-    """The services that runs start for themselves."""
-
-    postgres: PrivatePostgres
-    redis: PrivateRedis
 
 
 @dataclass(slots=True)
@@ -72,41 +69,63 @@ class Outcome:
     plan: Plan
     violations: list[Violation]
     logs: list[AgentLog]
-    blows: list[Blow]
+    blows: Sequence[Blow]
     deaths: Counter[str]
     failpoints: Counter[str]
     settle_seconds: float
     left_over: str
+    refused: Mapping[str, int]  # dead letters, by code
+    healing: Mapping[str, float]  # seconds, by fault
+    not_made: Sequence[str]  # faults that this machine does not allow, with the reason
+
+    @property
+    def slow(self) -> list[str]:
+        """Return the faults after which the hub took longer to heal than it should."""
+        return [fault for fault, seconds in self.healing.items() if seconds > HEALED_SECONDS]
 
 
 class Stage:
     """A hub and its agents, during a run."""
 
-    def __init__(self, plan: Plan, folder: Path, engines: Engines | None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        engines: Engines | None,
+        storage: Storage = Storage(),  # noqa: B008  # it is frozen
+    ) -> None:
+        """`storage` is that of the engines, or of a hub without any."""
         self.plan = plan
+        self.storage = storage
         self.folder = folder
         self.chance = random.Random(plan.seed)  # noqa: S311  # a run is to be repeatable
-        self._engines = engines
-        self._database = f"crash_{secrets.token_hex(4)}"
+        self.engines = engines
+        self.database = f"crash_{secrets.token_hex(4)}"
         self.logs = folder / "logs"
         self._phase = folder / "phase"
         self._identities = folder / "identities"
         self._ports = [free_port() for _ in range(2 if engines else 1)]
-        self.company = Company(folder, self._environment(), self.chance)
+        own = folder if engines or storage.disk is None else storage.disk.folder
+        self.company = Company(folder, own / "data", {}, self.chance)
         self.proxy = Proxy(self._ports, seed=plan.seed)
         self._agents: list[str] = []
+        self._receipts = Occurrences(self.logs, b'"status":"accepted"')
 
     @property
     def query(self) -> Query:
         """Return a function that queries the hub's database; each query opens a connection."""
-        return self._ask_postgres if self._engines else self._ask_sqlite
+        return self._ask_postgres if self.engines else self._ask_sqlite
 
-    def open(self) -> None:
-        """Start everything and wait until each agent has connected once."""
+    def open(self, ways: Ways | None = None) -> None:
+        """Start everything and wait until each agent has connected once.
+
+        The hub uses its engines by these ways, or directly.
+        """
+        self.company.env = self._environment(ways)
         self.logs.mkdir(parents=True)
         self.company.data.mkdir()
-        if self._engines:
-            self._make_database(self._engines)
+        if self.engines:
+            self._make_database(self.engines)
         self._start_hub()
         self._say("run", self.plan.rate)
         parts = self._enrol()
@@ -123,7 +142,7 @@ class Stage:
             )
             path = self.folder / f"agents-{number}.json"
             part.write(path)
-            self.company.add_agents(f"agents-{number}", path)
+            self.company.add_agents(f"agents-{number}", path, module=self.plan.agents_module)
         for number in range(len(self._ports)):
             self._await_node(number)
         assert self._all_logs_have(b'"kind":"opened"', seconds=BOOT_SECONDS), "no agents"
@@ -146,24 +165,28 @@ class Stage:
             return not left
 
         self.company.tend_until(is_finished, seconds=FINISH_SECONDS)
+        self.company.tend_until(self._all_settled, seconds=FINISH_SECONDS)
         took = time.monotonic() - began
         self._say("end")
         return took, left
 
     def send_task(self, name: str) -> None:
         """Send a task to the workers, if the broker takes it."""
-        broker = self.company.env.get("ATP_BROKER_URL")
-        if broker is None:
+        if self.engines is None:
             return
         options = {"socket_timeout": 1, "socket_connect_timeout": 1}
         sender = Celery(
-            broker=broker,
+            broker=self.engines.redis.database(1),
             broker_transport_options=options,
             task_serializer="msgpack",
             set_as_current=False,  # the current application of this process stays the hub's
         )
         with sender, suppress(OperationalError):
             sender.send_task(name, queue="atp", ignore_result=True, retry=False)
+
+    def accepted(self) -> int:
+        """Return how many receipts so far said `accepted`."""
+        return self._receipts.count()
 
     def close(self) -> None:
         """Stop all processes except services."""
@@ -177,26 +200,30 @@ class Stage:
         outputs = (path.read_bytes() for path in self.folder.glob("*.log"))
         return Counter(name.decode() for out in outputs for name in _FAILPOINT.findall(out))
 
-    def _environment(self) -> dict[str, str]:
-        if self._engines is None:
+    def _environment(self, ways: Ways | None) -> dict[str, str]:
+        if self.engines is None:
             return {}
-        database = self._engines.postgres.url.rpartition("/")[0]
+        if ways is not None:
+            return ways.urls(self.database)
         return {
-            "ATP_DATABASE_URL": f"{database}/{self._database}",
-            "ATP_REDIS_URL": self._engines.redis.database(0),
-            "ATP_BROKER_URL": self._engines.redis.database(1),
+            "ATP_DATABASE_URL": self._database_url(self.engines),
+            "ATP_REDIS_URL": self.engines.redis.database(0),
+            "ATP_BROKER_URL": self.engines.redis.database(1),
         }
+
+    def _database_url(self, engines: Engines) -> str:
+        return f"{engines.postgres.url.rpartition('/')[0]}/{self.database}"
 
     def _make_database(self, engines: Engines) -> None:
         with psycopg.connect(engines.postgres.url, autocommit=True) as server:
-            server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self._database)))
+            server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.database)))
         engines.redis.flush()
         self.company.services |= {"postgres": engines.postgres, "redis": engines.redis}
 
     def _start_hub(self) -> None:
         self._add_node(0)  # the first node migrates
         self._await_node(0)
-        if self._engines is not None:
+        if self.engines is not None:
             self._add_node(1)
             for number in range(2):
                 arguments = ("worker", "--concurrency=1", f"--name=w{number}")
@@ -252,8 +279,14 @@ class Stage:
 
         return self.company.tend_until(has_all, seconds=seconds)
 
+    def _all_settled(self) -> bool:
+        """Return whether each agent has settled since its process was started last."""
+        logs = [(self.logs / f"{agent}.jsonl").read_bytes() for agent in self._agents]
+        return all(log.rfind(b'"kind":"settled"') > log.rfind(b'"kind":"began"') for log in logs)
+
     def _ask_postgres(self, question: LiteralString) -> Sequence[tuple[Any, ...]]:
-        with psycopg.connect(self.company.env["ATP_DATABASE_URL"], connect_timeout=5) as database:
+        assert self.engines is not None
+        with psycopg.connect(self._database_url(self.engines), connect_timeout=5) as database:
             return database.execute(question).fetchall()
 
     def _ask_sqlite(self, question: LiteralString) -> Sequence[tuple[Any, ...]]:
@@ -261,27 +294,58 @@ class Stage:
             return database.execute(question).fetchall()
 
 
-def run(plan: Plan, folder: Path, engines: Engines | None) -> Outcome:
+def run(
+    plan: Plan,
+    folder: Path,
+    engines: Engines | None,
+    storage: Storage = Storage(),  # noqa: B008  # it is frozen
+) -> Outcome:
     """Do a run in `folder`, which must be empty."""
-    stage = Stage(plan, folder, engines)
-    nemesis = Nemesis(stage.company, stage.proxy, stage.chance, plan.temper)
-    nemesis.send_task = stage.send_task
-    with stage.proxy:
+    stage = Stage(plan, folder, engines, storage)
+    with ExitStack() as running:
+        running.enter_context(stage.proxy)
+        ways = running.enter_context(ways_to(engines, seed=plan.seed)) if engines else None
+        nemesis = _nemesis(stage, ways)
         try:
-            stage.open()
+            stage.open(ways)
             stage.company.armed_share = plan.armed_share
             stage.company.tasks = _scheduled_tasks()
             nemesis.strike_for(plan.seconds)
             took, left = stage.settle()
         finally:
             stage.close()
-        return judge(stage, nemesis.blows, took, left)
+        return judge(stage, list(nemesis.blows), took, left)
 
 
-def judge(stage: Stage, blows: list[Blow], took: float, left: str) -> Outcome:
+def _nemesis(stage: Stage, ways: Ways | None) -> Nemesis:
+    agenda, blows = Agenda(), Blows()
+    lasting = Lasting(
+        stage.company,
+        agenda,
+        blows,
+        stage.chance,
+        engines=stage.engines,
+        ways=ways,
+        database=stage.database,
+        disk=stage.storage.disk,
+    )
+    return Nemesis(
+        stage.company,
+        stage.proxy,
+        stage.chance,
+        lasting,
+        blows,
+        agenda,
+        temper=stage.plan.temper,
+        send_task=stage.send_task,
+        accepted=stage.accepted,
+    )
+
+
+def judge(stage: Stage, blows: Sequence[Blow], took: float, left: str) -> Outcome:
     """Check the logs and the database of a finished run."""
-    logs = stage.read_logs()
-    violations = check(logs, read_ledger(stage.query))
+    logs, ledger = stage.read_logs(), read_ledger(stage.query)
+    violations = check(logs, ledger)
     if left:
         violations.append(Violation("settles", "", "", left))
     if ended := stage.company.deaths["agents"]:
@@ -296,6 +360,9 @@ def judge(stage: Stage, blows: list[Blow], took: float, left: str) -> Outcome:
         failpoints=stage.failpoints(),
         settle_seconds=took,
         left_over=left,
+        refused=Counter(d.code for d in ledger.deliveries if d.state == "refused"),
+        healing=healing_seconds(blows, Acceptances(logs, ledger)),
+        not_made=[f"full disk: {stage.storage.why_not}"] if stage.storage.why_not else [],
     )
 
 

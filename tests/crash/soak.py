@@ -23,10 +23,10 @@ import psutil
 import pytest
 
 from tests.crash.__main__ import end_in_order, fresh_folder, note
+from tests.crash.engines import Engines, Storage, private_engines
 from tests.crash.log import Event, Kind, parse_lines
 from tests.crash.report import summary, table
-from tests.crash.run import Engines, Plan, Stage, judge
-from tests.services import PrivatePostgres, PrivateRedis
+from tests.crash.run import Plan, Stage, judge
 from tests.sources import ROOT
 
 SECONDS = 3600.0
@@ -94,8 +94,8 @@ def main() -> int:
     folder = fresh_folder(ROOT / "var" / "soak" / str(seed))
     plan = Plan(seconds=seconds, seed=seed, rate=1.0, turns=TURNS, armed_share=0.0)
     try:
-        with PrivatePostgres() as postgres, PrivateRedis() as redis:
-            return soak(plan, folder, Engines(postgres, redis))
+        with private_engines(Storage()) as engines:
+            return soak(plan, folder, engines)
     except pytest.skip.Exception as missing:
         sys.exit(str(missing))
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.crash.checker import check
 from tests.crash.ledger import Ledger, StoredBox, StoredDelivery, StoredEntry, StoredEnvelope
-from tests.crash.log import AgentLog, Event, Kind, LogWriter, read_log
+from tests.crash.log import DONE, AgentLog, Event, Kind, LogWriter, read_log
 
 Run = tuple[list[AgentLog], Ledger]
 
@@ -31,15 +31,24 @@ def sound_run() -> Run:
         Event(Kind.DELIVERY, 30.0, 2, f"m{n}", f"d{n}", ALICE, stream="mail", seq=n)
         for n in (1, 2, 3)
     ]
-    handled = [Event(Kind.HANDLED, 30.0, 2, f"m{n}", peer=ALICE) for n in (1, 2, 3)]
-    ack = Event(Kind.ACK, 31.0, 2, stream="mail", seq=3)
+    handled = [
+        event
+        for n in (1, 2, 3)
+        for event in (
+            Event(Kind.TRIED, 30.0, 2, f"m{n}", peer=ALICE, type="notification", seq=1),
+            Event(Kind.HANDLED, 30.0, 2, f"m{n}", peer=ALICE, type="notification", status=DONE),
+        )
+    ]
+    ack = Event(Kind.ACK, 31.0, 2, stream="mail", seq=1, last=3)
     bob = [Event(Kind.BEGAN, run=2), Event(Kind.OPENED, run=2), *brought, *handled, ack]
     settled = Event(Kind.SETTLED, 40.0)
     entries = [
         StoredEntry(n - 1, "envelope.accepted", ALICE, BOB, f"m{n}", "accepted", "", sound=True)
         for n in (1, 2, 3)
     ]
-    acknowledged = StoredEntry(3, "delivery.acknowledged", "", BOB, "", "", "mail 1-3", sound=True)
+    acknowledged = StoredEntry(
+        3, "delivery.acknowledged", "", BOB, "", "", "mail 1-3", sound=True, ranges=((1, 3),)
+    )
     ledger = Ledger(
         envelopes=[
             StoredEnvelope(ALICE, f"m{n}", f"d{n}", BOB, "accepted", 1, waiting=False)
@@ -103,7 +112,7 @@ def repeated(run: Run, agent: str, kind: Kind, message: str) -> Run:
 def without_envelope(run: Run) -> Run:
     """The commit of the last envelope was lost: no row, no place, no entry."""
     logs, ledger = run
-    acknowledged = replace(ledger.entries[3], index=2, subject="mail 1-2")
+    acknowledged = replace(ledger.entries[3], index=2, ranges=((1, 2),))
     return logs, Ledger(
         ledger.envelopes[:2],
         ledger.deliveries[:2],
@@ -132,8 +141,15 @@ def entry_changed(run: Run, number: int, **changes: object) -> Run:
 
 def box_moved(run: Run) -> Run:
     """The mailbox stands where Bob never acknowledged."""
-    logs, ledger = log_changed(run, BOB, Kind.ACK, "", seq=2)
+    logs, ledger = log_changed(run, BOB, Kind.ACK, "", last=2)
     return logs, ledger
+
+
+def range_ahead(run: Run) -> Run:
+    """The mailbox has a range as done that Bob never told, and its entry too."""
+    logs, ledger = log_changed(run, BOB, Kind.ACK, "", last=1)
+    boxes = [replace(ledger.boxes[0], acknowledged=1, ahead=((3, 3),))]
+    return entry_changed((logs, replace(ledger, boxes=boxes)), 3, ranges=((1, 1), (3, 3)))
 
 
 FAULTS: list[tuple[set[str], Callable[[Run], Run]]] = [
@@ -146,7 +162,8 @@ FAULTS: list[tuple[set[str], Callable[[Run], Run]]] = [
     ({"sent"}, lambda r: log_changed(r, BOB, Kind.DELIVERY, "m2", digest="other")),
     ({"sent"}, lambda r: log_changed(r, ALICE, Kind.SENT, "m2", peer="carol")),
     ({"lost"}, lambda r: log_changed(r, ALICE, Kind.SENT, "m2", digest="other")),
-    ({"once"}, lambda r: repeated(r, BOB, Kind.HANDLED, "m1")),
+    ({"at once"}, lambda r: repeated(r, BOB, Kind.TRIED, "m1")),
+    ({"handled"}, lambda r: log_without(r, BOB, Kind.HANDLED, message="m2")),
     ({"order"}, rows_swapped),
     ({"receipts"}, lambda r: log_changed(r, ALICE, Kind.RECEIPT, "m1", status="invalid")),
     ({"receipts"}, lambda r: log_changed(r, ALICE, Kind.RECEIPT, "m1", status="denied")),
@@ -155,8 +172,10 @@ FAULTS: list[tuple[set[str], Callable[[Run], Run]]] = [
     ({"trail"}, lambda r: entry_changed(r, 1, kind="envelope.denied")),
     ({"trail"}, lambda r: entry_changed(r, 3, index=4)),
     ({"trail"}, lambda r: entry_changed(r, 0, sound=False)),
-    ({"acknowledged"}, lambda r: entry_changed(r, 3, subject="mail 2-3")),
+    ({"acknowledged"}, lambda r: entry_changed(r, 3, ranges=((2, 3),))),
+    ({"acknowledged"}, lambda r: entry_changed(r, 3, ranges=((1, 2), (2, 3)))),
     ({"acknowledged"}, box_moved),
+    ({"acknowledged"}, range_ahead),
 ]
 
 
@@ -182,18 +201,20 @@ def test_it_lets_what_expired_be_gone_and_nothing_earlier() -> None:
     assert gone_at(99.0) == {"delivered"}
 
 
+def test_it_lets_what_is_done_come_ahead_of_what_is_not() -> None:
+    logs, ledger = log_changed(sound_run(), BOB, Kind.ACK, "", last=1)
+    alice, bob = logs
+    later = Event(Kind.ACK, 31.0, 2, stream="mail", seq=3, last=3)
+    boxes = [replace(ledger.boxes[0], acknowledged=1, ahead=((3, 3),))]
+    run = [alice, AgentLog(BOB, (*bob.events, later))], replace(ledger, boxes=boxes)
+    assert check(*entry_changed(run, 3, ranges=((1, 1), (3, 3)))) == []
+
+
 def test_it_lets_what_was_told_to_wait_come_later() -> None:
     logs, ledger = rows_swapped(sound_run())
     alice, bob = logs
     busy = Event(Kind.RECEIPT, 15.0, 1, "m1", status="busy", code="flow.busy")
     assert check([AgentLog(ALICE, (*alice.events, busy)), bob], ledger) == []
-
-
-def test_it_lets_a_restarted_process_handle_a_message_again_but_none_twice() -> None:
-    logs, ledger = sound_run()
-    alice, bob = logs
-    again = Event(Kind.HANDLED, 35.0, 3, "m3", peer=ALICE)
-    assert check([alice, AgentLog(BOB, (*bob.events, again))], ledger) == []
 
 
 def test_rejects_a_connection_that_begins_behind_what_was_never_acknowledged() -> None:

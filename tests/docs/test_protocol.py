@@ -10,13 +10,15 @@ from django.conf import settings
 from atp.errors import MalformedEnvelope, MalformedFrame
 from atp.log import leaves
 from atp.transports import websocket
-from atp.trust import envelope, signing, tokens
+from atp.trust import envelope_members, signing, tokens
 from atp.trust.keys import PrivateKey
 from atp.types import DataSensitivity, TrustLevel
-from atp.wire import canonical, frames
+from atp.wire import agent_frames, canonical, frames
 from atp.wire.schema import Check
-from messaging.node import connections
+from messaging.mail.attempts import MOST_FAILURES
+from messaging.node import connections, positions
 from messaging.process import serve
+from messaging.wire import consumer
 from registry.api.hub import HubSerializer
 from registry.trail.kinds import Kind
 from tests.docs.tables import code, page, rows
@@ -55,7 +57,7 @@ def test_it_lists_the_members_of_an_envelope() -> None:
     table = rows(PAGE, columns=("member of `ATP`", "", "what"))
     required = {code(row["member of `ATP`"]) for row in table if row[""] == "required"}
     others = {code(row["member of `ATP`"]) for row in table if row[""] != "required"}
-    assert (required, others) == (set(envelope._REQUIRED), set(envelope._OPTIONAL))
+    assert (required, others) == (set(envelope_members._REQUIRED), set(envelope_members._OPTIONAL))
 
 
 def test_it_lists_the_frames_that_agents_read() -> None:
@@ -71,7 +73,7 @@ def test_it_lists_the_members_of_the_hub_s_own_facts() -> None:
 
 def test_it_lists_the_members_of_a_welcome() -> None:
     table = rows(PAGE, columns=("member of `welcome`", "what"))
-    full = frames.Welcome("s-1", "alice", "verified", 82, 256, 0, "proof", ("token",))
+    full = frames.Welcome("s-1", "alice", "verified", 82, 256, 0, "proof", ("token",), True)
     assert [code(row["member of `welcome`"]) for row in table] == list(full.to_wire())
 
 
@@ -100,6 +102,25 @@ def test_it_tells_what_an_ack_may_say() -> None:
             frames.Ack.parse({**longest, **mistake})
 
 
+def test_it_lists_the_features_and_their_limits() -> None:
+    named = [code(row["feature"]) for row in rows(PAGE, columns=("feature", "with it"))]
+    assert named == list(consumer.FEATURES)
+    assert f"at most {agent_frames.MOST_FEATURES} names" in page(PAGE)
+
+
+def test_it_tells_the_limits_of_acks() -> None:
+    (acks,) = re.findall(r"^## Acks\n(?:.*\n)+?(?=## )", page(PAGE), re.MULTILINE)
+    assert f"Each list has at most {agent_frames.MOST_PLACES:,} items" in acks
+    assert f"at most {settings.ATP_DELIVERY_WINDOW} of the stream are sent and not taken" in acks
+    assert f"at most {positions.MOST_UNDONE:,} places are sent and not done" in acks
+    assert f"If the count is {MOST_FAILURES} when" in acks
+    members = [
+        code(row["member of `ack`"]) for row in rows(PAGE, columns=("member of `ack`", "what"))
+    ]
+    full = frames.Ack("mail", 1, "", ((1, 1),), (2,), ((3, 1),), ((4, "handler.failed"),))
+    assert set(members) == set(full.to_wire()) - {"type", "stream"}
+
+
 def test_it_lets_tokens_be_written_in_any_order_and_spacing() -> None:
     assert "order of members and spaces are free" in page(PAGE)
     key = PrivateKey.generate()
@@ -115,7 +136,7 @@ def test_it_tells_the_first_number_of_a_part() -> None:
     table = rows(PAGE, columns=("member of `payload`", "what"))
     (parts,) = [row["what"] for row in table if "`part`" in row["member of `payload`"]]
     assert "a whole number from 0, which is the first" in parts
-    check = envelope._PAYLOAD
+    check = envelope_members._PAYLOAD
     for part, taken in ((0, True), (-1, False)):
         payload = {"messageType": "response", "targetAgent": "bob", "part": part, "final": False}
         assert _takes(check, payload) is taken

@@ -32,4 +32,4 @@ def test_it_names_tests_that_exist(row: dict[str, str]) -> None:
 
 
 def test_it_has_all_of_them() -> None:
-    assert (len(OUTAGES), len(ATTACKS)) == (18, 10)
+    assert (len(OUTAGES), len(ATTACKS)) == (20, 10)

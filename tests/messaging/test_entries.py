@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from django.db.models import Count, Max, Min
 
-from messaging.mail import mailboxes
+from messaging.mail import acknowledging
 from messaging.models import Batch, Delivery, Envelope, Mailbox, Presence, Session
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, RefusalCount
@@ -123,17 +123,17 @@ def test_it_enters_more_refusals_than_one_append_takes(
     log_in: LogIn, alice: Player, bob: Player, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In chunks, each with its range; whatever order they came in."""
-    monkeypatch.setattr(mailboxes, "ACKS_A_TIME", 2)
+    monkeypatch.setattr(acknowledging, "ENTRIES_A_TIME", 4)
     alices, bobs = log_in(alice), log_in(bob)
     for _ in range(5):
         alices.submit(write(alice, bob))
         bobs.mail()
     session = str(Presence.objects.get(agent_id=bob.id).session_id)
     acks = [
-        mailboxes.MailboxAck(bob.id, session, "mail", seq, "handler.failed")
+        acknowledging.MailboxAck(bob.id, session, "mail", seq, "handler.failed")
         for seq in range(5, 0, -1)
     ]
-    mailboxes.acknowledge(acks)
+    acknowledging.acknowledge(acks)
 
     entries = Entry.objects.filter(recipient=bob.id, kind__startswith="delivery.")
     kinds = [

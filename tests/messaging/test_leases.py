@@ -10,7 +10,7 @@ import pytest
 
 from messaging.judging import pipeline
 from messaging.layer.routes import load_routes
-from messaging.mail.mailboxes import MailboxAck, acknowledge
+from messaging.mail.acknowledging import MailboxAck, acknowledge
 from messaging.models import Envelope, Node, Presence, Session
 from messaging.sessions import leases
 from tests.cast import Letter, Player, write

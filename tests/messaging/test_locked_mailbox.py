@@ -9,11 +9,13 @@ from contextlib import contextmanager
 import pytest
 from django.db import connection, connections, transaction
 
-from messaging.models import Delivery, Mailbox
+from messaging.models import Delivery, Mailbox, Presence
 from messaging.tasks import fan_out, sweep
 from registry.agents.actions import resume_agent, suspend_agent
 from tests.cast import OFFICER, Player, broadcast, make_agent, write
+from tests.messaging.acks import TELLS_DONE, marks, wait_for_marks
 from tests.messaging.conftest import LogIn, until
+from tests.messaging.dead_mail import dead_letter
 
 pytestmark = pytest.mark.skipif(
     connection.vendor != "postgresql", reason="SQLite has no locks of rows"
@@ -89,6 +91,21 @@ def test_only_the_acks_of_its_agent_wait_for_a_locked_mailbox(
     until(lambda: _acked(bob) == 1, "the ack that was put off")
 
 
+def test_no_session_waits_for_a_locked_mailbox(log_in: LogIn, alice: Player, bob: Player) -> None:
+    """What the older session has taken falls back without a change of the mailbox."""
+    alices, bobs = log_in(alice), log_in(bob, login=TELLS_DONE)
+    assert alices.submit(write(alice, bob))["status"] == "accepted"
+    bobs.ack(bobs.mail()["seq"])
+    wait_for_marks(bob, 1, 0, [])
+    with locked(bob):
+        newer = log_in(bob, login=TELLS_DONE)
+        assert bobs.ended()[0] == "session.superseded"
+        assert marks(bob) == (0, 0, [])
+        newer.close()
+        live = Presence.objects.filter(agent_id=bob.id)
+        until(lambda: not live.exists(), "the end of the session")
+
+
 def test_only_the_held_mail_of_a_locked_mailbox_waits_for_the_next_sweep(
     log_in: LogIn, alice: Player, bob: Player
 ) -> None:
@@ -107,6 +124,22 @@ def test_only_the_held_mail_of_a_locked_mailbox_waits_for_the_next_sweep(
         assert _held_for(bob)
     sweep()
     assert not _held_for(bob)
+
+
+def test_only_the_notices_for_a_locked_mailbox_wait_for_the_next_sweep(
+    log_in: LogIn, alice: Player, bob: Player
+) -> None:
+    carol = make_agent(name="carol", organisation=alice.organisation)
+    dead_letter(log_in, alice, bob, notify=True)
+    sweep()  # from now on there is a mailbox to lock
+    for sender in (alice, carol):
+        dead_letter(log_in, sender, bob, notify=True)
+    told = Delivery.objects.filter(state=Delivery.State.NOTICE)
+    with locked(alice):
+        sweep()
+        assert told.filter(recipient_id=carol.id).exists()
+    sweep()
+    assert told.filter(recipient_id=alice.id).count() == 2
 
 
 def _held_for(agent: Player) -> bool:

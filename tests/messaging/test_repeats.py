@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
 from atp.types import MessageType
 from messaging.models import Envelope
-from tests.cast import Player, ask, forged, make_agent, tampered, write
+from registry.models import Violation
+from tests.cast import Letter, Player, ask, forged, make_agent, tampered, write
 from tests.messaging.conftest import LogIn
+from tests.wire import Wire
 
 
 def test_it_tells_a_repeat_the_current_state(log_in: LogIn, alice: Player, bob: Player) -> None:
@@ -120,3 +123,76 @@ def test_it_keeps_senders_ids_apart(log_in: LogIn, alice: Player, bob: Player) -
     assert alices.submit(letter) == first
     assert bobs.submit(same_id) == second
     assert alices.mail()["ATP"]["agentIdentity"]["id"] == bob.id
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["later", "in one batch"])
+def test_it_tells_a_conflict_the_state_of_the_first(
+    log_in: LogIn, alice: Player, bob: Player, together: bool
+) -> None:
+    """What a process does that was restarted and has lost the bytes that it had signed."""
+    alices = log_in(alice)
+    first = write(alice, bob)
+    anew = write(alice, bob, message_id=first.message_id)
+    assert first.digest != anew.digest
+    _send_both(alices, first, anew, together=together)
+
+    accepted, refused = alices.receipt(first), alices.receipt(first)
+    assert (refused["status"], refused["code"]) == ("invalid", "replay.conflict")
+    assert refused["first"] == {"status": "accepted", "entry": accepted["entry"]}
+    assert "entry" not in refused
+
+
+def test_it_tells_a_conflict_that_the_first_was_denied(log_in: LogIn, bob: Player) -> None:
+    newcomer = make_agent("unverified")
+    wire = log_in(newcomer)
+    first = write(newcomer, bob, sensitivity="confidential")
+    denied = wire.submit(first)
+    anew = write(newcomer, bob, sensitivity="confidential", message_id=first.message_id)
+
+    assert wire.submit(anew)["first"] == {"status": "denied", "entry": denied["entry"]}
+
+
+def test_it_tells_the_state_of_the_own_first_and_of_no_other_agent_s(
+    log_in: LogIn, alice: Player, bob: Player, mallory: Player
+) -> None:
+    """Mallory has used the id as well, and hears of her own envelope."""
+    letter = write(alice, bob)
+    log_in(alice).submit(letter)
+    mallorys = log_in(mallory)
+    own = mallorys.submit(write(mallory, alice, message_id=letter.message_id))
+    anew = write(mallory, alice, message_id=letter.message_id)
+    assert mallorys.submit(anew)["first"] == {"status": own["status"], "entry": own["entry"]}
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["later", "in one batch"])
+@pytest.mark.parametrize("kind", ["request", "notification"])
+def test_it_is_no_violation_to_sign_a_message_anew(
+    log_in: LogIn, alice: Player, bob: Player, kind: str, together: bool
+) -> None:
+    alices = log_in(alice)
+    first = write(alice, bob, kind=MessageType(kind))
+    anew = write(alice, bob, kind=MessageType(kind), message_id=first.message_id)
+    _send_both(alices, first, anew, together=together)
+    assert [alices.receipt(first)["status"] for _ in range(2)] == ["accepted", "invalid"]
+    assert not Violation.objects.filter(agent_id=alice.id).exists()
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["later", "in one batch"])
+@pytest.mark.parametrize("other", [{"data": "other"}, {"sensitivity": "internal"}])
+def test_other_content_under_the_same_id_is_a_violation(
+    log_in: LogIn, alice: Player, bob: Player, other: dict[str, Any], together: bool
+) -> None:
+    alices = log_in(alice)
+    first = write(alice, bob)
+    changed = write(alice, bob, message_id=first.message_id, **other)
+    _send_both(alices, first, changed, together=together)
+    assert [alices.receipt(first)["status"] for _ in range(2)] == ["accepted", "invalid"]
+    assert Violation.objects.filter(agent_id=alice.id, rule="replay.conflict").exists()
+
+
+def _send_both(wire: Wire, first: Letter, second: Letter, *, together: bool) -> None:
+    """Send both in one batch, or one after the other."""
+    if together:
+        wire.send_together(first, second)
+    else:
+        wire.send(first, second)

@@ -17,7 +17,8 @@ from messaging.layer.loops import send_loop
 from messaging.models import Delivery, Envelope
 from messaging.node.connections import AgentConnection
 from messaging.node.process_node import process_node
-from messaging.sessions.sessions import LoginRequest, open_sessions
+from messaging.sessions.proofs import LoginRequest
+from messaging.sessions.sessions import open_sessions
 from registry.agents.actions import (
     resume_agent,
     revoke_agent,

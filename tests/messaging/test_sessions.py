@@ -13,13 +13,13 @@ from django.conf import settings as hub_settings
 from pytest_django.fixtures import Settings
 
 from messaging.judging import pipeline
-from messaging.mail.mailboxes import MailboxAck, acknowledge
+from messaging.mail.acknowledging import MailboxAck, acknowledge
 from messaging.models import Envelope, Mailbox, Node, Presence, Session
 from messaging.node.process_node import process_node
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, RefusalCount
 from tests.cast import Letter, Player, write
-from tests.messaging.conftest import LogIn, until
+from tests.messaging.conftest import Arm, LogIn, until
 from tests.wire import Wire
 
 
@@ -87,11 +87,43 @@ def test_it_raises_an_alarm_when_logins_fight_over_an_agent(
     with caplog.at_level(logging.CRITICAL, "messaging"):
         for _ in range(5):
             log_in(bob)
+        until(lambda: _takeovers(bob) == 4, "four takeovers")
         assert not caplog.records
         log_in(bob)
+        until(lambda: caplog.records, "an alarm")
 
     assert [bob.id in record.getMessage() for record in caplog.records] == [True]
-    assert Presence.objects.get(agent_id=bob.id).takeovers == 5
+    assert _takeovers(bob) == 5
+
+
+def test_it_raises_no_alarm_when_an_agent_hangs_up_and_logs_in_again(
+    log_in: LogIn, arm: Arm, bob: Player, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A newcomer's script, run ten times: each login comes before the last session is closed."""
+    go_on = threading.Event()
+
+    def wait(_: object) -> None:
+        go_on.wait(10)
+
+    arm("before_close", wait)
+    try:
+        with caplog.at_level(logging.CRITICAL, "messaging"):
+            for _ in range(10):
+                log_in(bob).close()
+            last = log_in(bob)
+    finally:
+        go_on.set()
+    until(lambda: not process_node.current().closings.lane.busy, "the end of the closings")
+
+    assert not caplog.records
+    assert _takeovers(bob) == 0
+    present = Presence.objects.get(agent_id=bob.id)
+    assert str(present.session_id) == last.welcome["session"]
+
+
+def _takeovers(player: Player) -> int:
+    counted: int = Presence.objects.get(agent_id=player.id).takeovers
+    return counted
 
 
 def test_it_closes_every_socket_of_a_node_whose_lease_ran_out(

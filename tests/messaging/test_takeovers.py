@@ -14,7 +14,8 @@ from atp.errors import ATPError
 from atp.wire.canonical import b64url
 from messaging.models import Presence, Session
 from messaging.node.process_node import process_node
-from messaging.sessions.sessions import LoginRequest, Opened, close_sessions, open_sessions
+from messaging.sessions.proofs import LoginRequest
+from messaging.sessions.sessions import Opened, close_sessions, open_sessions
 from tests.cast import Player, make_agent, prove
 from tests.conftest import LiveHub
 from tests.waits import result

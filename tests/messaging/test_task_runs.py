@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from celery import current_app
+from celery._state import get_current_app
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
@@ -18,12 +19,15 @@ from django.db import connection
 from django.test import Client
 
 from messaging.models import BackgroundTask, TaskRun
+from messaging.periodic import recording
 from messaging.periodic.actions import RUNS_KEPT, record_start
 from messaging.periodic.beat import EmbeddedScheduler
 from messaging.periodic.models import Outcome
 from messaging.periodic.schedule import LOST_AFTER
+from messaging.process.hub_task import HubTask
 from registry.officers.actor import pseudonym
 from registry.officers.groups import AUDITORS, OFFICERS, ensure_groups
+from registry.storage.patience import patience
 from registry.trail.models import Entry
 from tests.cast import Player, write
 from tests.messaging.conftest import Arm, LogIn, until
@@ -349,3 +353,17 @@ def _table_missing(table: str) -> Iterator[None]:
     finally:
         with connection.cursor() as cursor:
             cursor.execute(f"ALTER TABLE {table}_away RENAME TO {table}")
+
+
+class Waiting(HubTask):
+    """A task that says how long it waits for an answer of the database."""
+
+    def run(self) -> float | None:
+        return patience()
+
+
+def test_it_waits_no_longer_to_store_a_run_than_the_task_waits() -> None:
+    """A worker that waited for a minute on a dead connection would judge nothing meanwhile."""
+    assert recording.try_to_store(patience) == settings.ATP_ANSWER_SECONDS
+    Waiting.bind(get_current_app())
+    assert Waiting()() == settings.ATP_ANSWER_SECONDS

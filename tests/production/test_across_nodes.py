@@ -71,6 +71,28 @@ async def test_it_closes_the_sockets_of_a_revoked_agent_on_any_node(
         assert second.get_trust_status()["ended"] == "session.revoked"
 
 
+async def test_it_gives_an_answer_to_a_second_process_on_another_node(
+    fleet: Fleet, agents: list[Path]
+) -> None:
+    taken: list[Any] = []
+    async with (
+        client(fleet, 0, agents[0], taken) as running,
+        client(fleet, 0, agents[1]) as other,
+        ATPClient.from_identity_file(fleet.at(1, agents[0]), send_only=True) as tool,
+    ):
+
+        async def answer(envelope: Any, respond: Any) -> None:
+            await respond({"echo": envelope.data})
+
+        other.on_message("request", answer)
+        asked = [tool.send_request(agents[1].stem, n) for n in range(50)]
+        assert [one.data["echo"] for one in await asyncio.gather(*asked)] == list(range(50))
+        assert tool.get_trust_status()["send_only"]
+        await other.send_notification(agents[0].stem, {"still": "there"})
+        await until(lambda: bool(taken))
+        assert running.get_trust_status()["ended"] is None
+
+
 async def test_it_lets_a_session_be_taken_over_from_another_node(
     fleet: Fleet, agents: list[Path]
 ) -> None:

@@ -5,10 +5,8 @@ The disk is a small file system in memory, which takes the right to mount one.
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -16,6 +14,7 @@ import pytest
 
 from tests.cast import Letter, Player, write
 from tests.conftest import LiveHub
+from tests.disks import Disk, NoMount, mounted_disk
 from tests.identities import enrol, player
 from tests.needs import missing
 from tests.processes import HubProcess, start_hub
@@ -23,33 +22,11 @@ from tests.production.fleet import wait_until
 from tests.services import PrivatePostgres
 from tests.wire import Wire
 
-MIB = 2**20
 SQLITE_DISK_MIB = 24
 POSTGRES_DISK_MIB = 160  # a new cluster has 40, and as much again of its log
 MOST_TRACEBACKS = 40  # of all kinds; each is written once a minute
 FILLER = "x" * 100_000
 IMPATIENT = {"DJANGO_SETTINGS_MODULE": "tests.production.impatient"}
-
-
-class Disk:
-    """A mounted file system that can be filled up."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def fill(self) -> None:
-        with suppress(OSError), self._ballast.open("ab", buffering=0) as ballast:
-            for size in (MIB, 4_096):
-                with suppress(OSError):
-                    while True:
-                        ballast.write(bytes(size))
-
-    def free(self) -> None:
-        self._ballast.unlink()
-
-    @property
-    def _ballast(self) -> Path:
-        return self.folder / "ballast"
 
 
 @pytest.fixture
@@ -58,20 +35,10 @@ def mount() -> Iterator[Callable[[int], Disk]]:
     with ExitStack() as mounted:
 
         def mount(size: int) -> Disk:
-            folder = Path(mounted.enter_context(tempfile.TemporaryDirectory(prefix="atp-disk-")))
-            folder.chmod(0o755)
-            options = f"size={size}m,mode=1777"
-            done = subprocess.run(
-                ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=60,
-            )
-            if done.returncode:
-                missing(f"nothing can be mounted here: {done.stderr.strip()}")
-            mounted.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=True)
-            return Disk(folder)
+            try:
+                return mounted.enter_context(mounted_disk(size))
+            except NoMount as why:
+                missing(str(why))
 
         yield mount
 
@@ -88,13 +55,11 @@ def test_it_accepts_nothing_that_sqlite_has_no_room_for(
 
 
 def test_it_accepts_nothing_that_postgresql_has_no_room_for(
-    mount: Callable[[int], Disk], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mount: Callable[[int], Disk], tmp_path: Path
 ) -> None:
     """PostgreSQL itself may end, where there is no room for its log; it is started again."""
     disk = mount(POSTGRES_DISK_MIB)
-    monkeypatch.setattr(tempfile, "tempdir", str(disk.folder))
-    with PrivatePostgres() as postgres:
-        monkeypatch.undo()
+    with PrivatePostgres(parent=disk.folder) as postgres:
         env = {**IMPATIENT, "ATP_DATABASE_URL": postgres.url}
         hub = start_hub(tmp_path / "data", env=env)
         try:

@@ -206,6 +206,12 @@ def test_it_knows_no_other_selections(officer: User, number: str) -> None:
     assert signed_in(officer).get(f"{AGENTS}suspend-many/?selection={number}").status_code == 404
 
 
+@pytest.mark.parametrize("number", ["0", "x", "9" * 30, "-1"])
+def test_it_knows_no_other_rows(number: str) -> None:
+    url = f"/admin/registry/violation/close/?id={number}"
+    assert officer_client().get(url).status_code == 404
+
+
 def test_rejects_the_selection_of_another_officer(officer: User) -> None:
     url = select(signed_in(officer), "suspend_selected", crowd(1))
     assert officer_client().get(url).status_code == 404

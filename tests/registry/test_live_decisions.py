@@ -29,6 +29,28 @@ def test_it_shows_who_is_connected(hub: LiveHub) -> None:
         assert 'alt="True"' in listed
 
 
+def test_it_shows_who_sends_with_the_key_of_an_agent(hub: LiveHub) -> None:
+    """A stolen key opens a session beside the running agent, which does not notice it."""
+    alice = make_agent()
+    page = f"/admin/registry/agent/{alice.id}/"
+    officer = officer_client()
+    with Wire.log_in(hub, alice) as running:
+        assert "it only sends" not in text_of(officer.get(f"{page}change/"))
+        with Wire.log_in(hub, alice, login={"takeover": False, "client": "thief"}) as tool:
+            text = text_of(officer.get(f"{page}change/"))
+            assert text.count("no, it only sends") == 1
+            assert "thief" in text
+            for wire in (running, tool):
+                assert f"/session/{wire.welcome['session']}/" in text
+            assert "2 sockets close now" in text_of(officer.get(f"{page}revoke/"))
+            listed = text_of(
+                officer.get(f"/admin/messaging/session/?q={alice.id}&send_only__exact=1")
+            )
+            assert "1 session" in listed
+            decide(alice, "revoke", reason="a stolen key")
+            assert running.ended()[0] == tool.ended()[0] == "session.revoked"
+
+
 @pytest.mark.parametrize("decision", ["suspend", "revoke"])
 def test_it_cuts_the_socket_of_an_agent_that_ends(hub: LiveHub, decision: str) -> None:
     mallory, bob = make_agent(), make_agent()

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -29,24 +30,33 @@ from atp.memory.judge import Judge, Party, Ruling
 from atp.trust import tokens
 from atp.trust.envelope import Envelope, VerifiedEnvelope, envelope_from_value, signature_header
 from atp.trust.signing import read_header
-from atp.types import BROADCAST_TARGET
-from atp.wire.agent_frames import Ack, AgentFrame, Authenticate, Submission, parse_agent_message
+from atp.types import BROADCAST_TARGET, MessageType
+from atp.wire.agent_frames import (
+    AgentFrame,
+    Authenticate,
+    CancelRequest,
+    Submission,
+    parse_agent_message,
+)
 from atp.wire.canonical import parse
 from atp.wire.frames import (
     SUBPROTOCOL,
+    Cancelled,
     Challenge,
     Delivery,
     Failure,
+    Gone,
     Receipt,
     Welcome,
     join_frames,
 )
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_timestamp
-from atp.wire.words import STREAMS, Stream, stream_of
+from atp.wire.words import CANCEL, DONE, NOTICES, SEND_ONLY, STREAMS, Stream, stream_of
+from tests.sdk.fake_acks import MOST_FAILURES, WINDOW, DoneBook
 
-WINDOW = 256
 MESSAGE_MAX_BYTES = 1024 * 1024
+ABNORMAL = 1006  # RFC 6455, section 7.1.5: there was no close frame
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,7 @@ class Posted:
     envelope: Envelope
     accepted_at: float
     verdict: Verdict
+    redelivered: bool = False
 
 
 @dataclass
@@ -72,6 +83,25 @@ class Account:
     pushed: Counter[Stream] = field(default_factory=Counter)
     refused: list[tuple[Stream, int, str]] = field(default_factory=list)
     socket: ServerConnection | None = None
+    session: str = ""
+    beside: dict[ServerConnection, int] = field(default_factory=dict)  # answers told to each
+    features: tuple[str, ...] = ()  # of the protocol, which its client uses
+    book: DoneBook = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.book = DoneBook(self.acked, self.pushed, refused=self.refused)
+
+    def begin(self, socket: ServerConnection, features: tuple[str, ...]) -> None:
+        """Begin with a new connection: what is not done is delivered again."""
+        self.socket, self.features = socket, features
+        self.pushed.clear()
+        self.pushed.update(self.acked)
+        self.book.open()
+
+    def has_room(self, stream: Stream) -> bool:
+        if DONE in self.features:
+            return self.book.has_room(stream)
+        return self.pushed[stream] - self.acked[stream] < WINDOW
 
     def party(self, *, now: float) -> Party:
         """The agent as a registry would describe it to the judge."""
@@ -94,6 +124,7 @@ class FakeHub:
         self.id = f"hub-{secrets.token_hex(8)}"
         self.key = PrivateKey.generate()
         self.clock: Callable[[], float] = time.time
+        self.told_time = ""  # in challenges, instead of the time of `clock`
         self.accounts: dict[str, Account] = {}
         self.accepted: dict[str, Envelope] = {}  # by message id
         self.logins: Counter[str] = Counter()
@@ -106,6 +137,8 @@ class FakeHub:
         self.keep_deliveries = False
         self.refusing: dict[str, ATPError] = {}  # by agent: the error of its login
         self.refused_at: list[float] = []  # monotonic seconds
+        self.features: tuple[str, ...] = (DONE, CANCEL, NOTICES, SEND_ONLY)
+        self.cancels: list[tuple[str, str]] = []  # agent and message id of each cancel frame
         self.faults: list[str] = []  # acts of agents that break the protocol
         self._judge = Judge(self)
         self._entries: dict[tuple[str, str], int] = {}  # by sender and message id
@@ -161,6 +194,7 @@ class FakeHub:
             socket.transport.abort()
         for account in self.accounts.values():
             account.socket = None
+            account.beside.clear()
         self._server.close(close_connections=False)
         await self._server.wait_closed()
 
@@ -191,9 +225,21 @@ class FakeHub:
         stream.append(Posted(envelope, self.clock(), verdict))
         await self._push(recipient)
 
-    def delivery(self, agent: str, stream: Stream, seq: int) -> Delivery:
+    async def redeliver(self, recipient: str, stream: Stream, seq: int) -> None:
+        """Send a dead letter again, as officers do: it gets a new place."""
+        posted = self.accounts[recipient].streams[stream]
+        posted.append(replace(posted[seq - 1], redelivered=True))
+        await self._push(recipient)
+
+    def delivery(self, agent: str, stream: Stream, seq: int) -> Delivery | Gone:
         """The frame for the envelope at `seq` of one of the agent's streams."""
-        posted = self.accounts[agent].streams[stream][seq - 1]
+        account = self.accounts[agent]
+        posted = account.streams[stream][seq - 1]
+        failures = account.book.failures[stream, seq]
+        if account.book.is_done(stream, seq):
+            return Gone(stream, seq, seq, "delivery.done")
+        if failures >= MOST_FAILURES:
+            return Gone(stream, seq, seq, "handler.failed")
         verdict = posted.verdict
         return Delivery(
             stream=stream,
@@ -205,6 +251,8 @@ class FakeHub:
             score=verdict.score,
             level=verdict.level,
             chain=verdict.chain.to_wire() if verdict.chain else {},
+            attempt=failures + 1,
+            redelivered=posted.redelivered,
         )
 
     # --- What the judge asks ---------------------------------------------------------------------
@@ -240,16 +288,20 @@ class FakeHub:
             socket.transport.abort()
             return
         self._sockets.add(socket)
+        agent = ""
         try:
             agent = await self._log_in(socket)
             await self._push(agent)
             async for message in socket:
                 frames = parse_agent_message(message, max_bytes=MESSAGE_MAX_BYTES)
+                if socket in self.accounts[agent].beside:  # its acks count for nobody
+                    frames = [frame for frame in frames if isinstance(frame, Submission)]
                 receipts = [r for frame in frames if (r := await self._frame(agent, frame))]
                 if receipts:
                     await _send(socket, *receipts)
+            self._charge(agent, socket)
         except (ConnectionClosed, _CutError):
-            return
+            self._charge(agent, socket)
         except ATPError as problem:
             await _send(socket, Failure(problem.code, problem.detail, problem.retry_after))
         finally:
@@ -258,8 +310,10 @@ class FakeHub:
 
     async def _log_in(self, socket: ServerConnection) -> str:
         nonce = secrets.token_urlsafe(16)
-        await _send(socket, Challenge(self.id, nonce, "now"))
-        proof = Authenticate.parse(parse(await socket.recv())).proof
+        told = self.told_time or format_timestamp(self.clock())
+        await _send(socket, Challenge(self.id, nonce, told, self.features))
+        login = Authenticate.parse(parse(await socket.recv()))
+        proof = login.proof
         kid = read_header(proof).kid
         agent, account = next((a, c) for a, c in self.accounts.items() if c.key.kid == kid)
         now = time.time()
@@ -273,6 +327,8 @@ class FakeHub:
             self.refused_at.append(time.monotonic())
             raise self.refusing[agent]
         session = str(uuid.uuid4())
+        current = account.session if account.socket else ""
+        send_only = bool(current) and not login.takeover and login.resumes != current
         answer = {"iss": self.id, "aud": agent, "nonce": claims["cnonce"], "session": session}
         level = account.identity.attestation.level if account.identity.attestation else ""
         welcome = Welcome(
@@ -283,21 +339,33 @@ class FakeHub:
             window=WINDOW,
             pending=0,
             proof=tokens.issue(tokens.TokenKind.WELCOME, answer, self.key, now=int(now)),
+            send_only=send_only,
         )
+        self.logins[agent] += 1
+        if send_only:
+            account.beside[socket] = len(account.streams["answers"])
+            await _send(socket, welcome)
+            return agent
         if account.socket is not None:
             await self.end(agent, "session.superseded")
-        account.socket = socket
-        account.pushed = account.acked.copy()
-        self.logins[agent] += 1
+        account.begin(socket, login.features)
+        account.session = session
         await _send(socket, welcome)
         return agent
 
     async def _frame(self, agent: str, frame: AgentFrame) -> Receipt | None:
         if isinstance(frame, Submission):
             return await self._take(agent, frame)
-        if not isinstance(frame, Ack):
+        if isinstance(frame, CancelRequest):
+            await self._pass_on_cancel(agent, frame.message_id)
             return None
         account = self.accounts[agent]
+        if DONE in account.features:
+            self.faults += [f"{agent} told {fault}" for fault in account.book.note(frame)]
+            await self._push(agent)
+            return None
+        if frame.tells_places:
+            self.faults.append(f"{agent} told places without the feature done")
         if frame.seq > account.pushed[frame.stream]:
             place = f"{frame.stream} {frame.seq}"
             self.faults.append(f"{agent} acknowledged {place} before it was delivered")
@@ -306,6 +374,15 @@ class FakeHub:
             account.refused.append((frame.stream, frame.seq, frame.refused))
         await self._push(agent)
         return None
+
+    async def _pass_on_cancel(self, agent: str, message_id: str) -> None:
+        if CANCEL not in self.accounts[agent].features:
+            self.faults.append(f"{agent} sent a cancel frame without the feature")
+        self.cancels.append((agent, message_id))
+        request = self._judge.open_request(agent, message_id, now=self.clock())
+        hearer = self.accounts[request.target] if request is not None else None
+        if hearer is not None and hearer.socket is not None and CANCEL in hearer.features:
+            await _send(hearer.socket, Cancelled(message_id, agent))
 
     async def _take(self, agent: str, frame: Submission) -> Receipt:
         """Judge an envelope, deliver it if it is accepted, and return its receipt."""
@@ -324,6 +401,9 @@ class FakeHub:
             self.cut(self.accounts[agent])
             raise _CutError
         entry = self._entries.get((agent, envelope.message_id))
+        if ruling.verdict.accepted and envelope.message_type is MessageType.REQUEST:
+            online = self.accounts[envelope.target].socket is not None
+            ruling = replace(ruling, connected=online)
         return ruling.to_receipt(envelope.message_id, entry=entry)
 
     def _note_received(self, agent: str, envelope: Envelope) -> None:
@@ -352,15 +432,13 @@ class FakeHub:
     async def _push(self, agent: str) -> None:
         """Send the agent its next deliveries, up to a window beyond its last ack."""
         account = self.accounts[agent]
+        await self._push_copies(agent)
         socket = account.socket
         if socket is None or self.keep_deliveries:
             return
         frames = []
         for name, stream in account.streams.items():
-            while (
-                account.pushed[name] < len(stream)
-                and account.pushed[name] - account.acked[name] < WINDOW
-            ):
+            while account.pushed[name] < len(stream) and account.has_room(name):
                 account.pushed[name] += 1
                 frames.append(self.delivery(agent, name, account.pushed[name]))
         if not frames:
@@ -372,9 +450,28 @@ class FakeHub:
         except ConnectionClosed:
             self._detach(socket)
 
+    async def _push_copies(self, agent: str) -> None:
+        """Send new answers to the agent's sockets that only send."""
+        account = self.accounts[agent]
+        last = len(account.streams["answers"])
+        for socket, told in list(account.beside.items()):
+            if told == last or self.keep_deliveries:
+                continue
+            account.beside[socket] = last
+            new = [self.delivery(agent, "answers", seq) for seq in range(told + 1, last + 1)]
+            with suppress(ConnectionClosed):
+                await _send(socket, *new)
+
+    def _charge(self, agent: str, socket: ServerConnection) -> None:
+        """Count the handlers that an agent's own end interrupted, if the hub did not cut it."""
+        account = self.accounts.get(agent)
+        if account is not None and account.socket is socket and socket.close_code == ABNORMAL:
+            account.book.break_off()
+
     def _detach(self, socket: ServerConnection) -> None:
         """Forget a socket that is gone; its agent may have another one by now."""
         for account in self.accounts.values():
+            account.beside.pop(socket, None)
             if account.socket is socket:
                 account.socket = None
 

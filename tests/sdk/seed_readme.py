@@ -14,7 +14,7 @@ from tests.sources import ROOT
 
 SEED = Path(os.environ.get("ATP_SEED") or ROOT.parent / "shared" / "seed" / "README.md")
 
-# Blocks that current libraries do not run as written, and the changes to them.
+# Blocks that current libraries, or this SDK, do not run as written, and the changes to them.
 ADAPTED: dict[str, list[tuple[str, str]]] = {
     # websockets 14 dropped handlers with a path and serving without a running event loop. The
     # port is the system's choice, because a test can't rely on 8080 being free.
@@ -28,6 +28,14 @@ ADAPTED: dict[str, list[tuple[str, str]]] = {
             "asyncio.get_event_loop().run_until_complete(start_server)\n"
             "asyncio.get_event_loop().run_forever()",
             'server = await websockets.serve(websocket_handler, "localhost", 0)',
+        ),
+    ],
+    # A client that was disconnected opens only by `connect()`. The block lists methods, and goes
+    # on to send after `disconnect()`.
+    "ATPClient": [
+        (
+            "await client.disconnect()\n",
+            "await client.disconnect()\nawait client.connect()\n",
         ),
     ],
 }

@@ -30,7 +30,14 @@ def test_it_fails_when_one_of_them_does_not_happen(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An agent that answers nobody: whatever needs an answer is reported as failed."""
-    monkeypatch.setattr(async_demo, "_teach", lambda cast: None)
+    monkeypatch.setattr(async_demo, "_teach", _teach_silence)
     monkeypatch.setattr(async_demo, "WAIT_SECONDS", 0.1)
     assert async_demo.main() == 1
-    assert "2. A request is answered\n   FAILED: handler.failed" in capsys.readouterr().out
+    assert (
+        "2. A request is answered\n   FAILED: handler.failed: returned" in capsys.readouterr().out
+    )
+
+
+def _teach_silence(cast: async_demo.Cast) -> None:
+    for client in (cast.analyst, cast.processor, cast.newcomer):
+        client.on_message("request", lambda envelope: None)

@@ -18,7 +18,6 @@ from atp import (
     TrustLevel,
 )
 from atp.errors import (
-    FlowTimeout,
     KeyUnacceptable,
     MalformedKey,
     SignatureInvalid,
@@ -135,25 +134,6 @@ def test_it_reads_the_keys_that_a_client_may_be_given() -> None:
         read_key("-----BEGIN PRIVATE KEY-----\nnone\n-----END PRIVATE KEY-----")
     with pytest.raises(KeyUnacceptable):
         read_key("")
-
-
-def _answers_without_waiting(_: ATPEnvelope, respond: Any) -> None:
-    respond({}).close()  # a plain function can't await it
-
-
-async def _forgets_to_answer(_: ATPEnvelope, respond: Any) -> None:
-    return None
-
-
-@pytest.mark.parametrize("handler", [_answers_without_waiting, _forgets_to_answer])
-async def test_it_warns_of_a_handler_that_does_not_answer(
-    transport: InMemoryTransport, caplog: pytest.LogCaptureFixture, handler: Any
-) -> None:
-    async with agent(transport, "alice", "a") as alice, agent(transport, "bob", "b") as bob:
-        bob.on_message("request", handler)
-        with pytest.raises(FlowTimeout):
-            await alice.send_request("bob", {}, {"timeout": 300})
-        await until(lambda: "bob: the request handler ended without an answer" in caplog.text)
 
 
 async def test_it_does_not_warn_of_an_answer(

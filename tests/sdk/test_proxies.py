@@ -17,7 +17,7 @@ import pytest
 
 from atp import ATPClient, IAgentIdentity, PrivateKey, WebSocketTransport
 from atp.errors import SessionTransport
-from atp.transports.addresses import proxy_for, split_address
+from atp.transports.addresses import AddressError, proxy_for, split_address
 from registry.agents.actions import issue_enrolment_token
 from tests.conftest import LiveHub
 from tests.registry.agent_cast import OFFICER, register
@@ -126,6 +126,10 @@ async def test_it_says_so_of_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
         "http://ann:secret@proxy..example:3128",
         "http://ann:secret@proxy.example:99999",
         "http://",
+        "http://secret@127.0.0.1:1",
+        "http://ann:secret@127.0.0.1:1/path",
+        "http://ann:secret@127.0.0.1:1?query",
+        "http://ann:secret@127.0.0.1:1\r\nHost: x",
     ],
 )
 def test_rejects_a_proxy_that_it_cannot_use(
@@ -171,6 +175,30 @@ def test_rejects_an_address_that_cannot_be_looked_up(text: str, tmp_path: Path) 
     done = enroll(text, tmp_path, "alice:x")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        None,
+        5,
+        b"ws://127.0.0.1/ws/agents/",
+        "",
+        "ws://ann:secret@127.0.0.1/ws/agents/",
+        "ws://127.0.0.1/ws/agents/#secret",
+        "ws://127.0.0.1/ws/agents/\x00",
+        "ws://127.0.0.1\n/ws/agents/",
+        " ws://127.0.0.1/ws/agents/",
+        "ws://127.0.0.1/ws agents/",
+    ],
+)
+def test_rejects_odd_addresses_with_a_typed_error(address: Any) -> None:
+    with pytest.raises(AddressError) as caught:
+        WebSocketTransport(address, hub_id="hub-1")
+    assert isinstance(caught.value, SessionTransport)
+    assert isinstance(caught.value, ValueError)
+    assert "secret" not in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
 async def test_it_goes_on_reconnecting_after_an_error_of_another_type(

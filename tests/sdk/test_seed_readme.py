@@ -99,7 +99,7 @@ async def created(stage: Stage) -> dict[str, Any]:
 def test_it_runs_every_block() -> None:
     tested = set(re.findall(r'written\("([^"]+)"\)', Path(__file__).read_text()))
     assert tested == set(blocks())
-    assert set(ADAPTED) == {"WebSocket Integration"}
+    assert set(ADAPTED) == {"WebSocket Integration", "ATPClient"}
 
 
 async def test_it_runs_the_quick_start(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,7 +221,7 @@ async def test_it_guards_financial_data(stage: Stage) -> None:
     stage.ends(await names["financial_agent"]())
     low = await stage.agent("low", level=TrustLevel.VERIFIED, key=PrivateKey.generate())
     refused = await low.send_request("financial-analyzer-001", {"figures": [1]})
-    assert refused.error == "Insufficient trust for financial data access"
+    assert refused.data["error"] == "Insufficient trust for financial data access"
     assert refused.data["actual_trust"] < refused.data["required_trust"] == 85
     high = await stage.agent("high", level=TrustLevel.CERTIFIED, key=PrivateKey.generate())
     taken = await high.send_request("financial-analyzer-001", {"figures": [1, 2]})

@@ -38,7 +38,7 @@ class World(ABC):
         """Break an agent's connection, as a broken network does."""
 
     @abstractmethod
-    def twin(self, client: ATPClient) -> ATPClient:
+    def twin(self, client: ATPClient, **options: Any) -> ATPClient:
         """Return a second client of the same agent."""
 
     async def online(self, name: str, **options: Any) -> ATPClient:
@@ -70,8 +70,8 @@ class MemoryWorld(World):
     def cut(self, client: ATPClient) -> None:
         self.transport.drop_connection(client.identity.id)
 
-    def twin(self, client: ATPClient) -> ATPClient:
-        return self._client(client.identity.id, "verified")
+    def twin(self, client: ATPClient, **options: Any) -> ATPClient:
+        return self._client(client.identity.id, "verified", **options)
 
     async def close(self) -> None:
         await super().close()
@@ -98,8 +98,8 @@ class SocketWorld(World):
     def cut(self, client: ATPClient) -> None:
         self.hub.cut(self.hub.accounts[client.identity.id])
 
-    def twin(self, client: ATPClient) -> ATPClient:
-        return self._client(client.identity.id)
+    def twin(self, client: ATPClient, **options: Any) -> ATPClient:
+        return self._client(client.identity.id, **options)
 
     async def close(self) -> None:
         await super().close()
@@ -122,6 +122,15 @@ class HubWorld(World):
         self._players: dict[str, Player] = {}
         self._wires: dict[str, Wire] = {}
 
+    @property
+    def url(self) -> str:
+        """The hub's own address, past the relays."""
+        return self._hub.ws_url
+
+    def player(self, client: ATPClient) -> Player:
+        """What the registry knows of a client's agent."""
+        return self._players[client.identity.id]
+
     async def agent(self, name: str, *, level: str = "verified", **options: Any) -> ATPClient:
         from tests.cast import make_agent
 
@@ -136,8 +145,8 @@ class HubWorld(World):
     def cut(self, client: ATPClient) -> None:
         self._wires[client.identity.id].cut()
 
-    def twin(self, client: ATPClient) -> ATPClient:
-        return self._client(client.identity.id)
+    def twin(self, client: ATPClient, **options: Any) -> ATPClient:
+        return self._client(client.identity.id, **options)
 
     async def close(self) -> None:
         await super().close()

@@ -122,6 +122,7 @@ def test_it_names_the_broker(stage: Stage) -> None:
     try:
         wait_until(lambda: stage.failing().get("broker") == "down", seconds=PATIENCE_SECONDS)
         assert set(stage.failing()) <= {"broker", "worker", "beat"}, "those go silent after a while"
+        wait_until(lambda: "worker" in stage.failing(), seconds=PATIENCE_SECONDS)
         assert stage.health()[0] == 503
     finally:
         stage.broker.resume()

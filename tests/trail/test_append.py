@@ -142,6 +142,16 @@ def test_it_takes_nothing_but_looks_at_the_epoch_where_there_is_nothing_to_appen
         add(expected_epoch=Hub.objects.get().epoch + 1)
 
 
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite waits for the disk anyway")
+def test_what_has_an_entry_waits_for_the_disk_whatever_its_session_has() -> None:
+    """A connection pooler that is changed under a running hub may give another session."""
+    with undone(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL synchronous_commit = off")
+        append(drafts(1))
+        cursor.execute("SHOW synchronous_commit")
+        assert cursor.fetchone() == ("on",)
+
+
 def test_rejects_an_append_outside_a_transaction() -> None:
     with pytest.raises(transaction.TransactionManagementError):
         append(drafts(1))

@@ -13,7 +13,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from atp.trust.fingerprint import fingerprint
-from registry.admin.lists import DealtWithFilter, badge
+from atp.wire.words import KEY_ALGORITHMS
+from registry.admin.lists import DealtWithFilter, WordsFilter, badge
 from registry.admin.pages import ReadOnlyAdmin
 from registry.agents.models import AgentKey, EnrolmentToken
 
@@ -31,12 +32,19 @@ class _OfAgent(ReadOnlyAdmin[Any]):
         return format_html('<a href="{}">{}</a>', _agent_page(row.agent_id), row.agent_id)
 
 
+class AlgorithmFilter(WordsFilter):
+    """Filters keys by their algorithm."""
+
+    title = parameter_name = "algorithm"
+    words = KEY_ALGORITHMS
+
+
 @admin.register(AgentKey)
 class AgentKeyAdmin(_OfAgent):
     """The list of all agents' keys, to look up a thumbprint."""
 
     list_display = ("agent_link", "status_badge", "algorithm", "shown", "enrolled_at", "ended_at")
-    list_filter = ("status", "algorithm")
+    list_filter = ("status", AlgorithmFilter)
     search_fields = ("=kid", "agent__id")
     search_help_text = "A thumbprint in full, or part of an agent id."
 

@@ -16,6 +16,7 @@ from registry.admin.trail.fit import body_of
 from registry.agents.models import Agent, AgentKey, EnrolmentToken
 from registry.attestations.models import Attestation
 from registry.attestations.querysets import State, states
+from registry.hooks import LiveSession
 from registry.scores.inputs import inputs_of
 from registry.scores.models import Violation
 from registry.scores.querysets import current_profile
@@ -63,6 +64,7 @@ class Overview:
     trust: TrustScore | None
     reasons: Sequence[ScoreLine]
     online: bool
+    sessions: Sequence[LiveSession]
     last_session: Entry | None
     violations: Sequence[Violation]
     exchanges: Sequence[EnvelopeEntry]
@@ -89,6 +91,7 @@ def overview_of(agent: Agent) -> Overview:
         trust=trust,
         reasons=explain(trust) if trust else (),
         online=agent.pk in hooks.online_agents([agent.pk]),
+        sessions=hooks.live_sessions(agent.pk),
         last_session=_entries_of(sender=agent.pk, kind="session.opened").first(),
         violations=list(agent.violations.filter(closed_at=None)[:SHOWN]),
         exchanges=_exchanges(agent.pk),

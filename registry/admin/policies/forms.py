@@ -223,10 +223,10 @@ class ConditionForm(forms.Form):
         try:
             value = parse_value(field, OPERATORS[operator], self.cleaned_data.get("value", ""))
             parse_condition(text, operator, value)
+        except MalformedDocument as problem:  # it is a ValueError too
+            add_refusal(self, problem)
         except ValueError as problem:
             self.add_error("value", str(problem))
-        except MalformedDocument as problem:
-            add_refusal(self, problem)
         else:
             self.cleaned_data["document"] = {"field": text, "operator": operator, "value": value}
 

@@ -242,13 +242,29 @@ class Unseen(DealtWithFilter):
     dealt_with = ("seen", "seen")
 
 
+class OfPolicy(admin.SimpleListFilter):
+    """Filters notices by their policy. Policies are few, and are never deleted."""
+
+    title = parameter_name = "policy"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the choices of the filter: the value in the URL, and the words."""
+        names = Policy.objects.order_by("name").values_list("name", flat=True)
+        return [(name, name) for name in names]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the rows that the chosen value selects."""
+        value = self.value()
+        return queryset if value is None else queryset.filter(policy=value)
+
+
 @admin.register(RuleNotice)
 class RuleNoticeAdmin(ReadOnlyAdmin[RuleNotice]):
     """The list of notices of `notify` rules. Officers mark them as seen."""
 
     when_empty = "There are none yet. A rule with the action Notify puts its matches here."
     list_display = ("last_at", "rule", "sender", "recipient", "count", "first_at", "state")
-    list_filter = (Unseen, "policy")
+    list_filter = (Unseen, OfPolicy)
     search_fields = ("=sender", "rule")
     search_help_text = "An agent id in full, or a word of the rule."
     actions = ("mark_as_seen",)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
@@ -17,17 +17,18 @@ from django.utils.safestring import SafeString
 from atp.errors import MalformedDocument
 from atp.judging.scoring import COMPONENTS, LineKind, Profile, TrustScore, explain, score
 from registry.admin.bulk import BulkAdmin
-from registry.admin.lists import ValuesFilter
-from registry.admin.pages import OfficerAdmin, Question, ReadOnlyAdmin, posted
+from registry.admin.lists import DottedWordsFilter
+from registry.admin.pages import GrowingList, OfficerAdmin, Question, posted
 from registry.admin.scores.forms import NUMBERS, TABLES, CloseForm, ProfileForm
+from registry.agents.models import Agent
 from registry.officers.actor import Actor
-from registry.scores.actions import (
-    inputs_of,
-    save_profile,
-)
+from registry.scores.actions import PERIODIC, inputs_of, save_profile
 from registry.scores.models import Score, ScoringProfile, Violation
 from registry.scores.querysets import current_profile, recompute_stored, scores
+from registry.trail.kinds import Kind
 
+# What the events are about after which scores are computed.
+EVENTS = ("agent", "key", "issuer", "attestation", "profile", "violation")
 IN_WORDS = 5  # violations on the page that closes or annuls them
 COMPONENT_LABELS = {
     "identity": "Identity verification",
@@ -57,13 +58,16 @@ class Newest(admin.SimpleListFilter):
         """Return the rows that the chosen value selects."""
         if self.value() == "all":
             return queryset
-        return queryset.filter(id__in=scores().newest().values("id"))
+        own = scores().filter(agent=OuterRef("pk")).order_by("-id").values("id")[:1]
+        return queryset.filter(id__in=Agent.objects.values(newest=Subquery(own)))
 
 
-class Because(ValuesFilter):
+class Because(DottedWordsFilter):
     """Filters scores by the event that led to their computation."""
 
-    heading = "event"
+    title = "event"
+    parameter_name = "because"
+    words = (PERIODIC, *(kind.value for kind in Kind if kind.about in EVENTS))
 
 
 class Open(admin.SimpleListFilter):
@@ -84,11 +88,11 @@ class Open(admin.SimpleListFilter):
 
 
 @admin.register(Score)
-class ScoreAdmin(ReadOnlyAdmin[Score]):
+class ScoreAdmin(GrowingList[Score]):
     """The list of stored scores and the page that explains one."""
 
     list_display = ("agent", "total", "because", "computed_at", "now_link")
-    list_filter = (Newest, ("because", Because))
+    list_filter = (Newest, Because)
     search_fields = ("=agent__id",)
     search_help_text = "An agent id, in full."
     list_select_related = ("agent",)

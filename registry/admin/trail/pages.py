@@ -11,12 +11,10 @@ from urllib.parse import urlencode
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
-from django.core.paginator import Paginator
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -25,12 +23,12 @@ from atp.wire.canonical import b64url
 from atp.wire.timestamps import format_microseconds
 from atp.wire.words import SENSITIVITIES
 from registry.admin.closed_lists import ClosedList
+from registry.admin.lists import MOST_COUNTED, BoundedPaginator, DottedWordsFilter, WordsFilter
 from registry.admin.trail.fit import body_of, misfits
 from registry.officers.actor import may_see_names, officer_names
-from registry.trail.kinds import Kind, kinds_named
+from registry.trail.kinds import Kind
 from registry.trail.models import Entry
 
-MOST_COUNTED = 10_000  # entries of a list; filters reach older ones
 MOST_RELATED = 100  # entries of a timeline
 MOST_DIGITS = 18  # of an entry's number, so that it fits the column
 LONGEST_BODY = 50_000  # characters of a body on its page
@@ -53,57 +51,18 @@ LABELS = {
 }  # fmt: skip
 
 
-class _BoundedPaginator(Paginator[Any]):
-    """A paginator that counts at most `MOST_COUNTED` rows: counting ten million takes seconds."""
-
-    @cached_property
-    def count(self) -> int:
-        rows: Any = self.object_list
-        return int(rows[:MOST_COUNTED].count())
-
-
-class _KindFilter(admin.SimpleListFilter):
-    """Filters by kind: it lists all subjects, and the kinds of the chosen subject."""
-
+class _KindFilter(DottedWordsFilter):
     title = "what happened"
     parameter_name = "kind"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        chosen = (request.GET.get("kind") or "").partition(".")[0]
-        found: list[tuple[str, str]] = []
-        for about in dict.fromkeys(kind.about for kind in Kind):
-            found.append((f"{about}.*", about))
-            if about == chosen:
-                found += [(k.value, f"\u2013 {k.value}") for k in Kind if k.about == about]
-        return found
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Entry]) -> QuerySet[Entry]:
-        value = self.value()
-        return queryset if value is None else queryset.filter(kind__in=kinds_named(value))
+    words = tuple(kind.value for kind in Kind)
 
 
-class _ClosedList(admin.SimpleListFilter):
-    """Filters by a column with a closed list of words.
-
-    Django's own filter would read the whole table to find the words in use.
-    """
-
-    words: tuple[str, ...]
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(word, word) for word in self.words]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Entry]) -> QuerySet[Entry]:
-        value = self.value()
-        return queryset if value is None else queryset.filter(**{str(self.parameter_name): value})
-
-
-class _VerdictFilter(_ClosedList):
+class _VerdictFilter(WordsFilter):
     title = parameter_name = "verdict"
     words = VERDICTS
 
 
-class _SensitivityFilter(_ClosedList):
+class _SensitivityFilter(WordsFilter):
     title = parameter_name = "sensitivity"
     words = SENSITIVITIES
 
@@ -134,7 +93,7 @@ class EntryAdmin(ClosedList[Entry]):
     show_facets = admin.ShowFacets.NEVER  # they count the whole table
     sortable_by = ()
     ordering = ("-index",)
-    paginator = _BoundedPaginator
+    paginator = BoundedPaginator
     actions = None
     change_list_template = "admin/registry/entry/change_list.html"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -18,12 +19,14 @@ import redis
 from atp import ATPClient
 from tests.needs import missing
 from tests.processes import free_port, start_hub
-from tests.production.fleet import Fleet
+from tests.production.fleet import Fleet, wait_until
 from tests.production.load import assert_nothing_has_a_gap
 from tests.production.outages.conftest import World
 
 ACCEPTED_SECONDS = 20.0
 REFUSING_SECONDS = 8.0
+MOST_PAUSE_SECONDS = 3.0
+_PAUSE = re.compile(r"[Tt]rying again in (\d+(?:\.\d+)?) s")
 
 
 def control(*arguments: str) -> None:
@@ -63,6 +66,28 @@ async def test_it_judges_through_a_rabbitmq_whatever_its_default_queue_type(
     finally:
         there.stop()
     assert_nothing_has_a_gap(fleet)
+
+
+async def test_a_worker_tries_often_however_long_its_broker_is_away(
+    world: World, fleet: Fleet, agents: list[Path]
+) -> None:
+    """Celery's own pauses grow to half a minute."""
+    log = fleet.folder.parent / "w0.log"
+    before = len(log.read_text())
+
+    def pauses() -> list[float]:
+        return [float(n) for n in _PAUSE.findall(log.read_text()[before:])]
+
+    world.redis.stop()
+    try:
+        await asyncio.to_thread(wait_until, lambda: len(pauses()) >= 4)
+    finally:
+        world.redis.start()
+    assert max(pauses()) <= MOST_PAUSE_SECONDS
+    async with ATPClient.from_identity_file(fleet.at(0, agents[2])) as client:
+        async with asyncio.timeout(ACCEPTED_SECONDS):
+            sent = await client.send_notification(agents[1].stem, {"n": 0})
+    assert sent.status == "accepted"
 
 
 def fill(server: redis.Redis) -> None:

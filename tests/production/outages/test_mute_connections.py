@@ -6,7 +6,10 @@ A firewall or NAT that forgot its connections tells neither side. Bytes go out a
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +33,7 @@ class Far:
     fleet: Fleet
     postgres: Proxy
     redis: Proxy
+    broker: Proxy
 
 
 @pytest.fixture
@@ -37,18 +41,19 @@ def far(world: World, fleet: Fleet) -> Iterator[Far]:
     with (
         Proxy([world.postgres.port], seed=1) as postgres,
         Proxy([world.redis.port], seed=1) as redis,
+        Proxy([world.redis.port], seed=1) as broker,
     ):
         env = {
             **fleet.env,
             "ATP_DATABASE_URL": f"postgres://postgres@127.0.0.1:{postgres.port}/postgres",
             "ATP_REDIS_URL": f"redis://127.0.0.1:{redis.port}/0",
-            "ATP_BROKER_URL": world.redis.database(2),
+            "ATP_BROKER_URL": f"redis://127.0.0.1:{broker.port}/2",
         }
         there = Fleet(fleet.folder, env)
         try:
             there.nodes.append(start_hub(there.folder, free_port(), env))
             there.start_worker("far")
-            yield Far(there, postgres, redis)
+            yield Far(there, postgres, redis, broker)
         finally:
             there.stop()
 
@@ -77,6 +82,62 @@ async def test_it_gets_over_connections_to_redis_that_were_forgotten(
 ) -> None:
     """The node's subscription among them: without it no receipt comes back from the workers."""
     await heals(far, agents, far.redis.forget)
+
+
+async def test_it_gets_over_connections_to_the_broker_that_were_forgotten(
+    far: Far, agents: list[Path]
+) -> None:
+    """The workers' as well: they wait for tasks, and nothing comes."""
+    await heals(far, agents, far.broker.forget)
+
+
+async def test_a_worker_that_can_not_acknowledge_a_task_takes_the_next(
+    far: Far, agents: list[Path]
+) -> None:
+    """Its connection goes mute while it works; a worker has only so many tasks at a time."""
+    with stopping_worker(far, "after_commit:2") as go_on:
+        async with ATPClient.from_identity_file(far.fleet.at(0, agents[2])) as client:
+            await client.send_notification(agents[1].stem, {"n": 0})
+            sending = asyncio.create_task(client.send_notification(agents[1].stem, {"n": 1}))
+            await asyncio.to_thread(go_on, far.broker.forget)
+            async with asyncio.timeout(HEALED_SECONDS):
+                assert (await sending).status == "accepted"
+                sent = await client.send_notification(agents[1].stem, {"n": 2})
+            assert sent.status == "accepted"
+    assert_nothing_has_a_gap(far.fleet)
+
+
+async def test_a_worker_gives_up_a_task_that_the_database_does_not_answer(
+    far: Far, agents: list[Path]
+) -> None:
+    """While it waits, it judges nothing; a broadcast is given out by a task of its own."""
+    with stopping_worker(far, "half_way_through_broadcast") as go_on:
+        async with ATPClient.from_identity_file(far.fleet.at(0, agents[2])) as client:
+            await client.broadcast({"n": 0})
+            await asyncio.to_thread(go_on, far.postgres.forget)
+            async with asyncio.timeout(HEALED_SECONDS):
+                sent = await client.send_notification(agents[1].stem, {"n": 1})
+            assert sent.status == "accepted"
+    assert_nothing_has_a_gap(far.fleet)
+
+
+@contextmanager
+def stopping_worker(far: Far, failpoint: str) -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Have a worker stop at a failpoint; yield what waits for that, makes a fault and wakes it."""
+    far.fleet.kill_worker("far")
+    far.fleet.start_worker("stopping", failpoints=f"stop@{failpoint}")
+    log = far.fleet.folder.parent / "stopping.log"
+
+    def go_on(fault: Callable[[], None]) -> None:
+        wait_until(lambda: "this process stops here" in log.read_text())
+        fault()
+        os.killpg(far.fleet.workers["stopping"].pid, signal.SIGCONT)
+
+    try:
+        yield go_on
+    finally:
+        far.fleet.kill_worker("stopping")
+        log.unlink()
 
 
 async def test_health_tells_of_a_subscription_that_says_nothing(far: Far) -> None:
