@@ -260,7 +260,7 @@ FRAMES: dict[str, tuple[str | bytes, str]] = {
         "session.authentication",
     ),
     "33 features": (
-        '{"type":"authenticate","proof":"x","features":[%s]}' % ",".join(['"done"'] * 33),
+        json.dumps({"type": "authenticate", "proof": "x", "features": ["done"] * 33}),
         "session.authentication",
     ),
     "a feature that is a list": (
