@@ -145,7 +145,10 @@ async def test_health_tells_of_a_subscription_that_says_nothing(far: Far) -> Non
         answer = httpx.get(f"{far.fleet.nodes[0].url}/api/v1/health", timeout=20)
         return str(answer.json()["parts"]["layer"]["status"])
 
+    def is_down() -> bool:
+        far.redis.forget()  # only what is connected now: the probe that follows gets its answer
+        return layer() == "down"
+
     await asyncio.to_thread(wait_until, lambda: layer() == "ok")
-    far.redis.forget()  # only what is connected now: a probe gets its answer
-    await asyncio.to_thread(wait_until, lambda: layer() == "down")
+    await asyncio.to_thread(wait_until, is_down)
     await asyncio.to_thread(wait_until, lambda: layer() == "ok")
