@@ -13,6 +13,8 @@ from benchmarks.stages import StageMeter
 
 PAIRS = 20
 LOAD_SECONDS = 10
+PAIR_ONEWAY = (64, 256, 1_000)  # in flight
+PAIR_REQUESTS = (1, 32, 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,31 @@ def measure_requests(
         "benchmarks.requests", str(asking), str(answering), env=hub.environment, at_mark=at_mark
     )
     return seen
+
+
+def pair_oneway(hub: RunningHub, run: Run) -> list[Figure]:
+    """Return notifications a second from one agent to another, by how many are in flight."""
+    return [
+        run.rate(f"hub.pair.oneway.{n}", _pair_rate(hub, "notification", n), "envelopes/s")
+        for n in PAIR_ONEWAY
+    ]
+
+
+def pair_requests(hub: RunningHub, run: Run) -> list[Figure]:
+    """Return answered requests a second of one agent to another, by how many are in flight."""
+    return [
+        run.rate(f"hub.pair.requests.{n}", _pair_rate(hub, "request", n), "requests/s")
+        for n in PAIR_REQUESTS
+    ]
+
+
+def _pair_rate(hub: RunningHub, kind: str, in_flight: int) -> float:
+    sending, receiving, *_ = sorted(hub.identities.glob("*.json"))
+    seen = run_python(
+        "benchmarks.pair", "send", str(sending), str(receiving), "--kind", kind,
+        "--in-flight", str(in_flight), env=hub.environment,
+    )  # fmt: skip
+    return float(seen["counted"] / seen["seconds"])
 
 
 def pipeline(hub: RunningHub, run: Run) -> list[Figure]:

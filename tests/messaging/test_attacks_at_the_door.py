@@ -255,6 +255,30 @@ FRAMES: dict[str, tuple[str | bytes, str]] = {
     "deep nesting, closed": ("[" * 4000 + "]" * 4000, "malformed.too_deep"),
     "9 KiB": (PROOF % ("x" * 9_000), "malformed.too_large"),
     "16 KiB": (PROOF % ("x" * (16_384 - len(PROOF) + 2)), "malformed.too_large"),
+    "features that are no list": (
+        '{"type":"authenticate","proof":"x","features":{"done":1}}',
+        "session.authentication",
+    ),
+    "33 features": (
+        json.dumps({"type": "authenticate", "proof": "x", "features": ["done"] * 33}),
+        "session.authentication",
+    ),
+    "a feature that is a list": (
+        '{"type":"authenticate","proof":"x","features":[["done"]]}',
+        "session.authentication",
+    ),
+    "takeover in words": (
+        '{"type":"authenticate","proof":"x","takeover":"false"}',
+        "session.authentication",
+    ),
+    "takeover that is nothing": (
+        '{"type":"authenticate","proof":"x","takeover":null}',
+        "session.authentication",
+    ),
+    "a session as a list": (
+        '{"type":"authenticate","proof":"x","resumes":["s"]}',
+        "session.authentication",
+    ),
     "binary": (b"\x00\x01\x02", "malformed.frame"),
 }
 
@@ -403,3 +427,26 @@ def test_it_ends_a_text_that_is_not_utf8_without_a_word_in_the_log(
     assert ended.value.rcvd is not None
     assert ended.value.rcvd.code == 1007
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize(
+    "login",
+    [
+        {"features": ["done"] * 32},
+        {"features": ["", "\0", "DONE", "done ", "\u202edone", "x" * 5_000]},
+        {"features": [], "resumes": "' OR 1=1 --"},
+        {"resumes": "\0" * 900, "takeover": True},
+        {"resumes": "\U0001f600" * 300, "takeover": False, "more": {"takeover": False}},
+    ],
+    ids=range(5),
+)
+def test_it_takes_odd_features_and_sessions_for_what_they_are(
+    scene: Scene, log_in: LogIn, alice: Player, login: dict[str, object]
+) -> None:
+    """Names that the hub does not know mean nothing, and so do sessions that are not there."""
+    wire = log_in(alice, login=login)
+    assert "sendOnly" not in wire.welcome
+    (session,) = process_node.current().roster.agents[alice.id].features or ("",)
+    assert session == ("done" if login.get("features") == ["done"] * 32 else "")
+    assert wire.submit(write(alice, make_agent()))["status"] == "accepted"
+    scene.victims_saw_nothing()

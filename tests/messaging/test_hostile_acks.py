@@ -194,10 +194,7 @@ def test_a_storm_that_tells_nothing_new_reaches_no_row(
         return acknowledging.acknowledge(acks)
 
     monkeypatch.setattr("messaging.node.acks.acknowledge", acknowledge)
-    told: dict[str, Any] = {
-        "retry": [[place, 5] for place in range(1, MAIL)],
-        "begun": [MAIL],
-    }
+    told: dict[str, Any] = {"retry": [[place, 5] for place in range(1, MAIL)], "begun": [MAIL]}
     bobs.ack(MAIL, **told)
     until(lambda: {f for _, _, f in states(bob)} == {5, 0}, "the failures")
     for failures in (1, 5, 6, HUGE):

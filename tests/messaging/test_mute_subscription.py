@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from channels_redis.pubsub import RedisPubSubChannelLayer
 from django.conf import settings
 
 from atp_site import engines
+from messaging.layer import loops
 from messaging.layer.news import News
 from messaging.node import news_reader
 from messaging.node.news_reader import NewsReader
@@ -57,10 +57,7 @@ async def reader(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     reader = Told(await get_channel_layer().new_channel("node"))
     tasks = [asyncio.create_task(work) for work in (reader.read(), reader.ping())]
     yield reader
-    for task in tasks:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    await loops.end(tasks)
     await get_channel_layer().flush()
 
 
