@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash.agents import TURNS
 from tests.crash.engines import Engines, Storage, private_engines
 from tests.crash.nemesis import DECK, Temper
 from tests.crash.report import table
@@ -51,7 +52,8 @@ def engines() -> Iterator[Engines]:
 
 
 def test_it_keeps_what_it_accepted_whatever_dies(engines: Engines, tmp_path: Path) -> None:
-    plan = Plan(SECONDS, seed=7, processes=2, temper=HASTY, patience_ms=8_000)
+    turns = {**TURNS, "murder": 0.3}  # one or two messages that kill their recipients
+    plan = Plan(SECONDS, seed=7, processes=2, turns=turns, temper=HASTY, patience_ms=8_000)
     outcome = run(plan, tmp_path, engines)
     print(table(outcome))
     assert outcome.violations == []
