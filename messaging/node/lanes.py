@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Generic, TypeVar, cast
 
 from messaging.layer import loops
-from messaging.node.fairness import LaneBatch, Turns
+from messaging.node.fairness import NEVER, LaneBatch, Turns
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class Lane(Generic[T]):
 
     def put(self, item: T, *, size: int = 0) -> None:
         """Add an item of `size` bytes. The lane has no limit; the caller limits waiting items."""
-        self._waiting.put(item, size, asyncio.get_running_loop().time())
+        self._waiting.put(item, size)
         self._idle.clear()
         self._changed.set()
 
@@ -107,7 +107,7 @@ class Lane(Generic[T]):
 
         Only the task refers to the batch, so that its items are freed when it ends.
         """
-        batch = self._waiting.take(now, last_place=self._last_place)
+        batch = self._waiting.take(now)
         if batch.items:
             task = asyncio.create_task(self._work_off(batch))
             self._under_way[task] = now
@@ -124,19 +124,13 @@ class Lane(Generic[T]):
         """Return when a batch that could not begin at `looked_at` may begin by itself."""
         if not self._waiting or len(self._under_way) >= self._most_batches:
             return None
-        quiet_until = self._quiet_until()
-        return quiet_until if quiet_until > looked_at else None
+        looks = [self._waiting.next_due(looked_at), self._quiet_until()]
+        return min((look for look in looks if looked_at < look < NEVER), default=None)
 
     def _may_begin(self, now: float) -> bool:
         if not self._waiting or len(self._under_way) >= self._most_batches:
             return False
-        least = 1 if now >= self._quiet_until() else CROWD
-        return self._waiting.holds(least, now, last_place=self._last_place)
-
-    @property
-    def _last_place(self) -> bool:
-        """Whether one more batch would be the last that can begin."""
-        return 1 < self._most_batches == len(self._under_way) + 1
+        return now >= self._quiet_until() or self._waiting.holds(CROWD, now)
 
     def _quiet_until(self) -> float:
         """Return when a small batch may begin.
@@ -157,7 +151,7 @@ class Lane(Generic[T]):
         except Exception:  # one batch that fails must not end the lane
             logger.exception("lane %s dropped a batch of %d", self.name, len(batch.items))
         finally:
-            self._waiting.done(batch, clock() - started)
+            self._waiting.done(batch, clock() - started, clock())
             self._under_way.pop(cast(asyncio.Task[None], asyncio.current_task()), None)
             self._changed.set()
             if not self._waiting and not self._under_way:

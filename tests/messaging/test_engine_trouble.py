@@ -186,7 +186,6 @@ def test_it_answers_busy_by_when_an_envelope_arrived(
     for as long again."""
     settings.ATP_BUSY_AFTER_SECONDS = 1.0
     alices = log_in(alice)
-    # More than a sender has in one batch, which is half of it if nobody else sends.
     letters = [write(alice, bob) for _ in range(site.ATP_BATCH_ENVELOPES * 3 // 4)]
     tries = dict.fromkeys((letter.message_id for letter in letters), 0)
 
