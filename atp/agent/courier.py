@@ -142,7 +142,7 @@ class Courier:
         try:
             self.score = (await link.start()).score
         except BaseException:
-            if self._outbox is not None and not self._exchanges:  # nobody waits: free the file
+            if self._outbox is not None and not self._exchanges:  # no call needs the file any more
                 await self._outbox.close()
             raise
         self.link = link

@@ -37,7 +37,7 @@ __all__ = ["AgentSession", "Answered", "Arrived", "Event", "Expected"]
 
 logger = logging.getLogger(__name__)
 
-DONE_WAITS_SECONDS: Final = 0.02  # for more that is done: fewer acks, and nobody waits for them
+DONE_WAITS_SECONDS: Final = 0.02  # acks of what is done wait so long, to go together
 NOTICE_REMEMBERED_SECONDS: Final = 24 * 3600.0
 
 

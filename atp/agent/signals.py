@@ -36,7 +36,7 @@ class _Ending:
             callback(signal.Signals(number))
 
     def install(self) -> None:
-        """Handle the signals that nobody else handles."""
+        """Handle the signals that have Python's default handlers."""
         for number in SIGNALS:
             before = signal.getsignal(number)
             if _is_default(before):
