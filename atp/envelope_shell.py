@@ -195,10 +195,10 @@ class ATPEnvelope:
         """Return the faults (`errors`) and the weaknesses (`warnings`) of the envelope.
 
         A signature that can't be checked here, because no key of the sender is known, is a fault.
-        There is one exception: of an envelope that a handler got and that nobody changed since, it
-        is a warning, because the hub verified the signature when it accepted the envelope. An
-        unsigned envelope of an agent below `certified` is valid; `verify_signature` says whether a
-        known key signed.
+        There is one exception: if a handler got the envelope and it is unchanged, this is a
+        warning, because the hub verified the signature when it accepted the envelope. An unsigned
+        envelope of an agent below `certified` is valid; `verify_signature` says whether a known key
+        signed.
         """
         errors: list[str] = []
         warnings: list[str] = []

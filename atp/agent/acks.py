@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from atp.wire.frames import Ack
+from atp.wire.ranges import join_ranges
 from atp.wire.words import Stream
 
 __all__ = ["DoneAcks", "PlainAcks", "StreamAcks"]
@@ -106,7 +107,7 @@ class DoneAcks(StreamAcks):
         begun = _first(place for place in self._begun if place not in self._failures)
         retry = _first(self._failures)
         refused = _first(self._refused)
-        done = _merged(self._done)
+        done = join_ranges(self._done)
         frame = Ack(
             self._stream,
             self._taken,
@@ -173,14 +174,3 @@ class PlainAcks(StreamAcks):
 
 def _first(places: Iterable[int]) -> list[int]:
     return [place for _, place in zip(range(PLACES_PER_FRAME), places, strict=False)]
-
-
-def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the ranges in order; those that touch become one."""
-    merged: list[tuple[int, int]] = []
-    for first, last in sorted(ranges):
-        if merged and first <= merged[-1][1] + 1:
-            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
-        else:
-            merged.append((first, last))
-    return merged

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end `ATPClient.serve` in order, where nobody else handles them.
+"""SIGTERM and SIGINT end `ATPClient.serve` in order, where they have Python's default handlers.
 
 A handler of another framework, such as that of uvicorn, stays as it is. Several clients of a
 process share one handler.

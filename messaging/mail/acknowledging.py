@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 
 from django.db import connection, transaction
 
+from atp.wire.ranges import Range, join_ranges
 from messaging import failpoints
 from messaging.layer.routes import Route, load_routes
 from messaging.mail.attempts import MOST_FAILURES, Place, lock_waiting
-from messaging.mail.done_places import DonePlaces, Range, join_ranges
+from messaging.mail.done_places import DonePlaces
 from messaging.mail.mailboxes import MailboxesLocked, locked_mailboxes, waiting_for_rows
 from messaging.mail.withhold import entry_of, mark_refused
 from messaging.models import Delivery, Mailbox

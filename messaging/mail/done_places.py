@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 
-Range = tuple[int, int]  # first and last place
+from atp.wire.ranges import Range
 
 _first = itemgetter(0)
 _last = itemgetter(1)
@@ -66,19 +66,6 @@ class DonePlaces:
         if place <= self.mark:
             return self.mark
         return self.ahead[bisect_left(self.ahead, place, key=_last)][1]
-
-
-def join_ranges(ranges: Collection[Range]) -> list[Range]:
-    """Return the ranges sorted, each joined with those that begin right after it or before."""
-    if len(ranges) == 1:
-        return list(ranges)
-    joined: list[Range] = []
-    for first, last in sorted(ranges):
-        if joined and first <= joined[-1][1] + 1:
-            joined[-1] = joined[-1][0], max(last, joined[-1][1])
-        else:
-            joined.append((first, last))
-    return joined
 
 
 def _gaps(first: int, last: int, taken: Iterable[Range]) -> Iterator[Range]:

@@ -16,11 +16,11 @@ from atp.errors import IdentityNotActive, IdentityRevoked, KeyRevoked
 from atp.types import BROADCAST_TARGET
 from atp.wire import frames
 from atp.wire.members import stream_named
+from atp.wire.ranges import Range
 from messaging.layer.routes import load_routes
 from messaging.mail.attempts import MOST_FAILURES
 from messaging.mail.barred import barred_among
 from messaging.mail.delivery_frames import stored_delivery
-from messaging.mail.done_places import Range
 from messaging.mail.waiting import at_places, done_in
 from messaging.mail.withhold import expire_waiting, hold, refuse_failed, withhold
 from messaging.models import Delivery, Mailbox

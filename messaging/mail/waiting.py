@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from django.db.models import Q
 
-from messaging.mail.done_places import DonePlaces, Range
+from atp.wire.ranges import Range
+from messaging.mail.done_places import DonePlaces
 from messaging.models import Mailbox
 
 __all__ = ["at_places", "done_in", "places_not_done"]

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from django.conf import settings
 
 from atp.wire.agent_frames import Ack
+from atp.wire.ranges import Range
 from messaging.mail.acknowledging import MailboxAck
 from messaging.mail.attempts import MOST_FAILURES
-from messaging.mail.done_places import DonePlaces, Range
+from messaging.mail.done_places import DonePlaces
 
 MOST_UNDONE = 2048  # places sent and not done, in one stream (docs/protocol.md#acks)
 

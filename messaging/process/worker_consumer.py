@@ -19,9 +19,9 @@ class SteadyConsumer(Consumer):
     event_dispatcher: Any  # of Celery's events; it has a connection of its own
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Prepare for the next connection, and tell nobody over the one that broke.
+        """Prepare for the next connection; send nothing over the one that broke.
 
-        Celery would send a farewell on it, and wait for an answer that does not come.
+        Otherwise Celery sends an event on it, and waits for an answer that does not come.
         """
         if self.event_dispatcher is not None:
             self.event_dispatcher.enabled = False

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from messaging.mail.done_places import DonePlaces, Range, join_ranges
+from atp.wire.ranges import Range, join_ranges
+from messaging.mail.done_places import DonePlaces
 
 PLACES = 60
 
