@@ -176,22 +176,26 @@ class HandlerDispatcher:
             may_begin=lambda: mail.attached and self._table.is_ready(kind, loop.time()),
             is_over=lambda: not mail.is_open and mail.state is not MailState.RUNNING,
             is_alone=lambda: mail.is_alone,
+            begin=lambda: self._begin(job, mail, respond),
             pass_over=lambda: self._pass_over(mail),
         )
         self._pool.submit(job)
 
-    async def _handle(self, job: Job, mail: Mail, respond: Responder) -> None:
-        inbox = self._hub.inbox
+    def _begin(self, job: Job, mail: Mail, respond: Responder) -> None:
+        """Note that the handler of a message begins, unless there is no more use in it."""
         if mail.kind is MessageType.REQUEST and self._has_expired(mail, respond):
             logger.warning("%s: expired before its handler could begin: %s", self._agent, mail)
-            self._end(job, mail, DONE)
-            return
-        if respond.request.cancelled:
+        elif respond.request.cancelled:
             logger.info("%s: cancelled before its handler could begin: %s", self._agent, mail)
+        else:
+            self._hub.inbox.begin(mail)
+            self._running[job] = mail
+
+    async def _handle(self, job: Job, mail: Mail, respond: Responder) -> None:
+        inbox = self._hub.inbox
+        if mail.state is not MailState.RUNNING:
             self._end(job, mail, DONE)
             return
-        inbox.begin(mail)
-        self._running[job] = mail
         self._take_more()
         try:
             await self._hub.written()

@@ -111,12 +111,23 @@ async def test_it_tells_that_a_handler_begins_before_it_begins(socket_world: Soc
     assert not account.book.begun
 
 
+async def test_it_tells_in_one_ack_what_begins_together(socket_world: SocketWorld) -> None:
+    bob, gate = await socket_world.online("bob"), Gate()
+    account = await stored(socket_world, 5)
+    await until(lambda: account.pushed["mail"] == 5)
+    await asyncio.sleep(0.05)
+    bob.on_message("notification", gate)
+    await until(lambda: len(account.book.begun) == 5)
+    assert [(ack.seq, ack.begun) for ack in account.book.acks] == [(5, (1, 2, 3, 4, 5))]
+    gate.opened.set()
+
+
 async def test_it_is_done_when_its_handler_has_ended(socket_world: SocketWorld) -> None:
     bob, gate = await socket_world.online("bob"), Gate()
     bob.on_message("notification", gate)
     account = await stored(socket_world, 3)
     await until(lambda: len(gate.begun) == 3)
-    assert account.book.taken["mail"] == 3
+    await until(lambda: account.book.taken["mail"] == 3)
     assert account.acked["mail"] == 0
     gate.opened.set()
     await until(lambda: account.acked["mail"] == 3)
