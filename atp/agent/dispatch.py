@@ -18,7 +18,7 @@ from atp.agent.attempts import DONE, RETRY_SECONDS, AttemptOutcome, Attempts
 from atp.agent.handler_table import Handler, HandlerTable, read_rule
 from atp.agent.handlers import HandlerPool
 from atp.agent.inbox import Inbox
-from atp.agent.mail import Mail, MailState
+from atp.agent.mail import Mail, MailState, name_mail
 from atp.agent.open_requests import OpenRequests
 from atp.agent.receiving import Received
 from atp.agent.responding import Responder, SendResponse
@@ -147,10 +147,9 @@ class HandlerDispatcher:
         self._cut.clear()
         for mail in self._running.values():
             logger.warning("%s: its handler goes on in a thread: %s", self._agent, mail)
-        if handed_back := len(self._hub.inbox.hand_back()):
-            logger.warning(
-                "%s: %d messages that had not begun go back to the hub", self._agent, handed_back
-            )
+        if handed_back := self._hub.inbox.hand_back():
+            count, names = len(handed_back), name_mail(handed_back)
+            logger.warning("%s: handed back to the hub (%d): %s", self._agent, count, names)
 
     def dispatch(self, arrived: Arrived) -> None:
         """Queue a message for its handler."""
