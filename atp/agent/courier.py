@@ -266,7 +266,7 @@ class Courier:
         )
         lifetime = min(MESSAGE_MAX_LIFE_SECONDS, math.ceil(seconds_left) + 1)
         signed = self._writer.sign(document, lifetime, req=envelope.digest)
-        await self._await_receipt(document["messageId"], signed, seconds_left)
+        await self._await_receipt(signed.message_id, signed.canonical, seconds_left)
 
     async def _await_receipt(self, message_id: str, data: bytes, seconds: float) -> Receipt:
         with self._opened(message_id, seconds) as exchange:
