@@ -93,7 +93,6 @@ class HandlerDispatcher:
         self._grace_timer: asyncio.TimerHandle | None = None
         self._running: dict[Job, Mail] = {}
         self._cut: list[Mail] = []  # since `open`
-        self._ahead = 0.0  # how much the clock is behind the hub's at least, as a negative number
 
     def register(
         self,
@@ -163,8 +162,6 @@ class HandlerDispatcher:
             self._pool.start_jobs()
             return
         mail.dispatched = True
-        if received.delivery.accepted_at is not None:
-            self._ahead = min(self._ahead, self._clock() - received.accepted_at)
         loop = asyncio.get_running_loop()
         request = self._requests.add(*mail.key)
         respond = Responder(received, ticks=loop.time(), send=self._send_response, request=request)
@@ -255,8 +252,7 @@ class HandlerDispatcher:
 
     def _has_expired(self, mail: Mail, respond: Responder) -> bool:
         """Whether a request has expired, also while this process was stopped."""
-        now = self._clock() - self._ahead
-        return respond.seconds_left <= 0 or now >= mail.received.expires_at
+        return respond.seconds_left <= 0 or self._clock() >= mail.received.expires_at
 
     def _take(self, *, anew: bool) -> None:
         loop = asyncio.get_running_loop()
