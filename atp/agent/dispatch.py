@@ -52,6 +52,10 @@ class HubSide(Protocol):
     def inbox(self) -> Inbox:
         """The mail of the agent."""
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the connection, or the attempt to connect again, goes on."""
+
     def take_mail(self) -> Iterator[Arrived]:
         """Take the mail for which there is room now; yield that whose handlers may begin."""
 
@@ -87,7 +91,9 @@ class HandlerDispatcher:
         self._send_response = send_response
         self._clock = clock
         self._table = HandlerTable()
-        self._attempts = Attempts(agent, self._table, pool, retry_seconds=retry_seconds)
+        self._attempts = Attempts(
+            agent, self._table, pool, retry_seconds=retry_seconds, ends=lambda: not hub.goes_on
+        )
         self._requests = OpenRequests()
         self._is_open = False
         self._grace_timer: asyncio.TimerHandle | None = None

@@ -93,6 +93,11 @@ class Link:
         self.welcome: Welcome | None = None
         self.suspended: ATPError | None = None
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether its task runs, and nobody has cancelled it, as the end of an event loop does."""
+        return self._task is not None and not self._task.done() and not self._task.cancelling()
+
     async def start(self) -> Welcome:
         """Connect for the first time. If this fails, raise the error and do not try again."""
         connection = await self._transport.connect(self._claim.login(self._login))

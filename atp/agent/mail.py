@@ -39,9 +39,9 @@ class Mail:
 
     `place` is its place in the stream. `attached` is whether this connection has delivered it and
     the agent has taken it; only then a handler may begin. `dispatched` is whether handlers have it
-    in their queue, and `passed_over` whether others go before it there, because of the rule of its
-    type: then it does not count against the backlog. `failures` counts the handlers that have begun
-    and failed, in this process and before.
+    in their queue, `held` whether its bytes count, and `passed_over` whether others go before it in
+    the queue, because of the rule of its type: then it does not count against the backlog.
+    `failures` counts the handlers that have begun and failed, in this process and before.
     """
 
     received: Received
@@ -50,6 +50,7 @@ class Mail:
     state: MailState = MailState.WAITING
     attached: bool = False
     dispatched: bool = False
+    held: bool = False
     passed_over: bool = False
 
     @property
@@ -67,6 +68,11 @@ class Mail:
         if self.received.delivery.redelivered:
             return sender, f"{message_id} {self.place}"
         return self.key
+
+    @property
+    def size(self) -> int:
+        """The bytes of its envelope."""
+        return len(self.received.envelope.canonical)
 
     @property
     def kind(self) -> MessageType:

@@ -382,3 +382,41 @@ def test_it_tells_what_is_done_with_the_next_message() -> None:
     assert due is not None
     (told,) = session.data_to_send(ticks=due)
     assert json.loads(told)["done"] == [[2, 2]]
+
+
+def test_it_takes_no_more_bytes_than_its_limit() -> None:
+    items = [received(seq) for seq in range(1, 6)]
+    size = len(items[0].envelope.canonical)
+    inbox = opened(bytes_limit=2 * size + size // 2)
+    first, second = deliver(inbox, *items)
+    assert acks(inbox) == [{"stream": "mail", "seq": 2}]
+    inbox.begin(first)
+    inbox.retry(first)  # it is kept, so it counts
+    assert not list(inbox.take())
+    inbox.finish(second)
+    (third,) = inbox.take()
+    inbox.cut(third)
+    inbox.finish(first)
+    assert len(list(inbox.take())) == 2
+    assert len(inbox.hand_back()) == 2
+
+
+def test_it_takes_a_message_above_its_limit_alone() -> None:
+    inbox = opened(bytes_limit=1)
+    (first,) = deliver(inbox, received(1), received(2))
+    inbox.begin(first)
+    assert not list(inbox.take())
+    inbox.finish(first)
+    assert len(list(inbox.take())) == 1
+
+
+def test_a_message_that_comes_again_counts_once() -> None:
+    item = received(1)
+    inbox = opened(bytes_limit=len(item.envelope.canonical))
+    (mail,) = deliver(inbox, item)
+    inbox.open(tells_done=True)
+    assert deliver(inbox, item) == [mail]
+    inbox.begin(mail)
+    inbox.finish(mail)
+    inbox.set_taking(taking=True)
+    assert len(deliver(inbox, received(2))) == 1
