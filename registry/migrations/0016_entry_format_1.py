@@ -73,7 +73,11 @@ def _text(length: int) -> Any:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("registry", "0015_decisions_about_many")]
+    # The second one reads the trail that is exported here.
+    dependencies = [
+        ("registry", "0015_decisions_about_many"),
+        ("messaging", "0011_dead_letters"),
+    ]
 
     operations = [
         migrations.AddField(

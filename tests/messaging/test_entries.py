@@ -10,6 +10,7 @@ from django.db.models import Count, Max, Min
 
 from messaging.mail import acknowledging
 from messaging.models import Batch, Delivery, Envelope, Mailbox, Presence, Session
+from registry.hub.secrets import blinded
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, RefusalCount
 from tests.cast import Player, answer, ask, broadcast, forged, make_agent, write
@@ -35,13 +36,12 @@ def test_it_enters_every_verdict(log_in: LogIn, alice: Player, bob: Player) -> N
         envelope = letter.envelope
         assert (entry.kind, entry.verdict) == (f"envelope.{status}", status)
         assert (entry.sender, entry.recipient) == (sender.id, envelope.target)
-        assert (entry.message_id, entry.request_id) == (
-            letter.message_id,
-            envelope.request_id or "",
-        )
+        assert entry.message_id == letter.message_id
+        assert entry.request_id == blinded("requestId", envelope.request_id or "")
         assert entry.actor == f"agent:{sender.id}"
         assert entry.score == receipt["trustScore"]
         body = entry.body.read()
+        assert body.get("requestId") == envelope.request_id
         assert (body["digest"], body["kid"]) == (letter.digest, sender.key.kid)
         assert body.get("code") == receipt.get("code")
         assert body["scoreInputs"]["level"] == body["level"]
