@@ -17,7 +17,7 @@ from atp.types import BROADCAST_TARGET
 from atp.wire import frames
 from atp.wire.members import stream_named
 from atp.wire.ranges import Range
-from messaging.layer.routes import load_routes
+from messaging.mail.absences import load_takers
 from messaging.mail.attempts import MOST_FAILURES
 from messaging.mail.barred import barred_among
 from messaging.mail.delivery_frames import stored_delivery
@@ -117,8 +117,7 @@ def _taken(box: Mailbox) -> int:
     """Return the `seq` up to which the agent's current session has taken the deliveries."""
     if box.taken_seq <= box.acked_seq:
         return box.acked_seq
-    route = load_routes([box.agent_id]).get(box.agent_id)
-    return box.taken_for(route.taker if route is not None and route.live else "")
+    return box.taken_for(load_takers([box.agent_id]).get(box.agent_id, ""))
 
 
 def last_sequence_numbers(agents: Collection[str]) -> dict[tuple[str, str], int]:

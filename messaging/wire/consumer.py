@@ -38,7 +38,7 @@ from atp.wire.frames import SUBPROTOCOL, Challenge, Failure, Welcome
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_milliseconds
 from atp.wire.words import CANCEL, DONE, NOTICES, SEND_ONLY
-from messaging.node.connections import AgentConnection
+from messaging.node.connections import AgentConnection, SocketEnd
 from messaging.node.process_node import process_node
 from messaging.sessions.proofs import LoginRequest
 from messaging.sessions.sessions import Opened
@@ -52,6 +52,8 @@ logger = logging.getLogger(__name__)
 FEATURES = (DONE, CANCEL, NOTICES, SEND_ONLY)
 PROOF_FRAME_BYTES = 8_192  # of an authenticate frame
 ACKS_BYTES = 65_536  # of one message without its envelopes; 256 acks need less
+FINAL_CODES = {"session.revoked", "session.superseded"}  # the process may not go on
+GOODBYES = {1000, 1001, 1005}  # close codes of an agent that ends (RFC 6455, section 7.4.1)
 ENVELOPE_PREFIX = '{"ATP"'  # of a message that goes to the lane unparsed
 
 
@@ -80,7 +82,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             return
         correlation.bind(session=opened.session)
         connection = AgentConnection(
-            opened.agent, opened.session, send, self._features, opened.send_only
+            opened.agent, opened.session, send, self._features, opened.send_only, opened.taker
         )
         try:
             sockets.admit(self.scope)
@@ -164,9 +166,14 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             await asyncio.gather(reading, closing, return_exceptions=True)
             code = connection.close_code or "session.closed"
             connection.close(code)
-            crashed = sockets.was_cut(self.scope) or code == FlowWindow.code
-            self._node.detach(connection, code, crashed=crashed)
+            self._node.detach(connection, code, self._how_it_ended(code))
             await connection.stop_writing()
+
+    def _how_it_ended(self, code: str) -> SocketEnd:
+        if sockets.was_cut(self.scope) or code == FlowWindow.code:
+            return SocketEnd.CUT
+        final = code in FINAL_CODES or self._closed_with in GOODBYES
+        return SocketEnd.FINAL if final else SocketEnd.CLOSED
 
     async def _read(self, connection: AgentConnection) -> None:
         while not connection.close_code:
@@ -208,11 +215,13 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
     # --- Wire ----------------------------------------------------------------------------------
 
     _accepted = False
+    _closed_with: int | None = None  # the code of the agent's close frame
     _features: frozenset[str] = frozenset()
 
     async def _receive_text(self) -> str:
         message = await self._receive()
         if message["type"] == "websocket.disconnect":
+            self._closed_with = message.get("code")
             raise _Disconnected
         text = message.get("text")
         if text is None:
