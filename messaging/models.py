@@ -125,6 +125,9 @@ class SendOnlySession(models.Model):
 
     id = models.UUIDField("session", primary_key=True)
     agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="send_only_sessions")
+    taker = models.CharField(
+        max_length=36, default="", db_default="", help_text="That of the session."
+    )
     node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="send_only_sessions")
 
     def __str__(self) -> str:
@@ -200,6 +203,13 @@ class Envelope(models.Model):
         null=True, blank=True, help_text="Recipients of a broadcast not yet given a delivery."
     )
     notify = models.BooleanField(default=False)
+    sent_by = models.CharField(
+        max_length=36,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The taker of the session that sent it, where it is told more than a receipt.",
+    )
     size = models.PositiveIntegerField(help_text="Bytes of the canonical form.")
     content = models.BinaryField()  # empty if it was denied and large
 
@@ -276,6 +286,13 @@ class Delivery(models.Model):
     )
     notice = models.CharField(
         max_length=12, blank=True, default="", db_default="", help_text="What a notice tells."
+    )
+    asked_by = models.CharField(
+        max_length=36,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="In the stream answers: the taker of the session that it is for.",
     )
     notice_due = models.BooleanField(
         default=False, db_default=False, help_text="Whether its sender is still to be told."

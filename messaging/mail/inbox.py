@@ -38,13 +38,15 @@ ENDED = (Delivery.State.EXPIRED, Delivery.State.REFUSED, Delivery.State.REDELIVE
 class Page:
     """The frames of one stream from sequence number `first` to `last`, without a gap.
 
-    `done` are the ranges that were done before, and told as such.
+    `done` are the ranges that were done before, and told as such. `own` are the places that are for
+    this session, where it only sends.
     """
 
     first: int
     last: int
     text: str
     done: tuple[Range, ...] = ()
+    own: tuple[int, ...] = ()
 
 
 def read_page(

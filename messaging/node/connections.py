@@ -49,6 +49,7 @@ class AgentConnection:
     features: frozenset[str] = frozenset()
     send_only: bool = False
     taker: str = ""
+    new_after: int = 0  # the place of `answers` up to which its process may have done some before
     streams: dict[str, StreamPosition] = field(default_factory=dict)
     pace: Pace = field(default_factory=Pace)
     outstanding: int = 0

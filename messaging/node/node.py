@@ -80,7 +80,7 @@ class ServingNode:
         )
         self.acks = Acks(threads, roster, streams)
         self.cancels = Cancels(threads)
-        self.copies = Copies(streams)
+        self.copies = Copies()
         self.closings = Closings(threads)
         self.logins = Logins(node_id, threads, self.closings.abandon)
         self._catch_up = CatchUp(threads, roster, streams)
@@ -203,7 +203,7 @@ class ServingNode:
     def attach(self, connection: AgentConnection, opened: Opened) -> None:
         """Begin to write the inbox to an authenticated socket."""
         older = self.roster.sessions.get(opened.resumes)
-        begins = self.copies.begin(opened, older)
+        begins = self.copies.begin(connection, opened, older)
         self.roster.add(connection)
         self._watch.look_at(connection.session)
         self._streams.begin(connection, begins)

@@ -47,9 +47,9 @@ class Opened:
     """An authenticated session with the values of its welcome frame.
 
     `acked` is the `seq` after which each stream goes on. `answers_seq` is the last one of the
-    stream `answers`; a session that only sends hears what comes after that. `resumes` is the
-    agent's earlier session that the login named, or "". `begun` are the streams and places whose
-    handlers ran when the socket of that one broke.
+    stream `answers`; a session that only sends hears all that is for it after that. `resumes` is
+    the agent's earlier session that the login named, or "". `begun` are the streams and places
+    whose handlers ran when the socket of that one broke.
     """
 
     session: str
@@ -181,14 +181,13 @@ def _admit(
 ) -> _Admitted | RefusedLogin:
     """Decide what session the login gets; note in `current` that it takes the agent's mail."""
     previous = current.held.get(one.agent)
-    beside = previous if previous is not None and _is_beside(one.login, previous) else None
-    send_only = beside is not None
+    send_only = one.login.send_only or _is_beside(one.login, previous)
     if (excess := limits.excess(one.agent, send_only=send_only)) is not None:
         return RefusedLogin(excess, one.agent)
     limits.enter(one.agent, send_only=send_only)
-    if beside is not None:
+    if send_only:
         process = current.process_of(one) or welcome.session
-        return _Admitted(one, _as_send_only(welcome, beside, process), beside)
+        return _Admitted(one, _as_send_only(welcome, previous, process), previous)
     address = one.login.remote_address
     taker, begun = current.take_up(one, welcome.session)
     welcome = replace(welcome, taker=taker, begun=begun)
@@ -198,18 +197,26 @@ def _admit(
     return _Admitted(one, welcome, previous)
 
 
-def _is_beside(login: LoginRequest, previous: _Held) -> bool:
+def _is_beside(login: LoginRequest, previous: _Held | None) -> bool:
     """Return whether the login leaves the agent's live session as it is.
 
     A process that comes back before the hub has noticed the end of its own session replaces that.
     """
-    return previous.live and not login.takeover and login.resumes != previous.session
+    if previous is None or not previous.live:
+        return False
+    return not login.takeover and login.resumes != previous.session
 
 
-def _as_send_only(welcome: Opened, beside: _Held, process: str) -> Opened:
-    acked = {ANSWERS: welcome.answers_seq}
+def _as_send_only(welcome: Opened, previous: _Held | None, process: str) -> Opened:
+    """Return the welcome of a session that hears the answers to what its process sends.
+
+    A new process begins behind what was answered before.
+    """
+    is_back = process != welcome.session
+    begin = welcome.acked.get(ANSWERS, 0) if is_back else welcome.answers_seq
+    address = previous.address if previous is not None and previous.live else ""
     return replace(
-        welcome, send_only=True, pending=0, acked=acked, beside=beside.address, taker=process
+        welcome, send_only=True, pending=0, acked={ANSWERS: begin}, beside=address, taker=process
     )
 
 
@@ -218,7 +225,12 @@ def _write_sessions(
 ) -> None:
     Session.objects.bulk_create([_session_row(one, node_id, at) for one in admitted])
     SendOnlySession.objects.bulk_create(
-        SendOnlySession(id=one.opened.session, agent_id=one.opened.agent, node_id=node_id)
+        SendOnlySession(
+            id=one.opened.session,
+            agent_id=one.opened.agent,
+            taker=one.opened.taker,
+            node_id=node_id,
+        )
         for one in admitted
         if one.opened.send_only
     )

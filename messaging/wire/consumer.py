@@ -123,6 +123,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
                 client=frame.client,
                 takeover=frame.takeover,
                 resumes=frame.resumes,
+                send_only=frame.send_only,
             )
         )
 
@@ -192,7 +193,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         other_bytes = len(text)
         for frame in frames:
             if isinstance(frame, Ack):
-                self._take_ack(connection, frame)
+                self._node.acks.take(connection, frame)
             elif isinstance(frame, CancelRequest):
                 self._node.cancels.take(connection, frame.message_id)
             elif isinstance(frame, Submission):
@@ -205,12 +206,6 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             raise MalformedFrame(f"at most {ACKS_BYTES} bytes of a message are not envelopes")
         if (pause := connection.pace.spend(other_bytes)) > 0:
             await asyncio.sleep(pause)
-
-    def _take_ack(self, connection: AgentConnection, ack: Ack) -> None:
-        if connection.send_only:
-            self._node.copies.take_ack(connection, ack)
-        else:
-            self._node.acks.take(connection, ack)
 
     # --- Wire ----------------------------------------------------------------------------------
 
