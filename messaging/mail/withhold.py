@@ -14,6 +14,7 @@ from django.db.models.functions import Greatest
 
 from atp.errors import ClockExpired, HandlerFailed, IdentityNotActive
 from messaging.mail.absences import load_takers
+from messaging.mail.refusals import tell_on_commit
 from messaging.mail.waiting import places_not_done
 from messaging.models import Delivery, Mailbox
 from registry.trail.actions import EntryDraft, append
@@ -151,6 +152,8 @@ def _end(deliveries: Sequence[Delivery], state: str, code: str, kind: Kind) -> N
         ended = [row for row in deliveries if row.pk in changed]
         if state != Delivery.State.HELD:  # held mail may come yet
             note_due(ended)
+        if state == Delivery.State.REFUSED:
+            tell_on_commit(ended)
         if drafts := [entry_of(kind, row) for row in ended]:
             append(drafts)
 
@@ -165,6 +168,7 @@ def mark_refused(rows: Sequence[Delivery], codes: Mapping[int, str]) -> None:
         row.state, row.code, row.refused_at = Delivery.State.REFUSED, codes[row.pk], now
     Delivery.objects.bulk_update(rows, ["state", "code", "refused_at"])
     note_due(rows)
+    tell_on_commit(rows)
 
 
 def note_due(ended: Iterable[Delivery]) -> None:
