@@ -55,6 +55,7 @@ class _Named:
     lowest_score: int
     depth: int
     chain_sensitivity: str  # empty for an envelope that an older hub has judged
+    sent_by: str
     answer: int | None  # the envelope that answers it, where one was accepted
 
     @property
@@ -90,7 +91,7 @@ NAMED = Compiled(
         .values_list(
             "id", "digest", "status", "message_type", "sender_id", "target", "request_id",
             "expires_at", "sensitivity", "requires_trust", "chain_lowest_level",
-            "chain_lowest_score", "chain_depth", "chain_sensitivity", "answer",
+            "chain_lowest_score", "chain_depth", "chain_sensitivity", "sent_by", "answer",
         )
     )
 )  # fmt: skip
@@ -130,6 +131,7 @@ def _load_named(facts: BatchFacts, verified: Iterable[VerifiedEnvelope], asked: 
     for one in named:
         if one.digest in requests and one.is_accepted_request:
             facts.requests[one.digest] = one.as_request()
+            facts.askers[one.digest] = one.sent_by
     _load_causes(facts, causes, {one.id: one for one in named})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 
 from django.db import Error as DatabaseProblem
 
@@ -43,7 +44,11 @@ class Acks:
         that tell nothing new.
         """
         position = connection.position(ack.stream)
-        if connection.tells_done:
+        if connection.send_only:
+            position.hear_copy(ack, places=connection.tells_done)
+            if position.behind:
+                self._streams.read_on(connection, ack.stream)
+        elif connection.tells_done:
             position.hear_places(ack)
         else:
             position.hear(ack)
@@ -107,4 +112,7 @@ class Acks:
 
 def _heard(connection: AgentConnection, stream: str) -> list[MailboxAck]:
     key = (connection.agent, connection.session, stream)
-    return connection.position(stream).take_heard(key, places=connection.tells_done)
+    position = connection.position(stream)
+    if not connection.send_only:
+        return position.take_heard(key, places=connection.tells_done)
+    return [replace(ack, copy=True) for ack in position.take_heard(key, places=True)]
