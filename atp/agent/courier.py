@@ -310,7 +310,8 @@ class Courier:
                 self._on_receipt(event)
             case Notice():
                 self._exchanges.notice(event)
-                self._on_notice(event)
+                if event.stream is not None or event.status != "refused":
+                    self._on_notice(event)  # the other one is for the caller only
             case Gone() | Withheld():
                 logger.info("%s: mail that will not come: %s", self._author.identity.id, event)
 

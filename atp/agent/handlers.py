@@ -131,6 +131,7 @@ class HandlerPool:
         A plain function that runs in a thread can't be cancelled. Its job goes on until it ends.
         """
         self._turns.clear()
+        await asyncio.sleep(0)  # so that each job that has begun can say that it was cut
         others = self._others()
         jobs = [self._tasks[task].job for task in others]
         cancelled = [task for task in others if not self._tasks[task].in_thread]
@@ -160,6 +161,7 @@ class HandlerPool:
             task = asyncio.create_task(self._run(slot))
             self._tasks[task] = slot
             task.add_done_callback(self._finished)
+            job.begin()  # all that begin together, before the first one runs
         self._wait_for_hold()
 
     def _wait_for_hold(self) -> None:

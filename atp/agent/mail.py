@@ -5,6 +5,7 @@ waiting -> running -> done | retry | refused          retry -> running -> ...
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -12,9 +13,11 @@ from typing import Final
 from atp.agent.receiving import Received
 from atp.types import MessageType
 
-__all__ = ["MOST_ATTEMPTS", "Mail", "MailKey", "MailState"]
+__all__ = ["MOST_ATTEMPTS", "Mail", "MailKey", "MailState", "name_mail"]
 
 MOST_ATTEMPTS: Final = 5  # docs/protocol.md#acks: then it is refused for good
+
+NAMED_MOST: Final = 20  # messages in one log line
 
 MailKey = tuple[str, str]  # sender and message id
 
@@ -84,3 +87,10 @@ class Mail:
         sender, message_id = self.key
         attempt = f", attempt {self.failures + 1}" if self.failures else ""
         return f"{self.kind} {message_id} from {sender}{attempt}"
+
+
+def name_mail(some: Sequence[Mail]) -> str:
+    """Return type, id and sender of the first messages, and how many more there are."""
+    told = ", ".join(str(mail) for mail in some[:NAMED_MOST])
+    more = len(some) - NAMED_MOST
+    return f"{told}, and {more} more" if more > 0 else told

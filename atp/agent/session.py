@@ -37,7 +37,8 @@ __all__ = ["AgentSession", "Answered", "Arrived", "Event", "Expected"]
 
 logger = logging.getLogger(__name__)
 
-DONE_WAITS_SECONDS: Final = 0.02  # acks of what is done wait so long, to go together
+# Acks of what is done wait so long for others: those of one request after the other go together.
+DONE_WAITS_SECONDS: Final = 0.1
 NOTICE_REMEMBERED_SECONDS: Final = 24 * 3600.0
 
 
@@ -147,6 +148,22 @@ class AgentSession:
         told = [CancelRequest(message_id).to_bytes() for message_id in cancels]
         frames = [*self._acks(ticks), *told, *self._outbox.take(ticks=ticks)]
         return list(serialize_messages(frames))
+
+    @property
+    def wants_to_send(self) -> bool:
+        """Whether there is something to send now, or to be sent later than was planned before."""
+        if self._cancels or self._outbox.wants_to_send or self.inbox.has_urgent_acks:
+            return True
+        return self._done_due is None and self.inbox.has_acks
+
+    def urgent_acks(self, *, ticks: float) -> list[bytes]:
+        """Return the messages with the acks for which the hub or a handler waits, if there are any.
+
+        What is only done goes with them.
+        """
+        if not self.inbox.has_urgent_acks:
+            return []
+        return list(serialize_messages(self._acks(ticks)))
 
     def _acks(self, ticks: float) -> list[bytes]:
         """Return the acks to send now. What is only done waits a little for more of it."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from django.db import connections
 
 from atp import ATPClient, IAgentIdentity, Notice, WebSocketTransport
+from atp.errors import ATPError, HandlerFailed, RecipientNoHandler
 from atp.wire.words import ANSWERS
 from messaging.mail.notices import place_notices
 from messaging.models import Delivery
@@ -63,6 +65,33 @@ async def test_a_handler_that_fails_does_not_keep_the_notice_from_being_done(
     hub.accounts["alice"].pushed[ANSWERS] = 1
     await hub.tell("alice", Notice("id-1", "expired", stream=ANSWERS, seq=1))
     await until(lambda: hub.accounts["alice"].acked[ANSWERS] == 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("recipient.no_handler", RecipientNoHandler),
+        ("handler.failed", HandlerFailed),
+        ("booking.closed", HandlerFailed),
+        ("signature.invalid", HandlerFailed),  # of the hub's own codes, it may use two
+    ],
+)
+async def test_a_request_that_is_refused_fails_at_once(
+    socket_world: SocketWorld, code: str, kind: type[ATPError]
+) -> None:
+    hub, alice = socket_world.hub, await socket_world.online("alice")
+    await socket_world.online("bob")  # it has no handler yet, so it takes nothing
+    told: list[Notice] = []
+    alice.on_notice(told.append)
+    asking = asyncio.create_task(alice.send_request("bob", 1, {"timeout": 3_600_000}))
+    await until(lambda: hub.accepted)
+    (message_id,) = hub.accepted
+    await until(lambda: not alice.get_trust_status()["unreceipted"])
+    await hub.tell("alice", Notice(message_id, "refused", code))
+    with pytest.raises(kind) as caught:
+        await asking
+    assert code in str(caught.value)
+    assert not told
 
 
 def test_a_sender_hears_from_the_hub_that_its_message_was_refused(hub: LiveHub) -> None:
