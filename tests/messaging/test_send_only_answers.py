@@ -60,7 +60,7 @@ def test_what_it_has_done_is_done_for_its_agent(log_in: LogIn, alice: Player, bo
     tools[1].ack(4, stream="answers")
     _wait_for_answers_done(bob, 4, [])
     entries = Entry.objects.filter(kind=Kind.DELIVERY_ACKNOWLEDGED, recipient=bob.id)
-    ranges = [json.loads(bytes(e.body.content))["ranges"] for e in entries.order_by("index")]
+    ranges = [e.body.read()["ranges"] for e in entries.order_by("position")]
     assert ranges == [[[1, 1], [3, 3]], [[2, 2], [4, 4]]]
 
 
