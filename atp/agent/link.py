@@ -88,6 +88,7 @@ class Link:
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
         self._claimed = asyncio.Event()  # the client wants mail, and this session has none
+        self._stops = False
         self.connected = False
         self.welcome: Welcome | None = None
         self.suspended: ATPError | None = None
@@ -134,6 +135,7 @@ class Link:
 
     async def stop(self) -> None:
         """Close the connection, and do not connect again."""
+        self._stops = True
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -250,7 +252,7 @@ class Link:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await connection.close()
+            await connection.close(comes_back=not self._stops)
 
     def _lose(self) -> None:
         self.connected = False

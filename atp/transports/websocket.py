@@ -55,6 +55,8 @@ LOGIN_SECONDS: Final = 10  # docs/protocol.md#connecting: the time for a login
 PING_SECONDS: Final = 20  # docs/design/reliability.md: the same as the hub's
 CLOSE_SECONDS: Final = 2  # for the closing handshake, which a dead hub does not answer
 NONCE_BYTES: Final = 16
+GOODBYE: Final = 1000  # RFC 6455 section 7.4.1: the agent's process takes nothing more
+COMES_BACK: Final = 4000  # docs/protocol.md#acks: any code but 1000 and 1001
 NO_HUB_STATUSES: Final = (403, 404)  # of a hub for an unknown path, and of other web servers
 
 
@@ -111,6 +113,7 @@ class WebSocketTransport(Transport):
             began=self._own_clock(),
             takeover=login.takeover,
             resumes=login.resumes,
+            send_only=login.send_only,
         )
         logger.debug("%s: connects to %s", login.identity.id, self.url)
         socket = await self._open_socket()
@@ -202,8 +205,8 @@ class _WebSocketConnection(Connection):
         with _closing_told():
             return await self._socket.recv(decode=False)
 
-    async def close(self) -> None:
-        await self._socket.close()
+    async def close(self, *, comes_back: bool = False) -> None:
+        await self._socket.close(COMES_BACK if comes_back else GOODBYE)
 
 
 def _check_url(url: str) -> None:
