@@ -52,7 +52,7 @@ class Acks:
             position.hear(ack)
         if position.has_news:
             self._put(connection, ack.stream)
-        if position.heard_of_late >= position.window // HURRY:
+        if position.heard_of_late >= max(1, position.window // HURRY):
             self.lane.hurry()
 
     def last(self, connection: AgentConnection) -> list[MailboxAck]:
