@@ -17,7 +17,7 @@ from django.db.models.functions import Now
 
 from atp.judging.facts import CauseFacts, Chain, RequestFacts
 from atp.trust.envelope import VerifiedEnvelope
-from atp.types import MessageType
+from atp.types import BROADCAST_TARGET, MessageType
 from messaging.judging.facts import SENDERS_SHARE, BatchFacts
 from messaging.judging.rates import load_rates, load_rule_counts
 from messaging.judging.registry_view import RegistryView
@@ -141,15 +141,22 @@ def _load_causes(
     """Note the chain of each cause for the agents that received the cause.
 
     The later state of the cause does not matter. It may have expired, or its sender may have been
-    revoked, while the agent was still working on it.
+    revoked, while the agent was still working on it. An accepted envelope for one agent has a
+    delivery to it, so only those of broadcasts are read: without statistics, PostgreSQL and SQLite
+    would read all deliveries that the agent ever got.
     """
-    digests = {digest for digest, _ in wanted}
-    causes = {row: one for row, one in named.items() if one.digest in digests}
+    causes: dict[int, _Named] = {}  # broadcasts
+    for one in named.values():
+        if (one.digest, one.target) in wanted and one.status == Envelope.Status.ACCEPTED:
+            facts.causes[one.digest, one.target] = CauseFacts(True, one.as_chain())
+        elif one.target == BROADCAST_TARGET:
+            causes[one.id] = one
     if not causes:
         return
+    digests = {one.digest for one in causes.values()}
     received = Delivery.objects.filter(
         envelope_id__in=causes.keys(),
-        recipient_id__in={agent for _, agent in wanted},
+        recipient_id__in={agent for digest, agent in wanted if digest in digests},
     ).exclude(state=Delivery.State.NOTICE)  # its own sender has a notice of it
     received = received.order_by()
     for row, agent in received.values_list("envelope_id", "recipient_id"):

@@ -21,7 +21,10 @@ from messaging.telemetry import instruments
 
 logger = logging.getLogger(__name__)
 
-LINGER_SECONDS = 0.1  # acks that come within it share a commit; no agent waits for one
+LINGER_SECONDS = 0.1  # acks that come within it share a commit
+# Acks of 1/4 of a window do not wait: that many come so fast only if the window would soon be full,
+# and then the deliveries would stop.
+HURRY = 4
 RETRY_SECONDS = 1.0  # while the database is away, or others hold a mailbox
 
 
@@ -54,6 +57,8 @@ class Acks:
             position.hear(ack)
         if position.has_news:
             self._put(connection, ack.stream)
+        if position.heard_of_late >= max(1, position.window // HURRY):
+            self.lane.hurry()
 
     def last(self, connection: AgentConnection) -> list[MailboxAck]:
         """Return the acks of a closed connection that are not stored yet, as far as is known.

@@ -55,6 +55,11 @@ class StreamPosition:
         return max(0, min(self.window - (self.sent - self.taken), MOST_UNDONE - self.undone))
 
     @property
+    def heard_of_late(self) -> int:
+        """How many deliveries were acknowledged as taken, and that is not stored."""
+        return self._heard - self.taken
+
+    @property
     def has_news(self) -> bool:
         """Whether there is anything to store that was not stored before."""
         return bool(self._heard > self.taken or self._new or self._refused or self._failures)
