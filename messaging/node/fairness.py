@@ -137,10 +137,8 @@ class Turns(Generic[T]):
         while self._seen and now - next(iter(self._seen.values())) >= SEEN_SECONDS:
             del self._seen[next(iter(self._seen))]
         there = len(self._seen.keys() | self._queues.keys() | self._under_way.keys())
-        if there <= FEW:
-            parts = SLICES_OF_FEW
-        else:
-            parts = SLICES if there < MANY else SLICES_OF_MANY
+        usual = SLICES if there < MANY else SLICES_OF_MANY
+        parts = SLICES_OF_FEW if there <= FEW else usual
         return Slice(max(1, self._whole.items // parts), self._whole.size // BYTE_SLICES)
 
     def _eligible(self, share: Slice, *, last_place: bool) -> list[str]:
