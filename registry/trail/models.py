@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NoReturn
 
 from django.db import models
 
-from registry.trail.querysets import AppendOnlyQuerySet, EntryQuerySet
+from registry.trail.querysets import EntryQuerySet, PlacedQuerySet
 
 
 class AppendOnly(models.Model):
@@ -68,10 +68,18 @@ class Entry(AppendOnly):
             models.Index(fields=["kind", "index"], name="entry_kind"),
             models.Index(fields=["sender", "index"], name="entry_sender"),
             models.Index(fields=["recipient", "index"], name="entry_recipient"),
-            models.Index(fields=["message_id"], name="entry_message"),
-            models.Index(fields=["request_id"], name="entry_request"),
+            models.Index(fields=["message_id", "index"], name="entry_message"),
+            models.Index(fields=["request_id", "index"], name="entry_request"),
             models.Index(fields=["actor", "index"], name="entry_actor"),
             models.Index(fields=["subject", "index"], name="entry_subject"),
+            *(
+                models.Index(
+                    fields=[name, "index"],
+                    name=f"entry_{name}",
+                    condition=models.Q(**{f"{name}__named": True}),
+                )
+                for name in ("sensitivity", "verdict", "policy", "rule", "issuer")
+            ),
         ]
 
     def __str__(self) -> str:
@@ -98,7 +106,7 @@ class EntryBody(AppendOnly):
     content = models.BinaryField()
     reason = models.CharField(max_length=REASON_MAX_CHARS, blank=True, db_default="")
 
-    objects = AppendOnlyQuerySet["EntryBody"].as_manager()
+    objects = PlacedQuerySet["EntryBody"].as_manager()
 
     class Meta:
         verbose_name_plural = "entry bodies"

@@ -41,7 +41,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("officers.accounts", "officers.actions", "policies.actions", "scores.offences"),
         ("change",),
         ("models", "trail.checks trail.triggers", "thumbprints"),
-        ("trail.actions", "hub.actions", "scores.registered"),
+        ("trail.actions trail.reading", "hub.actions", "scores.registered"),
         ("*.querysets *.models issuers.standing officers.actor hub.pseudonyms",),
         ("storage", "hooks", "hub", "officers", "policies", "token_hash", "trail", "*.events"),
         ("plain_text",),

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from django.core.management import call_command
 
-from registry.api.trail.filters import PARAMETERS
+from registry.trail.reading.filters import PARAMETERS
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from registry.admin.closed_lists import ClosedList
 from registry.admin.lists import MOST_COUNTED, BoundedPaginator, DottedWordsFilter, WordsFilter
 from registry.admin.trail.fit import body_of, misfits
 from registry.officers.actor import may_see_names, officer_names
-from registry.trail.kinds import Kind
+from registry.trail.kinds import VERDICTS, Kind
 from registry.trail.models import Entry
 
 MOST_RELATED = 100  # entries of a timeline
@@ -35,7 +35,6 @@ LONGEST_BODY = 50_000  # characters of a body on its page
 LONGEST_REASON = 160  # characters of a reason in the list
 SEARCHED = ("message_id", "request_id", "sender", "recipient", "subject", "actor")
 _HEAVY = ("leaf", "leaf_hash", "body__content")  # not read for lists
-VERDICTS = ("accepted", "denied", "withheld", "released", "expired", "invalid")
 PERIODS = {
     "hour": ("Past hour", timedelta(hours=1)),
     "day": ("Past 24 hours", timedelta(days=1)),

@@ -9,9 +9,9 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
 
-from registry.api.trail import filters
-from registry.api.trail.exports import FORMATS
 from registry.trail.kinds import Kind
+from registry.trail.reading import columns, filters
+from registry.trail.reading.formats import FORMATS
 
 _TYPES = {str: OpenApiTypes.STR, int: OpenApiTypes.INT64, datetime: OpenApiTypes.DATETIME}
 
@@ -50,6 +50,10 @@ class EntryPageSerializer(serializers.Serializer[dict[str, Any]]):
 
     results = EntrySerializer(many=True)
     next = serializers.URLField(allow_null=True, help_text="The next page; null at the end.")
+    searchedTo = serializers.IntegerField(
+        allow_null=True,
+        help_text="The last entry that was looked at; null if the search has reached the end.",
+    )
     logSize = serializers.IntegerField(
         help_text="The number of entries in the log when the list began."
     )
@@ -78,6 +82,7 @@ FILTERS = [
         each.example,
         many=each.many,
         type=_TYPES[each.type],
+        enum=each.words or None,
     )
     for each in filters.PARAMETERS
 ]
@@ -86,7 +91,7 @@ ORDER = _parameter(
 )
 FIELDS = _parameter(
     "fields",
-    f"Members of the answer, separated by commas: {', '.join(filters.FIELDS)}.",
+    f"Members of the answer, separated by commas: {', '.join(columns.FIELDS)}.",
     "index,time,kind,reason",
 )
 LIMIT = _parameter(

@@ -5,10 +5,11 @@ Officers and auditors may read. There is only GET, so no caller can write.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.core import signing
-from django.http import Http404, StreamingHttpResponse
+from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
@@ -21,16 +22,27 @@ from rest_framework.utils.urls import replace_query_param
 
 from atp.wire.canonical import digest
 from registry.api.auth import HasPermission, ProblemView
-from registry.api.trail import exports, schema
-from registry.api.trail.exports import FORMATS, Format, read_entry, read_page, represent, stream
-from registry.api.trail.filters import FIELDS, Query, asked_record, parse_fields, parse_query
+from registry.api.trail import schema
+from registry.api.trail.exports import Progress, chunks_of, stream
+from registry.api.trail.places import Place, places
 from registry.officers.actor import Actor
-from registry.trail.actions import record_reading
+from registry.trail.actions import record_export_end, record_reading
 from registry.trail.kinds import Kind
+from registry.trail.reading.columns import FIELDS
+from registry.trail.reading.filters import (
+    MAX_INDEX,
+    UnreadableQuery,
+    asked_record,
+    parse_fields,
+    parse_query,
+)
+from registry.trail.reading.formats import FORMATS, Format, represent
+from registry.trail.reading.search import Query, find, read, span_of
 
 PAGE_ENTRIES = 100  # if the request has no `limit`
 MOST_PAGE_ENTRIES = 1000
 RETRY_SECONDS = 30
+TOO_MANY = "Too many exports of this account or on this node are running. Try again later."
 
 _cursors = signing.Signer(salt="atp.provenance.cursor")
 
@@ -50,6 +62,21 @@ class _TrailView(ProblemView):
     http_method_names = ["get", "head", "options"]
     content_negotiation_class = _FormatIsOurs
 
+    def head(self, request: Request, **named: Any) -> HttpResponse:
+        """Answer without content: account and parameters are checked, and nothing is read."""
+        self.check_parameters(request)
+        return HttpResponse(content_type="application/json")
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """Answer 400 if the query can't be read."""
+        if isinstance(exc, UnreadableQuery):
+            exc = ValidationError(dict(exc.problems))
+        return super().handle_exception(exc)
+
+    def check_parameters(self, request: Request) -> Any:
+        """Raise `UnreadableQuery` if `get` would refuse the parameters."""
+        raise NotImplementedError
+
 
 class EntryListView(_TrailView):
     """Entries of the trail that match all given filters, newest first.
@@ -68,21 +95,31 @@ class EntryListView(_TrailView):
     )
     def get(self, request: Request) -> Response:
         parameters = request.query_params
-        query = parse_query(parameters, besides=("cursor", "limit"))
-        limit = _limit(parameters.get("limit", str(PAGE_ENTRIES)))
+        query, limit = self.check_parameters(request)
         if "cursor" in parameters:
             log_size, after = _open_cursor(parameters["cursor"], query, request)
         else:
             log_size, after = _record(request, Kind.TRAIL_QUERIED, "provenance", query.asked), None
-        rows = read_page(query, log_size=log_size, after=after, limit=limit + 1)
-        more = rows[limit - 1][0] if len(rows) > limit else None
+        span = span_of(query.limits, log_size=log_size)
+        if after is not None:
+            span = span.behind(after, query.order)
+        found = find(query, span, limit=limit)
+        rows = read(query.fields, found.positions)
+        more = found.reached is not None
         return Response(
             {
-                "results": [represent(query.fields, row) for row in rows[:limit]],
-                "next": more and _next(request, query, log_size, more),
+                "results": [represent(query.fields, row) for row in rows],
+                "next": _next(request, query, log_size, found.reached) if more else None,
+                "searchedTo": found.reached,
                 "logSize": log_size,
             }
         )
+
+    def check_parameters(self, request: Request) -> tuple[Query, int]:
+        """Return query and limit of a page."""
+        parameters = request.query_params
+        query = parse_query(parameters, besides=("cursor", "limit"))
+        return query, _limit(parameters.get("limit", str(PAGE_ENTRIES)))
 
 
 class EntryView(_TrailView):
@@ -95,12 +132,16 @@ class EntryView(_TrailView):
         tags=["provenance"],
     )
     def get(self, request: Request, index: int) -> Response:
-        fields = parse_fields(request.query_params, fields=tuple(FIELDS))
-        row = read_entry(index, fields)
+        fields = self.check_parameters(request)
+        row = next(iter(read(fields, [index])), None) if index <= MAX_INDEX else None
         if row is None:
             raise Http404
         _record(request, Kind.TRAIL_QUERIED, f"entry {index}", {})
         return Response(represent(fields, row))
+
+    def check_parameters(self, request: Request) -> tuple[str, ...]:
+        """Return the members of the answer."""
+        return parse_fields(request.query_params, fields=tuple(FIELDS))
 
 
 class ExportView(_TrailView):
@@ -123,25 +164,58 @@ class ExportView(_TrailView):
         tags=["provenance"],
     )
     def get(self, request: Request) -> StreamingHttpResponse:
+        written_as, query = self.check_parameters(request)
+        place = places.take(Actor.of_user(request.user).name)
+        if place is None:
+            raise Throttled(RETRY_SECONDS, TOO_MANY)
+        try:
+            return _answer_of_export(request, written_as, query, place)
+        except BaseException:
+            place.leave()  # at once, while a traceback still refers to it
+            raise
+
+    def check_parameters(self, request: Request) -> tuple[Format, Query]:
+        """Return format and query of an export."""
         parameters = request.query_params
         written_as = _format(parameters.getlist("format"))
         query = parse_query(
             parameters, besides=("format",), fields=written_as.fields, order="oldest"
         )
-        slot = exports.running.take()
-        if slot is None:
-            raise Throttled(RETRY_SECONDS, "Too many exports run on this node. Try again later.")
-        asked = {"format": written_as.name, **query.asked}
-        log_size = _record(request, Kind.EXPORT_CREATED, "provenance", asked)
-        return StreamingHttpResponse(
-            exports.held(slot, stream(query, written_as, log_size=log_size)),
-            content_type=written_as.content_type,
-            headers={
-                "Content-Disposition": f'attachment; filename="trail-{log_size}.{written_as.name}"',
-                "Cache-Control": "no-store",
-                "X-Accel-Buffering": "no",  # nginx would write the whole export to its disk
-            },
-        )
+        return written_as, query
+
+
+def _answer_of_export(
+    request: Request, written_as: Format, query: Query, place: Place
+) -> StreamingHttpResponse:
+    actor = Actor.of_user(request.user)
+    asked = {"format": written_as.name, **query.asked}
+    log_size = _record(request, Kind.EXPORT_CREATED, "provenance", asked)
+    progress, compressed = Progress(), accepts_gzip(request.headers.get("Accept-Encoding", ""))
+    chunks = chunks_of(query, written_as, progress, log_size=log_size, compressed=compressed)
+
+    def end(ended: Progress) -> None:
+        record_export_end(actor, created=log_size, rows=ended.rows, outcome=ended.outcome)
+
+    return StreamingHttpResponse(
+        stream(chunks, progress, place, end),
+        content_type=written_as.content_type,
+        headers={
+            **({"Content-Encoding": "gzip"} if compressed else {}),
+            "Content-Disposition": f'attachment; filename="trail-{log_size}.{written_as.name}"',
+            "Cache-Control": "no-store",
+            "Vary": "Accept-Encoding",
+            "X-Accel-Buffering": "no",  # nginx would write the whole export to its disk
+        },
+    )
+
+
+def accepts_gzip(header: str) -> bool:
+    """Return whether an `Accept-Encoding` asks for gzip by name (RFC 9110, section 12.5.3)."""
+    for part in header.lower().split(","):
+        coding, _, weight = part.replace(" ", "").partition(";")
+        if coding == "gzip":
+            return not re.fullmatch(r"q=0(\.0*)?", weight)
+    return False
 
 
 def _record(request: Request, kind: Kind, subject: str, asked: Any) -> int:
@@ -163,7 +237,7 @@ def _limit(text: str) -> int:
     raise ValidationError({"limit": [f"must be a whole number from 1 to {MOST_PAGE_ENTRIES}"]})
 
 
-def _next(request: Request, query: Query, log_size: int, after: int) -> str:
+def _next(request: Request, query: Query, log_size: int, after: int | None) -> str:
     held = [log_size, after, _bound_to(query, request)]
     url = request.build_absolute_uri()
     return str(replace_query_param(url, "cursor", _cursors.sign_object(held, compress=False)))
