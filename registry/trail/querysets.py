@@ -77,6 +77,11 @@ class EntryQuerySet(PlacedQuerySet["Entry"]):
         later = self.filter(time__gte=moment).order_by("time", "pk")
         return next(iter(later.values_list("pk", flat=True)[:1]), default)
 
+    def size(self) -> int:
+        """Return the number of entries in the log."""
+        last = self.order_by("-pk").values_list("pk", flat=True)[:1]
+        return next(iter(last), -1) + 1
+
     def hubs(self) -> list[tuple[int, str]]:
         """Return position and hub of each entry, the oldest first."""
         return list(self.order_by("pk").values_list("pk", "hub"))

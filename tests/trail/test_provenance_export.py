@@ -19,13 +19,13 @@ from django.test import AsyncClient
 
 from atp.wire.canonical import digest, serialize, sha256_b64url
 from messaging.wire import sockets
-from registry.api.trail.exports import PAGE_ENTRIES, Progress, chunks_of
 from registry.api.trail.places import MOST_EXPORTS, MOST_OF_AN_ACCOUNT, Place, places
 from registry.officers.actor import Actor
 from registry.officers.groups import AUDITORS
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, EntryBody
 from registry.trail.reading.columns import LISTED
+from registry.trail.reading.exporting import PAGE_ENTRIES, Progress, chunks_of
 from registry.trail.reading.filters import parse_query
 from registry.trail.reading.formats import FORMATS
 from registry.trail.triggers import make_triggers

@@ -19,7 +19,12 @@ from registry.officers.groups import AUDITORS, OFFICERS
 from registry.trail.models import Entry
 from tests.trail.readers import PROVENANCE, add, eventually, fresh, note, person, reader, token_of
 
-PATHS = [PROVENANCE, f"{PROVENANCE}0/", f"{PROVENANCE}export?format=ndjson"]
+PATHS = [
+    PROVENANCE,
+    f"{PROVENANCE}0/",
+    f"{PROVENANCE}feed",
+    f"{PROVENANCE}export?format=ndjson",
+]
 
 
 @pytest.fixture(autouse=True)

@@ -59,6 +59,17 @@ class EntryPageSerializer(serializers.Serializer[dict[str, Any]]):
     )
 
 
+class FeedSerializer(serializers.Serializer[dict[str, Any]]):
+    """New entries of the feed."""
+
+    results = EntrySerializer(many=True)
+    cursor = serializers.IntegerField(help_text="The `after` of the next call.")
+    next = serializers.URLField(help_text="The address of the next call.")
+    retryAfter = serializers.IntegerField(
+        allow_null=True, help_text="Seconds to wait if nothing is new; else null."
+    )
+
+
 def _parameter(
     name: str, description: str, example: str, *, many: bool = False, **more: Any
 ) -> OpenApiParameter:
@@ -98,6 +109,12 @@ LIMIT = _parameter(
     "limit", "Entries on a page, 1 to 1000; 100 if not given.", "500", type=OpenApiTypes.INT32
 )
 CURSOR = _parameter("cursor", "The cursor in `next` of the page before.", "WzQyLDEwXQ:sig")
+AFTER = _parameter(
+    "after",
+    "The last entry that was read: the `cursor` of the answer before.",
+    "1999",
+    type=OpenApiTypes.INT64,
+)
 FORMAT = _parameter("format", "The format of the export.", "csv", enum=list(FORMATS), required=True)
 INDEX = _parameter(
     "index",

@@ -6,79 +6,43 @@ Officers and auditors may read. There is only GET, so no caller can write.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from django.core import signing
-from django.http import Http404, HttpResponse, StreamingHttpResponse
+from django.http import Http404, StreamingHttpResponse
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import Throttled, ValidationError
-from rest_framework.negotiation import DefaultContentNegotiation
-from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.utils.urls import replace_query_param
 
 from atp.wire.canonical import digest
-from registry.api.auth import HasPermission, ProblemView
 from registry.api.trail import schema
-from registry.api.trail.exports import Progress, chunks_of, stream
+from registry.api.trail.base import PAGE_ENTRIES, TrailView, limit_of, record
+from registry.api.trail.exports import stream
+from registry.api.trail.feed import FeedView
 from registry.api.trail.places import Place, places
 from registry.officers.actor import Actor
-from registry.trail.actions import record_export_end, record_reading
+from registry.trail.actions import record_export_end
 from registry.trail.kinds import Kind
 from registry.trail.reading.columns import FIELDS
+from registry.trail.reading.exporting import Progress, chunks_of
 from registry.trail.reading.filters import (
     MAX_INDEX,
-    UnreadableQuery,
-    asked_record,
     parse_fields,
     parse_query,
 )
 from registry.trail.reading.formats import FORMATS, Format, represent
 from registry.trail.reading.search import Query, find, read, span_of
 
-PAGE_ENTRIES = 100  # if the request has no `limit`
-MOST_PAGE_ENTRIES = 1000
 RETRY_SECONDS = 30
 TOO_MANY = "Too many exports of this account or on this node are running. Try again later."
 
 _cursors = signing.Signer(salt="atp.provenance.cursor")
 
 
-class _FormatIsOurs(DefaultContentNegotiation):
-    """Leaves the parameter `format` to the views: the framework answers an unknown one with 404."""
-
-    def select_renderer(
-        self, request: Request, renderers: Any, format_suffix: str | None = None
-    ) -> tuple[Any, str]:
-        return renderers[0], renderers[0].media_type
-
-
-class _TrailView(ProblemView):
-    required_permission = "registry.view_entry"
-    permission_classes = (IsAuthenticated, HasPermission)
-    http_method_names = ["get", "head", "options"]
-    content_negotiation_class = _FormatIsOurs
-
-    def head(self, request: Request, **named: Any) -> HttpResponse:
-        """Answer without content: account and parameters are checked, and nothing is read."""
-        self.check_parameters(request)
-        return HttpResponse(content_type="application/json")
-
-    def handle_exception(self, exc: Exception) -> Response:
-        """Answer 400 if the query can't be read."""
-        if isinstance(exc, UnreadableQuery):
-            exc = ValidationError(dict(exc.problems))
-        return super().handle_exception(exc)
-
-    def check_parameters(self, request: Request) -> Any:
-        """Raise `UnreadableQuery` if `get` would refuse the parameters."""
-        raise NotImplementedError
-
-
-class EntryListView(_TrailView):
+class EntryListView(TrailView):
     """Entries of the trail that match all given filters, newest first.
 
     A parameter that may be repeated matches any of its values. Each list is entered in the trail
@@ -99,7 +63,7 @@ class EntryListView(_TrailView):
         if "cursor" in parameters:
             log_size, after = _open_cursor(parameters["cursor"], query, request)
         else:
-            log_size, after = _record(request, Kind.TRAIL_QUERIED, "provenance", query.asked), None
+            log_size, after = record(request, Kind.TRAIL_QUERIED, "provenance", query.asked), None
         span = span_of(query.limits, log_size=log_size)
         if after is not None:
             span = span.behind(after, query.order)
@@ -119,10 +83,10 @@ class EntryListView(_TrailView):
         """Return query and limit of a page."""
         parameters = request.query_params
         query = parse_query(parameters, besides=("cursor", "limit"))
-        return query, _limit(parameters.get("limit", str(PAGE_ENTRIES)))
+        return query, limit_of(parameters.get("limit", str(PAGE_ENTRIES)))
 
 
-class EntryView(_TrailView):
+class EntryView(TrailView):
     """One entry with its body, its leaf (the exact text that was hashed) and the leaf hash."""
 
     @extend_schema(
@@ -136,7 +100,7 @@ class EntryView(_TrailView):
         row = next(iter(read(fields, [index])), None) if index <= MAX_INDEX else None
         if row is None:
             raise Http404
-        _record(request, Kind.TRAIL_QUERIED, f"entry {index}", {})
+        record(request, Kind.TRAIL_QUERIED, f"entry {index}", {})
         return Response(represent(fields, row))
 
     def check_parameters(self, request: Request) -> tuple[str, ...]:
@@ -144,7 +108,7 @@ class EntryView(_TrailView):
         return parse_fields(request.query_params, fields=tuple(FIELDS))
 
 
-class ExportView(_TrailView):
+class ExportView(TrailView):
     """All entries that match the filters, oldest first, as a stream.
 
     `ndjson` has one JSON object a line. `csv` has a header line. A cell that begins with `=`, `+`,
@@ -189,7 +153,7 @@ def _answer_of_export(
 ) -> StreamingHttpResponse:
     actor = Actor.of_user(request.user)
     asked = {"format": written_as.name, **query.asked}
-    log_size = _record(request, Kind.EXPORT_CREATED, "provenance", asked)
+    log_size = record(request, Kind.EXPORT_CREATED, "provenance", asked)
     progress, compressed = Progress(), accepts_gzip(request.headers.get("Accept-Encoding", ""))
     chunks = chunks_of(query, written_as, progress, log_size=log_size, compressed=compressed)
 
@@ -218,23 +182,10 @@ def accepts_gzip(header: str) -> bool:
     return False
 
 
-def _record(request: Request, kind: Kind, subject: str, asked: Any) -> int:
-    actor = Actor.of_user(request.user)
-    return record_reading(kind, actor, subject=subject, asked={"asked": asked_record(asked)})
-
-
 def _format(names: list[str]) -> Format:
     if len(names) != 1 or names[0] not in FORMATS:
         raise ValidationError({"format": [f"must be one of {', '.join(FORMATS)}"]})
     return FORMATS[names[0]]
-
-
-def _limit(text: str) -> int:
-    if text.isascii() and text.isdecimal() and len(text) <= 4:
-        limit = int(text)
-        if 1 <= limit <= MOST_PAGE_ENTRIES:
-            return limit
-    raise ValidationError({"limit": [f"must be a whole number from 1 to {MOST_PAGE_ENTRIES}"]})
 
 
 def _next(request: Request, query: Query, log_size: int, after: int | None) -> str:
@@ -264,6 +215,7 @@ def _bound_to(query: Query, request: Request) -> str:
 
 urlpatterns = [
     path("provenance/", EntryListView.as_view(), name="provenance"),
+    path("provenance/feed", FeedView.as_view(), name="provenance-feed"),
     path("provenance/export", ExportView.as_view(), name="provenance-export"),
     path("provenance/<int:index>/", EntryView.as_view(), name="provenance-entry"),
 ]

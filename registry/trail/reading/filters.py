@@ -299,6 +299,14 @@ def _kind(values: list[str]) -> list[Q]:
     return [Q(kind=kind) for value in values for kind in _kinds(value)]
 
 
+def index_of(value: str, *, name: str) -> int:
+    """Return the index in a parameter. Raises `UnreadableQuery` if it is none."""
+    try:
+        return _index(value)
+    except ValueError as exc:
+        raise UnreadableQuery({name: [str(exc)]}) from exc
+
+
 def _index(value: str) -> int:
     return _integer(value, most=MAX_INDEX)
 
