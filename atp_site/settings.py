@@ -279,6 +279,7 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "Agent Trust Protocol hub",
     "DESCRIPTION": "The registry, the inbox and the trail of one hub.",
+    "OAS_VERSION": "3.1.0",  # 3.0 has no null that every generator of clients understands
     "VERSION": "1.0.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],

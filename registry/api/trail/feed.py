@@ -40,7 +40,7 @@ class FeedView(TrailView):
     @extend_schema(
         operation_id="provenance_feed",
         parameters=[schema.AFTER, *schema.FILTERS, schema.FIELDS, schema.LIMIT],
-        responses={200: schema.FeedSerializer, **schema.PROBLEMS},
+        responses={200: schema.FeedSerializer},
         tags=["provenance"],
     )
     def get(self, request: Request) -> Response:

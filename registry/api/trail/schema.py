@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 
 from registry.trail.kinds import Kind
@@ -17,28 +17,34 @@ _TYPES = {str: OpenApiTypes.STR, int: OpenApiTypes.INT64, datetime: OpenApiTypes
 
 
 class EntrySerializer(serializers.Serializer[dict[str, Any]]):
-    """An entry of the trail. A list holds only the members that `fields` names."""
+    """An entry of the trail. With `fields` it holds only the members that are named."""
 
-    index = serializers.IntegerField(help_text="The number of the entry: from 0, without gaps.")
-    time = serializers.DateTimeField(
-        help_text="When it was entered; never earlier than the entry before it."
+    index = serializers.IntegerField(
+        required=False, help_text="The number of the entry: from 0, without gaps."
     )
-    hub = serializers.CharField()
-    kind = serializers.ChoiceField(choices=[kind.value for kind in Kind])
-    actor = serializers.CharField(help_text="Who did it. People appear by pseudonym.")
-    subject = serializers.CharField(help_text="The thing that was changed or used.")
-    sender = serializers.CharField()
-    recipient = serializers.CharField()
-    messageId = serializers.CharField()
-    requestId = serializers.CharField()
-    sensitivity = serializers.CharField()
-    verdict = serializers.CharField()
-    policy = serializers.CharField()
-    rule = serializers.CharField()
-    issuer = serializers.CharField()
-    score = serializers.IntegerField(allow_null=True, min_value=0, max_value=100)
-    reason = serializers.CharField(allow_null=True, help_text="Null if the body was erased.")
-    leafHash = serializers.CharField(help_text="SHA-256(0x00 || leaf), base64url: RFC 9162.")
+    time = serializers.DateTimeField(
+        required=False, help_text="When it was entered; never earlier than the entry before it."
+    )
+    hub = serializers.CharField(required=False)
+    kind = serializers.ChoiceField(required=False, choices=[kind.value for kind in Kind])
+    actor = serializers.CharField(required=False, help_text="Who did it; people by pseudonym.")
+    subject = serializers.CharField(required=False, help_text="The thing that was changed or used.")
+    sender = serializers.CharField(required=False)
+    recipient = serializers.CharField(required=False)
+    messageId = serializers.CharField(required=False)
+    requestId = serializers.CharField(required=False)
+    sensitivity = serializers.CharField(required=False)
+    verdict = serializers.CharField(required=False)
+    policy = serializers.CharField(required=False)
+    rule = serializers.CharField(required=False)
+    issuer = serializers.CharField(required=False)
+    score = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=100)
+    reason = serializers.CharField(
+        required=False, allow_null=True, help_text="Null if the body was erased."
+    )
+    leafHash = serializers.CharField(
+        required=False, help_text="SHA-256(0x00 || leaf), base64url: RFC 9162."
+    )
     leaf = serializers.CharField(required=False, help_text="RFC 8785 text of header and digest.")
     body = serializers.DictField(
         required=False, allow_null=True, help_text="All other members; null if it was erased."
@@ -123,16 +129,3 @@ INDEX = _parameter(
     type=OpenApiTypes.INT64,
     location=OpenApiParameter.PATH,
 )
-
-
-def _problem(description: str) -> OpenApiResponse:
-    return OpenApiResponse(OpenApiTypes.OBJECT, description=description)
-
-
-PROBLEMS = {
-    400: _problem("A parameter is unknown or can't be read; `errors` says which and why."),
-    401: _problem("The call has no valid token and no session."),
-    403: _problem("Only officers and auditors may read the trail."),
-}
-NOT_FOUND = _problem("The log has no such entry.")
-TOO_MANY_EXPORTS = _problem("Too many exports are running on this node; try again later.")

@@ -54,7 +54,7 @@ class EntryListView(TrailView):
     @extend_schema(
         operation_id="provenance_list",
         parameters=[*schema.FILTERS, schema.ORDER, schema.FIELDS, schema.LIMIT, schema.CURSOR],
-        responses={200: schema.EntryPageSerializer, **schema.PROBLEMS},
+        responses={200: schema.EntryPageSerializer},
         tags=["provenance"],
     )
     def get(self, request: Request) -> Response:
@@ -92,7 +92,7 @@ class EntryView(TrailView):
     @extend_schema(
         operation_id="provenance_read",
         parameters=[schema.INDEX, schema.FIELDS],
-        responses={200: schema.EntrySerializer, **schema.PROBLEMS, 404: schema.NOT_FOUND},
+        responses={200: schema.EntrySerializer},
         tags=["provenance"],
     )
     def get(self, request: Request, index: int) -> Response:
@@ -116,14 +116,14 @@ class ExportView(TrailView):
     it as a formula: remove the apostrophe before you compare. Each export is entered in the trail.
     """
 
+    problem_statuses = (429,)
+
     @extend_schema(
         operation_id="provenance_export",
         parameters=[schema.FORMAT, *schema.FILTERS, schema.ORDER, schema.FIELDS],
         responses={
             (200, "application/x-ndjson"): OpenApiTypes.STR,
             (200, "text/csv"): OpenApiTypes.STR,
-            **schema.PROBLEMS,
-            429: schema.TOO_MANY_EXPORTS,
         },
         tags=["provenance"],
     )
