@@ -20,6 +20,7 @@ ATP_SECRET_KEY_OLD      the secret key before it, while sessions and forms that 
 ATP_KEY_ENCRYPTION_KEY  32 bytes in base64url, encrypt the keys the hub holds; made in ATP_DATA_DIR,
                         on PostgreSQL or with a broker none
 ATP_KEY_ENCRYPTION_KEY_OLD  the key before it, until `manage.py reseal_keys` has run
+ATP_EXPORT_DIR          folder of the files of large exports; ATP_DATA_DIR/exports
 ATP_STATIC_DIR          where collectstatic puts files for a proxy to serve; ATP_DATA_DIR/static
 ATP_DEBUG               tracebacks in the browser, for development only; false
 ATP_LOG_LEVEL           DEBUG, INFO, WARNING or ERROR; INFO
@@ -155,6 +156,7 @@ CELERY_BEAT_SCHEDULER = "messaging.periodic.beat:LastingScheduler"
 _beat_seconds = {
     "messaging.tasks.sweep": 5,
     "registry.carry_on_decisions": 10,
+    "registry.carry_on_exports": 10,
     "messaging.tasks.credit_traffic": 15,
     "registry.summarise_refusals": 60,
     "registry.refresh_scores": 900,
@@ -229,6 +231,7 @@ USE_TZ = True
 FORMAT_MODULE_PATH = ["atp_site.formats"]  # dates with their time zone
 STATIC_URL = "static/"
 STATIC_ROOT = Path(env.env_text("ATP_STATIC_DIR", str(ATP_DATA_DIR / "static")))
+ATP_EXPORT_DIR = Path(env.env_text("ATP_EXPORT_DIR", str(ATP_DATA_DIR / "exports")))
 if STATIC_ROOT.is_relative_to(ATP_DATA_DIR):
     STATIC_ROOT.mkdir(exist_ok=True)  # WhiteNoise warns if it is missing
 WHITENOISE_USE_FINDERS = True  # no collectstatic before the first start

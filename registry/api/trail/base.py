@@ -16,6 +16,7 @@ from registry.officers.actor import Actor
 from registry.trail.actions import record_reading
 from registry.trail.kinds import Kind
 from registry.trail.reading.filters import UnreadableQuery, asked_record
+from registry.trail.reading.formats import FORMATS, Format
 
 PAGE_ENTRIES = 100  # if the request has no `limit`
 MOST_PAGE_ENTRIES = 1000
@@ -67,3 +68,10 @@ def limit_of(text: str) -> int:
         if 1 <= limit <= MOST_PAGE_ENTRIES:
             return limit
     raise UnreadableQuery({"limit": [f"must be a whole number from 1 to {MOST_PAGE_ENTRIES}"]})
+
+
+def format_of(names: list[str]) -> Format:
+    """Return the format that is named. Raises `UnreadableQuery` if it is not exactly one."""
+    if len(names) != 1 or names[0] not in FORMATS:
+        raise UnreadableQuery({"format": [f"must be one of {', '.join(FORMATS)}"]})
+    return FORMATS[names[0]]

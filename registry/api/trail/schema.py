@@ -9,6 +9,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 
+from registry.exports.models import TrailExport
 from registry.trail.kinds import Kind
 from registry.trail.reading import columns, filters
 from registry.trail.reading.formats import FORMATS
@@ -73,6 +74,27 @@ class FeedSerializer(serializers.Serializer[dict[str, Any]]):
     next = serializers.URLField(help_text="The address of the next call.")
     retryAfter = serializers.IntegerField(
         allow_null=True, help_text="Seconds to wait if nothing is new; else null."
+    )
+
+
+class ExportJobSerializer(serializers.Serializer[dict[str, Any]]):
+    """An export that a worker writes to a file."""
+
+    name = serializers.CharField()
+    url = serializers.URLField(help_text="Its address, to watch it.")
+    state = serializers.ChoiceField(
+        choices=["waiting", "running", *TrailExport.Outcome.values], help_text="How it stands."
+    )
+    reason = serializers.CharField(help_text="Why it failed; else empty.")
+    percent = serializers.IntegerField(help_text="How much of the log is searched.")
+    rows = serializers.IntegerField(help_text="Entries in the file.")
+    bytes = serializers.IntegerField(help_text="Size of the file.")
+    logSize = serializers.IntegerField(
+        help_text="The number of entries in the log when it was made."
+    )
+    file = serializers.URLField(allow_null=True, help_text="The file; null until complete.")
+    expiresAt = serializers.DateTimeField(
+        allow_null=True, help_text="When it is deleted; null until it has ended."
     )
 
 

@@ -19,9 +19,10 @@ from rest_framework.utils.urls import replace_query_param
 
 from atp.wire.canonical import digest
 from registry.api.trail import schema
-from registry.api.trail.base import PAGE_ENTRIES, TrailView, limit_of, record
+from registry.api.trail.base import PAGE_ENTRIES, TrailView, format_of, limit_of, record
 from registry.api.trail.exports import stream
 from registry.api.trail.feed import FeedView
+from registry.api.trail.jobs import ExportFileView, ExportJobsView, ExportJobView
 from registry.api.trail.places import Place, places
 from registry.officers.actor import Actor
 from registry.trail.actions import record_export_end
@@ -33,7 +34,7 @@ from registry.trail.reading.filters import (
     parse_fields,
     parse_query,
 )
-from registry.trail.reading.formats import FORMATS, Format, represent
+from registry.trail.reading.formats import Format, represent
 from registry.trail.reading.search import Query, find, read, span_of
 
 RETRY_SECONDS = 30
@@ -141,7 +142,7 @@ class ExportView(TrailView):
     def check_parameters(self, request: Request) -> tuple[Format, Query]:
         """Return format and query of an export."""
         parameters = request.query_params
-        written_as = _format(parameters.getlist("format"))
+        written_as = format_of(parameters.getlist("format"))
         query = parse_query(
             parameters, besides=("format",), fields=written_as.fields, order="oldest"
         )
@@ -182,12 +183,6 @@ def accepts_gzip(header: str) -> bool:
     return False
 
 
-def _format(names: list[str]) -> Format:
-    if len(names) != 1 or names[0] not in FORMATS:
-        raise ValidationError({"format": [f"must be one of {', '.join(FORMATS)}"]})
-    return FORMATS[names[0]]
-
-
 def _next(request: Request, query: Query, log_size: int, after: int | None) -> str:
     held = [log_size, after, _bound_to(query, request)]
     url = request.build_absolute_uri()
@@ -216,6 +211,13 @@ def _bound_to(query: Query, request: Request) -> str:
 urlpatterns = [
     path("provenance/", EntryListView.as_view(), name="provenance"),
     path("provenance/feed", FeedView.as_view(), name="provenance-feed"),
+    path("provenance/exports/", ExportJobsView.as_view(), name="provenance-exports"),
+    path("provenance/exports/<str:name>/", ExportJobView.as_view(), name="provenance-exports-one"),
+    path(
+        "provenance/exports/<str:name>/file",
+        ExportFileView.as_view(),
+        name="provenance-exports-file",
+    ),
     path("provenance/export", ExportView.as_view(), name="provenance-export"),
     path("provenance/<int:index>/", EntryView.as_view(), name="provenance-entry"),
 ]
