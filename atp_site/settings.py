@@ -20,7 +20,8 @@ ATP_SECRET_KEY_OLD      the secret key before it, while sessions and forms that 
 ATP_KEY_ENCRYPTION_KEY  32 bytes in base64url, encrypt the keys the hub holds; made in ATP_DATA_DIR,
                         on PostgreSQL or with a broker none
 ATP_KEY_ENCRYPTION_KEY_OLD  the key before it, until `manage.py reseal_keys` has run
-ATP_EXPORT_DIR          folder of the files of large exports; ATP_DATA_DIR/exports
+ATP_EXPORT_DIR          folder of the files of large exports, the same for nodes and workers;
+                        ATP_DATA_DIR/exports
 ATP_STATIC_DIR          where collectstatic puts files for a proxy to serve; ATP_DATA_DIR/static
 ATP_DEBUG               tracebacks in the browser, for development only; false
 ATP_LOG_LEVEL           DEBUG, INFO, WARNING or ERROR; INFO
