@@ -105,6 +105,9 @@ ATP_EPOCH_POLL_SECONDS = 0.25
 ATP_EPOCH_BLIND_SECONDS = 0.75  # without a read of the epoch, then a node stops delivering
 ATP_LEASE_SECONDS = 10.0  # without a renewal, then the node counts as dead
 ATP_LEASE_RENEW_SECONDS = 2.0
+# In which an agent's process may come back after a broken connection and go on with what it has.
+# Both sides notice a silent break within 40 s; the one may be 20 s later than the other.
+ATP_RETURN_SECONDS = 30.0
 ATP_START_SECONDS = 60  # the longest wait of a starting process for services that start too
 # The longest wait for an answer to a statement of a node or of a task; then the connection
 # counts as dead. Longer than any wait for a lock, shorter than what agents may have to wait for.

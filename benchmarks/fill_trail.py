@@ -98,7 +98,7 @@ def _update_statistics() -> None:
 def _plain(chosen: random.Random, kind: str) -> EntryDraft:
     agent = _agent(chosen)
     actor = f"officer:{chosen.randrange(OFFICERS):012x}"
-    return _draft(kind, actor=actor, subject=agent, body={"reason": "as agreed", "before": agent})
+    return _draft(kind, actor=actor, subject=agent, shared={"reason": "as agreed", "before": agent})
 
 
 def _judged(chosen: random.Random, kind: str) -> EntryDraft:
@@ -119,7 +119,7 @@ def _judged(chosen: random.Random, kind: str) -> EntryDraft:
         rule=chosen.choice(RULES[1:]) if denied else RULES[0],
         issuer="Local authority",
         score=chosen.randrange(40, 100),
-        body={
+        shared={
             **why,
             "digest": number * 2,
             "kid": "k" * 43,
@@ -139,12 +139,12 @@ def _judged(chosen: random.Random, kind: str) -> EntryDraft:
 def _delivered(chosen: random.Random, kind: str) -> EntryDraft:
     agent = _agent(chosen)
     body = {"stream": "mail", "from": 1, "to": chosen.randrange(1, 1_000)}
-    return _draft(kind, actor=f"agent:{agent}", subject=agent, recipient=agent, body=body)
+    return _draft(kind, actor=f"agent:{agent}", subject=agent, recipient=agent, shared=body)
 
 
 def _of_session(chosen: random.Random, kind: str) -> EntryDraft:
     agent = _agent(chosen)
-    return _draft(kind, actor=f"agent:{agent}", subject=agent, body={"session": _number(chosen)})
+    return _draft(kind, actor=f"agent:{agent}", subject=agent, shared={"session": _number(chosen)})
 
 
 def _draft(kind: str, **members: Any) -> EntryDraft:

@@ -9,7 +9,7 @@ from typing import Any
 from atp.agent.options import SendOptions
 from atp.agent.signed import SignedMessage, SignedMessages
 from atp.transports.base import Transport
-from atp.trust.envelope import envelope_from_value, new_document, sign_envelope
+from atp.trust.envelope import Envelope, envelope_from_value, new_document, signed_envelope
 from atp.trust.keys import PrivateKey
 from atp.types import IAgentIdentity, IPolicyContext, MessageType, TrustLevel
 from atp.wire.timestamps import format_timestamp
@@ -97,13 +97,13 @@ class Writer:
 
     def sign(
         self, document: dict[str, Any], lifetime_seconds: int, *, req: str | None = None
-    ) -> bytes:
+    ) -> Envelope:
         """Return the signed envelope; without a key (in memory only), the unsigned one."""
         now, author = self._transport.clock(), self._author
         if author.key is None:
             stamped = {**document, "timestamp": format_timestamp(now)}
-            return envelope_from_value({"ATP": stamped}).canonical
-        return sign_envelope(
+            return envelope_from_value({"ATP": stamped})
+        return signed_envelope(
             document,
             author.key,
             hub_id=self._transport.hub_id,

@@ -11,7 +11,7 @@ def note_when_refused(apps: Any, schema_editor: Any) -> None:
     entries = apps.get_model("registry", "Entry").objects.filter(kind="delivery.refused")
     for row in refused.select_related("envelope").defer("envelope__content").iterator():
         about = entries.filter(message_id=row.envelope.message_id, recipient=row.recipient_id)
-        time = about.order_by("-index").values_list("time", flat=True).first()
+        time = about.order_by("-time").values_list("time", flat=True).first()
         row.refused_at = time or row.envelope.judged_at
         row.save(update_fields=["refused_at"])
 

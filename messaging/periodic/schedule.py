@@ -26,6 +26,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "messaging.tasks.sweep": (
         "Clear up",
         "Expires envelopes, tells senders what became of theirs, closes sessions of dead nodes, "
+        "ends the time in which broken sessions may come back, "
         "continues broadcasts, and deletes rows that are kept for a limited time.",
     ),
     "registry.carry_on_decisions": (

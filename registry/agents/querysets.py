@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -37,3 +38,11 @@ class EnrolmentTokenQuerySet(models.QuerySet["EnrolmentToken"]):
     def open_at(self, now: datetime) -> EnrolmentTokenQuerySet:
         """Return tokens that can still enrol a key at `now`: not used and not expired."""
         return self.filter(used_at=None, expires_at__gt=now)
+
+
+def organisations_of(agent_ids: Collection[str]) -> dict[str, str]:
+    """Return by agent the uid of its organisation, for entries about agents; one query."""
+    from registry.agents.models import Agent
+
+    found = Agent.objects.filter(pk__in=agent_ids).values_list("pk", "organisation__uid")
+    return dict(found) if agent_ids else {}

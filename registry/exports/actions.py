@@ -60,7 +60,7 @@ def create_export(written_as: str, asked: QueryDict, *, actor: Actor) -> TrailEx
             name=name, made_by_id=actor.user_id, written_as=written_as, asked=asked.urlencode(),
             log_size=size, first=span.first, end=span.end, left_first=span.first, left_end=span.end,
         )  # fmt: skip
-        change.enter(EntryDraft(Kind.EXPORT_CREATED, subject=f"export {name}", body=body))
+        change.enter(EntryDraft(Kind.EXPORT_CREATED, subject=f"export {name}", shared=body))
         enqueue_exports_on_commit()
     return export
 
@@ -179,7 +179,7 @@ def _end(export: TrailExport, outcome: str, reason: str = "") -> None:
         )
         body: dict[str, Any] = {"rows": row.rows, "outcome": outcome}
         body |= {"reason": reason} if reason else {}
-        change.enter(EntryDraft(Kind.EXPORT_ENDED, subject=f"export {row.pk}", body=body))
+        change.enter(EntryDraft(Kind.EXPORT_ENDED, subject=f"export {row.pk}", shared=body))
 
 
 def _forget(export: TrailExport) -> None:

@@ -10,6 +10,7 @@ from django.db import models
 from django.db.models import Q
 
 from registry.storage.compiled import Compiled, Texts
+from registry.trail.logs import index_of
 
 if TYPE_CHECKING:
     from registry.trail.models import Entry
@@ -91,12 +92,12 @@ class EntryQuerySet(PlacedQuerySet["Entry"]):
 
         `entry` itself is included.
         """
-        related = Q(index=entry.index)
+        related = Q(position=entry.position)
         if entry.message_id:
             related |= Q(message_id=entry.message_id)
         if entry.request_id:
             related |= Q(request_id=entry.request_id)
-        return self.filter(related).order_by("index")
+        return self.filter(related).order_by("position")
 
 
 def _verdicts(message_ids: Texts) -> models.QuerySet[Any, Any]:
@@ -104,7 +105,7 @@ def _verdicts(message_ids: Texts) -> models.QuerySet[Any, Any]:
 
     verdicts = ("envelope.accepted", "envelope.denied")
     return Entry.objects.filter(message_id__any_of=message_ids, kind__in=verdicts).values_list(
-        "sender", "message_id", "index"
+        "sender", "message_id", "position"
     )
 
 
@@ -113,4 +114,4 @@ _VERDICTS = Compiled(_verdicts)
 
 def entries_of_messages(message_ids: Collection[str]) -> dict[tuple[str, str], int]:
     """Return by (sender, messageId) the trail index of each message's verdict; one query."""
-    return {(s, m): index for s, m, index in _VERDICTS.rows(message_ids)}
+    return {(s, m): index_of(position) for s, m, position in _VERDICTS.rows(message_ids)}

@@ -42,7 +42,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("change",),
         ("models", "trail.checks trail.triggers", "thumbprints"),
         ("trail.actions trail.reading", "hub.actions", "scores.registered"),
-        ("*.querysets *.models issuers.standing officers.actor hub.pseudonyms",),
+        ("*.querysets *.models issuers.standing officers.actor hub.secrets",),
         (
             "storage",
             "hooks",

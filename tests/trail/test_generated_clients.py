@@ -35,7 +35,7 @@ assert entry.index == int(index) and entry.score is None and entry.sender == sen
 assert entry.kind == "envelope.accepted" and entry.sender is UNSET and entry.score is UNSET, entry
 
 entry = provenance_read.sync(int(index), client=client)
-assert isinstance(entry, Entry) and entry.body["kept"] == 1, entry
+assert isinstance(entry, Entry) and entry.body["shared"]["kept"] == 1, entry
 
 feed = provenance_feed.sync(client=client, sender=[sender])
 assert feed.results[0].index == int(index) and feed.retry_after is None, feed
@@ -54,7 +54,7 @@ from models import Entry, EntryPage, Feed
 page, fields, entry, feed = (open(name, "rb").read() for name in sys.argv[1:])
 assert EntryPage.model_validate_json(page).results[0].score is None
 assert EntryPage.model_validate_json(fields).results[0].model_fields_set == {"index", "kind"}
-assert Entry.model_validate_json(entry).body["kept"] == 1
+assert Entry.model_validate_json(entry).body["shared"]["kept"] == 1
 assert Feed.model_validate_json(feed).retryAfter is None
 """
 
@@ -69,7 +69,7 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def entry(hub: Any) -> tuple[str, int]:
     sender = fresh("alice")
-    return sender, add(note(sender=sender, body={"kept": 1, "reason": "fine"}))
+    return sender, add(note(sender=sender, shared={"kept": 1, "reason": "fine"}))
 
 
 def run(*command: str, folder: Path) -> None:

@@ -11,6 +11,7 @@ from django.db import connection
 from django.http import QueryDict
 from django.test.utils import CaptureQueriesContext
 
+from registry.hub.secrets import blinded
 from registry.trail.reading.columns import FIELDS
 from registry.trail.reading.filters import LEADING, parse_query
 from registry.trail.reading.search import Query, find, read, span_of
@@ -30,8 +31,9 @@ CREATE SCHEMA filled;
 CREATE TABLE filled.registry_entry (LIKE public.registry_entry INCLUDING ALL);
 CREATE TABLE filled.registry_entrybody (LIKE public.registry_entrybody INCLUDING ALL);
 INSERT INTO filled.registry_entry
-  ("index", "time", hub, kind, actor, subject, sender, recipient, message_id, request_id,
-   sensitivity, verdict, policy, rule, issuer, score, leaf, leaf_hash)
+  (position, "time", hub, kind, actor, subject, sender, recipient, message_id, request_id,
+   sensitivity, verdict, policy, rule, issuer, attestation, trace, on_behalf_of, score,
+   session, sender_organisation, recipient_organisation, organisations, leaf, leaf_hash)
 SELECT i, '2026-01-01Z'::timestamptz + i * interval '1 second', 'hub-1',
   CASE WHEN i = 0 THEN 'log.started' WHEN i < 5000 THEN 'agent.created'
        WHEN i % 2 = 0 THEN 'delivery.acknowledged' ELSE 'envelope.accepted' END,
@@ -39,12 +41,15 @@ SELECT i, '2026-01-01Z'::timestamptz + i * interval '1 second', 'hub-1',
   CASE WHEN i < 5000 THEN '' ELSE w || i / 10 END, CASE WHEN i < 5000 THEN '' ELSE w || i / 10 END,
   CASE WHEN i < 5000 THEN 'internal' ELSE 'public' END,
   CASE WHEN i < 5000 THEN 'denied' WHEN i % 2 = 0 THEN '' ELSE 'accepted' END,
-  w, w, w, i % 100, decode(repeat('ab', 200), 'hex'), decode(repeat('cd', 32), 'hex')
+  w, w, w, w, w, CASE w WHEN 'usual' THEN '@usual' WHEN 'rare' THEN '@rare' ELSE '' END, i % 100,
+  '', '', '', '',
+  decode(repeat('ab', 200), 'hex'), decode(repeat('cd', 32), 'hex')
 FROM generate_series(0, {ENTRIES - 1}) AS i,
 LATERAL (SELECT CASE WHEN i < 5000 THEN 'rare' WHEN i % 3 = 0 THEN 'a' || i % 50 ELSE 'usual' END
   AS w) AS words;
-INSERT INTO filled.registry_entrybody ("index", content, reason)
-SELECT i, decode(repeat('ef', 300), 'hex'), '' FROM generate_series(0, {ENTRIES - 1}) AS i;
+INSERT INTO filled.registry_entrybody (position, digests, shared, reason)
+SELECT i, decode('7b7d', 'hex'), decode(repeat('ef', 300), 'hex'), ''
+FROM generate_series(0, {ENTRIES - 1}) AS i;
 """  # noqa: S608  # the number of entries
 
 # A value that most entries have, one that lies at the begin only, and one that no entry has.
@@ -75,8 +80,11 @@ COMBINATIONS = [
 
 @pytest.fixture(scope="module")
 def filled(database: None) -> Iterator[None]:
+    fill = FILL
     with connection.cursor() as cursor:
-        cursor.execute(FILL)
+        for word in ("usual", "rare"):
+            fill = fill.replace(f"@{word}", blinded("onBehalfOf", word))
+        cursor.execute(fill)
         for table in ("registry_entry", "registry_entrybody"):
             cursor.execute(f"VACUUM (ANALYZE) filled.{table}")
         cursor.execute("SET search_path = filled, public")

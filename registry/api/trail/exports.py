@@ -15,7 +15,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 
-from registry.api.trail.places import Place
+from registry.api.trail.places import ExportPlace
 from registry.trail.reading.exporting import Progress
 
 MOST_REST_SECONDS = 0.1  # between two chunks
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 async def stream(
-    chunks: Iterator[bytes], progress: Progress, place: Place, end: Callable[[Progress], Any]
+    chunks: Iterator[bytes], progress: Progress, place: ExportPlace, end: Callable[[Progress], Any]
 ) -> AsyncGenerator[bytes, None]:
     """Yield the same chunks, each read in another thread; leave the place and call `end` at last.
 

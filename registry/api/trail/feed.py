@@ -16,8 +16,9 @@ from registry.api.trail import schema
 from registry.api.trail.base import PAGE_ENTRIES, TrailView, limit_of, record
 from registry.officers.actor import Actor
 from registry.trail.kinds import Kind
+from registry.trail.logs import index_of
 from registry.trail.models import Entry
-from registry.trail.reading.filters import UnreadableQuery, index_of, parse_query
+from registry.trail.reading.filters import UnreadableQuery, parse_query, position_of, read_index
 from registry.trail.reading.formats import represent
 from registry.trail.reading.search import Filter, Query, Span, find, read, span_of
 
@@ -47,10 +48,11 @@ class FeedView(TrailView):
         query, after, limit = self.check_parameters(request)
         _record_once(request, query, after)
         log_size = Entry.objects.size()
-        span = span_of(query.limits, log_size=log_size).behind(after, "oldest")
+        span = span_of(query.limits, log_size=log_size).behind(position_of(after), "oldest")
         found = find(query, span, limit=limit)
         rows = read(query.fields, found.positions)
-        cursor = max(after, log_size - 1 if found.reached is None else found.reached)
+        read_to = log_size - 1 if found.reached is None else found.reached
+        cursor = max(after, index_of(read_to))
         url = replace_query_param(request.build_absolute_uri(), "after", cursor)
         rests = not rows and found.reached is None
         return Response(
@@ -69,7 +71,7 @@ class FeedView(TrailView):
         if "order" in parameters:
             raise UnreadableQuery({"order": ["the feed has the oldest entry first"]})
         query = parse_query(parameters, besides=("after", "limit"), order="oldest")
-        after = index_of(parameters["after"], name="after") if "after" in parameters else -1
+        after = read_index(parameters["after"], name="after") if "after" in parameters else -1
         query = replace(query, filters={**query.filters, "": _OWN_READINGS})
         return query, after, limit_of(parameters.get("limit", str(PAGE_ENTRIES)))
 

@@ -26,6 +26,7 @@ from registry.exports.actions import KEPT, TooManyExports, cancel, create_export
 from registry.exports.files import path_of
 from registry.exports.models import TrailExport
 from registry.officers.actor import Actor
+from registry.trail.logs import index_of
 from registry.trail.reading.formats import FORMATS
 
 RETRY_SECONDS = 60
@@ -164,7 +165,7 @@ def _shown(request: Request, export: TrailExport) -> dict[str, Any]:
         "percent": export.percent,
         "rows": export.rows,
         "bytes": export.size,
-        "logSize": export.log_size,
+        "logSize": index_of(export.log_size),
         "file": f"{url}file" if complete else None,
         "expiresAt": expires.isoformat() if expires else None,
     }
@@ -185,7 +186,7 @@ def _part(request: Request, export: TrailExport) -> range | None:
 
 def _headers(export: TrailExport, part: range | None) -> dict[str, str]:
     written_as = FORMATS[export.written_as]
-    name = f"trail-{export.log_size}.{written_as.name}"
+    name = f"trail-{index_of(export.log_size)}.{written_as.name}"
     headers = {
         "Content-Type": written_as.content_type,
         "Content-Disposition": f'attachment; filename="{name}"',

@@ -20,8 +20,10 @@ _TYPES = {str: OpenApiTypes.STR, int: OpenApiTypes.INT64, datetime: OpenApiTypes
 class EntrySerializer(serializers.Serializer[dict[str, Any]]):
     """An entry of the trail. With `fields` it holds only the members that are named."""
 
+    v = serializers.IntegerField(required=False, help_text="The version of the format: 1.")
+    log = serializers.CharField(required=False, help_text="The log that holds the entry.")
     index = serializers.IntegerField(
-        required=False, help_text="The number of the entry: from 0, without gaps."
+        required=False, help_text="The number of the entry in its log: from 0, without gaps."
     )
     time = serializers.DateTimeField(
         required=False, help_text="When it was entered; never earlier than the entry before it."
@@ -30,25 +32,54 @@ class EntrySerializer(serializers.Serializer[dict[str, Any]]):
     kind = serializers.ChoiceField(required=False, choices=[kind.value for kind in Kind])
     actor = serializers.CharField(required=False, help_text="Who did it; people by pseudonym.")
     subject = serializers.CharField(required=False, help_text="The thing that was changed or used.")
+    cause = serializers.IntegerField(
+        required=False, allow_null=True, help_text="The index of the entry that led to this one."
+    )
     sender = serializers.CharField(required=False)
     recipient = serializers.CharField(required=False)
     messageId = serializers.CharField(required=False)
-    requestId = serializers.CharField(required=False)
+    session = serializers.CharField(required=False)
     sensitivity = serializers.CharField(required=False)
     verdict = serializers.CharField(required=False)
     policy = serializers.CharField(required=False)
     rule = serializers.CharField(required=False)
     issuer = serializers.CharField(required=False)
+    attestation = serializers.CharField(
+        required=False, help_text="The `jti` of the attestation that vouched."
+    )
     score = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=100)
+    trace = serializers.CharField(
+        required=False, help_text="The W3C trace id that the sender gave."
+    )
+    requestId = serializers.CharField(
+        required=False, help_text="Blinded; the text is in the section `shared`."
+    )
+    onBehalfOf = serializers.CharField(
+        required=False, help_text="Blinded; the text is in the section `shared`."
+    )
+    senderOrganisation = serializers.CharField(required=False)
+    recipientOrganisation = serializers.CharField(required=False)
+    organisations = serializers.ListField(
+        required=False,
+        child=serializers.CharField(),
+        help_text="The organisations that it concerns; none: all.",
+    )
     reason = serializers.CharField(
-        required=False, allow_null=True, help_text="Null if the body was erased."
+        required=False, allow_null=True, help_text="Null if it was erased."
     )
     leafHash = serializers.CharField(
         required=False, help_text="SHA-256(0x00 || leaf), base64url: RFC 9162."
     )
     leaf = serializers.CharField(required=False, help_text="RFC 8785 text of header and digest.")
+    sections = serializers.DictField(
+        required=False,
+        child=serializers.CharField(),
+        help_text="The digest of each section of the body.",
+    )
     body = serializers.DictField(
-        required=False, allow_null=True, help_text="All other members; null if it was erased."
+        required=False,
+        child=serializers.DictField(allow_null=True),
+        help_text="The sections by name; an erased one is null.",
     )
 
 

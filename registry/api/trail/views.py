@@ -23,17 +23,14 @@ from registry.api.trail.base import PAGE_ENTRIES, TrailView, format_of, limit_of
 from registry.api.trail.exports import stream
 from registry.api.trail.feed import FeedView
 from registry.api.trail.jobs import ExportFileView, ExportJobsView, ExportJobView
-from registry.api.trail.places import Place, places
+from registry.api.trail.places import ExportPlace, places
 from registry.officers.actor import Actor
 from registry.trail.actions import record_export_end
 from registry.trail.kinds import Kind
+from registry.trail.logs import index_of
 from registry.trail.reading.columns import FIELDS
 from registry.trail.reading.exporting import Progress, chunks_of
-from registry.trail.reading.filters import (
-    MAX_INDEX,
-    parse_fields,
-    parse_query,
-)
+from registry.trail.reading.filters import parse_fields, parse_query, position_of
 from registry.trail.reading.formats import Format, represent
 from registry.trail.reading.search import Query, find, read, span_of
 
@@ -75,8 +72,8 @@ class EntryListView(TrailView):
             {
                 "results": [represent(query.fields, row) for row in rows],
                 "next": _next(request, query, log_size, found.reached) if more else None,
-                "searchedTo": found.reached,
-                "logSize": log_size,
+                "searchedTo": None if found.reached is None else index_of(found.reached),
+                "logSize": index_of(log_size),
             }
         )
 
@@ -98,7 +95,7 @@ class EntryView(TrailView):
     )
     def get(self, request: Request, index: int) -> Response:
         fields = self.check_parameters(request)
-        row = next(iter(read(fields, [index])), None) if index <= MAX_INDEX else None
+        row = next(iter(read(fields, [position_of(index)])), None)
         if row is None:
             raise Http404
         record(request, Kind.TRAIL_QUERIED, f"entry {index}", {})
@@ -150,7 +147,7 @@ class ExportView(TrailView):
 
 
 def _answer_of_export(
-    request: Request, written_as: Format, query: Query, place: Place
+    request: Request, written_as: Format, query: Query, place: ExportPlace
 ) -> StreamingHttpResponse:
     actor = Actor.of_user(request.user)
     asked = {"format": written_as.name, **query.asked}
@@ -159,14 +156,15 @@ def _answer_of_export(
     chunks = chunks_of(query, written_as, progress, log_size=log_size, compressed=compressed)
 
     def end(ended: Progress) -> None:
-        record_export_end(actor, created=log_size, rows=ended.rows, outcome=ended.outcome)
+        record_export_end(actor, created=index_of(log_size), rows=ended.rows, outcome=ended.outcome)
 
+    name = f"trail-{index_of(log_size)}.{written_as.name}"
     return StreamingHttpResponse(
         stream(chunks, progress, place, end),
         content_type=written_as.content_type,
         headers={
             **({"Content-Encoding": "gzip"} if compressed else {}),
-            "Content-Disposition": f'attachment; filename="trail-{log_size}.{written_as.name}"',
+            "Content-Disposition": f'attachment; filename="{name}"',
             "Cache-Control": "no-store",
             "Vary": "Accept-Encoding",
             "X-Accel-Buffering": "no",  # nginx would write the whole export to its disk

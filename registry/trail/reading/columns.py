@@ -6,24 +6,21 @@ from collections.abc import Mapping
 
 from atp.log import leaves
 
-# Member of an answer -> look-up of its value. Answers and CSV columns have this order.
 BODY = "body__"  # prefix of what is stored in the table of bodies
-FIELDS: Mapping[str, str] = {
-    **{member: attribute for attribute, member in leaves.HEADER.items()},
-    "reason": f"{BODY}reason",
-    "leafHash": "leaf_hash",
-    "leaf": "leaf",
-    "body": f"{BODY}content",
+# Member of an answer -> look-ups of its value. Answers and CSV columns have this order.
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    **{member: (attribute,) for attribute, member in leaves.HEADER.items()},
+    **dict.fromkeys(("v", "log", "index"), ("position",)),
+    "reason": (f"{BODY}reason",),
+    "leafHash": ("leaf_hash",),
+    "leaf": ("leaf",),
+    "sections": (f"{BODY}digests",),
+    "body": tuple(f"{BODY}{name}" for name in ("digests", *leaves.SECTIONS)),
 }
-LISTED = tuple(name for name in FIELDS if name not in {"leaf", "body"})
+NOT_LISTED = {"leaf", "sections", "body"}
+LISTED = tuple(name for name in FIELDS if name not in NOT_LISTED)
 
 
-def in_header(fields: tuple[str, ...]) -> dict[str, str]:
-    """Return the members that are columns of the entry, with their columns."""
-    return {name: FIELDS[name] for name in fields if not FIELDS[name].startswith(BODY)}
-
-
-def in_body(fields: tuple[str, ...]) -> dict[str, str]:
-    """Return the members that are columns of the body, with their columns."""
-    found = {name: FIELDS[name] for name in fields if FIELDS[name].startswith(BODY)}
-    return {name: column.removeprefix(BODY) for name, column in found.items()}
+def columns_of(fields: tuple[str, ...]) -> list[str]:
+    """Return the look-ups of these members, in their order."""
+    return [column for name in fields for column in FIELDS[name]]

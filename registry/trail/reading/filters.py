@@ -5,6 +5,7 @@ A parameter that the table does not hold is refused, so a mistyped filter never 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,8 +17,10 @@ from django.utils.dateparse import parse_datetime
 
 from atp.wire.canonical import serialize, sha256_b64url
 from atp.wire.words import SENSITIVITIES
+from registry.hub.secrets import blinded
 from registry.trail.kinds import VERDICTS, Kind, kinds_named
-from registry.trail.models import EntryBody
+from registry.trail.logs import known
+from registry.trail.models import INDEXED_WHERE_NAMED, EntryBody
 from registry.trail.reading.columns import FIELDS, LISTED
 from registry.trail.reading.search import Filter, LogRange, Order, Query
 
@@ -35,6 +38,9 @@ ORDERS = ("newest", "oldest")
 LEADING = (
     "messageId",
     "requestId",
+    "trace",
+    "onBehalfOf",
+    "attestation",
     "subject",
     "actor",
     "agent",
@@ -47,8 +53,7 @@ LEADING = (
     "kind",
     "sensitivity",
 )
-# Columns of which few entries have one: their indexes hold only the entries that have.
-_PARTIAL = {"sensitivity", "verdict", "policy", "rule", "issuer"}
+ORGANISATION = re.compile(r"org_[0-9a-f]{16}")
 
 
 class UnreadableQuery(ValueError):
@@ -264,7 +269,7 @@ def _kinds(value: str) -> list[Kind]:
 
 def _branches_of(attribute: str, read: Callable[[list[str]], list[str]]) -> Any:
     """Return the function that makes a branch of each value of a column."""
-    named = {f"{attribute}__named": True} if attribute in _PARTIAL else {}
+    named = {f"{attribute}__named": True} if attribute in INDEXED_WHERE_NAMED else {}
     return lambda values: [Q(**{attribute: value}, **named) for value in read(values)]
 
 
@@ -299,7 +304,7 @@ def _kind(values: list[str]) -> list[Q]:
     return [Q(kind=kind) for value in values for kind in _kinds(value)]
 
 
-def index_of(value: str, *, name: str) -> int:
+def read_index(value: str, *, name: str) -> int:
     """Return the index in a parameter. Raises `UnreadableQuery` if it is none."""
     try:
         return _index(value)
@@ -311,6 +316,22 @@ def _index(value: str) -> int:
     return _integer(value, most=MAX_INDEX)
 
 
+def _position(value: str) -> int:
+    """Return the position of the entry with this index in the log that grows."""
+    return position_of(_index(value))
+
+
+def position_of(index: int) -> int:
+    """Return the position of an entry of the log that grows; `MAX_INDEX` if there is none."""
+    return min(known.first() + index, MAX_INDEX)
+
+
+def _organisation(values: list[str]) -> list[Q]:
+    if ORGANISATION.fullmatch(values[0]) is None:
+        raise ValueError("must be the uid of an organisation, such as org_52ad1c9f03be77aa")
+    return [Q(organisations__contains=values[0])]
+
+
 def _score(value: str) -> int:
     return _integer(value, most=100)
 
@@ -319,8 +340,16 @@ def _header(
     member: str, description: str, example: str, *, words: tuple[str, ...] = ()
 ) -> Parameter:
     read = _one_of(words) if words else _texts
-    branches = _branches_of(FIELDS[member], read)
+    (attribute,) = FIELDS[member]
+    branches = _branches_of(attribute, read)
     return Parameter(member, description, example, branches, many=True, words=words)
+
+
+def _reference(member: str, description: str, example: str) -> Parameter:
+    """Return the filter by a blinded member of the header; its values are not blinded."""
+    (attribute,) = FIELDS[member]
+    branches = _branches_of(attribute, lambda values: [blinded(member, v) for v in _texts(values)])
+    return Parameter(member, description, example, branches, many=True)
 
 
 PARAMETERS: Sequence[Parameter] = (
@@ -345,17 +374,36 @@ PARAMETERS: Sequence[Parameter] = (
     _header("recipient", "The agent to which it was addressed.", "processor-2"),
     Parameter("agent", "Sender, recipient or subject.", "analyst-7", _agent, many=True),
     _header("messageId", "The envelope's messageId.", "018f5c2e-6a3b-7c41-9d2e-3f5a7b9c1d00"),
-    _header("requestId", "The request it belongs to.", "req-42"),
+    _reference("requestId", "The request it belongs to.", "req-42"),
+    _reference("onBehalfOf", "For whom the sender acted, in its own words.", "customer-17"),
+    _header("session", "The session in which it was sent.", "5f0c0f2e-6f0a-4f7a-9d0e-2c1f5b7a9e11"),
+    _header("attestation", "The `jti` of the attestation that vouched.", "att-31"),
+    _header("trace", "The W3C trace id that the sender gave.", "0af7651916cd43dd8448eb211c80319c"),
+    _header("senderOrganisation", "The sender's organisation then.", "org_52ad1c9f03be77aa"),
+    _header("recipientOrganisation", "The recipient's organisation then.", "org_52ad1c9f03be77aa"),
+    Parameter(
+        "organisations",
+        "The uid of an organisation that it concerns.",
+        "org_52ad1c9f03be77aa",
+        _organisation,
+    ),
+    Parameter(
+        "cause",
+        "The index of the entry that caused it.",
+        "41",
+        _compared("cause", _index),
+        type=int,
+    ),
     _header("sensitivity", "Effective sensitivity of the data.", "restricted", words=SENSITIVITIES),
     _header("verdict", "The verdict on envelope or delivery.", "denied", words=VERDICTS),
     _header("policy", "Name of the policy that decided.", "Baseline"),
     _header("rule", "Name of the rule that decided.", "no restricted data after hours"),
     _header("issuer", "The issuer of the attestation that counted.", "Acme Trust"),
     Parameter(
-        "indexFrom", "This entry and later.", "1000", limit=_limited("first", _index), type=int
+        "indexFrom", "This entry and later.", "1000", limit=_limited("first", _position), type=int
     ),
     Parameter(
-        "indexTo", "This entry and earlier.", "1999", limit=_limited("last", _index), type=int
+        "indexTo", "This entry and earlier.", "1999", limit=_limited("last", _position), type=int
     ),
     Parameter(
         "timeFrom",

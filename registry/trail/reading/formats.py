@@ -8,9 +8,11 @@ from typing import Any
 
 import orjson
 
+from atp.log import leaves
 from atp.wire.canonical import b64url
 from atp.wire.timestamps import format_microseconds
-from registry.trail.reading.columns import LISTED
+from registry.trail.logs import index_of, place_of
+from registry.trail.reading.columns import FIELDS, LISTED
 from registry.trail.reading.search import Row
 
 # A spreadsheet runs a cell that begins with one of these as a formula (OWASP, "CSV Injection").
@@ -30,10 +32,11 @@ class Format:
 
 
 def represent(fields: tuple[str, ...], row: Row) -> dict[str, Any]:
-    """Return the members of an entry as JSON values; an erased body is null."""
+    """Return the members of an entry as JSON values; an erased section is null."""
     shown = _members(fields, row)
-    if shown.get("body") is not None:
-        shown["body"] = orjson.loads(shown["body"])
+    for name in ("sections", "body"):
+        if name in shown:
+            shown[name] = orjson.loads(orjson.dumps(shown[name]))
     return shown
 
 
@@ -43,9 +46,21 @@ def guard(text: str) -> str:
 
 
 def _members(fields: tuple[str, ...], row: Row) -> dict[str, Any]:
+    columns = iter(row[1:])
+    shown = {}
+    for name in fields:
+        values = [next(columns) for _ in FIELDS[name]]
+        shown[name] = _READ[name](*values) if name in _READ else values[0]
+    return shown
+
+
+def _body(digests: Any, *contents: Any) -> dict[str, Any]:
+    """Return the sections that the digests name, by name. They keep the exact bytes."""
+    named = orjson.loads(bytes(digests))
     return {
-        name: _READ[name](value) if name in _READ and value is not None else value
-        for name, value in zip(fields, row[1:], strict=True)
+        name: None if content is None else orjson.Fragment(bytes(content))
+        for name, content in zip(leaves.SECTIONS, contents, strict=True)
+        if name in named
     }
 
 
@@ -59,10 +74,7 @@ def _ndjson(fields: tuple[str, ...], rows: Sequence[Row]) -> bytes:
 
 
 def _line(fields: tuple[str, ...], row: Row) -> bytes:
-    members = _members(fields, row)
-    if members.get("body") is not None:
-        members["body"] = orjson.Fragment(members["body"])
-    return orjson.dumps(members, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(_members(fields, row), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _csv_head(fields: tuple[str, ...]) -> bytes:
@@ -81,23 +93,33 @@ def _cell(value: Any) -> str:
     """Return a cell of RFC 4180: nothing for null, and `""` for a text that is empty."""
     if value is None:
         return ""
-    text = guard(value.decode("utf-8") if isinstance(value, bytes) else str(value))
+    text = guard(_text(value))
     if text and QUOTED.isdisjoint(text):
         return text
     return '"' + text.replace('"', '""') + '"'
 
 
-_READ: dict[str, Callable[[Any], Any]] = {
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(value)
+    return value if isinstance(value, str) else orjson.dumps(value).decode("utf-8")
+
+
+_READ: dict[str, Callable[..., Any]] = {
+    "v": lambda position: leaves.VERSION,
+    "log": lambda position: place_of(position).log,
+    "index": index_of,
     "time": format_microseconds,
     "leafHash": lambda value: b64url(bytes(value)),
     "leaf": lambda value: bytes(value).decode("utf-8"),
-    "body": bytes,
+    "sections": lambda value: orjson.Fragment(bytes(value)),
+    "body": _body,
 }
 
 FORMATS = {
     each.name: each
     for each in (
-        Format("ndjson", "application/x-ndjson", (*LISTED, "body"), _nothing, _ndjson),
+        Format("ndjson", "application/x-ndjson", (*LISTED, "sections", "body"), _nothing, _ndjson),
         Format("csv", "text/csv; charset=utf-8", LISTED, _csv_head, _csv),
     )
 }

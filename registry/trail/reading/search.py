@@ -10,18 +10,18 @@ never depends on the planner's guess of how many entries match
 from __future__ import annotations
 
 import heapq
+import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import islice
 from typing import Any, Literal
 
 from django.db.models import Q
 
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, EntryBody
-from registry.trail.reading.columns import in_body, in_header
+from registry.trail.reading.columns import BODY, columns_of
 
 SEARCHED_AT_ONCE = 5_000  # entries against which the other filters are checked with one query
 SEARCH_SECONDS = 2.0  # for one page; a search that has not ended then says how far it got
@@ -148,36 +148,36 @@ def find(query: Query, span: Span, *, limit: int, seconds: float | None = SEARCH
 
 
 def read(fields: tuple[str, ...], positions: Sequence[int]) -> list[Row]:
-    """Return a row for each position, in this order: the position, then the named members.
+    """Return a row for each position, in this order: the position, then the members' columns.
 
     Header and body are read apart, each by position, so neither is read from the log's begin.
-    The members of a body that is gone are `None`.
     """
     if not positions:
         return []
-    header, body = in_header(fields), in_body(fields)
-    headers = Entry.objects.at(positions).rows(*header.values())
-    bodies = EntryBody.objects.at(positions).rows(*body.values()) if body else {}
+    columns = columns_of(fields)
+    header = [name for name in columns if not name.startswith(BODY)]
+    body = [name.removeprefix(BODY) for name in columns if name.startswith(BODY)]
+    headers = Entry.objects.at(positions).rows(*header)
+    bodies = EntryBody.objects.at(positions).rows(*body) if body else {}
+    nothing = (None,) * len(body)
+    places = _places(columns)
     return [
-        _joined(fields, header, body, position, headers[position], bodies.get(position))
+        _joined(places, position, headers[position], bodies.get(position, nothing))
         for position in positions
         if position in headers
     ]
 
 
-def _joined(
-    fields: tuple[str, ...],
-    header: Mapping[str, str],
-    body: Mapping[str, str],
-    position: int,
-    of_header: Row,
-    of_body: Row | None,
-) -> Row:
-    if not body:
-        return (position, *of_header)
-    members = dict(zip(header, of_header, strict=True))
-    members |= zip(body, of_body or [None] * len(body), strict=True)
-    return (position, *[members[name] for name in fields])
+def _places(columns: Sequence[str]) -> list[int]:
+    """Return where each column is in a row of the header's columns and then the body's."""
+    of_header = sum(not name.startswith(BODY) for name in columns)
+    header, body = itertools.count(), itertools.count(of_header)
+    return [next(body if name.startswith(BODY) else header) for name in columns]
+
+
+def _joined(places: Sequence[int], position: int, of_header: Row, of_body: Row) -> Row:
+    both = (*of_header, *of_body)
+    return (position, *[both[place] for place in places])
 
 
 def _candidates(query: Query, span: Span, most: int) -> Sequence[int]:
@@ -188,7 +188,7 @@ def _candidates(query: Query, span: Span, most: int) -> Sequence[int]:
     leading = query.leading
     if leading is None:
         every = range(span.first, span.end)
-        return list(islice(reversed(every) if newest else every, most))
+        return list(itertools.islice(reversed(every) if newest else every, most))
     found = [_of_branch(branch, span, newest=newest, most=most) for branch in leading.branches]
     return found[0] if len(found) == 1 else _merged(found, newest=newest, most=most)
 
@@ -201,7 +201,7 @@ def _of_branch(branch: Q, span: Span, *, newest: bool, most: int) -> list[int]:
 def _merged(found: Iterable[list[int]], *, newest: bool, most: int) -> list[int]:
     """Return the positions of all branches in order, each once."""
     once = dict.fromkeys(heapq.merge(*found, reverse=newest))
-    return list(islice(once, most))
+    return list(itertools.islice(once, most))
 
 
 def _matching(candidates: Sequence[int], others: Sequence[Filter]) -> Sequence[int]:
