@@ -20,6 +20,8 @@ ATP_SECRET_KEY_OLD      the secret key before it, while sessions and forms that 
 ATP_KEY_ENCRYPTION_KEY  32 bytes in base64url, encrypt the keys the hub holds; made in ATP_DATA_DIR,
                         on PostgreSQL or with a broker none
 ATP_KEY_ENCRYPTION_KEY_OLD  the key before it, until `manage.py reseal_keys` has run
+ATP_EXPORT_DIR          folder of the files of large exports, the same for nodes and workers;
+                        ATP_DATA_DIR/exports
 ATP_STATIC_DIR          where collectstatic puts files for a proxy to serve; ATP_DATA_DIR/static
 ATP_DEBUG               tracebacks in the browser, for development only; false
 ATP_LOG_LEVEL           DEBUG, INFO, WARNING or ERROR; INFO
@@ -158,6 +160,7 @@ CELERY_BEAT_SCHEDULER = "messaging.periodic.beat:LastingScheduler"
 _beat_seconds = {
     "messaging.tasks.sweep": 5,
     "registry.carry_on_decisions": 10,
+    "registry.carry_on_exports": 10,
     "messaging.tasks.credit_traffic": 15,
     "registry.summarise_refusals": 60,
     "registry.refresh_scores": 900,
@@ -232,6 +235,7 @@ USE_TZ = True
 FORMAT_MODULE_PATH = ["atp_site.formats"]  # dates with their time zone
 STATIC_URL = "static/"
 STATIC_ROOT = Path(env.env_text("ATP_STATIC_DIR", str(ATP_DATA_DIR / "static")))
+ATP_EXPORT_DIR = Path(env.env_text("ATP_EXPORT_DIR", str(ATP_DATA_DIR / "exports")))
 if STATIC_ROOT.is_relative_to(ATP_DATA_DIR):
     STATIC_ROOT.mkdir(exist_ok=True)  # WhiteNoise warns if it is missing
 WHITENOISE_USE_FINDERS = True  # no collectstatic before the first start
@@ -282,6 +286,7 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "Agent Trust Protocol hub",
     "DESCRIPTION": "The registry, the inbox and the trail of one hub.",
+    "OAS_VERSION": "3.1.0",  # 3.0 has no null that every generator of clients understands
     "VERSION": "1.0.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],

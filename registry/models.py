@@ -3,6 +3,7 @@
 from registry.agents.models import Agent, AgentKey, EnrolmentToken, Organisation, Tag
 from registry.attestations.models import Attestation
 from registry.bulk.models import BulkDecision
+from registry.exports.models import TrailExport
 from registry.hub.models import Hub, HubKey
 from registry.issuers.models import Issuer, IssuerKey
 from registry.officers.models import ApiToken, SentForm
@@ -37,5 +38,6 @@ __all__ = [
     "ScoringProfile",
     "SentForm",
     "Tag",
+    "TrailExport",
     "Violation",
 ]

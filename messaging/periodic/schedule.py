@@ -33,6 +33,10 @@ WORDS: Mapping[str, tuple[str, str]] = {
         "Carry on decisions about many",
         "Carries out what officers have decided about more rows than one page waits for.",
     ),
+    "registry.carry_on_exports": (
+        "Write exports",
+        "Writes large exports of the trail to files, and deletes those whose day is over.",
+    ),
     "messaging.tasks.credit_traffic": (
         "Credit good traffic",
         "Counts newly acknowledged mail for the scores of its senders.",

@@ -305,6 +305,17 @@ def record_reading(kind: Kind, actor: Actor, *, subject: str, asked: Mapping[str
         return append([draft])
 
 
+def record_export_end(actor: Actor, *, created: int, rows: int, outcome: str) -> None:
+    """Enter that the export of entry `created` ended, after how many rows and how.
+
+    `outcome` is `complete`, `failed`, or `broken off` if the reader hung up or did not read.
+    """
+    body = {"rows": rows, "outcome": outcome}
+    draft = EntryDraft(Kind.EXPORT_ENDED, actor=actor.name, subject=f"entry {created}", shared=body)
+    with transaction.atomic():
+        append([draft])
+
+
 def count_refusals(counts: Mapping[tuple[str, str], int], now: datetime) -> None:
     """Add to this minute's counts, by (agent or "", error code), in the caller's transaction.
 

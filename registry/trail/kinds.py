@@ -73,12 +73,26 @@ class Kind(StrEnum):
     OFFICER_CHANGED = "officer.changed"
     TRAIL_QUERIED = "trail.queried"
     EXPORT_CREATED = "export.created"
+    EXPORT_ENDED = "export.ended"
     TASK_REQUESTED = "task.requested"
 
     @property
     def about(self) -> str:
         """Return the part before the dot, such as `agent`."""
         return self.value.partition(".")[0]
+
+
+# The verdicts in entries: on an envelope, and on a delivery that ended otherwise than by an ack.
+VERDICTS = (
+    "accepted",
+    "denied",
+    "withheld",
+    "released",
+    "expired",
+    "refused",
+    "redelivered",
+    "invalid",
+)
 
 
 def kinds_named(text: str) -> list[Kind]:

@@ -13,7 +13,13 @@ from django.db import models
 from atp.log import leaves
 from registry.trail.fields import WordsField
 from registry.trail.logs import place_of
-from registry.trail.querysets import AppendOnlyQuerySet, EntryQuerySet
+from registry.trail.querysets import EntryQuerySet, PlacedQuerySet
+
+# Columns that few kinds of entries have. The index of each holds the entries that do, in the order
+# of the log (docs/auditing.md#what-is-fast).
+INDEXED_WHERE_NAMED = (
+    "sensitivity", "verdict", "policy", "rule", "issuer", "attestation", "trace", "on_behalf_of",
+)  # fmt: skip
 
 
 class AppendOnly(models.Model):
@@ -104,10 +110,18 @@ class Entry(AppendOnly):
             models.Index(fields=["kind", "position"], name="entry_kind"),
             models.Index(fields=["sender", "position"], name="entry_sender"),
             models.Index(fields=["recipient", "position"], name="entry_recipient"),
-            models.Index(fields=["message_id"], name="entry_message"),
-            models.Index(fields=["request_id"], name="entry_request"),
+            models.Index(fields=["message_id", "position"], name="entry_message"),
+            models.Index(fields=["request_id", "position"], name="entry_request"),
             models.Index(fields=["actor", "position"], name="entry_actor"),
             models.Index(fields=["subject", "position"], name="entry_subject"),
+            *(
+                models.Index(
+                    fields=[name, "position"],
+                    name=f"entry_{name}",
+                    condition=models.Q(**{f"{name}__named": True}),
+                )
+                for name in INDEXED_WHERE_NAMED
+            ),
         ]
 
     def __str__(self) -> str:
@@ -149,7 +163,7 @@ class EntryBody(AppendOnly):
     personal = models.BinaryField(null=True)
     reason = models.CharField(max_length=REASON_MAX_CHARS, null=True, db_default="")
 
-    objects = AppendOnlyQuerySet["EntryBody"].as_manager()
+    objects = PlacedQuerySet["EntryBody"].as_manager()
 
     class Meta:
         verbose_name_plural = "entry bodies"
