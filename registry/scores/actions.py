@@ -339,9 +339,7 @@ def _drafts(rows: Sequence[Score], before: Mapping[str, int], *, named: bool) ->
     return drafts
 
 
-def _draft(
-    row: Score, old: int | None, crossed: list[float], organisation: str
-) -> EntryDraft:
+def _draft(row: Score, old: int | None, crossed: list[float], organisation: str) -> EntryDraft:
     return EntryDraft(
         kind=Kind.SCORE_CHANGED,
         actor=Actor.hub().name,

@@ -99,9 +99,7 @@ def _check_free(name: str, *, besides: Organisation | None = None) -> None:
         raise MalformedDocument(f"there is an organisation '{name}' already", field="name")
 
 
-def _draft(
-    kind: Kind, row: Organisation, actor: Actor, body: Mapping[str, object]
-) -> EntryDraft:
+def _draft(kind: Kind, row: Organisation, actor: Actor, body: Mapping[str, object]) -> EntryDraft:
     return EntryDraft(
         kind=kind, actor=actor.name, subject=row.name, organisations=(row.uid,), shared=body
     )
