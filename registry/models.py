@@ -9,7 +9,7 @@ from registry.issuers.models import Issuer, IssuerKey
 from registry.officers.models import ApiToken, SentForm
 from registry.policies.models import Condition, Policy, PolicyVersion, Rule, RuleNotice
 from registry.scores.models import Conduct, GoodTraffic, Score, ScoringProfile, Violation
-from registry.trail.models import Entry, EntryBody, Log, RefusalCount
+from registry.trail.models import Entry, EntryBody, Erasure, LegalHold, Log, RefusalCount
 
 __all__ = [
     "Agent",
@@ -22,11 +22,13 @@ __all__ = [
     "EnrolmentToken",
     "Entry",
     "EntryBody",
+    "Erasure",
     "GoodTraffic",
     "Hub",
     "HubKey",
     "Issuer",
     "IssuerKey",
+    "LegalHold",
     "Log",
     "Organisation",
     "Policy",

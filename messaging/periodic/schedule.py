@@ -45,6 +45,10 @@ WORDS: Mapping[str, tuple[str, str]] = {
         "Enter refusals",
         "Writes the counts of refusals of the past minutes into the trail.",
     ),
+    "registry.watch_log": (
+        "Watch the log",
+        "Enters in the trail when the hub did not run, and once a day the state of its clock.",
+    ),
     "registry.refresh_scores": (
         "Refresh scores",
         "Computes every active agent's score again, because freshness falls and violations fade "
@@ -53,6 +57,10 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "registry.verify_attestations": (
         "Verify attestations",
         "Checks every stored attestation again: signature, dates, its issuers' standing.",
+    ),
+    "registry.erase_expired": (
+        "Erase what has expired",
+        "Erases sections of entries of the trail that the retention no longer keeps.",
     ),
     "messaging.tasks.check_envelopes": (
         "Judge envelopes",

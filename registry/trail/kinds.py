@@ -12,6 +12,8 @@ class Kind(StrEnum):
     """
 
     LOG_STARTED = "log.started"
+    LOG_GAP = "log.gap"
+    HUB_CLOCK = "hub.clock"
     HUB_KEY_ROTATED = "hub.key_rotated"
     HUB_KEYS_RESEALED = "hub.keys_resealed"
 
@@ -58,9 +60,11 @@ class Kind(StrEnum):
     ATTESTATION_EXPIRED = "attestation.expired"
     ATTESTATION_REVOKED = "attestation.revoked"
 
+    POLICY_STATED = "policy.stated"
     POLICY_CREATED = "policy.created"
     POLICY_CHANGED = "policy.changed"
     NOTIFICATION_SEEN = "notification.seen"
+    PROFILE_STATED = "profile.stated"
     PROFILE_CHANGED = "profile.changed"
     SCORE_CHANGED = "score.changed"
     VIOLATION_RECORDED = "violation.recorded"
@@ -74,6 +78,9 @@ class Kind(StrEnum):
     TRAIL_QUERIED = "trail.queried"
     EXPORT_CREATED = "export.created"
     EXPORT_ENDED = "export.ended"
+    RETENTION_ERASED = "retention.erased"
+    RETENTION_HELD = "retention.held"
+    RETENTION_RELEASED = "retention.released"
     TASK_REQUESTED = "task.requested"
 
     @property

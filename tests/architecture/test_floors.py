@@ -38,9 +38,15 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("agents.actions",),
         ("scores.actions", "attestations.status_list"),
         ("issuers.actions", "officers.first_officer", "policies.notices", "scores.inputs"),
-        ("officers.accounts", "officers.actions", "policies.actions", "scores.offences"),
+        (
+            "officers.accounts",
+            "officers.actions",
+            "policies.actions",
+            "scores.offences",
+            "trail.watching trail.erasing",
+        ),
         ("change",),
-        ("models", "trail.checks trail.triggers", "thumbprints"),
+        ("models", "trail.checks trail.triggers trail.losses trail.retention", "thumbprints"),
         ("trail.actions trail.reading", "hub.actions", "scores.registered"),
         ("*.querysets *.models issuers.standing officers.actor hub.secrets",),
         (
