@@ -48,9 +48,10 @@ def ensure_hub() -> Hub:
         for purpose in HubKey.Purpose.values:
             if not HubKey.objects.filter(purpose=purpose, retired_at=None).exists():
                 add_key(hub, purpose)
-        ensure_groups()
         if created:
             _furnish(hub)
+        with registry_change(Actor.hub(), moves_epoch=False):
+            ensure_groups()
     if created:
         logger.info("this hub is %s", hub.hub_id)
     return hub

@@ -5,12 +5,13 @@ from registry.attestations.models import Attestation
 from registry.bulk.models import BulkDecision
 from registry.hub.models import Hub, HubKey
 from registry.issuers.models import Issuer, IssuerKey
-from registry.officers.models import ApiToken, SentForm
+from registry.officers.models import AdminReading, ApiToken, ErasedPerson, Person, SentForm
 from registry.policies.models import Condition, Policy, PolicyVersion, Rule, RuleNotice
 from registry.scores.models import Conduct, GoodTraffic, Score, ScoringProfile, Violation
 from registry.trail.models import Entry, EntryBody, RefusalCount
 
 __all__ = [
+    "AdminReading",
     "Agent",
     "AgentKey",
     "ApiToken",
@@ -21,12 +22,14 @@ __all__ = [
     "EnrolmentToken",
     "Entry",
     "EntryBody",
+    "ErasedPerson",
     "GoodTraffic",
     "Hub",
     "HubKey",
     "Issuer",
     "IssuerKey",
     "Organisation",
+    "Person",
     "Policy",
     "PolicyVersion",
     "RefusalCount",

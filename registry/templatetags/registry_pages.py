@@ -28,7 +28,12 @@ register = template.Library()
 EXPIRING = timedelta(days=14)
 ALARMING = timedelta(days=7)
 RECENT = 8
-NO_DECISIONS = {"admin", "trail", "export"}  # kinds of entries about signing in and reading
+NO_DECISIONS = {
+    "admin",
+    "trail",
+    "traffic",
+    "export",
+}  # kinds of entries about signing in and reading
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,17 @@ class Kind(StrEnum):
     ADMIN_DENIED = "admin.denied"
     OFFICER_CREATED = "officer.created"
     OFFICER_CHANGED = "officer.changed"
+    OFFICER_PASSWORD_CHANGED = "officer.password_changed"  # noqa: S105  # a kind of entry
+    OFFICER_DELETED = "officer.deleted"
+    GROUP_CREATED = "group.created"
+    GROUP_CHANGED = "group.changed"
+    GROUP_DELETED = "group.deleted"
+    TOKEN_ISSUED = "token.issued"  # noqa: S105  # a kind of entry
+    TOKEN_CHANGED = "token.changed"  # noqa: S105  # a kind of entry
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105  # a kind of entry
+    TOKEN_DELETED = "token.deleted"  # noqa: S105  # a kind of entry
     TRAIL_QUERIED = "trail.queried"
+    TRAFFIC_READ = "traffic.read"
     EXPORT_CREATED = "export.created"
     TASK_REQUESTED = "task.requested"
 

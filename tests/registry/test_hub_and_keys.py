@@ -96,8 +96,9 @@ def test_it_names_people_by_pseudonym() -> None:
     user_id = int(client.session["_auth_user_id"])
     name = pseudonym(user_id)
     assert name.startswith("officer:")
-    assert len(name) == len("officer:") + 12
-    assert pseudonym(user_id + 1) != name
+    assert len(name) == len("officer:") + 24
+    assert pseudonym(user_id) == name
+    assert pseudonym(int(officer_client().session["_auth_user_id"])) != name
     assert officer_names()[name].startswith("olive-")
     assert (Actor.hub().name, Actor.agent("alice").name) == ("hub", "agent:alice")
 

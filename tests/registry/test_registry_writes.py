@@ -13,6 +13,7 @@ from tests.sources import imports, module_name, parsed, python_files
 ALLOWED = {
     "registry.bootstrap.ensure_hub": "makes the row whose lock orders the changes",
     "registry.hub.actions.bump_epoch": "the epoch itself; called by registry_change alone",
+    "registry.officers.actor._person": "a pseudonym for an account that was made past the signals",
     "registry.policies.notices.record_notices": "counts what rules matched, after a batch",
     "registry.scores.actions.record_violations": "conduct, in the transaction of a batch",
     "registry.scores.actions.note_signatures": "conduct, in the transaction of a batch",

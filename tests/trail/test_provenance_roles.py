@@ -104,4 +104,4 @@ def test_it_enters_nothing_that_it_does_not_answer(hub: Any) -> None:
 
 def _readings_of(user: Any) -> Any:
     """Return the entries about a person, without the one about the token used to read."""
-    return Entry.objects.filter(actor=Actor.of_user(user).name).exclude(kind="officer.changed")
+    return Entry.objects.filter(actor=Actor.of_user(user).name).exclude(kind="token.issued")

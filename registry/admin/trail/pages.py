@@ -24,8 +24,10 @@ from atp.wire.timestamps import format_microseconds
 from atp.wire.words import SENSITIVITIES
 from registry.admin.closed_lists import ClosedList
 from registry.admin.lists import MOST_COUNTED, BoundedPaginator, DottedWordsFilter, WordsFilter
+from registry.admin.readings import entered, list_of
 from registry.admin.trail.fit import body_of, misfits
 from registry.officers.actor import may_see_names, officer_names
+from registry.officers.readings import PageOpened
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry
 
@@ -140,12 +142,17 @@ class EntryAdmin(ClosedList[Entry]):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """Show the list, with links to exports of what is filtered."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
         context = {
             "title": "Entries of the trail",
             "exports": _exports(request.GET),
             "most": MOST_COUNTED,
+            **(extra_context or {}),
         }
-        return super().changelist_view(request, {**context, **(extra_context or {})})
+        opened = list_of(Kind.TRAIL_QUERIED, "provenance", request)
+        show = super().changelist_view
+        return entered(request, opened, lambda: show(request, context))
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
@@ -154,6 +161,10 @@ class EntryAdmin(ClosedList[Entry]):
         if not self.has_view_permission(request):
             raise PermissionDenied
         entry = _entry(object_id)
+        opened = PageOpened(Kind.TRAIL_QUERIED, f"entry {entry.index}")
+        return entered(request, opened, lambda: self._page_of(request, entry))
+
+    def _page_of(self, request: HttpRequest, entry: Entry) -> HttpResponse:
         matter = Entry.objects.about_the_same_as(entry).select_related("body")
         related = list(matter.defer(*_HEAVY)[: MOST_RELATED + 1])
         names = _names_for(request)

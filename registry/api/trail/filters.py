@@ -16,14 +16,11 @@ from django.utils.dateparse import parse_datetime
 from rest_framework.exceptions import ValidationError
 
 from atp.log import leaves
-from atp.wire.canonical import serialize, sha256_b64url
 from registry.trail.kinds import Kind, kinds_named
 from registry.trail.models import EntryBody
 
 MOST_VALUES = 50  # of one repeated parameter
 TEXT_MAX_CHARS = 200  # the longest column
-ASKED_KEPT_BYTES = 1_024  # of one parameter, in the entry of a reading
-HEAD_CHARS = 100
 MAX_INDEX = 2**63 - 1  # the largest value of the column
 
 # Member of an answer -> look-up of its value. Answers and CSV columns have this order.
@@ -94,27 +91,6 @@ def parse_query(
     if problems:
         raise ValidationError(problems)
     return Query(where, order, fields, asked)
-
-
-def asked_record(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a reader asked for as its entry keeps it.
-
-    A reader chooses how long a request is, and nobody may delete an entry. So of a long parameter
-    it keeps head, number of values, size in bytes and digest of their canonical form.
-    """
-    return {name: _cut(values) for name, values in asked.items()}
-
-
-def _cut(values: Any) -> Any:
-    written = serialize(values)
-    if len(written) <= ASKED_KEPT_BYTES:
-        return values
-    return {
-        "head": str(values[0])[:HEAD_CHARS],
-        "count": len(values),
-        "bytes": len(written),
-        "digest": sha256_b64url(written),
-    }
 
 
 def parse_fields(parameters: QueryDict, *, fields: tuple[str, ...]) -> tuple[str, ...]:

@@ -23,9 +23,10 @@ from atp.wire.canonical import digest
 from registry.api.auth import HasPermission, ProblemView
 from registry.api.trail import exports, schema
 from registry.api.trail.exports import FORMATS, Format, read_entry, read_page, represent, stream
-from registry.api.trail.filters import FIELDS, Query, asked_record, parse_fields, parse_query
+from registry.api.trail.filters import FIELDS, Query, parse_fields, parse_query
 from registry.officers.actor import Actor
 from registry.trail.actions import record_reading
+from registry.trail.asked import asked_record
 from registry.trail.kinds import Kind
 
 PAGE_ENTRIES = 100  # if the request has no `limit`
