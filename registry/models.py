@@ -5,10 +5,17 @@ from registry.attestations.models import Attestation
 from registry.bulk.models import BulkDecision
 from registry.hub.models import Hub, HubKey
 from registry.issuers.models import Issuer, IssuerKey
-from registry.officers.models import AdminReading, ApiToken, ErasedPerson, Person, SentForm
+from registry.officers.models import (
+    AdminReading,
+    ApiToken,
+    Engagement,
+    ErasedPerson,
+    Person,
+    SentForm,
+)
 from registry.policies.models import Condition, Policy, PolicyVersion, Rule, RuleNotice
 from registry.scores.models import Conduct, GoodTraffic, Score, ScoringProfile, Violation
-from registry.trail.models import Entry, EntryBody, RefusalCount
+from registry.trail.models import Entry, EntryBody, Log, RefusalCount, RefusedSignIn
 
 __all__ = [
     "AdminReading",
@@ -19,6 +26,7 @@ __all__ = [
     "BulkDecision",
     "Condition",
     "Conduct",
+    "Engagement",
     "EnrolmentToken",
     "Entry",
     "EntryBody",
@@ -28,11 +36,13 @@ __all__ = [
     "HubKey",
     "Issuer",
     "IssuerKey",
+    "Log",
     "Organisation",
     "Person",
     "Policy",
     "PolicyVersion",
     "RefusalCount",
+    "RefusedSignIn",
     "Rule",
     "RuleNotice",
     "Score",

@@ -15,7 +15,7 @@ from registry.trail.schemas import kinds, schema_of
 
 def size_of_log() -> int:
     """Return how many entries the log has."""
-    newest = Entry.objects.order_by("-index").values_list("index", flat=True).first()
+    newest = Entry.objects.order_by("-position").values_list("position", flat=True).first()
     return 0 if newest is None else newest + 1
 
 
@@ -24,10 +24,10 @@ def problems_of(first: int, last: int) -> list[str]:
 
     Kinds without a schema are not looked at; `tests/trail/test_schemas.py` names them.
     """
-    rows = Entry.objects.filter(index__gte=first, index__lt=last, kind__in=list(kinds()))
+    rows = Entry.objects.filter(position__gte=first, position__lt=last, kind__in=list(kinds()))
     return [
-        f"entry {row.index} {row.kind}: {problem}"
-        for row in rows.select_related("body").order_by("index")
+        f"entry {row.position} {row.kind}: {problem}"
+        for row in rows.select_related("body").order_by("position")
         for problem in problems_in(row.kind, sections_of(row))
     ]
 
@@ -42,7 +42,8 @@ def problems_in(kind: str, sections: Mapping[str, Mapping[str, Any]]) -> Iterato
 
 
 def sections_of(row: Entry) -> dict[str, Any]:
-    return {"shared": json.loads(bytes(row.body.content))}
+    names = json.loads(bytes(row.body.digests))
+    return {name: row.body.read(name) for name in names}
 
 
 @cache

@@ -5,7 +5,6 @@ See docs/design/provenance.md#entry.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,17 +59,8 @@ def pseudonym(user_id: int) -> str:
     return _person(account_id=user_id).pseudonym
 
 
-def officer_names() -> Mapping[str, str]:
-    """Return by pseudonym the names of all accounts, of former officers too; one query.
-
-    Show them only to users for whom `may_see_names` is true.
-    """
-    people = Person.objects.values_list("pseudonym", "account__username")
-    return dict(people)
-
-
 def may_see_names(user: Any) -> bool:
-    """Return whether `user` may see the names beside pseudonyms: officers and auditors may."""
+    """Return whether `user` may look up the names of pseudonyms: officers and auditors may."""
     return bool(user.has_perm("registry.view_officer_names") or user.has_perm("auth.view_user"))
 
 

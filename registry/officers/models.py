@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from datetime import datetime
 
 from django.conf import settings
 from django.db import models
@@ -58,6 +59,37 @@ class ApiToken(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} of {self.user}"
+
+
+class Engagement(models.Model):
+    """The time and the scope in which the account of an auditor may read.
+
+    `organisations` are uids; `everything` is a scope without limits. The auditor sets a password by
+    a link that works once; only the link's SHA-256 is stored.
+    """
+
+    account = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="engagement"
+    )
+    everything = models.BooleanField(default=False)
+    organisations = models.JSONField(default=list)
+    begins_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True, blank=True, editable=False)
+    link_hash = models.CharField(max_length=43, unique=True, editable=False)
+    link_expires_at = models.DateTimeField(editable=False)
+    link_used_at = models.DateTimeField(null=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"engagement of {self.account.get_username()}"
+
+    def is_running(self, now: datetime) -> bool:
+        """Return whether the account may read at this time."""
+        return self.ended_at is None and self.begins_at <= now < self.ends_at
 
 
 class AdminReading(models.Model):

@@ -113,7 +113,7 @@ def _draft(opened: PageOpened) -> EntryDraft:
         subject=opened.subject[:SUBJECT_MAX_CHARS],
         sender=opened.sender,
         message_id=opened.message_id,
-        body={"where": "admin", **said},
+        shared={"where": "admin", **said},
     )
 
 
@@ -133,4 +133,4 @@ def _summary(
     if not again:
         return []
     said = {"where": "admin", "since": format_microseconds(window), "again": again}
-    return [EntryDraft(kind, actor=actor, subject="several", body=said)]
+    return [EntryDraft(kind, actor=actor, subject="several", shared=said)]

@@ -98,7 +98,7 @@ class WatchedRow:
         ):
             return
         said = {"before": _password(self._state), "after": _password(state_of(row))}
-        yield EntryDraft(Kind.OFFICER_PASSWORD_CHANGED, subject=subject_of(row), body=said)
+        yield EntryDraft(Kind.OFFICER_PASSWORD_CHANGED, subject=subject_of(row), shared=said)
 
 
 def watch() -> None:
@@ -201,4 +201,4 @@ def _password(state: State | None) -> State:
 
 
 def _draft(row: Any, event: str, said: State) -> EntryDraft:
-    return EntryDraft(Kind(f"{family_of(row)}.{event}"), subject=subject_of(row), body=said)
+    return EntryDraft(Kind(f"{family_of(row)}.{event}"), subject=subject_of(row), shared=said)

@@ -32,6 +32,7 @@ NO_DECISIONS = {
     "admin",
     "trail",
     "traffic",
+    "person.named",
     "export",
 }  # kinds of entries about signing in and reading
 
@@ -88,10 +89,10 @@ def work_in_hand() -> WaitingWork:
 @register.simple_tag
 def recent_decisions(user: Any) -> list[Entry]:
     """Return the entries of this officer's last `RECENT` decisions, newest first."""
-    decided = [kind for kind in Kind if kind.about not in NO_DECISIONS]
+    decided = [kind for kind in Kind if not {kind.about, kind.value} & NO_DECISIONS]
     entries = Entry.objects.filter(actor=Actor.of_user(user).name, kind__in=decided)
-    entries = entries.order_by("-index")
-    return list(entries.only("index", "time", "kind", "subject")[:RECENT])
+    entries = entries.order_by("-position")
+    return list(entries.only("position", "time", "kind", "subject")[:RECENT])
 
 
 def _tasks(now: datetime) -> list[Task]:

@@ -80,6 +80,11 @@ class Kind(StrEnum):
     TOKEN_CHANGED = "token.changed"  # noqa: S105  # a kind of entry
     TOKEN_REVOKED = "token.revoked"  # noqa: S105  # a kind of entry
     TOKEN_DELETED = "token.deleted"  # noqa: S105  # a kind of entry
+    ENGAGEMENT_BEGUN = "engagement.begun"
+    ENGAGEMENT_OPENED = "engagement.opened"
+    ENGAGEMENT_ENDED = "engagement.ended"
+    PERSON_NAMED = "person.named"
+    PERSON_ERASED = "person.erased"
     TRAIL_QUERIED = "trail.queried"
     TRAFFIC_READ = "traffic.read"
     EXPORT_CREATED = "export.created"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,11 +57,11 @@ def envelope(log_in: LogIn, alice: Player, bob: Player) -> Envelope:
 def readings(user: Any) -> list[Entry]:
     kinds = (Kind.TRAFFIC_READ, Kind.TRAIL_QUERIED)
     rows = Entry.objects.filter(actor=Actor.of_user(user).name, kind__in=kinds)
-    return list(rows.select_related("body").order_by("index"))
+    return list(rows.select_related("body").order_by("position"))
 
 
 def said(entry: Entry) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(bytes(entry.body.content))
+    body: dict[str, Any] = entry.body.read()
     return body
 
 

@@ -170,7 +170,7 @@ def test_it_reseals_what_the_hub_holds_all_or_nothing(tmp_path: Path) -> None:
 
     sealed = (
         "SELECT private_sealed FROM registry_hubkey"
-        " UNION ALL SELECT pseudonyms_sealed FROM registry_hub"
+        " UNION ALL SELECT blinding_sealed FROM registry_hub"
     )
     before = rows(hub, sealed)
     with closing(sqlite3.connect(hub.data_dir / "hub.sqlite3")) as database, database:

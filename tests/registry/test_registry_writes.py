@@ -22,6 +22,7 @@ ALLOWED = {
     "registry.trail.actions.append": "the trail itself",
     "registry.trail.actions.count_refusals": "the counts of the trail",
     "registry.trail.actions.summarise_refusals": "the counts of the trail",
+    "registry.trail.refused_sign_ins.note_refused_sign_in": "the counts of the trail",
     "registry.trail.triggers.make_triggers": "a migration step: triggers, no rows",
     "registry.trail.triggers.missing_triggers": "reads which triggers there are",
     "registry.storage.bulk.insert_rows": "how rows are inserted; each call of it is a write",

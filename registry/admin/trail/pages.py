@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -14,7 +15,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -25,18 +26,24 @@ from atp.wire.words import SENSITIVITIES
 from registry.admin.closed_lists import ClosedList
 from registry.admin.lists import MOST_COUNTED, BoundedPaginator, DottedWordsFilter, WordsFilter
 from registry.admin.readings import entered, list_of
-from registry.admin.trail.fit import body_of, misfits
-from registry.officers.actor import may_see_names, officer_names
+from registry.admin.trail.fit import erased, misfits
+from registry.hub.secrets import blinded
+from registry.officers.actor import may_see_names
+from registry.officers.people import name_of, names_shown_to
 from registry.officers.readings import PageOpened
+from registry.officers.scope import Scope, scope_of
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry
 
+BLINDED = ("request_id", "on_behalf_of")  # in the header; the body has the text
+PEOPLE = "officer:"  # how pseudonyms begin
 MOST_RELATED = 100  # entries of a timeline
 MOST_DIGITS = 18  # of an entry's number, so that it fits the column
 LONGEST_BODY = 50_000  # characters of a body on its page
 LONGEST_REASON = 160  # characters of a reason in the list
 SEARCHED = ("message_id", "request_id", "sender", "recipient", "subject", "actor")
-_HEAVY = ("leaf", "leaf_hash", "body__content")  # not read for lists
+_SECTIONS = tuple(f"body__{name}" for name in ("digests", *leaves.SECTIONS))
+_HEAVY = ("leaf", "leaf_hash", *_SECTIONS)  # not read for lists
 VERDICTS = ("accepted", "denied", "withheld", "released", "expired", "invalid")
 PERIODS = {
     "hour": ("Past hour", timedelta(hours=1)),
@@ -46,10 +53,14 @@ PERIODS = {
 }
 # The label of each member of the header.
 LABELS = {
-    "index": "Entry", "time": "Time", "hub": "Hub", "kind": "Kind", "actor": "Who",
-    "subject": "What", "sender": "Sender", "recipient": "Recipient", "messageId": "Message",
-    "requestId": "Request", "sensitivity": "Sensitivity", "verdict": "Verdict",
-    "policy": "Policy", "rule": "Rule", "issuer": "Issuer", "score": "Score",
+    "v": "Format", "log": "Log", "index": "Entry", "time": "Time", "hub": "Hub", "kind": "Kind",
+    "actor": "Who", "subject": "What", "cause": "Caused by entry", "sender": "Sender",
+    "recipient": "Recipient", "messageId": "Message", "session": "Session",
+    "sensitivity": "Sensitivity", "verdict": "Verdict", "policy": "Policy", "rule": "Rule",
+    "issuer": "Issuer", "attestation": "Attestation", "score": "Score", "trace": "Trace",
+    "requestId": "Request", "onBehalfOf": "On behalf of",
+    "senderOrganisation": "Sender's organisation",
+    "recipientOrganisation": "Recipient's organisation", "organisations": "Organisations",
 }  # fmt: skip
 
 
@@ -81,6 +92,17 @@ class _PeriodFilter(admin.SimpleListFilter):
         return queryset if begin is None else queryset.filter(time__gte=begin)
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names of people that a page shows by pseudonym, and whether its reader may ask for more.
+
+    Each lookup of a name is entered, so a page shows only those that the reader has looked up.
+    """
+
+    known: Mapping[str, str] = field(default_factory=dict)
+    may_ask: bool = False
+
+
 @admin.register(Entry)
 class EntryAdmin(ClosedList[Entry]):
     """The list of entries and the page of each; it changes nothing."""
@@ -94,7 +116,7 @@ class EntryAdmin(ClosedList[Entry]):
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # they count the whole table
     sortable_by = ()
-    ordering = ("-index",)
+    ordering = ("-position",)
     paginator = BoundedPaginator
     actions = None
     change_list_template = "admin/registry/entry/change_list.html"
@@ -113,7 +135,8 @@ class EntryAdmin(ClosedList[Entry]):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Entry]:
         """Return entries with their bodies, without the large columns."""
-        rows = super().get_queryset(request).select_related("body")
+        rows = scope_of(request.user).narrow(super().get_queryset(request))
+        rows = rows.select_related("body")
         return rows.defer(*_HEAVY)
 
     def get_search_results(
@@ -123,16 +146,16 @@ class EntryAdmin(ClosedList[Entry]):
         term = search_term.strip()
         if not term:
             return queryset, False
-        found = Q(index=int(term)) if _is_number(term) else Q()
+        found = Q(position=int(term)) if _is_number(term) else Q()
         for name in SEARCHED:
-            found |= Q(**{name: term})
+            found |= Q(**{name: blinded("requestId", term) if name == "request_id" else term})
         return queryset.filter(found), False
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
         """Read the names of people once for the whole page."""
         changelist = super().get_changelist_instance(request)
-        names = _names_for(request)
         rows: list[Any] = list(changelist.result_list)
+        names = _names_for(request, rows)
         for row in rows:
             row.names = names
         changelist.result_list = rows
@@ -160,14 +183,15 @@ class EntryAdmin(ClosedList[Entry]):
         """Show one entry, with links to its neighbours and to entries of the same message."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        entry = _entry(object_id)
+        entry = _entry(object_id, scope_of(request.user))
         opened = PageOpened(Kind.TRAIL_QUERIED, f"entry {entry.index}")
         return entered(request, opened, lambda: self._page_of(request, entry))
 
     def _page_of(self, request: HttpRequest, entry: Entry) -> HttpResponse:
-        matter = Entry.objects.about_the_same_as(entry).select_related("body")
+        scope = scope_of(request.user)
+        matter = scope.narrow(Entry.objects.about_the_same_as(entry)).select_related("body")
         related = list(matter.defer(*_HEAVY)[: MOST_RELATED + 1])
-        names = _names_for(request)
+        names = _names_for(request, [entry, *related])
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -175,17 +199,42 @@ class EntryAdmin(ClosedList[Entry]):
             "title": f"Entry {entry.index}: {entry.kind}",
             "entry": entry,
             "header": _header(entry, names),
-            "body": _readable_body(entry),
+            "sections": _readable_sections(entry, scope),
+            "erased": erased(entry.body),
             "why": _why(entry),
             "leaf": bytes(entry.leaf).decode("utf-8", "replace"),
             "leaf_hash": b64url(bytes(entry.leaf_hash)),
             "misfits": misfits(entry),
-            "previous": entry.index - 1 if entry.index else None,
-            "next": entry.index + 1 if _exists(entry.index + 1) else None,
+            "previous": entry.position - 1 if entry.position else None,
+            "next": entry.position + 1 if _exists(entry.position + 1) else None,
             "timeline": [_line(row, entry, names) for row in related[:MOST_RELATED]],
             "more": len(related) > MOST_RELATED,
         }
         return TemplateResponse(request, "admin/registry/entry/read.html", context)
+
+    def get_urls(self) -> list[URLPattern]:
+        """Return the address that names a person, then Django's own."""
+        who = self.admin_site.admin_view(self.who_view)
+        return [path("who/<str:pseudonym>/", who, name="registry_entry_who"), *super().get_urls()]
+
+    def who_view(self, request: HttpRequest, pseudonym: str) -> HttpResponse:
+        """Enter that the user looks up a pseudonym, and show the name of the person."""
+        if not (self.has_view_permission(request) and may_see_names(request.user)):
+            raise PermissionDenied
+        name = name_of(pseudonym)
+        if name is None:
+            raise Http404
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "list_url": reverse("admin:registry_entry_changelist"),
+            "title": pseudonym,
+            "pseudonym": pseudonym,
+            "name": name,
+        }
+        template = "admin/registry/entry/who.html"
+        opened = PageOpened(Kind.PERSON_NAMED, pseudonym)
+        return entered(request, opened, lambda: TemplateResponse(request, template, context))
 
     @admin.display(description="entry")
     def place(self, row: Entry) -> int:
@@ -198,14 +247,14 @@ class EntryAdmin(ClosedList[Entry]):
         return _moment(row.time)
 
     @admin.display(description="who")
-    def who(self, row: Entry) -> str:
-        """Return the actor, a person by pseudonym, with the name for those who may see it."""
-        return _named(row.actor, getattr(row, "names", {}))
+    def who(self, row: Entry) -> SafeString | str:
+        """Return the actor, a person by pseudonym, with the name or the way to ask for it."""
+        return _named(row.actor, getattr(row, "names", Names()))
 
     @admin.display(description="what")
-    def what(self, row: Entry) -> str:
+    def what(self, row: Entry) -> SafeString | str:
         """Return sender and recipient of an envelope, or else the subject."""
-        return _named(_what(row), getattr(row, "names", {}))
+        return _named(_what(row), getattr(row, "names", Names()))
 
     @admin.display(description="verdict")
     def verdict_badge(self, row: Entry) -> SafeString | str:
@@ -219,37 +268,48 @@ class EntryAdmin(ClosedList[Entry]):
         return reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}\u2026"
 
 
-def _entry(object_id: str) -> Entry:
-    """Return the entry with this number; raise `Http404` if there is none."""
+def _entry(object_id: str, scope: Scope) -> Entry:
+    """Return the entry with this number; raise `Http404` if there is none within the scope."""
     known = _is_number(object_id)
-    entry = Entry.objects.select_related("body").filter(pk=object_id).first() if known else None
+    rows = scope.narrow(Entry.objects.select_related("body"))
+    entry = rows.filter(pk=object_id).first() if known else None
     if entry is None:
         raise Http404
     return entry
 
 
-def _exists(index: int) -> bool:
-    return Entry.objects.filter(index=index).exists()
+def _exists(position: int) -> bool:
+    return Entry.objects.filter(position=position).exists()
 
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS
 
 
-def _names_for(request: HttpRequest) -> Mapping[str, str]:
-    """Return names by pseudonym; none for users who may not see them."""
-    return officer_names() if may_see_names(request.user) else {}
+def _names_for(request: HttpRequest, rows: Iterable[Entry]) -> Names:
+    """Return the names that a page with these entries shows; none to users who may see none."""
+    if not may_see_names(request.user):
+        return Names()
+    texts = {text for row in rows for text in (row.actor, row.subject)}
+    pseudonyms = [text for text in texts if text.startswith(PEOPLE)]
+    return Names(names_shown_to(request.user, pseudonyms), may_ask=True)
 
 
-def _named(text: str, names: Mapping[str, str]) -> str:
-    """Return a pseudonym with its name behind it; any other text as it is."""
-    return f"{text} ({names[text]})" if text in names else text
+def _named(text: str, names: Names) -> SafeString | str:
+    """Return a pseudonym with its name or a link that asks for it; any other text as it is."""
+    if text in names.known:
+        return f"{text} ({names.known[text]})"
+    if names.may_ask and text.startswith(PEOPLE):
+        url = reverse("admin:registry_entry_who", args=[text])
+        return format_html('{} <a href="{}">who?</a>', text, url)
+    return text
 
 
-def _line(row: Entry, current: Entry, names: Mapping[str, str]) -> dict[str, Any]:
+def _line(row: Entry, current: Entry, names: Names) -> dict[str, Any]:
     return {
+        "position": row.position,
         "index": row.index,
-        "current": row.index == current.index,
+        "current": row.position == current.position,
         "when": _moment(row.time),
         "kind": row.kind,
         "who": _named(row.actor, names),
@@ -259,31 +319,41 @@ def _line(row: Entry, current: Entry, names: Mapping[str, str]) -> dict[str, Any
     }
 
 
-def _header(entry: Entry, names: Mapping[str, str]) -> list[tuple[str, str]]:
+def _header(entry: Entry, names: Names) -> list[tuple[str, SafeString | str]]:
     """Return (label, value) of the members that are not empty; names follow their pseudonyms."""
-    shown = []
+    shown, plain = [], entry.body.read()
     for name, member in leaves.HEADER.items():
         value = getattr(entry, name)
-        if value in ("", None):
+        if name in BLINDED:
+            value = plain.get(member, value)
+        if not value and value != 0:
             continue
-        text = _moment(value, precisely=True) if name == "time" else str(value)
+        text = _moment(value, precisely=True) if name == "time" else _text(value)
         shown.append((LABELS[member], _named(text, names)))
     return shown
 
 
-def _readable_body(entry: Entry) -> str | None:
-    body = body_of(entry)
-    if body is None:
-        return None
-    text = json.dumps(json.loads(bytes(body.content)), indent=2, ensure_ascii=False)
+def _text(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _readable_sections(entry: Entry, scope: Scope) -> list[tuple[str, str]]:
+    """Return name and text of each section that was not erased and that the reader may read."""
+    shown = scope.sections(entry, leaves.SECTIONS)
+    found = ((name, getattr(entry.body, name)) for name in shown)
+    return [(name, _readable(bytes(content))) for name, content in found if content is not None]
+
+
+def _readable(content: bytes) -> str:
+    text = json.dumps(json.loads(content), indent=2, ensure_ascii=False)
     cut = text[:LONGEST_BODY]
     return cut if cut == text else f"{cut}\n\u2026 {len(text) - len(cut)} more characters"
 
 
 def _why(row: Entry) -> str:
     """Return the reason in the body, or else the rule that decided."""
-    body = body_of(row)
-    return (body.reason if body is not None else "(erased)") or row.rule
+    reason = row.body.reason
+    return ("(erased)" if reason is None else reason) or row.rule
 
 
 def _what(row: Entry) -> str:

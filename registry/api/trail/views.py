@@ -25,6 +25,7 @@ from registry.api.trail import exports, schema
 from registry.api.trail.exports import FORMATS, Format, read_entry, read_page, represent, stream
 from registry.api.trail.filters import FIELDS, Query, parse_fields, parse_query
 from registry.officers.actor import Actor
+from registry.officers.scope import scope_of
 from registry.trail.actions import record_reading
 from registry.trail.asked import asked_record
 from registry.trail.kinds import Kind
@@ -69,7 +70,7 @@ class EntryListView(_TrailView):
     )
     def get(self, request: Request) -> Response:
         parameters = request.query_params
-        query = parse_query(parameters, besides=("cursor", "limit"))
+        query = parse_query(parameters, scope=scope_of(request.user), besides=("cursor", "limit"))
         limit = _limit(parameters.get("limit", str(PAGE_ENTRIES)))
         if "cursor" in parameters:
             log_size, after = _open_cursor(parameters["cursor"], query, request)
@@ -97,7 +98,7 @@ class EntryView(_TrailView):
     )
     def get(self, request: Request, index: int) -> Response:
         fields = parse_fields(request.query_params, fields=tuple(FIELDS))
-        row = read_entry(index, fields)
+        row = read_entry(index, fields, scope_of(request.user))
         if row is None:
             raise Http404
         _record(request, Kind.TRAIL_QUERIED, f"entry {index}", {})
@@ -127,7 +128,11 @@ class ExportView(_TrailView):
         parameters = request.query_params
         written_as = _format(parameters.getlist("format"))
         query = parse_query(
-            parameters, besides=("format",), fields=written_as.fields, order="oldest"
+            parameters,
+            scope=scope_of(request.user),
+            besides=("format",),
+            fields=written_as.fields,
+            order="oldest",
         )
         slot = exports.running.take()
         if slot is None:

@@ -4,7 +4,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('registry', '0016_people'),
+        ('registry', '0019_people'),
     ]
 
     operations = [

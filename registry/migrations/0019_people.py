@@ -16,7 +16,7 @@ def name_people(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('registry', '0015_decisions_about_many'),
+        ('registry', '0018_organisation_uid_unique'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
@@ -37,4 +37,5 @@ class Migration(migrations.Migration):
             options={'verbose_name_plural': 'people'},
         ),
         migrations.RunPython(name_people, migrations.RunPython.noop),
+        migrations.RemoveField(model_name='hub', name='pseudonyms_sealed'),
     ]
