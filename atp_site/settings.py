@@ -114,6 +114,7 @@ ATP_START_SECONDS = 60  # the longest wait of a starting process for services th
 # The longest wait for an answer to a statement of a node or of a task; then the connection
 # counts as dead. Longer than any wait for a lock, shorter than what agents may have to wait for.
 ATP_ANSWER_SECONDS = 8.0
+ATP_PERSON_KEPT_DAYS = 183  # after the last thing that a person did; then it can be erased
 ATP_TRAIL_LOCK_SECONDS = 5  # the longest wait for the log lock; then the batch is not accepted
 
 # --- Engines -----------------------------------------------------------------------------------
@@ -222,6 +223,7 @@ TEMPLATES = [
 ROOT_URLCONF = "atp_site.urls"
 ASGI_APPLICATION = "atp_site.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTHENTICATION_BACKENDS = ["registry.officers.backend.EngagementBackend"]
 PASSWORD_HASHERS = ["registry.officers.hashing.BoundedPBKDF2PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},

@@ -48,15 +48,16 @@ def ensure_hub() -> Hub:
         hub, created = Hub.objects.select_for_update().get_or_create(
             pk=Hub.SINGLETON_ID, defaults=made
         )
-        keep_secrets(hub, new=created)
+        keep_secrets(hub)
         for purpose in HubKey.Purpose.values:
             if not HubKey.objects.filter(purpose=purpose, retired_at=None).exists():
                 add_key(hub, purpose)
-        ensure_groups()
         if created:
             _furnish(hub)
         else:
             _begin_log(hub)
+        with registry_change(Actor.hub(), moves_epoch=False):
+            ensure_groups()
     if created:
         logger.info("this hub is %s", hub.hub_id)
     return hub

@@ -6,12 +6,28 @@ from registry.bulk.models import BulkDecision
 from registry.exports.models import TrailExport
 from registry.hub.models import Hub, HubKey
 from registry.issuers.models import Issuer, IssuerKey
-from registry.officers.models import ApiToken, SentForm
+from registry.officers.models import (
+    AdminReading,
+    ApiToken,
+    Engagement,
+    ErasedPerson,
+    Person,
+    SentForm,
+)
 from registry.policies.models import Condition, Policy, PolicyVersion, Rule, RuleNotice
 from registry.scores.models import Conduct, GoodTraffic, Score, ScoringProfile, Violation
-from registry.trail.models import Entry, EntryBody, Erasure, LegalHold, Log, RefusalCount
+from registry.trail.models import (
+    Entry,
+    EntryBody,
+    Erasure,
+    LegalHold,
+    Log,
+    RefusalCount,
+    RefusedSignIn,
+)
 
 __all__ = [
+    "AdminReading",
     "Agent",
     "AgentKey",
     "ApiToken",
@@ -19,9 +35,11 @@ __all__ = [
     "BulkDecision",
     "Condition",
     "Conduct",
+    "Engagement",
     "EnrolmentToken",
     "Entry",
     "EntryBody",
+    "ErasedPerson",
     "Erasure",
     "GoodTraffic",
     "Hub",
@@ -31,9 +49,11 @@ __all__ = [
     "LegalHold",
     "Log",
     "Organisation",
+    "Person",
     "Policy",
     "PolicyVersion",
     "RefusalCount",
+    "RefusedSignIn",
     "Rule",
     "RuleNotice",
     "Score",

@@ -42,8 +42,8 @@ WORDS: Mapping[str, tuple[str, str]] = {
         "Counts newly acknowledged mail for the scores of its senders.",
     ),
     "registry.summarise_refusals": (
-        "Enter refusals",
-        "Writes the counts of refusals of the past minutes into the trail.",
+        "Enter refusals and readings",
+        "Writes the counts of past refusals, and of pages opened again, into the trail.",
     ),
     "registry.watch_log": (
         "Watch the log",

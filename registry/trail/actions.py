@@ -29,6 +29,7 @@ from registry.storage.bulk import insert_rows, is_few
 from registry.storage.round_trips import Asked, one_trip
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, EntryBody, RefusalCount
+from registry.trail.refused_sign_ins import take_places
 
 MOST_ENTRIES = 256  # in one call, to hold the log lock briefly (docs/design/provenance.md#entry)
 LOG_LOCK = int.from_bytes(sha256(b"atp trail").digest()[:8], "big", signed=True)
@@ -373,4 +374,5 @@ def _summary(
             "count": total,
             "minutes": [[format_microseconds(row.minute), row.count] for row in counts],
         },
+        personal=take_places(agent, counts) if code == Kind.ADMIN_DENIED else {},
     )

@@ -241,3 +241,29 @@ class RefusalCount(models.Model):
 
     def __str__(self) -> str:
         return f"{self.count} x {self.code} by {self.agent or 'an unknown caller'}"
+
+
+class RefusedSignIn(models.Model):
+    """Where refused sign-ins with one account name came from in one minute.
+
+    `name` is the hashed one of `RefusalCount`. The row is deleted when the minute is entered.
+    """
+
+    ADDRESS_MAX_CHARS = 45  # the longest text of an IPv6 address
+    BROWSER_MAX_CHARS = 200
+
+    name = models.CharField(max_length=128)
+    minute = models.DateTimeField()
+    address = models.CharField(max_length=ADDRESS_MAX_CHARS)
+    browser = models.CharField(max_length=BROWSER_MAX_CHARS)
+    count = models.PositiveIntegerField(default=1)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                "name", "minute", "address", "browser", name="refused_sign_ins_of_a_minute"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.count} refused sign-ins from {self.address}"

@@ -1,4 +1,4 @@
-"""The Celery tasks of the trail: sums of refusals, the hub's own running, erasing by retention."""
+"""The Celery tasks of the trail: sums of refusals and readings, the hub's own running, erasing."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from datetime import UTC, datetime
 from celery import shared_task
 from django.conf import settings
 
+from registry.officers.readings import enter_repeated_readings
 from registry.trail import actions, erasing, watching
 from registry.trail.retention import parse_retention
 
 
 @shared_task(name="registry.summarise_refusals", ignore_result=True)
 def summarise_refusals() -> None:
-    """Enter the sums of refusals of past minutes. Two runs at once do no harm: rows are locked."""
+    """Enter the sums of past refusals and readings. Two runs at once do no harm: they lock."""
     now = datetime.now(UTC)
     while actions.summarise_refusals(now):
+        pass
+    while enter_repeated_readings(now):
         pass
 
 
