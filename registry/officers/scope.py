@@ -1,7 +1,7 @@
 """What an auditor may read of the trail: entries by organisation, and sections by side.
 
 An account with an engagement reads what its scope says, everybody else reads everything. An entry
-without organisations is common. Of a message, a scoped reader gets the section of its own side.
+without organisations is common, except what people of the hub's operator did. Of a message, a scoped reader gets the section of its own side.
 `personal` is never given to a scoped reader.
 """
 
@@ -15,12 +15,21 @@ from django.contrib.auth.models import AbstractUser
 from django.db.models import BinaryField, Case, F, Q, QuerySet, Value, When
 
 from registry.officers.models import Engagement
+from registry.trail.kinds import Kind
 
 Rows = TypeVar("Rows", bound=QuerySet[Any, Any])
 
 # Section of an entry's body -> the header's column with the organisation that may read it.
 SIDES = {"sender": "sender_organisation", "recipient": "recipient_organisation"}
 _NEVER = "personal"
+
+# An entry of these without organisations is no common one: it tells what people of the hub's
+# operator read and searched, or which agents the hub refused.
+_ABOUT_THE_OPERATOR = {
+    "admin", "engagement", "export", "group", "officer", "person", "refusals", "token", "traffic",
+    "trail",
+}  # fmt: skip
+OF_THE_OPERATOR = tuple(kind for kind in Kind if kind.about in _ABOUT_THE_OPERATOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +43,7 @@ class Scope:
         """Return the condition on entries that the reader may read; `None` if all are."""
         if self.organisations is None:
             return None
-        within = Q(organisations="")
+        within = Q(organisations="") & ~Q(kind__in=OF_THE_OPERATOR)
         for uid in sorted(self.organisations):
             within |= Q(organisations__contains=uid)
         return within
