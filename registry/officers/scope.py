@@ -1,8 +1,8 @@
 """What an auditor may read of the trail: entries by organisation, and sections by side.
 
 An account with an engagement reads what its scope says, everybody else reads everything. An entry
-without organisations is common, except what people of the hub's operator did. Of a message, a scoped reader gets the section of its own side.
-`personal` is never given to a scoped reader.
+without organisations is common, except what people of the hub's operator did. Of a message, a
+scoped reader gets the section of its own side. `personal` is never given to a scoped reader.
 """
 
 from __future__ import annotations

@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
+from django.http import QueryDict
 from django.test import Client
+from django.utils.http import urlencode
 
 from registry.agents.models import Organisation
+from registry.exports.actions import cancel, carry_on, create_export
+from registry.exports.files import path_of
 from registry.officers.actions import issue_api_token
 from registry.officers.actor import Actor, pseudonym
 from registry.officers.engagements import (
@@ -24,6 +28,8 @@ from registry.officers.engagements import (
 )
 from registry.officers.groups import OFFICERS, ensure_groups
 from registry.officers.models import Engagement
+from registry.trail.actions import EntryDraft
+from registry.trail.kinds import Kind
 from registry.trail.models import Entry
 from tests.cast import make_organisation
 from tests.registry.admin_cast import Browser, officer_client, text_of
@@ -209,11 +215,29 @@ def read(user: User, position: int) -> dict[str, dict[str, Any]]:
     export = client.get(f"{PROVENANCE}export", {**where, "format": "ndjson"}, headers=token)
     chunks: Any = export  # a stream
     lines = b"".join(chunks).splitlines()
+    feed = client.get(f"{PROVENANCE}feed", {**where, "after": position - 1}, headers=token)
+    found = feed.json()["results"]
+    written = written_in_the_background(user, where)
     return {
         "list": listed[0]["body"] if listed else {},
         "single": single.json()["body"] if single.status_code == 200 else {},
         "export": json.loads(lines[0])["body"] if lines else {},
+        "feed": found[0]["body"] if found else {},
+        "file": json.loads(written[0])["body"] if written else {},
     }
+
+
+def written_in_the_background(user: User, asked: dict[str, Any]) -> list[bytes]:
+    """Return the lines of an export that a worker writes to a file."""
+    export = create_export("ndjson", QueryDict(urlencode(asked)), actor=Actor.of_user(user))
+    assert carry_on(export.name, seconds=60)
+    lines = path_of(export.name).read_bytes().splitlines()
+    cancel(export)
+    return lines
+
+
+def entry_page(position: int) -> str:
+    return f"/admin/registry/entry/{position}/change/"
 
 
 def said(body: dict[str, Any]) -> set[str]:
@@ -233,13 +257,27 @@ def test_it_gives_a_scoped_auditor_the_sections_of_their_side(
     ):
         for way, body in read(auditor, position).items():
             assert said(body) == wanted, way
-        page = signed_in(auditor).get(f"/admin/registry/entry/{position}/change/")
+        page = signed_in(auditor).get(entry_page(position))
         text = page.content.decode()
         assert page.status_code == (200 if wanted else 404)
         every = ("to both", "to the sender", "to the recipient", "to nobody", "to all")
         assert {words for words in every if words in text} == wanted
         listed = signed_in(auditor).get("/admin/registry/entry/", {"q": str(position)})
         assert (f"/entry/{position}/change/" in listed.content.decode()) is bool(wanted)
+
+
+def test_it_gives_no_scoped_auditor_what_people_of_the_operator_did(ours: Organisation) -> None:
+    """Their searches and sign-ins name agents and messages of other organisations."""
+    auditor = begin(ours).row.account
+    where = {"where": "admin"}
+    for kind, shared in (
+        (Kind.TRAIL_QUERIED, where),
+        (Kind.TRAFFIC_READ, where),
+        (Kind.ADMIN_LOGIN, {}),
+    ):
+        position = add(EntryDraft(kind, subject="envelope of theirs", shared=shared))
+        assert set(map(str, read(auditor, position).values())) == {"{}"}, kind
+        assert signed_in(auditor).get(entry_page(position)).status_code == 404
 
 
 def test_it_gives_everything_to_an_auditor_of_everything(

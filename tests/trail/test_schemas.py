@@ -57,7 +57,8 @@ def test_rejects_a_member_or_a_section_that_the_kind_does_not_have(sections: Any
 
 def test_rejects_a_member_of_an_object_within() -> None:
     after = {"uid": "org_0000000000000000", "name": "a", "contact": "b"}
-    assert list(problems_in("organisation.created", {"shared": {"salt": SALT, "after": after}})) == []
+    shared = {"salt": SALT, "after": after}
+    assert list(problems_in("organisation.created", {"shared": shared})) == []
     shared = {"salt": SALT, "after": {**after, "surprise": 1}}
     assert list(problems_in("organisation.created", {"shared": shared}))
     del shared["after"]["surprise"]  # type: ignore[attr-defined]  # it is a mapping
