@@ -23,6 +23,7 @@ ATP_KEY_ENCRYPTION_KEY_OLD  the key before it, until `manage.py reseal_keys` has
 ATP_EXPORT_DIR          folder of the files of large exports, the same for nodes and workers;
                         ATP_DATA_DIR/exports
 ATP_STATIC_DIR          where collectstatic puts files for a proxy to serve; ATP_DATA_DIR/static
+ATP_RETENTION           what of the trail is erased when: a preset or rules; nothing
 ATP_DEBUG               tracebacks in the browser, for development only; false
 ATP_LOG_LEVEL           DEBUG, INFO, WARNING or ERROR; INFO
 ATP_LOG_FORMAT          line for people or json for a collector; line
@@ -55,6 +56,7 @@ ATP_PORT = env.env_int("ATP_PORT", 8000, least=1, most=65535)
 ATP_PUBLIC_URL = env.public_url("ATP_PUBLIC_URL", f"http://127.0.0.1:{ATP_PORT}")
 ATP_TRUSTED_PROXIES = env.networks("ATP_TRUSTED_PROXIES")
 ATP_METRICS_TOKEN = env.token("ATP_METRICS_TOKEN")
+ATP_RETENTION = env.env_text("ATP_RETENTION", "")  # read by registry/trail/retention.py
 
 DEBUG = env.env_bool("ATP_DEBUG", default=False)
 
@@ -112,6 +114,7 @@ ATP_START_SECONDS = 60  # the longest wait of a starting process for services th
 # The longest wait for an answer to a statement of a node or of a task; then the connection
 # counts as dead. Longer than any wait for a lock, shorter than what agents may have to wait for.
 ATP_ANSWER_SECONDS = 8.0
+ATP_PERSON_KEPT_DAYS = 183  # after the last thing that a person did; then it can be erased
 ATP_TRAIL_LOCK_SECONDS = 5  # the longest wait for the log lock; then the batch is not accepted
 
 # --- Engines -----------------------------------------------------------------------------------
@@ -163,8 +166,10 @@ _beat_seconds = {
     "registry.carry_on_exports": 10,
     "messaging.tasks.credit_traffic": 15,
     "registry.summarise_refusals": 60,
+    "registry.watch_log": 60,
     "registry.refresh_scores": 900,
     "registry.verify_attestations": 3600,
+    "registry.erase_expired": 3600,
 }
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     # A task that still waits when its next run is due expires.
@@ -218,6 +223,7 @@ TEMPLATES = [
 ROOT_URLCONF = "atp_site.urls"
 ASGI_APPLICATION = "atp_site.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTHENTICATION_BACKENDS = ["registry.officers.backend.EngagementBackend"]
 PASSWORD_HASHERS = ["registry.officers.hashing.BoundedPBKDF2PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},

@@ -10,6 +10,7 @@ from drf_spectacular.views import SpectacularSwaggerSplitView
 from atp_site import health, metrics
 from atp_site.schema import SchemaView
 from registry.admin.officers.accounts import change_own_password
+from registry.admin.officers.engagements import open_engagement
 from registry.admin.officers.login import officer_login
 
 handler400 = "atp_site.error_pages.bad_request"
@@ -24,6 +25,7 @@ urlpatterns = [
     path("metrics", metrics.metrics, name="metrics"),
     path("admin/login/", officer_login),  # reversed as admin:login, as the admin has it
     path("admin/password_change/", admin.site.admin_view(change_own_password, cacheable=True)),
+    path("engagement/<str:secret>/", open_engagement, name="engagement"),
     path("admin/", admin.site.urls),
     path("api/v1/health", health.HealthView.as_view(), name="health"),
     path("api/v1/", include("registry.api.urls")),

@@ -75,7 +75,7 @@ def request(hub: RunningHub, run: Run) -> list[Figure]:
 
 
 def lone(hub: RunningHub, run: Run) -> list[Figure]:
-    """Return the CPU milliseconds of an envelope at 20 requests a second, without idling."""
+    """Return CPU milliseconds of an envelope at 20 requests a second, without those of idling."""
     idle, busy = CpuMeter(hub.processes), CpuMeter(hub.processes)
     idle.mark("begin")
     time.sleep(IDLE_SECONDS)

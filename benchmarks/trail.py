@@ -54,15 +54,16 @@ def page_times(asked: str, log_size: int) -> list[float]:
     """Return the milliseconds of pages that follow each other in a search."""
     from django.http import QueryDict
 
+    from registry.officers.scope import EVERYTHING
     from registry.trail.reading.filters import parse_query
     from registry.trail.reading.search import find, read, span_of
 
-    query, times = parse_query(QueryDict(asked)), []
+    query, times = parse_query(QueryDict(asked), scope=EVERYTHING), []
     started = time.perf_counter()
     span = span_of(query.limits, log_size=log_size)
     for _ in range(PAGES):
         found = find(query, span, limit=100)
-        read(query.fields, found.positions)
+        read(query.fields, found.positions, EVERYTHING)
         times.append(1000 * (time.perf_counter() - started))
         if found.reached is not None:
             span = span.behind(found.reached, query.order)
@@ -74,12 +75,13 @@ def export_rate(log_size: int) -> tuple[float, float]:
     """Return entries a second of an export, and how many MiB the process grew meanwhile."""
     from django.http import QueryDict
 
+    from registry.officers.scope import EVERYTHING
     from registry.trail.reading.exporting import Progress, chunks_of
     from registry.trail.reading.filters import parse_query
     from registry.trail.reading.formats import FORMATS
 
     written_as = FORMATS["ndjson"]
-    query = parse_query(QueryDict(), fields=written_as.fields, order="oldest")
+    query = parse_query(QueryDict(), scope=EVERYTHING, fields=written_as.fields, order="oldest")
     progress = Progress()
     chunks = chunks_of(query, written_as, progress, log_size=min(log_size, EXPORTED))
     for _ in islice(chunks, 20):

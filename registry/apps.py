@@ -14,8 +14,10 @@ class RegistryConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the trail's check; make its triggers after each migration."""
+        """Register the trail's check; make its triggers after each migration; watch accounts."""
+        from registry.officers.watching import watch
         from registry.trail import checks as _checks  # noqa: F401  # registers itself
         from registry.trail.triggers import make_triggers
 
+        watch()
         post_migrate.connect(make_triggers, sender=self, dispatch_uid="append-only triggers")

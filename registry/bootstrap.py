@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from typing import Any
 
 from django.db import transaction
 
@@ -19,6 +20,8 @@ from registry.hub.secrets import keep_secrets
 from registry.issuers.actions import Limits, create_issuer
 from registry.officers.actor import Actor
 from registry.officers.groups import ensure_groups
+from registry.policies.querysets import versions
+from registry.scores.querysets import current_profile
 from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, Log
@@ -45,15 +48,16 @@ def ensure_hub() -> Hub:
         hub, created = Hub.objects.select_for_update().get_or_create(
             pk=Hub.SINGLETON_ID, defaults=made
         )
-        keep_secrets(hub, new=created)
+        keep_secrets(hub)
         for purpose in HubKey.Purpose.values:
             if not HubKey.objects.filter(purpose=purpose, retired_at=None).exists():
                 add_key(hub, purpose)
-        ensure_groups()
         if created:
             _furnish(hub)
         else:
             _begin_log(hub)
+        with registry_change(Actor.hub(), moves_epoch=False):
+            ensure_groups()
     if created:
         logger.info("this hub is %s", hub.hub_id)
     return hub
@@ -76,14 +80,39 @@ def _begin_log(hub: Hub) -> None:
     with registry_change(Actor.hub()) as change:
         if log is None:
             origin = f"log_{secrets.token_hex(Log.ORIGIN_BYTES)}"
-            Log.objects.create(origin=origin, first_position=0)
-        change.enter(_started(hub))
+            log = Log.objects.create(origin=origin, first_position=0)
+        change.enter(_started(hub, log), *_policies_stated(), _profile_stated())
 
 
-def _started(hub: Hub) -> EntryDraft:
+def _started(hub: Hub, log: Log) -> EntryDraft:
     keys = HubKey.objects.filter(retired_at=None).order_by("purpose")
+    said: dict[str, Any] = {"keys": {key.purpose: key.public_jwk for key in keys}}
+    if log.previous is not None:
+        said["previous"] = log.previous
+    return EntryDraft(kind=Kind.LOG_STARTED, subject=hub.hub_id, shared=said)
+
+
+def _policies_stated() -> list[EntryDraft]:
+    """Return an entry with the text of each policy, so that a log explains its own decisions."""
+    return [
+        EntryDraft(
+            kind=Kind.POLICY_STATED,
+            subject=version.policy.name,
+            policy=version.policy.name,
+            shared={
+                "version": version.number,
+                "digest": version.digest,
+                "document": version.document,
+            },
+        )
+        for version in versions().newest().select_related("policy").order_by("policy_id")
+    ]
+
+
+def _profile_stated() -> EntryDraft:
+    profile = current_profile()
     return EntryDraft(
-        kind=Kind.LOG_STARTED,
-        subject=hub.hub_id,
-        shared={"keys": {key.purpose: key.public_jwk for key in keys}},
+        kind=Kind.PROFILE_STATED,
+        subject=f"profile {profile.version}",
+        shared={"version": profile.version, "document": profile.to_dict()},
     )

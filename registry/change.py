@@ -7,10 +7,11 @@ that are written elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
 
 from django.db import transaction
 
@@ -19,6 +20,16 @@ from registry.officers.actor import Actor
 from registry.trail.actions import MOST_ENTRIES, EntryDraft, append
 
 Noted = Callable[[int], object]
+
+
+class Pending(Protocol):
+    """Entries about one row that are made when the change ends, of all that happened to the row."""
+
+    def drafts(self) -> Sequence[EntryDraft]:
+        """Return the entries; the rows have their last values."""
+
+    def join(self, later: Self) -> None:
+        """Take in what happened to the same row later in the change."""
 
 
 class ChangedMeanwhile(Exception):
@@ -33,6 +44,7 @@ class Change:
     moves_epoch: bool
     _drafts: list[EntryDraft] = field(default_factory=list)
     _noted: list[tuple[int, Noted]] = field(default_factory=list)  # by the draft's position
+    _pending: dict[Hashable, tuple[str, Any]] = field(default_factory=dict)  # with the actor's name
 
     def enter(self, *drafts: EntryDraft) -> None:
         """Add entries in this order. An entry without an actor gets the actor of the change."""
@@ -48,14 +60,28 @@ class Change:
         self._noted.append((len(self._drafts), note))
         self.enter(draft)
 
+    def enter_at_end(self, row: Hashable, pending: Pending, *, actor: str = "") -> None:
+        """Add entries about `row` that are made when the change ends, once for each row."""
+        if row in self._pending:
+            self._pending[row][1].join(pending)
+        else:
+            self._pending[row] = (actor or self.actor.name, pending)
+
     def take_over(self, inner: Change) -> None:
         """Add the entries of an inner change to this one's entries."""
+        for row, (actor, pending) in inner._pending.items():
+            self.enter_at_end(row, pending, actor=actor)
         position = len(self._drafts)
         self._noted += [(position + at, note) for at, note in inner._noted]
         self._drafts += inner._drafts
 
     def append_entries(self) -> None:
         """Append all entries, at most `MOST_ENTRIES` at a time; then call every `note`."""
+        for actor, pending in self._pending.values():
+            drafts = pending.drafts()
+            self._drafts += [
+                draft if draft.actor else replace(draft, actor=actor) for draft in drafts
+            ]
         positions: list[int] = []
         for start in range(0, len(self._drafts), MOST_ENTRIES):
             chunk = self._drafts[start : start + MOST_ENTRIES]
@@ -66,6 +92,15 @@ class Change:
 
 
 _current: ContextVar[Change | None] = ContextVar("registry change", default=None)
+
+
+def acting() -> Actor:
+    """Return the actor of the change in progress; without one, the operator.
+
+    Pages and tasks write rows only in a change. So who writes without one runs a command.
+    """
+    change = _current.get()
+    return Actor.operator() if change is None else change.actor
 
 
 @contextmanager

@@ -6,12 +6,28 @@ from registry.bulk.models import BulkDecision
 from registry.exports.models import TrailExport
 from registry.hub.models import Hub, HubKey
 from registry.issuers.models import Issuer, IssuerKey
-from registry.officers.models import ApiToken, SentForm
+from registry.officers.models import (
+    AdminReading,
+    ApiToken,
+    Engagement,
+    ErasedPerson,
+    Person,
+    SentForm,
+)
 from registry.policies.models import Condition, Policy, PolicyVersion, Rule, RuleNotice
 from registry.scores.models import Conduct, GoodTraffic, Score, ScoringProfile, Violation
-from registry.trail.models import Entry, EntryBody, Log, RefusalCount
+from registry.trail.models import (
+    Entry,
+    EntryBody,
+    Erasure,
+    LegalHold,
+    Log,
+    RefusalCount,
+    RefusedSignIn,
+)
 
 __all__ = [
+    "AdminReading",
     "Agent",
     "AgentKey",
     "ApiToken",
@@ -19,19 +35,25 @@ __all__ = [
     "BulkDecision",
     "Condition",
     "Conduct",
+    "Engagement",
     "EnrolmentToken",
     "Entry",
     "EntryBody",
+    "ErasedPerson",
+    "Erasure",
     "GoodTraffic",
     "Hub",
     "HubKey",
     "Issuer",
     "IssuerKey",
+    "LegalHold",
     "Log",
     "Organisation",
+    "Person",
     "Policy",
     "PolicyVersion",
     "RefusalCount",
+    "RefusedSignIn",
     "Rule",
     "RuleNotice",
     "Score",

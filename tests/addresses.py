@@ -28,7 +28,8 @@ from registry.models import (
     Tag,
 )
 from registry.officers.actions import issue_api_token
-from registry.officers.models import ApiToken
+from registry.officers.engagements import begin_engagement
+from registry.officers.models import ApiToken, Person
 from registry.policies.actions import save_policy
 from registry.policies.models import Policy, RuleNotice
 from registry.scores.actions import recompute
@@ -77,6 +78,11 @@ def furnish() -> World:
     attestation = attest(agent.pk, own)
     recompute([agent.pk], "walk")
     issue_api_token(user, "walk", days=1)
+    former = get_user_model()._default_manager.create_user(_fresh("former"), is_active=False)
+    begun = begin_engagement(
+        _fresh("auditor"), organisations=[organisation.uid], everything=False, begins_at=now,
+        ends_at=now + timedelta(days=1), actor=OFFICER,
+    )  # fmt: skip
     return World(
         {
             "registry.agent": agent,
@@ -97,6 +103,8 @@ def furnish() -> World:
             "registry.scoringprofile": ScoringProfile.objects.first(),
             "registry.violation": violate(agent, "low"),
             "registry.entry": Entry.objects.latest("position"),
+            "registry.person": Person.objects.get(account=former),
+            "registry.engagement": begun.row,
             "auth.user": user,
             "auth.group": Group.objects.create(name=_fresh("Group")),
             "messaging.node": node,
@@ -163,6 +171,8 @@ def _address(route: str, world: World) -> Address:
         "<int:index>": world.key("registry.entry"),
         "<path:content_type_id>": str(ContentType.objects.get_for_model(Policy).pk),
         "^(?P<app_label>registry|auth|messaging)/$": "registry/",
+        "<str:pseudonym>": world.rows["registry.person"].pseudonym,
+        "<str:secret>": "no-such-link",
         "(?P<url>.*)$": "no/such/page",
     }
     parts = {slot: part for slot, part in parts.items() if slot in route}
@@ -181,6 +191,8 @@ SLOTS = {
     "index": ("<int:index>",),
     "content_type_id": ("<path:content_type_id>",),
     "app_label": ("^(?P<app_label>registry|auth|messaging)/$",),
+    "pseudonym": ("<str:pseudonym>",),
+    "secret": ("<str:secret>",),
     "url": ("(?P<url>.*)$",),
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -25,6 +26,8 @@ from registry.admin.bulk import BulkAdmin
 from registry.admin.fields import reason_field
 from registry.admin.lists import WordsFilter, badge
 from registry.admin.pages import GrowingList, Question, posted
+from registry.admin.readings import entered, list_of
+from registry.officers.readings import PageOpened
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry
 
@@ -125,6 +128,16 @@ class DeadLetterAdmin(GrowingList[DeadLetter], BulkAdmin[DeadLetter]):
         """Return whether the user may redeliver dead letters."""
         return self.has_change_permission(request)
 
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Enter that the list is opened, with its search and filters, and show it."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        opened = list_of(Kind.TRAFFIC_READ, "dead letters", request)
+        show = super().changelist_view
+        return entered(request, opened, lambda: show(request, extra_context))
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[DeadLetter]:
         """Return all dead letters, without their content."""
         return dead_letters()
@@ -192,6 +205,15 @@ class DeadLetterAdmin(GrowingList[DeadLetter], BulkAdmin[DeadLetter]):
     def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Show one dead letter: what was refused, why, and what can be done."""
         row = self.get_row(request, object_id)
+        opened = PageOpened(
+            Kind.TRAFFIC_READ,
+            f"dead letter {row.pk}",
+            sender=row.sender,
+            message_id=row.envelope.message_id,
+        )
+        return entered(request, opened, lambda: self._page_of(request, row))
+
+    def _page_of(self, request: HttpRequest, row: DeadLetter) -> HttpResponse:
         entries = Entry.objects.filter(message_id=row.envelope.message_id, sender=row.sender)
         about = entries.filter(
             recipient=row.recipient_id,

@@ -10,8 +10,9 @@ from datetime import UTC
 from typing import Any
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
@@ -28,8 +29,11 @@ from messaging.models import Delivery, Envelope, Mailbox, Node, Session
 from registry.admin.lists import DealtWithFilter, DottedWordsFilter, WordsFilter, badge
 from registry.admin.pages import GrowingList, ReadOnlyAdmin
 from registry.admin.policies.explaining import explain
+from registry.admin.readings import entered, list_of
 from registry.agents.models import AgentKey
+from registry.officers.readings import PageOpened
 from registry.scores.querysets import profile_of_version
+from registry.trail.kinds import Kind
 from registry.trail.models import Entry
 
 LONGEST_CONTENT = 20_000  # characters of an envelope shown on its page
@@ -99,6 +103,25 @@ class EnvelopeAdmin(GrowingList[Any]):
             {"fields": ("digest", "kid", "in_doubt", "size", "readable_content")},
         ),
     )
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Enter that the list is opened, with its search and filters, and show it."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        opened = list_of(Kind.TRAFFIC_READ, "envelopes", request)
+        show = super().changelist_view
+        return entered(request, opened, lambda: show(request, extra_context))
+
+    def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Enter that the envelope is opened, and show it with its payload."""
+        row = self.get_row(request, object_id)
+        opened = PageOpened(
+            Kind.TRAFFIC_READ, "envelope", sender=row.sender_id, message_id=row.message_id
+        )
+        show = super().row_page
+        return entered(request, opened, lambda: show(request, object_id))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Envelope]:
         """Return envelopes, in the list without their content."""

@@ -21,7 +21,7 @@ from messaging.telemetry import instruments
 
 logger = logging.getLogger(__name__)
 
-LINGER_SECONDS = 0.1  # acks that come within it share a commit
+LINGER_SECONDS = 0.25  # acks that come within it share a commit; a node that is killed loses them
 # Acks of 1/4 of a window do not wait: that many come so fast only if the window would soon be full,
 # and then the deliveries would stop.
 HURRY = 4

@@ -137,8 +137,7 @@ class Turns(Generic[T]):
         while self._seen and now - next(iter(self._seen.values())) >= SEEN_SECONDS:
             del self._seen[next(iter(self._seen))]
         there = len(self._seen.keys() | self._queues.keys() | self._under_way.keys())
-        usual = SLICES if there < MANY else SLICES_OF_MANY
-        parts = SLICES_OF_FEW if there <= FEW else usual
+        parts = _slices(there)
         return Slice(max(1, self._whole.items // parts), self._whole.size // BYTE_SLICES)
 
     def _eligible(self, share: Slice, *, last_place: bool) -> list[str]:
@@ -178,3 +177,10 @@ class Turns(Generic[T]):
         if taken:
             batch.costs[owner] = size + taken * ITEM_BYTES
         return size
+
+
+def _slices(owners: int) -> int:
+    """Return how many slices a batch has where so many owners are there (rule 2)."""
+    if owners <= FEW:
+        return SLICES_OF_FEW
+    return SLICES if owners < MANY else SLICES_OF_MANY

@@ -42,8 +42,12 @@ WORDS: Mapping[str, tuple[str, str]] = {
         "Counts newly acknowledged mail for the scores of its senders.",
     ),
     "registry.summarise_refusals": (
-        "Enter refusals",
-        "Writes the counts of refusals of the past minutes into the trail.",
+        "Enter refusals and readings",
+        "Writes the counts of past refusals, and of pages opened again, into the trail.",
+    ),
+    "registry.watch_log": (
+        "Watch the log",
+        "Enters in the trail when the hub did not run, and once a day the state of its clock.",
     ),
     "registry.refresh_scores": (
         "Refresh scores",
@@ -53,6 +57,10 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "registry.verify_attestations": (
         "Verify attestations",
         "Checks every stored attestation again: signature, dates, its issuers' standing.",
+    ),
+    "registry.erase_expired": (
+        "Erase what has expired",
+        "Erases sections of entries of the trail that the retention no longer keeps.",
     ),
     "messaging.tasks.check_envelopes": (
         "Judge envelopes",

@@ -6,7 +6,7 @@ from registry.admin import agents as agents
 from registry.admin import bulk as bulk
 from registry.admin.attestations import pages as attestations
 from registry.admin.issuers import pages as issuers
-from registry.admin.officers import accounts
+from registry.admin.officers import accounts, engagements, people
 from registry.admin.officers import tokens as officers
 from registry.admin.officers.login import OfficerLoginForm
 from registry.admin.policies import pages as policies
@@ -18,8 +18,10 @@ __all__ = [
     "agents",
     "attestations",
     "bulk",
+    "engagements",
     "issuers",
     "officers",
+    "people",
     "policies",
     "scores",
     "trail",

@@ -16,6 +16,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from registry.api.errors import handle
+from registry.officers.backend import may_act
 from registry.officers.models import ApiToken
 from registry.token_hash import hash_token
 
@@ -31,7 +32,7 @@ class ApiTokenAuthentication(TokenAuthentication):
             .filter(token_hash=hash_token(key), revoked_at=None, expires_at__gt=now)
             .first()
         )
-        if token is None or not token.user.is_active:
+        if token is None or not may_act(token.user):
             raise exceptions.AuthenticationFailed("The token is unknown, expired or revoked.")
         return token.user, token
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AbstractBaseUser
 from django.db.models import QuerySet
 from django.http import QueryDict
 
@@ -20,11 +21,13 @@ from registry.exports import files
 from registry.exports.events import enqueue_exports_on_commit
 from registry.exports.models import TrailExport
 from registry.officers.actor import Actor
+from registry.officers.scope import scope_of
 from registry.trail.actions import EntryDraft
+from registry.trail.asked import asked_record
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry
 from registry.trail.reading.exporting import PAGE_ENTRIES
-from registry.trail.reading.filters import asked_record, parse_query
+from registry.trail.reading.filters import parse_query
 from registry.trail.reading.formats import FORMATS
 from registry.trail.reading.search import Query, Span, find, read, span_of
 
@@ -49,7 +52,7 @@ def create_export(written_as: str, asked: QueryDict, *, actor: Actor) -> TrailEx
     """
     if actor.user_id is None:
         raise ValueError("only a person with an account exports the trail")
-    query = _query(written_as, asked)
+    query = _query(written_as, asked, get_user_model()._default_manager.get(pk=actor.user_id))
     name = secrets.token_hex(16)
     body = {"asked": asked_record({"format": [written_as], **query.asked})}
     with registry_change(actor, moves_epoch=False) as change:
@@ -108,8 +111,9 @@ def delete_expired() -> None:
         _forget(export)
 
 
-def _query(written_as: str, asked: QueryDict) -> Query:
-    return parse_query(asked, fields=FORMATS[written_as].fields, order="oldest")
+def _query(written_as: str, asked: QueryDict, reader: AbstractBaseUser) -> Query:
+    fields = FORMATS[written_as].fields
+    return parse_query(asked, scope=scope_of(reader), fields=fields, order="oldest")
 
 
 def _step_or_fail(export: TrailExport) -> None:
@@ -125,17 +129,15 @@ def _step_or_fail(export: TrailExport) -> None:
 
 def _step(export: TrailExport) -> None:
     """Write some pages and store how far the export got; end it if nothing is left."""
-    written_as, query = (
-        FORMATS[export.written_as],
-        _query(export.written_as, QueryDict(export.asked)),
-    )
+    written_as = FORMATS[export.written_as]
+    query = _query(export.written_as, QueryDict(export.asked), export.made_by)
     left: Span | None = Span(export.left_first, export.left_end)
     chunks = [] if export.size else [written_as.begin(query.fields)]
     rows = 0
     for _ in range(PAGES_IN_A_STEP):
         assert left is not None
         found = find(query, left, limit=PAGE_ENTRIES)
-        page = read(query.fields, found.positions)
+        page = read(query.fields, found.positions, query.scope)
         chunks.append(written_as.write(query.fields, page))
         rows += len(page)
         left = None if found.reached is None else left.behind(found.reached, query.order)

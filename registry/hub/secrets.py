@@ -1,4 +1,4 @@
-"""Secrets that the hub stores, sealed: of people's pseudonyms, and of blinded members of headers.
+"""Secrets that the hub stores, sealed: that of the blinded members of headers.
 
 They stay the same when the key-encryption key is replaced.
 """
@@ -9,14 +9,16 @@ import hmac
 import secrets
 from hashlib import sha256
 
-from django.conf import settings
-
 from atp.wire.canonical import b64url
 from registry.hub import keyring
 from registry.hub.models import Hub
 
 SECRET_BYTES = 32
 BLINDED_BYTES = 16  # of an HMAC-SHA-256: enough that no two texts meet
+
+
+class SecretMissing(Exception):
+    """The hub has not made its secrets yet."""
 
 
 class HubSecret:
@@ -28,12 +30,15 @@ class HubSecret:
         self._key: bytes | None = None
 
     def get(self) -> bytes:
-        """Return the secret; a process reads it once. Raises `SealBroken` if it does not open."""
+        """Return the secret; a process reads it once.
+
+        Raises `SecretMissing` if the hub has none and `SealBroken` if it does not open.
+        """
         if self._key is None:
             hub = Hub.objects.filter(pk=Hub.SINGLETON_ID).first()
             sealed = self.sealed(hub) if hub else None
-            if hub is None or sealed is None:  # of an older version; see `keep_secrets`
-                return _first_key()
+            if hub is None or sealed is None:
+                raise SecretMissing("the hub has no secret yet; registry.bootstrap.ensure_hub()")
             self._key = keyring.unseal(sealed, associated=self.owner(hub))
         return self._key
 
@@ -52,19 +57,14 @@ class HubSecret:
         return f"hub\0{hub.hub_id}\0{self._label}".encode()
 
 
-PSEUDONYMS = HubSecret("pseudonyms_sealed", "pseudonyms")
 BLINDING = HubSecret("blinding_sealed", "blinding")
-ALL = (PSEUDONYMS, BLINDING)
+ALL = (BLINDING,)
 
 
-def keep_secrets(hub: Hub, *, new: bool) -> None:
-    """Store the secrets that the hub lacks: random ones for a `new` hub.
-
-    A hub made by an older version made pseudonyms with the key-encryption key itself, so that one
-    is kept and its pseudonyms stay the same. The caller has locked the hub's row.
-    """
-    PSEUDONYMS.keep(hub, secrets.token_bytes(SECRET_BYTES) if new else _first_key())
-    BLINDING.keep(hub, secrets.token_bytes(SECRET_BYTES))
+def keep_secrets(hub: Hub) -> None:
+    """Store random secrets for those that the hub lacks; the caller has locked its row."""
+    for secret in ALL:
+        secret.keep(hub, secrets.token_bytes(SECRET_BYTES))
 
 
 def blinded(member: str, text: str) -> str:
@@ -77,8 +77,3 @@ def blinded(member: str, text: str) -> str:
         return ""
     said = f"{member}\0{text}".encode()
     return b64url(hmac.digest(BLINDING.get(), said, sha256)[:BLINDED_BYTES])
-
-
-def _first_key() -> bytes:
-    key: bytes = settings.ATP_KEY_ENCRYPTION_KEY_OLD or settings.ATP_KEY_ENCRYPTION_KEY
-    return key

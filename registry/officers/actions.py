@@ -1,4 +1,7 @@
-"""Every write to API tokens, and to the forms that officers have sent."""
+"""Every write to API tokens, and to the forms that officers have sent.
+
+`registry.officers.watching` enters what happens to a token.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,10 @@ from typing import Any
 
 from atp.errors import MalformedDocument
 from registry.change import registry_change
-from registry.officers.actor import Actor, pseudonym
+from registry.officers.actor import Actor
 from registry.officers.models import ApiToken, SentForm
 from registry.plain_text import check_text
 from registry.token_hash import hash_token
-from registry.trail.actions import EntryDraft
-from registry.trail.kinds import Kind
 
 TOKEN_BYTES = 32
 NAME_MAX_CHARS = 80  # of the column
@@ -44,25 +45,23 @@ def issue_api_token(user: Any, name: str, *, days: int) -> IssuedApiToken:
     if not 1 <= days <= LONGEST_DAYS:
         raise MalformedDocument(f"a token is good for 1 to {LONGEST_DAYS} days", field="days")
     text = secrets.token_urlsafe(TOKEN_BYTES)
-    with registry_change(actor, moves_epoch=False) as change:
+    with registry_change(actor, moves_epoch=False):
         row = ApiToken.objects.create(
             token_hash=hash_token(text),
             user=user,
             name=name,
             expires_at=datetime.now(UTC) + timedelta(days=days),
         )
-        change.enter(_draft(row, actor, "issued"))
     return IssuedApiToken(row, text)
 
 
 def revoke_api_token(token_id: int, *, actor: Actor) -> None:
     """Revoke a token at once; do nothing if it is revoked already."""
-    with registry_change(actor, moves_epoch=False) as change:
+    with registry_change(actor, moves_epoch=False):
         row = ApiToken.objects.select_for_update(of=("self",)).get(pk=token_id)
         if row.revoked_at is None:
             row.revoked_at = datetime.now(UTC)
             row.save(update_fields=["revoked_at"])
-            change.enter(_draft(row, actor, "revoked"))
 
 
 def take_form(nonce: str) -> bool:
@@ -73,17 +72,3 @@ def take_form(nonce: str) -> bool:
     SentForm.objects.filter(sent_at__lt=datetime.now(UTC) - 2 * FORM_LIFE).delete()
     _, first = SentForm.objects.get_or_create(pk=nonce)
     return first
-
-
-def _draft(row: ApiToken, actor: Actor, event: str) -> EntryDraft:
-    return EntryDraft(
-        kind=Kind.OFFICER_CHANGED,
-        actor=actor.name,
-        subject=pseudonym(row.user_id),
-        shared={
-            "apiToken": row.pk,
-            "event": event,
-            "name": row.name,
-            "expiresAt": row.expires_at.isoformat(),
-        },
-    )

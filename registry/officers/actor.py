@@ -5,18 +5,10 @@ See docs/design/provenance.md#entry.
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
-from django.contrib.auth import get_user_model
-
-from registry.hub.secrets import PSEUDONYMS
-
-PSEUDONYM_HEX_CHARS = 12
-_DOMAIN = b"atp officer pseudonym\0"
+from registry.officers.models import Person
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +24,7 @@ class Actor:
     @classmethod
     def of_user(cls, user: Any) -> Actor:
         """Return the officer who is signed in as `user`."""
-        return cls(name=pseudonym(user.pk), user_id=user.pk)
+        return cls(name=pseudonym_of(user), user_id=user.pk)
 
     @classmethod
     def hub(cls) -> Actor:
@@ -50,25 +42,33 @@ class Actor:
         return cls(name=f"agent:{agent_id}")
 
 
+def pseudonym_of(account: Any) -> str:
+    """Return the pseudonym of an account; an account object reads it once."""
+    try:
+        person: Person = account.person
+    except Person.DoesNotExist:
+        person = account.person = _person(account_id=account.pk)
+    return person.pseudonym
+
+
 def pseudonym(user_id: int) -> str:
-    """Return the name under which a person appears in the trail.
+    """Return the name under which a person appears in the trail; one query.
 
-    To find the person, one needs the hub's secret and the list of accounts. Rotating keys does not
-    change a pseudonym.
+    It is random and stored with the account. Rotating keys does not change it.
     """
-    digest = hmac.new(PSEUDONYMS.get(), _DOMAIN + str(user_id).encode(), sha256)
-    return f"officer:{digest.hexdigest()[:PSEUDONYM_HEX_CHARS]}"
-
-
-def officer_names() -> Mapping[str, str]:
-    """Return by pseudonym the names of all accounts, of former officers too; one query.
-
-    Show them only to users for whom `may_see_names` is true.
-    """
-    users = get_user_model()._default_manager.all()
-    return {pseudonym(user.pk): user.get_username() for user in users}
+    return _person(account_id=user_id).pseudonym
 
 
 def may_see_names(user: Any) -> bool:
-    """Return whether `user` may see the names beside pseudonyms: officers and auditors may."""
+    """Return whether `user` may look up the names of pseudonyms: officers and auditors may."""
     return bool(user.has_perm("registry.view_officer_names") or user.has_perm("auth.view_user"))
+
+
+def _person(account_id: int) -> Person:
+    """Return the person of an account.
+
+    An account gets its pseudonym when it is made (`registry/officers/watching.py`). One that was
+    made past Django's signals, such as by `bulk_create`, gets it here.
+    """
+    person, _ = Person.objects.get_or_create(account_id=account_id)
+    return person

@@ -1,6 +1,6 @@
-"""The rights of compliance officers and auditors, as two Django groups.
+"""The rights of compliance officers and auditors, as three Django groups.
 
-Each start of the hub sets both groups to the rights in this file. For other rights, make another
+Each start of the hub sets these groups to the rights in this file. For other rights, make another
 group. No group may delete: rows with a history are suspended, revoked or turned off instead.
 """
 
@@ -11,11 +11,13 @@ from django.contrib.auth.models import Group, Permission
 
 OFFICERS = "Compliance officers"
 AUDITORS = "Auditors"
+SCOPED_AUDITORS = "Scoped auditors"  # only the trail, of some organisations (`scope.py`)
 _SEEN_BY_BOTH = ("registry", "messaging")
 _ALSO_SEEN = {("registry", "view_officer_names")}  # a permission of `Entry`
 # Models that officers add and change through actions. They may only view all others.
 _MADE = {
     "agent", "organisation", "tag", "issuer", "attestation", "policy", "scoringprofile", "apitoken",
+    "engagement",
 }  # fmt: skip
 _CHANGED = _MADE | {
     "agentkey",
@@ -29,7 +31,7 @@ _CHANGED = _MADE | {
 
 
 def ensure_groups() -> None:
-    """Make both groups and set their permissions; write nothing if they have them already."""
+    """Make the groups and set their permissions; write nothing if they have them already."""
     models = {
         (label, model._meta.model_name)
         for label in _SEEN_BY_BOTH
@@ -46,7 +48,13 @@ def ensure_groups() -> None:
             content_type__app_label__in=_SEEN_BY_BOTH
         ).select_related("content_type")
     }
-    for group_name, wanted in ((OFFICERS, view | change | add), (AUDITORS, view | own_tokens)):
+    of_scoped = {("registry", "view_entry"), ("registry", "view_apitoken"), *own_tokens}
+    groups = (
+        (OFFICERS, view | change | add),
+        (AUDITORS, view | own_tokens),
+        (SCOPED_AUDITORS, of_scoped),
+    )
+    for group_name, wanted in groups:
         _set(group_name, [known[key] for key in wanted if key in known])
 
 

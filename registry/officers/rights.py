@@ -13,9 +13,9 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractUser, Group, Permission
 from django.db.models import Q, QuerySet
 
-from registry.officers.groups import AUDITORS, OFFICERS
+from registry.officers.groups import AUDITORS, OFFICERS, SCOPED_AUDITORS
 
-HUBS_OWN = frozenset({OFFICERS, AUDITORS})  # each start sets their rights
+HUBS_OWN = frozenset({OFFICERS, AUDITORS, SCOPED_AUDITORS})  # each start sets their rights
 
 
 @dataclass(frozen=True, slots=True)

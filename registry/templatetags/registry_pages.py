@@ -28,7 +28,13 @@ register = template.Library()
 EXPIRING = timedelta(days=14)
 ALARMING = timedelta(days=7)
 RECENT = 8
-NO_DECISIONS = {"admin", "trail", "export"}  # kinds of entries about signing in and reading
+NO_DECISIONS = {
+    "admin",
+    "trail",
+    "traffic",
+    "person.named",
+    "export",
+}  # kinds of entries about signing in and reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,7 @@ def work_in_hand() -> WaitingWork:
 @register.simple_tag
 def recent_decisions(user: Any) -> list[Entry]:
     """Return the entries of this officer's last `RECENT` decisions, newest first."""
-    decided = [kind for kind in Kind if kind.about not in NO_DECISIONS]
+    decided = [kind for kind in Kind if not {kind.about, kind.value} & NO_DECISIONS]
     entries = Entry.objects.filter(actor=Actor.of_user(user).name, kind__in=decided)
     entries = entries.order_by("-position")
     return list(entries.only("position", "time", "kind", "subject")[:RECENT])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import groupby
-from operator import attrgetter
+from operator import attrgetter, gt
 from typing import Any, NamedTuple
 
 from django.conf import settings
@@ -29,6 +29,7 @@ from registry.storage.bulk import insert_rows, is_few
 from registry.storage.round_trips import Asked, one_trip
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, EntryBody, RefusalCount
+from registry.trail.refused_sign_ins import take_places
 
 MOST_ENTRIES = 256  # in one call, to hold the log lock briefly (docs/design/provenance.md#entry)
 LOG_LOCK = int.from_bytes(sha256(b"atp trail").digest()[:8], "big", signed=True)
@@ -219,9 +220,10 @@ def _body(draft: EntryDraft, salts: _Salts) -> _Body:
 
 def _check(draft: EntryDraft) -> None:
     """Refuse texts too long for their column on every database; SQLite would accept them."""
-    for text, most in zip(_texts(draft), _LIMITS, strict=True):
-        if len(text) > most:
-            raise ValueError(f"{text[:40]!r}... in a {draft.kind} entry exceeds {most} characters")
+    texts = _texts(draft)
+    if any(map(gt, map(len, texts), _LIMITS)):
+        text, most = next((t, m) for t, m in zip(texts, _LIMITS, strict=True) if len(t) > m)
+        raise ValueError(f"{text[:40]!r}... in a {draft.kind} entry exceeds {most} characters")
     if max(len(draft.request_id), len(draft.on_behalf_of)) > MOST_REFERENCE_CHARS:
         raise ValueError(f"a {draft.kind} entry has a reference over {MOST_REFERENCE_CHARS}")
     if len(draft.organisations) > MOST_ORGANISATIONS:
@@ -284,7 +286,7 @@ def _rows(
 
 
 def _row(draft: EntryDraft, body: _Body, position: int, head: _Head, time: str) -> tuple[Any, ...]:
-    kind, organisations = str(draft.kind), sorted({*draft.organisations})
+    kind, organisations = draft.kind.value, sorted({*draft.organisations})
     said = (*_texts(draft), *body.references, draft.cause, draft.score)
     about = (leaves.VERSION, head.log, position - head.first, time, head.hub, kind)
     leaf = leaves.make_leaf(
@@ -372,4 +374,5 @@ def _summary(
             "count": total,
             "minutes": [[format_microseconds(row.minute), row.count] for row in counts],
         },
+        personal=take_places(agent, counts) if code == Kind.ADMIN_DENIED else {},
     )

@@ -12,6 +12,8 @@ class Kind(StrEnum):
     """
 
     LOG_STARTED = "log.started"
+    LOG_GAP = "log.gap"
+    HUB_CLOCK = "hub.clock"
     HUB_KEY_ROTATED = "hub.key_rotated"
     HUB_KEYS_RESEALED = "hub.keys_resealed"
 
@@ -58,9 +60,11 @@ class Kind(StrEnum):
     ATTESTATION_EXPIRED = "attestation.expired"
     ATTESTATION_REVOKED = "attestation.revoked"
 
+    POLICY_STATED = "policy.stated"
     POLICY_CREATED = "policy.created"
     POLICY_CHANGED = "policy.changed"
     NOTIFICATION_SEEN = "notification.seen"
+    PROFILE_STATED = "profile.stated"
     PROFILE_CHANGED = "profile.changed"
     SCORE_CHANGED = "score.changed"
     VIOLATION_RECORDED = "violation.recorded"
@@ -71,9 +75,27 @@ class Kind(StrEnum):
     ADMIN_DENIED = "admin.denied"
     OFFICER_CREATED = "officer.created"
     OFFICER_CHANGED = "officer.changed"
+    OFFICER_PASSWORD_CHANGED = "officer.password_changed"  # noqa: S105  # a kind of entry
+    OFFICER_DELETED = "officer.deleted"
+    GROUP_CREATED = "group.created"
+    GROUP_CHANGED = "group.changed"
+    GROUP_DELETED = "group.deleted"
+    TOKEN_ISSUED = "token.issued"  # noqa: S105  # a kind of entry
+    TOKEN_CHANGED = "token.changed"  # noqa: S105  # a kind of entry
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105  # a kind of entry
+    TOKEN_DELETED = "token.deleted"  # noqa: S105  # a kind of entry
+    ENGAGEMENT_BEGUN = "engagement.begun"
+    ENGAGEMENT_OPENED = "engagement.opened"
+    ENGAGEMENT_ENDED = "engagement.ended"
+    PERSON_NAMED = "person.named"
+    PERSON_ERASED = "person.erased"
     TRAIL_QUERIED = "trail.queried"
+    TRAFFIC_READ = "traffic.read"
     EXPORT_CREATED = "export.created"
     EXPORT_ENDED = "export.ended"
+    RETENTION_ERASED = "retention.erased"
+    RETENTION_HELD = "retention.held"
+    RETENTION_RELEASED = "retention.released"
     TASK_REQUESTED = "task.requested"
 
     @property

@@ -13,7 +13,7 @@ from django.db import models
 from atp.log import leaves
 from registry.trail.fields import WordsField
 from registry.trail.logs import place_of
-from registry.trail.querysets import EntryQuerySet, PlacedQuerySet
+from registry.trail.querysets import AppendOnlyQuerySet, EntryQuerySet, PlacedQuerySet
 
 # Columns that few kinds of entries have. The index of each holds the entries that do, in the order
 # of the log (docs/auditing.md#what-is-fast).
@@ -180,6 +180,49 @@ class EntryBody(AppendOnly):
         return dict(orjson.loads(self.content(section) or b"{}"))
 
 
+class Erasure(AppendOnly):
+    """A section of an entry that was erased: the row makes the trigger erase it.
+
+    `entry` is the position of the `retention.erased` entry of the same transaction
+    (`registry/trail/triggers.py`).
+    """
+
+    REASON_MAX_CHARS = 40
+
+    id = models.BigAutoField(primary_key=True)
+    position = models.BigIntegerField()
+    section = models.CharField(max_length=12, choices=[(name, name) for name in leaves.SECTIONS])
+    entry = models.BigIntegerField()
+    reason = models.CharField(max_length=REASON_MAX_CHARS, help_text="The class of the reason.")
+
+    objects = AppendOnlyQuerySet["Erasure"].as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint("position", "section", name="erasure_of_a_section")]
+
+    def __str__(self) -> str:
+        return f"{self.section} of entry {self.position}"
+
+
+class LegalHold(models.Model):
+    """An order to keep entries, whatever their retention says, until it is lifted.
+
+    It covers the entries about an agent, of an organisation (by uid), or all if both are empty.
+    """
+
+    agent = models.CharField(max_length=128, blank=True)
+    organisation = models.CharField(max_length=24, blank=True)
+    reason = models.CharField(max_length=300)
+    placed_at = models.DateTimeField(auto_now_add=True)
+    lifted_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"hold {self.pk} on {self.agent or self.organisation or 'everything'}"
+
+
 class RefusalCount(models.Model):
     """Refusals of one agent with one error code in one minute, until their sum is entered.
 
@@ -198,3 +241,29 @@ class RefusalCount(models.Model):
 
     def __str__(self) -> str:
         return f"{self.count} x {self.code} by {self.agent or 'an unknown caller'}"
+
+
+class RefusedSignIn(models.Model):
+    """Where refused sign-ins with one account name came from in one minute.
+
+    `name` is the hashed one of `RefusalCount`. The row is deleted when the minute is entered.
+    """
+
+    ADDRESS_MAX_CHARS = 45  # the longest text of an IPv6 address
+    BROWSER_MAX_CHARS = 200
+
+    name = models.CharField(max_length=128)
+    minute = models.DateTimeField()
+    address = models.CharField(max_length=ADDRESS_MAX_CHARS)
+    browser = models.CharField(max_length=BROWSER_MAX_CHARS)
+    count = models.PositiveIntegerField(default=1)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                "name", "minute", "address", "browser", name="refused_sign_ins_of_a_minute"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.count} refused sign-ins from {self.address}"

@@ -38,11 +38,26 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("agents.actions",),
         ("scores.actions", "attestations.status_list"),
         ("issuers.actions", "officers.first_officer", "policies.notices", "scores.inputs"),
-        ("officers.accounts", "officers.actions", "policies.actions", "scores.offences"),
+        (
+            "officers.accounts",
+            "officers.actions",
+            "officers.account_states officers.watching",
+            "officers.readings officers.people officers.engagements",
+            "policies.actions",
+            "scores.offences",
+            "trail.watching trail.erasing",
+        ),
         ("change",),
-        ("models", "trail.checks trail.triggers", "thumbprints"),
-        ("trail.actions trail.reading", "hub.actions", "scores.registered"),
-        ("*.querysets *.models issuers.standing officers.actor hub.secrets",),
+        ("models", "trail.checks trail.triggers trail.losses trail.retention", "thumbprints"),
+        (
+            "trail.actions trail.reading trail.refused_sign_ins",
+            "hub.actions",
+            "scores.registered",
+        ),
+        (
+            "*.querysets *.models issuers.standing officers.actor officers.scope officers.backend"
+            " hub.secrets",
+        ),
         (
             "storage",
             "hooks",

@@ -93,7 +93,9 @@ def test_a_former_officer_keeps_a_name(former: User) -> None:
     leave(former)
     entry = Entry.objects.get(kind="policy.created", subject=policy.name)
     reader = auditor()
+    who = f"/admin/registry/entry/who/{Actor.of_user(former).name}/"
     for url in (
+        who,  # entered; from then on, the name is shown for a while
         f"/admin/registry/policy/{policy.pk}/history/",
         f"/admin/registry/entry/{entry.index}/change/",
         f"/admin/registry/entry/?q={entry.index}",

@@ -15,8 +15,9 @@ from registry.hub.actions import bump_epoch, hub_id, session_key
 from registry.hub.keyring import SealBroken
 from registry.hub.models import Hub, HubKey
 from registry.issuers.models import Issuer
-from registry.officers.actor import Actor, officer_names, pseudonym
+from registry.officers.actor import Actor, pseudonym
 from registry.officers.groups import AUDITORS, OFFICERS, ensure_groups
+from registry.officers.people import name_of
 from registry.trail.models import Entry
 from tests.registry.admin_cast import officer_client
 
@@ -96,9 +97,12 @@ def test_it_names_people_by_pseudonym() -> None:
     user_id = int(client.session["_auth_user_id"])
     name = pseudonym(user_id)
     assert name.startswith("officer:")
-    assert len(name) == len("officer:") + 12
-    assert pseudonym(user_id + 1) != name
-    assert officer_names()[name].startswith("olive-")
+    assert len(name) == len("officer:") + 24
+    assert pseudonym(user_id) == name
+    assert pseudonym(int(officer_client().session["_auth_user_id"])) != name
+    found = name_of(name)
+    assert found is not None
+    assert found.startswith("olive-")
     assert (Actor.hub().name, Actor.agent("alice").name) == ("hub", "agent:alice")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
@@ -13,6 +14,7 @@ from django.contrib.auth import get_user_model
 from django.db import transaction
 
 from registry.admin.officers.login import (
+    BROWSER_MAX_CHARS,
     MOST_ANYWHERE,
     MOST_FAILURES,
     MOST_OF_NETWORK,
@@ -24,7 +26,8 @@ from registry.admin.officers.sign_in_limit import MOST_UNDER_WAY
 from registry.officers.actor import pseudonym
 from registry.trail.actions import count_refusals, summarise_refusals
 from registry.trail.kinds import Kind
-from registry.trail.models import Entry, RefusalCount
+from registry.trail.models import Entry, RefusalCount, RefusedSignIn
+from registry.trail.refused_sign_ins import MOST_PLACES, note_refused_sign_in
 from tests.conftest import LiveHub
 
 PASSWORD = "a long enough password"
@@ -80,6 +83,47 @@ def test_it_enters_who_signed_in_by_pseudonym(hub: LiveHub, officer: str) -> Non
     assert answer.url.path == "/admin/"
     (entry,) = Entry.objects.filter(kind="admin.login", actor=pseudonym(user.pk))
     assert officer.encode() not in bytes(entry.leaf)
+
+
+def test_it_keeps_address_and_browser_of_a_sign_in_in_a_section_of_its_own(
+    hub: LiveHub, officer: str
+) -> None:
+    user = get_user_model()._default_manager.get(username=officer)
+    with _browser(hub, address="127.0.0.16") as browser:
+        browser.headers["User-Agent"] = "Somebody's browser " + 300 * "x"
+        assert _signed_in(_submit(browser, officer, PASSWORD))
+    (entry,) = Entry.objects.filter(kind="admin.login", actor=pseudonym(user.pk))
+    said = entry.body.read("personal")
+    assert said["address"] == "127.0.0.16"
+    assert said["browser"].startswith("Somebody's browser")
+    assert len(said["browser"]) == BROWSER_MAX_CHARS
+    assert b"127.0.0.16" not in bytes(entry.leaf) + entry.body.content("shared")
+
+
+def test_it_keeps_where_refused_sign_ins_came_from(hub: LiveHub) -> None:
+    name, address = f"nobody-{uuid.uuid4().hex[:8]}", "127.0.0.17"
+    for agent in ("one", "two", "two"):
+        with _browser(hub, address=address) as browser:
+            browser.headers["User-Agent"] = agent
+            _submit(browser, name, "wrong")
+    while summarise_refusals(datetime.now(UTC) + timedelta(minutes=1)):
+        pass
+    counted: Counter[tuple[str, str]] = Counter()
+    for entry in Entry.objects.filter(kind="refusals.counted", sender=account_name(name)):
+        assert address.encode() not in bytes(entry.leaf) + entry.body.content("shared")
+        for place in entry.body.read("personal")["from"]:
+            counted[place["address"], place["browser"]] += place["count"]
+    assert counted == {(address, "one"): 1, (address, "two"): 2}
+    assert not RefusedSignIn.objects.filter(name=account_name(name)).exists()
+
+
+def test_it_keeps_no_more_places_than_it_has_room_for(hub: LiveHub) -> None:
+    """Whoever guesses chooses the name of the browser."""
+    name, now = account_name(uuid.uuid4().hex), datetime.now(UTC)
+    for number in range(3 * MOST_PLACES):
+        with transaction.atomic():
+            note_refused_sign_in(name, now, address="192.0.2.1", browser=str(number))
+    assert RefusedSignIn.objects.filter(name=name).count() == MOST_PLACES
 
 
 @pytest.mark.parametrize("exists", [True, False])

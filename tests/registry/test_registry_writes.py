@@ -13,6 +13,7 @@ from tests.sources import imports, module_name, parsed, python_files
 ALLOWED = {
     "registry.bootstrap.ensure_hub": "makes the row whose lock orders the changes",
     "registry.hub.actions.bump_epoch": "the epoch itself; called by registry_change alone",
+    "registry.officers.actor._person": "a pseudonym for an account that was made past the signals",
     "registry.policies.notices.record_notices": "counts what rules matched, after a batch",
     "registry.scores.actions.record_violations": "conduct, in the transaction of a batch",
     "registry.scores.actions.note_signatures": "conduct, in the transaction of a batch",
@@ -21,7 +22,9 @@ ALLOWED = {
     "registry.trail.actions.append": "the trail itself",
     "registry.trail.actions.count_refusals": "the counts of the trail",
     "registry.trail.actions.summarise_refusals": "the counts of the trail",
+    "registry.trail.refused_sign_ins.note_refused_sign_in": "the counts of the trail",
     "registry.trail.triggers.make_triggers": "a migration step: triggers, no rows",
+    "registry.trail.losses.losses": "reads which sections are missing",
     "registry.trail.triggers.missing_triggers": "reads which triggers there are",
     "registry.storage.bulk.insert_rows": "how rows are inserted; each call of it is a write",
     "registry.storage.round_trips.Asked.__init__": "how queries are sent; it writes nothing",

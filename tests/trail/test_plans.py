@@ -12,6 +12,7 @@ from django.http import QueryDict
 from django.test.utils import CaptureQueriesContext
 
 from registry.hub.secrets import blinded
+from registry.officers.scope import EVERYTHING
 from registry.trail.reading.columns import FIELDS
 from registry.trail.reading.filters import LEADING, parse_query
 from registry.trail.reading.search import Query, find, read, span_of
@@ -98,7 +99,7 @@ def filled(database: None) -> Iterator[None]:
 def test_it_reads_a_page_of_each_documented_combination_by_an_index(
     filled: None, asked: str
 ) -> None:
-    query = parse_query(QueryDict(asked))
+    query = parse_query(QueryDict(asked), scope=EVERYTHING)
     for sql in queries_of(query, PAGE):
         steps = list(steps_of(plan_of(sql)))
         assert not [step for step in steps if step["Node Type"] == "Seq Scan"], sql
@@ -108,9 +109,8 @@ def test_it_reads_a_page_of_each_documented_combination_by_an_index(
 def test_it_reads_neither_entries_nor_bodies_from_the_begin(filled: None) -> None:
     """The page of an export in the middle of the log, with all members, of all and of some."""
     for asked in ("", "&sender=usual", "&scoreFrom=50", "&reason=x", "&agent=a0&kind=envelope.*"):
-        query = parse_query(
-            QueryDict(f"order=oldest&indexFrom={ENTRIES // 2}{asked}"), fields=tuple(FIELDS)
-        )
+        parameters = QueryDict(f"order=oldest&indexFrom={ENTRIES // 2}{asked}")
+        query = parse_query(parameters, scope=EVERYTHING, fields=tuple(FIELDS))
         for sql in queries_of(query, PAGE, seconds=0):
             steps = list(steps_of(plan_of(sql)))
             assert not [step for step in steps if step["Node Type"] == "Seq Scan"], sql
@@ -122,7 +122,7 @@ def queries_of(query: Query, limit: int, seconds: float = 60) -> list[str]:
     with CaptureQueriesContext(connection) as captured:
         span = span_of(query.limits, log_size=ENTRIES)
         found = find(query, span, limit=limit, seconds=seconds)
-        read(query.fields, found.positions)
+        read(query.fields, found.positions, EVERYTHING)
     return [each["sql"] for each in captured.captured_queries]
 
 

@@ -22,6 +22,7 @@ from messaging.wire import sockets
 from registry.api.trail.places import MOST_EXPORTS, MOST_OF_AN_ACCOUNT, ExportPlace, places
 from registry.officers.actor import Actor
 from registry.officers.groups import AUDITORS
+from registry.officers.scope import EVERYTHING
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry
 from registry.trail.reading.columns import LISTED
@@ -146,7 +147,8 @@ def test_it_reads_each_page_when_the_one_before_was_taken(database: None) -> Non
     sender = fresh("alice")
     for _ in range(PAGE_ENTRIES // 250 + 1):
         first = add(*[note(sender=sender)] * 250)
-    query = parse_query(QueryDict(f"sender={sender}&fields=index,sender"), order="oldest")
+    asked = QueryDict(f"sender={sender}&fields=index,sender")
+    query = parse_query(asked, scope=EVERYTHING, order="oldest")
     # A bound that the log has not reached yet shows when the later rows are read.
     progress = Progress()
     chunks = chunks_of(query, FORMATS["ndjson"], progress, log_size=first + 10_000)

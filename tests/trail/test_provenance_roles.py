@@ -139,4 +139,4 @@ def test_it_takes_a_token_as_token_and_as_bearer(hub: Any, scheme: str) -> None:
 
 def _readings_of(user: Any) -> Any:
     """Return the entries about a person, without the one about the token used to read."""
-    return Entry.objects.filter(actor=Actor.of_user(user).name).exclude(kind="officer.changed")
+    return Entry.objects.filter(actor=Actor.of_user(user).name).exclude(kind="token.issued")

@@ -20,11 +20,14 @@ from registry.admin.agents.forms import ChangeAgentForm, NewAgentForm
 from registry.admin.agents.overview import overview_of
 from registry.admin.lists import badge
 from registry.admin.pages import Question, posted
+from registry.admin.readings import entered
 from registry.agents.actions import change_agent, register_agent
 from registry.agents.models import Agent, AgentKey
 from registry.officers.actor import Actor
+from registry.officers.readings import PageOpened
 from registry.scores.inputs import inputs_of
 from registry.scores.models import Score
+from registry.trail.kinds import Kind
 
 
 class KeyFilter(admin.SimpleListFilter):
@@ -161,6 +164,10 @@ class AgentAdmin(AgentDecisions):
     def row_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Show everything about an agent; `edit_view` has the form."""
         agent = self.get_row(request, object_id)
+        opened = PageOpened(Kind.TRAFFIC_READ, agent.pk)
+        return entered(request, opened, lambda: self._page_of(request, agent))
+
+    def _page_of(self, request: HttpRequest, agent: Agent) -> HttpResponse:
         return self.render(
             request,
             "agent/page.html",

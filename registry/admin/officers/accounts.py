@@ -1,7 +1,8 @@
 """Accounts and groups of officers and auditors; each change of their rights is in the trail.
 
-The pages are Django's. Each of their writes runs in one `registry_change`: the row and its entry
-are written in one transaction, or neither is. `registry.officers.rights` decides which rights a
+The pages are Django's. Each of their writes runs in one `registry_change` by the person who is
+signed in: the row and its entry are written in one transaction, or neither is
+(`registry.officers.watching` makes the entry). `registry.officers.rights` decides which rights a
 person may grant and which accounts and groups they may change.
 """
 
@@ -31,7 +32,6 @@ from registry.admin.officers.login import (
     too_many,
 )
 from registry.change import registry_change
-from registry.officers.accounts import account_draft, deletion_draft, group_draft
 from registry.officers.actor import Actor
 from registry.officers.rights import (
     groups_within,
@@ -39,7 +39,6 @@ from registry.officers.rights import (
     may_touch_group,
     permissions_within,
 )
-from registry.trail.kinds import Kind
 
 View = Callable[..., HttpResponse]
 
@@ -61,7 +60,7 @@ def _in_one_change(view: View) -> View:
 
 
 class _Entered:
-    """Django's pages of a model whose rows give rights; each change that they log is entered."""
+    """Django's pages of a model whose rows give rights; each write is a change by its person."""
 
     may_touch: Callable[[Any, Any], bool]
 
@@ -84,19 +83,6 @@ class _Entered:
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         allowed: bool = super().has_delete_permission(request, obj)  # type: ignore[misc]  # a mixin
         return allowed and (obj is None or self.may_touch(request.user, obj))
-
-    def log_addition(self, request: HttpRequest, object: Any, message: Any) -> Any:
-        _enter(Kind.OFFICER_CREATED, request, object, message)
-        return super().log_addition(request, object, message)  # type: ignore[misc]  # a mixin
-
-    def log_change(self, request: HttpRequest, object: Any, message: Any) -> Any:
-        _enter(Kind.OFFICER_CHANGED, request, object, message)
-        return super().log_change(request, object, message)  # type: ignore[misc]  # a mixin
-
-    def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
-        with registry_change(Actor.of_user(request.user), moves_epoch=False) as change:
-            change.enter(*map(deletion_draft, queryset))
-        return super().log_deletions(request, queryset)  # type: ignore[misc]  # a mixin
 
     def formfield_for_manytomany(self, db_field: Any, request: Any = None, **kwargs: Any) -> Any:
         """Offer only the groups and permissions that this person may grant."""
@@ -153,11 +139,9 @@ class OwnPasswordForm(AdminPasswordChangeForm):
         return old
 
     def save(self, commit: bool = True) -> Any:
-        """Store the password and enter the change in the trail."""
-        with registry_change(Actor.of_user(self.user), moves_epoch=False) as change:
-            user = super().save(commit)
-            change.enter(account_draft(Kind.OFFICER_CHANGED, user, "own password"))
-        return user
+        """Store the password as a change by the account's owner."""
+        with registry_change(Actor.of_user(self.user), moves_epoch=False):
+            return super().save(commit)
 
 
 def own_password_name(account: Any) -> str:
@@ -184,10 +168,3 @@ def _own_password_page(request: HttpRequest) -> HttpResponseBase:
         extra_context=admin.site.each_context(request),
     )
     return view(request)
-
-
-def _enter(kind: Kind, request: HttpRequest, row: Any, message: Any) -> None:
-    """Enter a change as part of the one that `_in_one_change` opened."""
-    draft = account_draft if isinstance(row, User) else group_draft
-    with registry_change(Actor.of_user(request.user), moves_epoch=False) as change:
-        change.enter(draft(kind, row, message))

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -42,7 +42,8 @@ from registry.officers.actor import Actor
 from registry.officers.hashing import HashingBusy, HashingPriority, hashing_priority
 from registry.trail.actions import EntryDraft, count_refusals
 from registry.trail.kinds import Kind
-from registry.trail.models import Entry, RefusalCount
+from registry.trail.models import Entry, RefusalCount, RefusedSignIn
+from registry.trail.refused_sign_ins import note_refused_sign_in
 
 MOST_FAILURES = 5  # by one client for one account name in a minute; OWASP ASVS 5.0, 6.3.1
 MOST_OF_NETWORK = 30  # failures of one network in a minute, over all names
@@ -52,6 +53,8 @@ REMEMBERED = timedelta(hours=1)
 IPV6_NETWORK_BITS = 64  # one customer has a whole /64, so single addresses are not counted
 KNOWN_BROWSER_SECONDS = 180 * 86_400
 NAME_HEX_CHARS = 12
+ADDRESS_MAX_CHARS = RefusedSignIn.ADDRESS_MAX_CHARS
+BROWSER_MAX_CHARS = RefusedSignIn.BROWSER_MAX_CHARS
 _DOMAIN = b"atp account name\0"
 BUSY = "Too many people are signing in right now. Wait a moment, go back and try again."
 sign_in_limit = SignInLimit(MOST_UNDER_WAY)
@@ -85,11 +88,11 @@ class OfficerLoginForm(AdminAuthenticationForm):
             with _hashing_for(known=bool(browser)):
                 cleaned: dict[str, Any] = super().clean()
         except ValidationError:
-            note_failure(*filter(None, (name, place, network)))
+            note_failure(*filter(None, (name, place, network)), came_from=_client(self.request))
             raise
         except HashingBusy as exc:
             raise ValidationError(BUSY) from exc
-        _enter_login(self.get_user())
+        _enter_login(self.get_user(), _client(self.request))
         return cleaned
 
 
@@ -213,17 +216,27 @@ def _has_room(name: str) -> bool:
     return failures_of(name) < max(FEWEST_ANYWHERE, most)
 
 
-def note_failure(*counted: str) -> None:
-    """Count one failed attempt for each of these."""
+def note_failure(*counted: str, came_from: Mapping[str, str] | None = None) -> None:
+    """Count one failed attempt for each of these; keep for the first where it came from."""
     counts = {(who, str(Kind.ADMIN_DENIED)): 1 for who in counted}
+    now = datetime.now(UTC)
     with transaction.atomic():
-        count_refusals(counts, datetime.now(UTC))
+        if came_from is not None:
+            note_refused_sign_in(counted[0], now, **came_from)
+        count_refusals(counts, now)
 
 
-def _enter_login(user: Any) -> None:
+def _enter_login(user: Any, client: Mapping[str, str]) -> None:
     actor = Actor.of_user(user)
     with registry_change(actor, moves_epoch=False) as change:
-        change.enter(EntryDraft(kind=Kind.ADMIN_LOGIN, actor=actor.name, subject=actor.name))
+        change.enter(EntryDraft(Kind.ADMIN_LOGIN, subject=actor.name, personal=client))
+
+
+def _client(request: HttpRequest | None) -> Mapping[str, str]:
+    """Return the caller's address and browser, as the section `personal` has them."""
+    said = request.META if request else {}
+    address, browser = str(said.get("REMOTE_ADDR", "")), str(said.get("HTTP_USER_AGENT", ""))
+    return {"address": address[:ADDRESS_MAX_CHARS], "browser": browser[:BROWSER_MAX_CHARS]}
 
 
 def _hashed(text: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -14,7 +15,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -24,13 +25,18 @@ from atp.wire.timestamps import format_microseconds
 from atp.wire.words import SENSITIVITIES
 from registry.admin.closed_lists import ClosedList
 from registry.admin.lists import MOST_COUNTED, BoundedPaginator, DottedWordsFilter, WordsFilter
+from registry.admin.readings import entered, list_of
 from registry.admin.trail.fit import erased, misfits
 from registry.hub.secrets import blinded
-from registry.officers.actor import may_see_names, officer_names
+from registry.officers.actor import may_see_names
+from registry.officers.people import name_of, names_shown_to
+from registry.officers.readings import PageOpened
+from registry.officers.scope import Scope, scope_of
 from registry.trail.kinds import VERDICTS, Kind
 from registry.trail.models import Entry
 
 BLINDED = ("request_id", "on_behalf_of")  # in the header; the body has the text
+PEOPLE = "officer:"  # how pseudonyms begin
 MOST_RELATED = 100  # entries of a timeline
 MOST_DIGITS = 18  # of an entry's number, so that it fits the column
 LONGEST_BODY = 50_000  # characters of a body on its page
@@ -85,6 +91,17 @@ class _PeriodFilter(admin.SimpleListFilter):
         return queryset if begin is None else queryset.filter(time__gte=begin)
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names of people that a page shows by pseudonym, and whether its reader may ask for more.
+
+    Each lookup of a name is entered, so a page shows only those that the reader has looked up.
+    """
+
+    known: Mapping[str, str] = field(default_factory=dict)
+    may_ask: bool = False
+
+
 @admin.register(Entry)
 class EntryAdmin(ClosedList[Entry]):
     """The list of entries and the page of each; it changes nothing."""
@@ -117,7 +134,8 @@ class EntryAdmin(ClosedList[Entry]):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Entry]:
         """Return entries with their bodies, without the large columns."""
-        rows = super().get_queryset(request).select_related("body")
+        rows = scope_of(request.user).narrow(super().get_queryset(request))
+        rows = rows.select_related("body")
         return rows.defer(*_HEAVY)
 
     def get_search_results(
@@ -135,8 +153,8 @@ class EntryAdmin(ClosedList[Entry]):
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
         """Read the names of people once for the whole page."""
         changelist = super().get_changelist_instance(request)
-        names = _names_for(request)
         rows: list[Any] = list(changelist.result_list)
+        names = _names_for(request, rows)
         for row in rows:
             row.names = names
         changelist.result_list = rows
@@ -146,12 +164,17 @@ class EntryAdmin(ClosedList[Entry]):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """Show the list, with links to exports of what is filtered."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
         context = {
             "title": "Entries of the trail",
             "exports": _exports(request.GET),
             "most": MOST_COUNTED,
+            **(extra_context or {}),
         }
-        return super().changelist_view(request, {**context, **(extra_context or {})})
+        opened = list_of(Kind.TRAIL_QUERIED, "provenance", request)
+        show = super().changelist_view
+        return entered(request, opened, lambda: show(request, context))
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
@@ -159,10 +182,15 @@ class EntryAdmin(ClosedList[Entry]):
         """Show one entry, with links to its neighbours and to entries of the same message."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        entry = _entry(object_id)
-        matter = Entry.objects.about_the_same_as(entry).select_related("body")
+        entry = _entry(object_id, scope_of(request.user))
+        opened = PageOpened(Kind.TRAIL_QUERIED, f"entry {entry.index}")
+        return entered(request, opened, lambda: self._page_of(request, entry))
+
+    def _page_of(self, request: HttpRequest, entry: Entry) -> HttpResponse:
+        scope = scope_of(request.user)
+        matter = scope.narrow(Entry.objects.about_the_same_as(entry)).select_related("body")
         related = list(matter.defer(*_HEAVY)[: MOST_RELATED + 1])
-        names = _names_for(request)
+        names = _names_for(request, [entry, *related])
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -170,7 +198,7 @@ class EntryAdmin(ClosedList[Entry]):
             "title": f"Entry {entry.index}: {entry.kind}",
             "entry": entry,
             "header": _header(entry, names),
-            "sections": _readable_sections(entry),
+            "sections": _readable_sections(entry, scope),
             "erased": erased(entry.body),
             "why": _why(entry),
             "leaf": bytes(entry.leaf).decode("utf-8", "replace"),
@@ -183,6 +211,30 @@ class EntryAdmin(ClosedList[Entry]):
         }
         return TemplateResponse(request, "admin/registry/entry/read.html", context)
 
+    def get_urls(self) -> list[URLPattern]:
+        """Return the address that names a person, then Django's own."""
+        who = self.admin_site.admin_view(self.who_view)
+        return [path("who/<str:pseudonym>/", who, name="registry_entry_who"), *super().get_urls()]
+
+    def who_view(self, request: HttpRequest, pseudonym: str) -> HttpResponse:
+        """Enter that the user looks up a pseudonym, and show the name of the person."""
+        if not (self.has_view_permission(request) and may_see_names(request.user)):
+            raise PermissionDenied
+        name = name_of(pseudonym)
+        if name is None:
+            raise Http404
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "list_url": reverse("admin:registry_entry_changelist"),
+            "title": pseudonym,
+            "pseudonym": pseudonym,
+            "name": name,
+        }
+        template = "admin/registry/entry/who.html"
+        opened = PageOpened(Kind.PERSON_NAMED, pseudonym)
+        return entered(request, opened, lambda: TemplateResponse(request, template, context))
+
     @admin.display(description="entry")
     def place(self, row: Entry) -> int:
         """Return the entry's number."""
@@ -194,14 +246,14 @@ class EntryAdmin(ClosedList[Entry]):
         return _moment(row.time)
 
     @admin.display(description="who")
-    def who(self, row: Entry) -> str:
-        """Return the actor, a person by pseudonym, with the name for those who may see it."""
-        return _named(row.actor, getattr(row, "names", {}))
+    def who(self, row: Entry) -> SafeString | str:
+        """Return the actor, a person by pseudonym, with the name or the way to ask for it."""
+        return _named(row.actor, getattr(row, "names", Names()))
 
     @admin.display(description="what")
-    def what(self, row: Entry) -> str:
+    def what(self, row: Entry) -> SafeString | str:
         """Return sender and recipient of an envelope, or else the subject."""
-        return _named(_what(row), getattr(row, "names", {}))
+        return _named(_what(row), getattr(row, "names", Names()))
 
     @admin.display(description="verdict")
     def verdict_badge(self, row: Entry) -> SafeString | str:
@@ -215,10 +267,11 @@ class EntryAdmin(ClosedList[Entry]):
         return reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}\u2026"
 
 
-def _entry(object_id: str) -> Entry:
-    """Return the entry with this number; raise `Http404` if there is none."""
+def _entry(object_id: str, scope: Scope) -> Entry:
+    """Return the entry with this number; raise `Http404` if there is none within the scope."""
     known = _is_number(object_id)
-    entry = Entry.objects.select_related("body").filter(pk=object_id).first() if known else None
+    rows = scope.narrow(Entry.objects.select_related("body"))
+    entry = rows.filter(pk=object_id).first() if known else None
     if entry is None:
         raise Http404
     return entry
@@ -232,17 +285,26 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS
 
 
-def _names_for(request: HttpRequest) -> Mapping[str, str]:
-    """Return names by pseudonym; none for users who may not see them."""
-    return officer_names() if may_see_names(request.user) else {}
+def _names_for(request: HttpRequest, rows: Iterable[Entry]) -> Names:
+    """Return the names that a page with these entries shows; none to users who may see none."""
+    if not may_see_names(request.user):
+        return Names()
+    texts = {text for row in rows for text in (row.actor, row.subject)}
+    pseudonyms = [text for text in texts if text.startswith(PEOPLE)]
+    return Names(names_shown_to(request.user, pseudonyms), may_ask=True)
 
 
-def _named(text: str, names: Mapping[str, str]) -> str:
-    """Return a pseudonym with its name behind it; any other text as it is."""
-    return f"{text} ({names[text]})" if text in names else text
+def _named(text: str, names: Names) -> SafeString | str:
+    """Return a pseudonym with its name or a link that asks for it; any other text as it is."""
+    if text in names.known:
+        return f"{text} ({names.known[text]})"
+    if names.may_ask and text.startswith(PEOPLE):
+        url = reverse("admin:registry_entry_who", args=[text])
+        return format_html('{} <a href="{}">who?</a>', text, url)
+    return text
 
 
-def _line(row: Entry, current: Entry, names: Mapping[str, str]) -> dict[str, Any]:
+def _line(row: Entry, current: Entry, names: Names) -> dict[str, Any]:
     return {
         "position": row.position,
         "index": row.index,
@@ -256,7 +318,7 @@ def _line(row: Entry, current: Entry, names: Mapping[str, str]) -> dict[str, Any
     }
 
 
-def _header(entry: Entry, names: Mapping[str, str]) -> list[tuple[str, str]]:
+def _header(entry: Entry, names: Names) -> list[tuple[str, SafeString | str]]:
     """Return (label, value) of the members that are not empty; names follow their pseudonyms."""
     shown, plain = [], entry.body.read()
     for name, member in leaves.HEADER.items():
@@ -274,9 +336,10 @@ def _text(value: Any) -> str:
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 
-def _readable_sections(entry: Entry) -> list[tuple[str, str]]:
-    """Return name and text of each section that was not erased."""
-    found = ((name, getattr(entry.body, name)) for name in leaves.SECTIONS)
+def _readable_sections(entry: Entry, scope: Scope) -> list[tuple[str, str]]:
+    """Return name and text of each section that was not erased and that the reader may read."""
+    shown = scope.sections(entry, leaves.SECTIONS)
+    found = ((name, getattr(entry.body, name)) for name in shown)
     return [(name, _readable(bytes(content))) for name, content in found if content is not None]
 
 

@@ -14,8 +14,9 @@ from rest_framework.response import Response
 from registry.api.auth import HasPermission, ProblemView
 from registry.officers.actor import Actor
 from registry.trail.actions import record_reading
+from registry.trail.asked import asked_record
 from registry.trail.kinds import Kind
-from registry.trail.reading.filters import UnreadableQuery, asked_record
+from registry.trail.reading.filters import UnreadableQuery
 from registry.trail.reading.formats import FORMATS, Format
 
 PAGE_ENTRIES = 100  # if the request has no `limit`

@@ -15,6 +15,7 @@ from rest_framework.utils.urls import replace_query_param
 from registry.api.trail import schema
 from registry.api.trail.base import PAGE_ENTRIES, TrailView, limit_of, record
 from registry.officers.actor import Actor
+from registry.officers.scope import scope_of
 from registry.trail.kinds import Kind
 from registry.trail.logs import index_of
 from registry.trail.models import Entry
@@ -50,7 +51,7 @@ class FeedView(TrailView):
         log_size = Entry.objects.size()
         span = span_of(query.limits, log_size=log_size).behind(position_of(after), "oldest")
         found = find(query, span, limit=limit)
-        rows = read(query.fields, found.positions)
+        rows = read(query.fields, found.positions, query.scope)
         read_to = log_size - 1 if found.reached is None else found.reached
         cursor = max(after, index_of(read_to))
         url = replace_query_param(request.build_absolute_uri(), "after", cursor)
@@ -70,7 +71,12 @@ class FeedView(TrailView):
         parameters = request.query_params
         if "order" in parameters:
             raise UnreadableQuery({"order": ["the feed has the oldest entry first"]})
-        query = parse_query(parameters, besides=("after", "limit"), order="oldest")
+        query = parse_query(
+            parameters,
+            scope=scope_of(request.user),
+            besides=("after", "limit"),
+            order="oldest",
+        )
         after = read_index(parameters["after"], name="after") if "after" in parameters else -1
         query = replace(query, filters={**query.filters, "": _OWN_READINGS})
         return query, after, limit_of(parameters.get("limit", str(PAGE_ENTRIES)))

@@ -25,6 +25,7 @@ from registry.api.trail.feed import FeedView
 from registry.api.trail.jobs import ExportFileView, ExportJobsView, ExportJobView
 from registry.api.trail.places import ExportPlace, places
 from registry.officers.actor import Actor
+from registry.officers.scope import scope_of
 from registry.trail.actions import record_export_end
 from registry.trail.kinds import Kind
 from registry.trail.logs import index_of
@@ -66,7 +67,7 @@ class EntryListView(TrailView):
         if after is not None:
             span = span.behind(after, query.order)
         found = find(query, span, limit=limit)
-        rows = read(query.fields, found.positions)
+        rows = read(query.fields, found.positions, query.scope)
         more = found.reached is not None
         return Response(
             {
@@ -80,7 +81,8 @@ class EntryListView(TrailView):
     def check_parameters(self, request: Request) -> tuple[Query, int]:
         """Return query and limit of a page."""
         parameters = request.query_params
-        query = parse_query(parameters, besides=("cursor", "limit"))
+        scope = scope_of(request.user)
+        query = parse_query(parameters, scope=scope, besides=("cursor", "limit"))
         return query, limit_of(parameters.get("limit", str(PAGE_ENTRIES)))
 
 
@@ -95,7 +97,7 @@ class EntryView(TrailView):
     )
     def get(self, request: Request, index: int) -> Response:
         fields = self.check_parameters(request)
-        row = next(iter(read(fields, [position_of(index)])), None)
+        row = next(iter(read(fields, [position_of(index)], scope_of(request.user))), None)
         if row is None:
             raise Http404
         record(request, Kind.TRAIL_QUERIED, f"entry {index}", {})
@@ -141,7 +143,11 @@ class ExportView(TrailView):
         parameters = request.query_params
         written_as = format_of(parameters.getlist("format"))
         query = parse_query(
-            parameters, besides=("format",), fields=written_as.fields, order="oldest"
+            parameters,
+            scope=scope_of(request.user),
+            besides=("format",),
+            fields=written_as.fields,
+            order="oldest",
         )
         return written_as, query
 

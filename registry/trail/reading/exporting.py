@@ -37,7 +37,7 @@ def _chunks(
     span = span_of(query.limits, log_size=log_size)
     while True:
         found = find(query, span, limit=PAGE_ENTRIES)
-        rows = read(query.fields, found.positions)
+        rows = read(query.fields, found.positions, query.scope)
         yield written_as.write(query.fields, rows)
         progress.rows += len(rows)
         if found.reached is None:

@@ -15,9 +15,9 @@ from django.db.models import Q
 from django.http import QueryDict
 from django.utils.dateparse import parse_datetime
 
-from atp.wire.canonical import serialize, sha256_b64url
 from atp.wire.words import SENSITIVITIES
 from registry.hub.secrets import blinded
+from registry.officers.scope import Scope
 from registry.trail.kinds import VERDICTS, Kind, kinds_named
 from registry.trail.logs import known
 from registry.trail.models import INDEXED_WHERE_NAMED, EntryBody
@@ -26,8 +26,6 @@ from registry.trail.reading.search import Filter, LogRange, Order, Query
 
 MOST_VALUES = 50  # of one repeated parameter
 TEXT_MAX_CHARS = 200  # the longest column
-ASKED_KEPT_BYTES = 1_024  # of one parameter, in the entry of a reading
-HEAD_CHARS = 100
 MAX_INDEX = 2**63 - 1  # the largest value of the column
 
 ORDERS = ("newest", "oldest")
@@ -93,14 +91,15 @@ class Parameter:
 def parse_query(
     parameters: QueryDict,
     *,
+    scope: Scope,
     besides: Sequence[str] = (),
     fields: tuple[str, ...] = LISTED,
     order: Order = "newest",
 ) -> Query:
     """Parse a query string, without the parameters in `besides`, which the caller reads.
 
-    `fields` and `order` apply if the request names none. Raises `UnreadableQuery`, naming every
-    parameter that is unknown or can't be read.
+    `scope` is the reader's. `fields` and `order` apply if the request names none. Raises
+    `UnreadableQuery`, naming every parameter that is unknown or can't be read.
     """
     asked = {name: parameters.getlist(name) for name in sorted(parameters) if name not in besides}
     problems: dict[str, list[str]] = {}
@@ -124,28 +123,7 @@ def parse_query(
     problems = {**_reversed(parameters, limits), **problems}
     if problems:
         raise UnreadableQuery(problems)
-    return Query(filters, limits, order, fields, asked)
-
-
-def asked_record(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a reader asked for as its entry keeps it.
-
-    A reader chooses how long a request is, and nobody may delete an entry. So of a long parameter
-    it keeps head, number of values, size in bytes and digest of their canonical form.
-    """
-    return {name: _cut(values) for name, values in asked.items()}
-
-
-def _cut(values: Any) -> Any:
-    written = serialize(values)
-    if len(written) <= ASKED_KEPT_BYTES:
-        return values
-    return {
-        "head": str(values[0])[:HEAD_CHARS],
-        "count": len(values),
-        "bytes": len(written),
-        "digest": sha256_b64url(written),
-    }
+    return Query(filters, limits, order, fields, scope, asked)
 
 
 def parse_fields(parameters: QueryDict, *, fields: tuple[str, ...]) -> tuple[str, ...]:

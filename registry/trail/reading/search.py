@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from django.db.models import Q
 
+from registry.officers.scope import EVERYTHING, Scope
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, EntryBody
 from registry.trail.reading.columns import BODY, columns_of
@@ -62,12 +63,13 @@ class LogRange:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is searched, in which order, and which members are read."""
+    """What is searched, in which order, which members are read, and what the reader may read."""
 
     filters: Mapping[str, Filter]
     limits: LogRange
     order: Order
     fields: tuple[str, ...]
+    scope: Scope = EVERYTHING
     asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -80,7 +82,9 @@ class Query:
     def others(self) -> list[Filter]:
         """Return the filters that are checked against what the leading one finds."""
         leading = self.leading
-        return [each for each in self.filters.values() if each is not leading]
+        others = [each for each in self.filters.values() if each is not leading]
+        within = self.scope.condition
+        return others if within is None else [Filter((within,)), *others]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,18 +151,19 @@ def find(query: Query, span: Span, *, limit: int, seconds: float | None = SEARCH
             return Found(found, candidates[-1])
 
 
-def read(fields: tuple[str, ...], positions: Sequence[int]) -> list[Row]:
+def read(fields: tuple[str, ...], positions: Sequence[int], scope: Scope) -> list[Row]:
     """Return a row for each position, in this order: the position, then the members' columns.
 
-    Header and body are read apart, each by position, so neither is read from the log's begin.
+    Entries out of the reader's scope have no row. Header and body are read apart, each by position,
+    so neither is read from the log's begin.
     """
     if not positions:
         return []
     columns = columns_of(fields)
     header = [name for name in columns if not name.startswith(BODY)]
     body = [name.removeprefix(BODY) for name in columns if name.startswith(BODY)]
-    headers = Entry.objects.at(positions).rows(*header)
-    bodies = EntryBody.objects.at(positions).rows(*body) if body else {}
+    headers = scope.narrow(Entry.objects.at(positions)).rows(*header)
+    bodies = EntryBody.objects.at(positions).rows(*scope.columns(body)) if body else {}
     nothing = (None,) * len(body)
     places = _places(columns)
     return [

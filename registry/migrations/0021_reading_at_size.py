@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('registry', '0018_organisation_uid_unique'),
+        ('registry', '0020_erasures'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
