@@ -51,6 +51,8 @@ LEADING = (
     "kind",
     "sensitivity",
 )
+# The words of `verdict` and `kind` that most entries have; all others are rarer than a rule.
+USUAL = {"accepted", Kind.ENVELOPE_ACCEPTED, Kind.DELIVERY_ACKNOWLEDGED}
 ORGANISATION = re.compile(r"org_[0-9a-f]{16}")
 
 
@@ -152,9 +154,18 @@ def _values(parameter: Parameter, values: list[str]) -> list[str]:
 
 def _filter(parameter: Parameter, values: list[str]) -> Filter:
     assert parameter.branches is not None
-    rank = LEADING.index(parameter.name) if parameter.name in LEADING else None
     branches = tuple(dict.fromkeys(parameter.branches(values)))
-    return Filter(branches, rank, in_body=parameter.in_body)
+    return Filter(branches, _rank(parameter.name, branches), in_body=parameter.in_body)
+
+
+def _rank(name: str, branches: Sequence[Q]) -> int | None:
+    """Return the place of a filter in `LEADING`; for rare verdicts and kinds a better one."""
+    if name not in LEADING:
+        return None
+    terms = [each for branch in branches for each in branch.children if isinstance(each, tuple)]
+    asked = {value for _, value in terms if value is not True}
+    is_rare = name in {"verdict", "kind"} and asked.isdisjoint(USUAL)
+    return LEADING.index("recipient" if is_rare else name)
 
 
 def _reversed(parameters: QueryDict, limits: LogRange) -> dict[str, list[str]]:
