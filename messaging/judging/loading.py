@@ -22,7 +22,7 @@ from messaging.judging.facts import SENDERS_SHARE, BatchFacts
 from messaging.judging.rates import load_rates, load_rule_counts
 from messaging.judging.registry_view import RegistryView
 from messaging.layer.routes import Route
-from messaging.mail.waiting import places_not_done
+from messaging.mail.waiting import places_not_settled
 from messaging.models import Delivery, Envelope, Mailbox, Presence
 from registry.storage.compiled import Compiled
 from registry.storage.round_trips import Asked, one_trip
@@ -173,7 +173,7 @@ def _load_waiting(facts: BatchFacts, boxes: Asked, senders: set[str], *, coming:
         facts.waiting[key] += box.waiting
         limit = settings.ATP_INBOX_LIMIT  # a full inbox takes no further envelope
         if limit > facts.waiting[key] > limit // SENDERS_SHARE - coming:
-            crowded.append(places_not_done(box))
+            crowded.append(places_not_settled(box))
     for start in range(0, len(crowded), CROWDED_CHUNK):
         condition = reduce(or_, crowded[start : start + CROWDED_CHUNK])
         rows = Delivery.objects.filter(

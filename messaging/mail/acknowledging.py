@@ -11,7 +11,7 @@ from atp.wire.ranges import Range, join_ranges
 from messaging import failpoints
 from messaging.layer.routes import Route, load_routes, load_send_only
 from messaging.mail.attempts import MOST_FAILURES, Place, lock_waiting
-from messaging.mail.done_places import DonePlaces
+from messaging.mail.done_places import MOST_UNDONE, DonePlaces
 from messaging.mail.mailboxes import MailboxesLocked, locked_mailboxes, waiting_for_rows
 from messaging.mail.withhold import entry_of, mark_refused
 from messaging.models import Delivery, Mailbox
@@ -92,7 +92,8 @@ class _Stream:
         """Take an ack, as far as its places have a delivery."""
         seq = min(ack.seq, self.last)
         for first, last in ((1, seq),) if ack.done is None else ack.done:
-            self.new += self.done.add(first, min(last, self.last))
+            if not ack.copy or self._is_near(first):
+                self.new += self.done.add(first, min(last, self.last))
         if ack.copy:
             self.changed |= bool(self.new)
             return
@@ -101,6 +102,14 @@ class _Stream:
         taken = max(seq, self.taken) if self.taken_by == taker else seq
         self.changed |= bool(self.new) or (taken, taker) != (self.taken, self.taken_by)
         self.taken, self.taken_by = taken, taker
+
+    def _is_near(self, first: int) -> bool:
+        """Whether so few places before `first` are not done that it may be done ahead of them.
+
+        A session that takes mail is sent no more. Sessions that only send pass over the answers to
+        others, which nobody may ever acknowledge.
+        """
+        return first - 1 - self.done.mark - self.done.ahead_count <= MOST_UNDONE
 
     @property
     def row(self) -> tuple[int, int, str]:

@@ -8,6 +8,8 @@ from operator import itemgetter
 
 from atp.wire.ranges import Range
 
+MOST_UNDONE = 2048  # places sent and not done, in one stream (docs/protocol.md#acks)
+
 _first = itemgetter(0)
 _last = itemgetter(1)
 

@@ -10,7 +10,7 @@ from atp.wire.ranges import Range
 from messaging.mail.done_places import DonePlaces
 from messaging.models import Mailbox
 
-__all__ = ["at_places", "done_in", "places_not_done"]
+__all__ = ["at_places", "done_in", "places_not_done", "places_not_settled"]
 
 
 def done_in(box: Mailbox) -> DonePlaces:
@@ -18,13 +18,20 @@ def done_in(box: Mailbox) -> DonePlaces:
     return DonePlaces(box.acked_seq, box.done_ahead or ())
 
 
-def places_not_done(box: Mailbox, *, after: int = 0) -> Q:
+def places_not_settled(box: Mailbox, *, after: int = 0) -> Q:
     """Return the condition for the deliveries of a mailbox that may wait, behind `after`.
 
     It leads to no row in front of the first that waits, and to none that is done.
     """
+    return places_not_done(box, after=max(after, box.settled_seq))
+
+
+def places_not_done(box: Mailbox, *, after: int) -> Q:
+    """Return the condition for the places of a mailbox behind `after` that are not done.
+
+    Some of them may have ended, and some may have notices, which never wait for a handler.
+    """
     stream = Q(recipient_id=box.agent_id, stream=box.stream)
-    after = max(after, box.settled_seq)
     done = done_in(box)
     end = done.ahead[-1][1] if done.ahead else 0
     if end <= after:

@@ -15,7 +15,7 @@ from django.db.models.functions import Greatest
 from atp.errors import ClockExpired, HandlerFailed, IdentityNotActive
 from messaging.mail.absences import load_takers
 from messaging.mail.refusals import tell_on_commit
-from messaging.mail.waiting import places_not_done
+from messaging.mail.waiting import places_not_settled
 from messaging.models import Delivery, Mailbox
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
@@ -117,7 +117,7 @@ def _waiting_in(
 ) -> QuerySet[Delivery]:
     """Return the waiting deliveries of these mailboxes, those behind `after` where it is given."""
     after = after or {}
-    streams = (places_not_done(box, after=after.get(box.pk, 0)) for box in boxes)
+    streams = (places_not_settled(box, after=after.get(box.pk, 0)) for box in boxes)
     return Delivery.objects.filter(reduce(or_, streams), state=Delivery.State.WAITING)
 
 

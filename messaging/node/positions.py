@@ -11,9 +11,7 @@ from atp.wire.agent_frames import Ack
 from atp.wire.ranges import Range
 from messaging.mail.acknowledging import MailboxAck
 from messaging.mail.attempts import MOST_FAILURES
-from messaging.mail.done_places import DonePlaces
-
-MOST_UNDONE = 2048  # places sent and not done, in one stream (docs/protocol.md#acks)
+from messaging.mail.done_places import MOST_UNDONE, DonePlaces
 
 
 @dataclass(slots=True)

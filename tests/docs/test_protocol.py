@@ -16,7 +16,8 @@ from atp.types import DataSensitivity, TrustLevel
 from atp.wire import agent_frames, canonical, frames
 from atp.wire.schema import Check
 from messaging.mail.attempts import MOST_FAILURES
-from messaging.node import connections, positions
+from messaging.mail.done_places import MOST_UNDONE
+from messaging.node import connections
 from messaging.process import serve
 from messaging.wire import consumer
 from registry.api.hub import HubSerializer
@@ -112,7 +113,7 @@ def test_it_tells_the_limits_of_acks() -> None:
     (acks,) = re.findall(r"^## Acks\n(?:.*\n)+?(?=## )", page(PAGE), re.MULTILINE)
     assert f"Each list has at most {agent_frames.MOST_PLACES:,} items" in acks
     assert f"at most {settings.ATP_DELIVERY_WINDOW} of the stream are sent and not taken" in acks
-    assert f"at most {positions.MOST_UNDONE:,} places are sent and not done" in acks
+    assert f"at most {MOST_UNDONE:,} places are sent and not done" in acks
     assert f"If the count is {MOST_FAILURES} when" in acks
     members = [
         code(row["member of `ack`"]) for row in rows(PAGE, columns=("member of `ack`", "what"))

@@ -6,13 +6,16 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from pytest_django.fixtures import Settings
 
 from messaging.layer.news import News
+from messaging.mail import acknowledging
 from messaging.mail.copies import Heard, read_copies
 from messaging.mail.notices import place_notices
+from messaging.mail.withhold import expire
 from messaging.models import (
     Delivery,
     Mailbox,
@@ -64,6 +67,27 @@ def test_what_it_has_done_is_done_for_its_agent(log_in: LogIn, alice: Player, bo
     assert ranges == [[[1, 1], [3, 3]], [[2, 2], [4, 4]]]
 
 
+def test_answers_that_nobody_acknowledges_make_no_endless_ranges(
+    log_in: LogIn, alice: Player, bob: Player, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not stored as done stays for the session that takes the mail; nothing is lost."""
+    monkeypatch.setattr(acknowledging, "MOST_UNDONE", 3)
+    alices = log_in(alice)
+    deaf, tool = (log_in(bob, login={**ONLY, **TELLS_DONE}) for _ in range(2))
+    for place in range(2, 21, 2):
+        answer_to(deaf, alices)
+        answer_to(tool, alices)
+        tool.take(lambda frame, place=place: frame.get("seq") == place, "its answer")
+    tool.ack(20, stream="answers", done=[[place, place] for place in range(2, 21, 2)])
+    _wait_for_answers_done(bob, 0, [[2, 2], [4, 4], [6, 6]])
+
+    running = log_in(bob, login=TELLS_DONE)
+    heard = [running.answers() for _ in range(20)]
+    assert [f["seq"] for f in heard if f["type"] == "delivery"] == [1, 3, 5, *range(7, 21)]
+    running.ack(20, stream="answers", done=[[1, 20]])
+    _wait_for_answers_done(bob, 20, [])
+
+
 def test_an_answer_after_its_end_stays_for_its_agent(
     log_in: LogIn, alice: Player, bob: Player
 ) -> None:
@@ -89,6 +113,25 @@ def test_it_gets_the_notices_of_what_it_has_sent(log_in: LogIn, alice: Player, b
     assert (told["messageId"], told["status"]) == (letter.message_id, "refused")
     gone = others.answers()
     assert (gone["type"], gone["code"]) == ("gone", ELSEWHERE)
+
+
+def test_a_process_that_comes_back_elsewhere_gets_its_notices(
+    log_in: LogIn, alice: Player, bob: Player
+) -> None:
+    """Also when a sweep has found that no delivery waits there."""
+    alices, notices = log_in(alice), {"features": ["notices"]}
+    mine = log_in(bob, login={**ONLY, **notices})
+    mine.submit(letter := write(bob, alice, notify=True))
+    mine.cut()
+    live = SendOnlySession.objects.filter(agent_id=bob.id)
+    until(lambda: not live.exists(), "the end of the session")
+    alices.ack(alices.mail()["seq"], refused="handler.failed")
+    until(lambda: place_notices(), "the notice")
+    expire(datetime.now(UTC) + timedelta(days=2))
+    assert Mailbox.objects.get(agent_id=bob.id, stream="answers").settled_seq == 1
+    process_node.current().copies.forget(mine.welcome["session"])
+    again = log_in(bob, login={**ONLY, **notices, "resumes": mine.welcome["session"]})
+    assert again.next("notice")["messageId"] == letter.message_id
 
 
 def test_it_goes_on_elsewhere_with_what_is_not_done(
