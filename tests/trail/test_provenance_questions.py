@@ -9,6 +9,7 @@ import pytest
 from django.http import QueryDict
 
 from registry.officers.actor import Actor
+from registry.officers.scope import EVERYTHING
 from registry.trail.kinds import Kind
 from registry.trail.reading.filters import parse_query
 from registry.trail.reading.search import find, span_of
@@ -84,7 +85,7 @@ def test_it_finds_what_was_sent_to_an_agent(auditor: httpx.Client) -> None:
     ],
 )
 def test_it_reads_the_index_of_the_rarer_value(database: None, asked: str, leading: str) -> None:
-    query = parse_query(QueryDict(asked))
+    query = parse_query(QueryDict(asked), scope=EVERYTHING)
     assert query.leading is query.filters[leading]
 
 
@@ -93,7 +94,8 @@ def test_it_says_how_far_a_search_got_that_takes_too_long(database: None) -> Non
     sender, policy = fresh("alice"), fresh("policy")
     first = add(*[note(sender=sender)] * 250)
     add(*[note(sender=sender, policy=policy)] * 2)
-    query = parse_query(QueryDict(f"sender={sender}&scoreTo=50&order=oldest"))
+    asked = QueryDict(f"sender={sender}&scoreTo=50&order=oldest")
+    query = parse_query(asked, scope=EVERYTHING)
     span = span_of(query.limits, log_size=first + 252)
     found = find(query, span, limit=99, seconds=0)
     assert (list(found.positions), found.reached) == ([], first + 99)
