@@ -21,45 +21,38 @@ class Place:
 
 
 class KnownLogs:
-    """The logs of the database, as far as this process knows them."""
+    """The logs of the database, as far as this process knows them.
+
+    First positions and origins are one value, so a thread never sees one without the other.
+    """
 
     def __init__(self) -> None:
-        self._firsts: list[int] = []
-        self._origins: list[str] = []
+        self._logs: tuple[list[int], list[str]] = ([], [])
 
     def place(self, position: int) -> Place:
         """Return the place of the entry at this position."""
-        if not self._firsts:
-            self.read()
-        at = bisect_right(self._firsts, position) - 1
-        return Place(self._origins[at], position - self._firsts[at])
-
-    def bounds(self, origin: str) -> tuple[int, int | None] | None:
-        """Return first position of this log and of the one after it; `None` if there is none."""
-        self.read()
-        if origin not in self._origins:
-            return None
-        at = self._origins.index(origin)
-        after = self._firsts[at + 1] if at + 1 < len(self._firsts) else None
-        return self._firsts[at], after
+        firsts, origins = self._known()
+        at = bisect_right(firsts, position) - 1
+        return Place(origins[at], position - firsts[at])
 
     def first(self) -> int:
         """Return the position of the first entry of the log that grows."""
-        if not self._firsts:
-            self.read()
-        return self._firsts[-1]
+        return self._known()[0][-1]
 
     def newest(self) -> str:
         """Return the origin of the log that grows."""
-        if not self._origins:
-            self.read()
-        return self._origins[-1]
+        return self._known()[1][-1]
 
     def read(self) -> None:
         """Read the table; a hub has at least one log (`registry.bootstrap.ensure_hub`)."""
         logs = apps.get_model("registry", "Log")._default_manager.order_by("first_position")
         rows = list(logs.values_list("first_position", "origin"))
-        self._firsts, self._origins = [first for first, _ in rows], [name for _, name in rows]
+        self._logs = [first for first, _ in rows], [origin for _, origin in rows]
+
+    def _known(self) -> tuple[list[int], list[str]]:
+        if not self._logs[0]:
+            self.read()
+        return self._logs
 
 
 known = KnownLogs()
