@@ -61,7 +61,6 @@ class BatchFacts:
         return Facts(
             now=self.now,
             sender=view.agent(sender),
-            key=view.key(verified.kid),
             attestations=view.attestations(sender),
             inputs=self.inputs[sender],
             policy_set=view.policy_set,

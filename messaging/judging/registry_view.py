@@ -119,7 +119,6 @@ class RegistryView:
                 status=agent.status,
                 organisation=agent.organisation.name,
                 tags=tuple(sorted(tags[agent.id])),
-                declared_capabilities=tuple(agent.declared_capabilities),
                 sensitivity_floor=agent.sensitivity_floor,
                 minimum_level=agent.minimum_level,
                 minimum_score=agent.minimum_score,
