@@ -89,10 +89,10 @@ VIOLATIONS = {
 class Verdict:
     """The result of a judgement, with everything that the trail records about its reason.
 
-    `attestation` is the `jti` of the attestation that vouched for the sender's key, and `issuer` who
-    issued it. `violation` is the severity if a denial is the sender's own doing, `violated` the rule or code
-    that it broke. Of a broadcast, `hearers` get it, `left_out` counts the others by code, and
-    `decisions` are those of the hearers, the first of which is `decision`.
+    `attestation` is the `jti` of the attestation that vouched for the sender's key, `issuer` who
+    issued it. `violation` is the severity if a denial is the sender's own doing, `violated` the
+    rule or code that it broke. Of a broadcast, `hearers` get it, `left_out` counts the others by
+    code, and `decisions` are those of the hearers, the first of which is `decision`.
     """
 
     status: str

@@ -40,7 +40,7 @@ class Dice:
     """Random facts from one seed. Most lead beyond the first steps of a judgement."""
 
     def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311  # no secrets
 
     def one(self, *choices: Any) -> Any:
         return self._random.choice(choices)
@@ -276,8 +276,11 @@ def registry_entries(
         said.append(entry(1, "profile.changed", after=given.profile.to_dict()))
     everybody = [given.attestations, given.recipient_attestations]
     everybody += [one.attestations for one in given.audience]
-    for one in (attestation for some in everybody for attestation in some):
-        said.append({**entry(2, "attestation.issued", **_attested(one)), "issuer": one.issuer})
+    said += [
+        {**entry(2, "attestation.issued", **_attested(one)), "issuer": one.issuer}
+        for some in everybody
+        for one in some
+    ]
     for place, base in enumerate(bases.values()):
         said.append(entry(base_index(place), "score.changed", inputs=base.to_dict()))
     return said

@@ -1,4 +1,4 @@
-"""Values of a message that a record does not have: their hash, and what each condition made of them.
+"""Values of a message that a record does not have: their hash, and the result of each condition.
 
 A payload is no part of a record. A decision can be repeated all the same: the record says of each
 condition on such a value whether it held.
