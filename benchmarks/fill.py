@@ -8,7 +8,6 @@ the last 30 days. Half are between the agents of `identities`, half between othe
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 import uuid
@@ -25,12 +24,17 @@ from benchmarks.load import load_identities
 
 if TYPE_CHECKING:
     from registry.trail.actions import EntryDraft
+    from registry.trail.models import EntryBody
 
 CHUNK = 8_192  # envelopes in a transaction
 PAUSE_SECONDS = 0.01  # between two transactions, so that the hub can write
 OTHERS = 200  # agents besides those of the benchmark
 PAST = timedelta(days=30)
 LIFETIME = timedelta(minutes=10)
+COPIED = (
+    "session", "sensitivity", "verdict", "policy", "rule", "issuer", "attestation", "score",
+    "sender_organisation", "recipient_organisation", "organisations",
+)  # fmt: skip
 TABLES = (
     "messaging_envelope", "messaging_delivery", "messaging_mailbox",
     "registry_entry", "registry_entrybody",
@@ -94,21 +98,21 @@ def _original() -> _Original:
     entry = Entry.objects.select_related("body").get(
         message_id=row.message_id, kind=Kind.ENVELOPE_ACCEPTED
     )
-    body = json.loads(bytes(entry.body.content))
-    del body["salt"]
     return _Original(
         columns={name: getattr(row, name) for name in ENVELOPE_COLUMNS},
         draft=EntryDraft(
             kind=Kind.ENVELOPE_ACCEPTED,
-            sensitivity=entry.sensitivity,
-            verdict=entry.verdict,
-            policy=entry.policy,
-            rule=entry.rule,
-            issuer=entry.issuer,
-            score=entry.score,
-            body=body,
+            **{name: getattr(entry, name) for name in COPIED},
+            shared=_section(entry.body, "shared"),
+            for_sender=_section(entry.body, "sender"),
+            for_recipient=_section(entry.body, "recipient"),
+            personal=_section(entry.body, "personal"),
         ),
     )
+
+
+def _section(body: EntryBody, name: str) -> dict[str, Any]:
+    return {member: value for member, value in body.read(name).items() if member != "salt"}
 
 
 def _pairs(agents: Sequence[str]) -> list[tuple[str, str]]:
@@ -172,11 +176,10 @@ def _draft(original: EntryDraft, letter: _Letter) -> EntryDraft:
     return replace(
         original,
         actor=f"agent:{letter.sender}",
-        subject=letter.message_id,
         sender=letter.sender,
         recipient=letter.recipient,
         message_id=letter.message_id,
-        body={**original.body, "digest": letter.digest},
+        shared={**original.shared, "digest": letter.digest},
     )
 
 

@@ -15,12 +15,13 @@ from registry.agents.actions import create_organisation
 from registry.change import registry_change
 from registry.hub.actions import add_key
 from registry.hub.models import Hub, HubKey
-from registry.hub.pseudonyms import keep_pseudonym_key
+from registry.hub.secrets import keep_secrets
 from registry.issuers.actions import Limits, create_issuer
 from registry.officers.actor import Actor
 from registry.officers.groups import ensure_groups
 from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
+from registry.trail.models import Entry, Log
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +45,15 @@ def ensure_hub() -> Hub:
         hub, created = Hub.objects.select_for_update().get_or_create(
             pk=Hub.SINGLETON_ID, defaults=made
         )
-        keep_pseudonym_key(hub, new=created)
+        keep_secrets(hub, new=created)
         for purpose in HubKey.Purpose.values:
             if not HubKey.objects.filter(purpose=purpose, retired_at=None).exists():
                 add_key(hub, purpose)
         ensure_groups()
         if created:
             _furnish(hub)
+        else:
+            _begin_log(hub)
     if created:
         logger.info("this hub is %s", hub.hub_id)
     return hub
@@ -59,14 +62,28 @@ def ensure_hub() -> Hub:
 def _furnish(hub: Hub) -> None:
     """Begin the log, and make the first organisation and the first trust anchor."""
     actor = Actor.hub()
-    keys = HubKey.objects.filter(retired_at=None).order_by("purpose")
-    started = EntryDraft(
-        kind=Kind.LOG_STARTED,
-        actor=actor.name,
-        subject=hub.hub_id,
-        body={"keys": {key.purpose: key.public_jwk for key in keys}},
-    )
-    with registry_change(actor) as change:
-        change.enter(started)
+    with registry_change(actor):
+        _begin_log(hub)
         create_organisation(ORGANISATION, actor=actor)
         create_issuer(ANCHOR_SLUG, ANCHOR_LIMITS, name=ANCHOR_NAME, actor=actor)
+
+
+def _begin_log(hub: Hub) -> None:
+    """Make the log if there is none, and enter its beginning if it has no entry."""
+    log = Log.objects.order_by("first_position").last()
+    if log is not None and Entry.objects.filter(position__gte=log.first_position).exists():
+        return
+    with registry_change(Actor.hub()) as change:
+        if log is None:
+            origin = f"log_{secrets.token_hex(Log.ORIGIN_BYTES)}"
+            Log.objects.create(origin=origin, first_position=0)
+        change.enter(_started(hub))
+
+
+def _started(hub: Hub) -> EntryDraft:
+    keys = HubKey.objects.filter(retired_at=None).order_by("purpose")
+    return EntryDraft(
+        kind=Kind.LOG_STARTED,
+        subject=hub.hub_id,
+        shared={"keys": {key.purpose: key.public_jwk for key in keys}},
+    )

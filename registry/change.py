@@ -40,7 +40,7 @@ class Change:
         self._drafts += [draft if draft.actor else replace(draft, actor=name) for draft in drafts]
 
     def enter_noted(self, draft: EntryDraft, note: Noted) -> None:
-        """Add an entry, and call `note` with its trail index after it is appended.
+        """Add an entry, and call `note` with its position in the trail after it is appended.
 
         `note` runs while the log lock is held. So it may write only to rows that the change has
         locked already, or two transactions could wait for each other.
@@ -56,13 +56,13 @@ class Change:
 
     def append_entries(self) -> None:
         """Append all entries, at most `MOST_ENTRIES` at a time; then call every `note`."""
-        indexes: list[int] = []
+        positions: list[int] = []
         for start in range(0, len(self._drafts), MOST_ENTRIES):
             chunk = self._drafts[start : start + MOST_ENTRIES]
             first = append(chunk)
-            indexes += range(first, first + len(chunk))
-        for position, note in self._noted:
-            note(indexes[position])
+            positions += range(first, first + len(chunk))
+        for at, note in self._noted:
+            note(positions[at])
 
 
 _current: ContextVar[Change | None] = ContextVar("registry change", default=None)

@@ -8,7 +8,7 @@ from registry.issuers.models import Issuer, IssuerKey
 from registry.officers.models import ApiToken, SentForm
 from registry.policies.models import Condition, Policy, PolicyVersion, Rule, RuleNotice
 from registry.scores.models import Conduct, GoodTraffic, Score, ScoringProfile, Violation
-from registry.trail.models import Entry, EntryBody, RefusalCount
+from registry.trail.models import Entry, EntryBody, Log, RefusalCount
 
 __all__ = [
     "Agent",
@@ -26,6 +26,7 @@ __all__ = [
     "HubKey",
     "Issuer",
     "IssuerKey",
+    "Log",
     "Organisation",
     "Policy",
     "PolicyVersion",

@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 from atp.trust import tokens
 from atp.trust.keys import PrivateKey
 from registry.change import registry_change
-from registry.hub import keyring, pseudonyms
+from registry.hub import keyring
+from registry.hub import secrets as hub_secrets
 from registry.hub.actions import add_key, current_key, open_key, owner
 from registry.hub.models import Hub, HubKey
 from registry.issuers.actions import sealed_keys
@@ -76,7 +79,7 @@ def reseal_keys(*, actor: Actor) -> Resealed:
                     kind=Kind.HUB_KEYS_RESEALED,
                     actor=actor.name,
                     subject=hub.hub_id,
-                    body={"changed": changed, "held": held},
+                    shared={"changed": changed, "held": held},
                 )
             )
     return Resealed(changed, held)
@@ -87,18 +90,20 @@ Sealed = tuple[bytes | memoryview, bytes, Callable[[bytes], object]]
 
 def _sealed(hub: Hub) -> Iterable[Sealed]:
     """Yield each sealed secret: its bytes, its associated data, and the function that stores it."""
-    if hub.pseudonyms_sealed:
-        rows = Hub.objects.filter(pk=hub.pk)
-        yield (
-            hub.pseudonyms_sealed,
-            pseudonyms.owner(hub),
-            lambda again: rows.update(pseudonyms_sealed=again),
-        )
+    rows = Hub.objects.filter(pk=hub.pk)
+    for secret in hub_secrets.ALL:
+        if (sealed := secret.sealed(hub)) is not None:
+            store = partial(_store_secret, rows, secret.column)
+            yield sealed, secret.owner(hub), store
     for key in HubKey.objects.select_for_update().filter(retired_at=None).order_by("kid"):
         yield key.private_sealed, owner(hub.hub_id, key.kid), key.seal_anew
     for issuer_key, associated in sealed_keys():
         assert issuer_key.private_sealed is not None
         yield issuer_key.private_sealed, associated, issuer_key.seal_anew
+
+
+def _store_secret(rows: Any, column: str, sealed: bytes) -> None:
+    rows.update(**{column: sealed})
 
 
 def _succession(hub_id: str, signer: PrivateKey, new: HubKey) -> str:
@@ -113,7 +118,7 @@ def _rotated(
         kind=Kind.HUB_KEY_ROTATED,
         actor=actor.name,
         subject=hub.hub_id,
-        body={
+        shared={
             "purpose": old.purpose,
             "before": old.kid,
             "after": new.kid,

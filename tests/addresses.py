@@ -96,7 +96,7 @@ def furnish() -> World:
             "registry.score": Score.objects.filter(agent=agent).latest("pk"),
             "registry.scoringprofile": ScoringProfile.objects.first(),
             "registry.violation": violate(agent, "low"),
-            "registry.entry": Entry.objects.latest("index"),
+            "registry.entry": Entry.objects.latest("position"),
             "auth.user": user,
             "auth.group": Group.objects.create(name=_fresh("Group")),
             "messaging.node": node,

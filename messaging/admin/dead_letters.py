@@ -208,7 +208,7 @@ class DeadLetterAdmin(GrowingList[DeadLetter], BulkAdmin[DeadLetter]):
             "state": self.state_now(row),
             "obstacle": obstacles([row], datetime.now(UTC)).get(row.pk, ""),
             "online": row.recipient_id in hooks.online_agents([row.recipient_id]),
-            "entries": about.select_related("body").order_by("index")[:ENTRIES_SHOWN],
+            "entries": about.select_related("body").order_by("position")[:ENTRIES_SHOWN],
             "may_redeliver": self.has_change_permission(request, row),
         }
         return TemplateResponse(request, "admin/messaging/deadletter/page.html", context)

@@ -178,8 +178,8 @@ class EnvelopeAdmin(GrowingList[Any]):
         """Links to the first 50 entries of the trail about this envelope."""
         entries = Entry.objects.filter(message_id=row.message_id, sender=row.sender_id)
         links = (
-            (reverse("admin:registry_entry_change", args=[e.index]), e.index, e.kind)
-            for e in entries.only("index", "kind")[:50]
+            (reverse("admin:registry_entry_change", args=[e.position]), e.index, e.kind)
+            for e in entries.only("position", "kind")[:50]
         )
         return format_html_join(SafeString("<br>"), '<a href="{}">{} {}</a>', links) or "-"
 
@@ -280,8 +280,7 @@ def _record(row: Envelope) -> dict[str, Any]:
         .select_related("body")
         .first()
     )
-    record: dict[str, Any] = json.loads(bytes(entry.body.content)) if entry else {}
-    return record
+    return entry.body.read() if entry else {}
 
 
 def _done(deliveries: list[Delivery]) -> dict[tuple[str, str], DonePlaces]:

@@ -30,6 +30,7 @@ from registry.storage.bulk import insert_rows, is_few
 from registry.storage.round_trips import one_trip
 from registry.trail.actions import EntryDraft, append, count_refusals
 from registry.trail.kinds import Kind
+from registry.trail.logs import index_of
 
 RETRY_AFTER_SECONDS = 1.0  # for what a sender may try again: throttled, busy
 BAD_SIGNATURES = {"signature.invalid", "signature.digest", "signature.provenance"}
@@ -91,8 +92,9 @@ def store(batch_id: str, judged: Sequence[Judged], facts: BatchFacts) -> Stored:
         _count(judged, facts, now)
         first = append([_entry(j, facts) for j in final], expected_epoch=facts.view.epoch)
         failpoints.hit("before_commit", judged)
+    index = index_of(first)
     for offset, one in enumerate(final):
-        stored.entries[one.key] = first + offset
+        stored.entries[one.key] = index + offset
         stored.recipients[one.key] = len(audiences[id(one)])
     stored.deliveries = [
         StoredDelivery(one, stream, seq, stored.entries[one.key]) for one, stream, seq in delivered
@@ -281,7 +283,6 @@ def _entry(one: Decided, facts: BatchFacts) -> EntryDraft:
     return EntryDraft(
         kind=Kind.ENVELOPE_ACCEPTED if verdict.accepted else Kind.ENVELOPE_DENIED,
         actor=f"agent:{one.frame.agent}",
-        subject=envelope.message_id,
         sender=one.frame.agent,
         recipient=envelope.target,
         message_id=envelope.message_id,
@@ -292,7 +293,7 @@ def _entry(one: Decided, facts: BatchFacts) -> EntryDraft:
         rule=verdict.rule,
         issuer=verdict.issuer,
         score=verdict.score,
-        body=body,
+        shared=body,
     )
 
 

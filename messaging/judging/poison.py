@@ -42,9 +42,8 @@ def _entry(agent: str, message_id: str) -> EntryDraft:
     return EntryDraft(
         kind=Kind.ENVELOPE_POISONED,
         actor=f"agent:{agent}",
-        subject=message_id,
         sender=agent,
         message_id=message_id,
         verdict="invalid",
-        body={"reason": "every attempt to judge it failed"},
+        shared={"reason": "every attempt to judge it failed"},
     )

@@ -303,7 +303,7 @@ def _entry(stream_key: StreamKey, stream: _Stream) -> EntryDraft:
         actor=f"agent:{agent}",
         subject=f"{name} {_in_words(ranges)}",
         recipient=agent,
-        body={"stream": name, "ranges": ranges},
+        shared={"stream": name, "ranges": ranges},
     )
 
 

@@ -83,7 +83,7 @@ def redeliver(delivery_id: int, *, actor: Actor, reason: str) -> None:
         row.save(update_fields=["state"])
         note_due([row])
         body = {"stream": row.stream, "seq": seq, "instead": row.seq, "code": row.code}
-        entry = entry_of(Kind.DELIVERY_REDELIVERED, row, body={**body, "reason": reason})
+        entry = entry_of(Kind.DELIVERY_REDELIVERED, row, shared={**body, "reason": reason})
         change.enter(replace(entry, actor=actor.name))
 
 

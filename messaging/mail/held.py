@@ -91,7 +91,9 @@ def _append_again(rows: Sequence[Delivery]) -> list[EntryDraft]:
     seqs = insert_deliveries([again(row) for row in rows])
     return [
         entry_of(
-            Kind.ENVELOPE_RELEASED, row, body={"stream": row.stream, "seq": seq, "instead": row.seq}
+            Kind.ENVELOPE_RELEASED,
+            row,
+            shared={"stream": row.stream, "seq": seq, "instead": row.seq},
         )
         for row, seq in zip(rows, seqs, strict=True)
     ]

@@ -179,18 +179,18 @@ def note_due(ended: Iterable[Delivery]) -> None:
         Delivery.objects.filter(pk__in=asked).update(notice_due=True)
 
 
-def entry_of(kind: Kind, row: Delivery, *, body: Mapping[str, Any] | None = None) -> EntryDraft:
+def entry_of(kind: Kind, row: Delivery, *, shared: Mapping[str, Any] | None = None) -> EntryDraft:
     """Return the trail entry for a delivery that ended; `row.envelope` must be loaded."""
     envelope = row.envelope
     return EntryDraft(
         kind=kind,
         actor="hub",
-        subject=envelope.message_id,
         sender=row.sender,
         recipient=row.recipient_id,
         message_id=envelope.message_id,
         request_id=envelope.request_id,
         sensitivity=envelope.sensitivity,
         verdict=kind.value.partition(".")[2],
-        body=body or {"stream": row.stream, "seq": row.seq, "code": row.code or ClockExpired.code},
+        shared=shared
+        or {"stream": row.stream, "seq": row.seq, "code": row.code or ClockExpired.code},
     )

@@ -300,7 +300,7 @@ def _opened(one: ProvenLogin, opened: Opened) -> EntryDraft:
         actor=f"agent:{one.agent}",
         subject=opened.session,
         sender=one.agent,
-        body={**body, "sendOnly": True} if opened.send_only else body,
+        shared={**body, "sendOnly": True} if opened.send_only else body,
     )
 
 
@@ -310,7 +310,7 @@ def _superseded(agent: str, old: _Held, new: str) -> EntryDraft:
         actor=f"agent:{agent}",
         subject=old.session,
         sender=agent,
-        body={"by": new, "live": old.live},
+        shared={"by": new, "live": old.live},
     )
 
 
@@ -369,5 +369,5 @@ def _closed(row: Session) -> EntryDraft:
         actor=f"agent:{row.agent_id}",
         subject=str(row.id),
         sender=row.agent_id,
-        body={"code": row.close_code},
+        shared={"code": row.close_code},
     )

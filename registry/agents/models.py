@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 from django.conf import settings
 from django.core.validators import RegexValidator
 from django.db import models
@@ -12,16 +14,23 @@ from registry.agents.querysets import AgentKeyQuerySet, AgentQuerySet, Enrolment
 
 AGENT_ID_PATTERN = rf"^{AGENT_ID.pattern}\Z"
 
+ORGANISATION_UID_BYTES = 8
 LEVEL_CHOICES = [(level, level) for level in LEVELS]
 SENSITIVITY_CHOICES = [(sensitivity, sensitivity) for sensitivity in SENSITIVITIES]
+
+
+def new_organisation_uid() -> str:
+    """Return a random uid for an organisation."""
+    return f"org_{secrets.token_hex(ORGANISATION_UID_BYTES)}"
 
 
 class Organisation(models.Model):
     """An organisation that owns agents. Violations of its agents also count for its other agents.
 
-    See docs/design/trust.md#the-score.
+    See docs/design/trust.md#the-score. `uid` never changes, so entries name the organisation by it.
     """
 
+    uid = models.CharField(max_length=24, unique=True, editable=False, default=new_organisation_uid)
     name = models.CharField(max_length=120, unique=True)
     contact = models.CharField(max_length=200, blank=True, help_text="The person to call, and how.")
     created_at = models.DateTimeField(auto_now_add=True)

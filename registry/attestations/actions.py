@@ -429,6 +429,10 @@ def _enter(change: Change, kind: Kind, row: Attestation, **body: Any) -> None:
         **body,
     }
     about = EntryDraft(
-        kind=kind, actor=change.actor.name, subject=row.agent_id, issuer=row.issuer.name, body=said
+        kind=kind,
+        actor=change.actor.name,
+        subject=row.agent_id,
+        issuer=row.issuer.name,
+        shared=said,
     )
     change.enter(about, *restate([row.agent_id], kind))

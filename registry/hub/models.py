@@ -9,7 +9,8 @@ class Hub(models.Model):
     """The hub: exactly one row.
 
     `epoch` goes up in the transaction of every registry change; caches and batches compare it
-    (docs/design/trust.md#revocation). `pseudonyms_sealed` is the secret of people's pseudonyms.
+    (docs/design/trust.md#revocation). `pseudonyms_sealed` and `blinding_sealed` are its secrets
+    (`registry/hub/secrets.py`).
     """
 
     SINGLETON_ID = 1
@@ -20,6 +21,7 @@ class Hub(models.Model):
     epoch_moved_at = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     pseudonyms_sealed = models.BinaryField(null=True, editable=False)
+    blinding_sealed = models.BinaryField(null=True, editable=False)
 
     class Meta:
         verbose_name = "hub"

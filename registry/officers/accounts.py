@@ -31,7 +31,7 @@ def deletion_draft(row: Any) -> EntryDraft:
     subject = pseudonym(row.pk) if of_account else f"group:{row.name}"
     rights = _rights_of_account(row) if of_account else _rights_of_group(row)
     body = {"change": "deleted", "before": rights}
-    return EntryDraft(Kind.OFFICER_CHANGED, subject=subject[:SUBJECT_MAX_CHARS], body=body)
+    return EntryDraft(Kind.OFFICER_CHANGED, subject=subject[:SUBJECT_MAX_CHARS], shared=body)
 
 
 def create_superuser(name: str, *, email: str = "", password: str | None, actor: Actor) -> Any:
@@ -69,7 +69,7 @@ def _rights_of_group(group: Group) -> dict[str, Any]:
 
 def _draft(kind: Kind, subject: str, change: Any, rights: dict[str, Any]) -> EntryDraft:
     body = {"change": change, "after": rights}
-    return EntryDraft(kind, subject=subject[:SUBJECT_MAX_CHARS], body=body)
+    return EntryDraft(kind, subject=subject[:SUBJECT_MAX_CHARS], shared=body)
 
 
 def _names(permissions: Any) -> list[str]:

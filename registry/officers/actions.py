@@ -80,7 +80,7 @@ def _draft(row: ApiToken, actor: Actor, event: str) -> EntryDraft:
         kind=Kind.OFFICER_CHANGED,
         actor=actor.name,
         subject=pseudonym(row.user_id),
-        body={
+        shared={
             "apiToken": row.pk,
             "event": event,
             "name": row.name,

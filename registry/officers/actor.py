@@ -13,7 +13,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 
-from registry.hub.pseudonyms import pseudonym_key
+from registry.hub.secrets import PSEUDONYMS
 
 PSEUDONYM_HEX_CHARS = 12
 _DOMAIN = b"atp officer pseudonym\0"
@@ -56,7 +56,7 @@ def pseudonym(user_id: int) -> str:
     To find the person, one needs the hub's secret and the list of accounts. Rotating keys does not
     change a pseudonym.
     """
-    digest = hmac.new(pseudonym_key(), _DOMAIN + str(user_id).encode(), sha256)
+    digest = hmac.new(PSEUDONYMS.get(), _DOMAIN + str(user_id).encode(), sha256)
     return f"officer:{digest.hexdigest()[:PSEUDONYM_HEX_CHARS]}"
 
 

@@ -37,7 +37,7 @@ def make_first_officer() -> FirstOfficer | None:
                 kind=Kind.OFFICER_CREATED,
                 actor=Actor.hub().name,
                 subject=pseudonym(account.pk),
-                body={"reason": "the hub's first start", "superuser": True},
+                shared={"reason": "the hub's first start", "superuser": True},
             )
         )
     return officer

@@ -189,7 +189,7 @@ def _entry(version: PolicyVersion, before: dict[str, Any] | None, *, actor: Acto
         actor=actor.name,
         subject=version.policy.name,
         policy=version.policy.name,
-        body={
+        shared={
             "version": version.number,
             "digest": version.digest,
             "before": before,

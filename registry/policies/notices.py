@@ -79,5 +79,8 @@ def _entry(rows: Iterable[RuleNotice], actor: Actor) -> EntryDraft:
         for row in rows
     ]
     return EntryDraft(
-        kind=Kind.NOTIFICATION_SEEN, actor=actor.name, subject="notifications", body={"seen": seen}
+        kind=Kind.NOTIFICATION_SEEN,
+        actor=actor.name,
+        subject="notifications",
+        shared={"seen": seen},
     )

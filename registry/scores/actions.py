@@ -250,7 +250,7 @@ def save_profile(
         body = {"before": before.to_dict(), "after": profile.to_dict(), "reason": reason}
         subject = f"scoring profile v{profile.version}"
         changed = EntryDraft(
-            kind=Kind.PROFILE_CHANGED, actor=actor.name, subject=subject, body=body
+            kind=Kind.PROFILE_CHANGED, actor=actor.name, subject=subject, shared=body
         )
         change.enter(changed)
     return profile
@@ -267,7 +267,7 @@ def _dealt_with(
         subject=row.agent_id,
         message_id=row.message_id,
         rule=row.rule,
-        body={"violation": row.pk, "severity": row.severity, "reason": reason},
+        shared={"violation": row.pk, "severity": row.severity, "reason": reason},
     )
     family = [row.agent_id, *filter(None, [row.agent.parent_id])]
     return [entry, *restate(family, kind, now=now.timestamp())]
@@ -342,7 +342,7 @@ def _draft(row: Score, old: int | None, crossed: list[float]) -> EntryDraft:
         actor=Actor.hub().name,
         subject=row.agent_id,
         score=row.total,
-        body={
+        shared={
             "before": old,
             "after": row.total,
             "because": row.because,

@@ -85,8 +85,8 @@ def recent_decisions(user: Any) -> list[Entry]:
     """Return the entries of this officer's last `RECENT` decisions, newest first."""
     decided = [kind for kind in Kind if kind.about not in NO_DECISIONS]
     entries = Entry.objects.filter(actor=Actor.of_user(user).name, kind__in=decided)
-    entries = entries.order_by("-index")
-    return list(entries.only("index", "time", "kind", "subject")[:RECENT])
+    entries = entries.order_by("-position")
+    return list(entries.only("position", "time", "kind", "subject")[:RECENT])
 
 
 def _tasks(now: datetime) -> list[Task]:

@@ -1,6 +1,6 @@
 """Appending to the trail, as the last write of a transaction.
 
-The steps are: (1) make the bodies and their digests, before the lock; (2) take the log lock;
+The steps are: (1) make the sections and their digests, before the lock; (2) take the log lock;
 (3) read the end of the log and the epoch, under the lock; (4) make leaves and hashes; (5) insert
 the rows. The lock is held from (2) to the commit, so no statement may follow (5): see
 docs/design/decisions/0005-log-lock-last.md.
@@ -15,13 +15,14 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.db import connection, transaction
 
 from atp.log import leaves
 from atp.wire.timestamps import format_microseconds
+from registry.hub.secrets import blinded
 from registry.officers.actor import Actor
 from registry.storage.bulk import insert_rows, is_few
 from registry.storage.round_trips import Asked, one_trip
@@ -31,18 +32,39 @@ from registry.trail.models import Entry, EntryBody, RefusalCount
 MOST_ENTRIES = 256  # in one call, to hold the log lock briefly (docs/design/provenance.md#entry)
 LOG_LOCK = int.from_bytes(sha256(b"atp trail").digest()[:8], "big", signed=True)
 
-_COLUMNS = (*leaves.HEADER, "leaf", "leaf_hash")
-_BODY_COLUMNS = ("entry_id", "content", "reason")
-_MEMBERS = tuple(leaves.HEADER.values())
-_TEXTS = tuple(leaves.HEADER)[4:-1]  # between index, time, hub, kind and score
+MOST_ORGANISATIONS = 64  # in the header of an entry
+MOST_REFERENCE_CHARS = 128  # of a request id, and of the name for whom an agent acts
+
+# Texts of a draft that go into the header as they are; then those that are blinded.
+_TEXTS = (
+    "actor", "subject", "sender", "recipient", "message_id", "session", "sensitivity", "verdict",
+    "policy", "rule", "issuer", "attestation", "trace", "sender_organisation",
+    "recipient_organisation",
+)  # fmt: skip
+_BLINDED = ("request_id", "on_behalf_of")
+_REST = ("cause", "score", "organisations")
 _LIMITS = tuple(getattr(Entry._meta.get_field(name), "max_length", 0) for name in _TEXTS)
 _texts = attrgetter(*_TEXTS)
 
+_COLUMNS = (
+    "position", "time", "hub", "kind", *_TEXTS, *_BLINDED, "cause", "score", "organisations",
+    "leaf", "leaf_hash",
+)  # fmt: skip
+_BODY_COLUMNS = ("entry_id", "digests", *leaves.SECTIONS, "reason")
+_MEMBERS = tuple(
+    leaves.HEADER[name]
+    for name in ("version", "log", "index", "time", "hub", "kind", *_TEXTS, *_BLINDED, *_REST)
+)
+
 # One statement reads epoch and end of log: both are of the same moment.
 _HEAD = """
-SELECT hub.hub_id, hub.epoch, last."index", last."time" FROM registry_hub AS hub
+SELECT hub.hub_id, hub.epoch, log.origin, log.first_position, last.position, last."time"
+FROM registry_hub AS hub
 LEFT JOIN (
-    SELECT "index", "time" FROM registry_entry ORDER BY "index" DESC LIMIT 1
+    SELECT origin, first_position FROM registry_log ORDER BY first_position DESC LIMIT 1
+) AS log ON TRUE
+LEFT JOIN (
+    SELECT position, "time" FROM registry_entry ORDER BY position DESC LIMIT 1
 ) AS last ON TRUE
 """
 _PATIENCE = "SET LOCAL lock_timeout = {}"  # milliseconds
@@ -70,7 +92,10 @@ class EpochMoved(Exception):
 class EntryDraft:
     """An entry that has no index and no time yet. `actor` names people by pseudonym.
 
-    Members that do not apply stay empty. `body` must not hold a member `salt`.
+    Members that do not apply stay empty. `cause` is the index of the entry that led to this one.
+    `organisations` are the uids of all organisations that it concerns; none means all.
+    `request_id` and `on_behalf_of` are plain text: the header gets them blinded, and the text
+    goes into `shared`. The sections (`shared` and what follows) must not hold a member `salt`.
     """
 
     kind: Kind
@@ -79,26 +104,47 @@ class EntryDraft:
     sender: str = ""
     recipient: str = ""
     message_id: str = ""
-    request_id: str = ""
+    session: str = ""
     sensitivity: str = ""
     verdict: str = ""
     policy: str = ""
     rule: str = ""
     issuer: str = ""
+    attestation: str = ""
     score: int | None = None
-    body: Mapping[str, Any] = field(default_factory=dict)
+    trace: str = ""
+    request_id: str = ""
+    on_behalf_of: str = ""
+    sender_organisation: str = ""
+    recipient_organisation: str = ""
+    organisations: Sequence[str] = ()
+    cause: int | None = None
+    shared: Mapping[str, Any] = field(default_factory=dict)
+    for_sender: Mapping[str, Any] = field(default_factory=dict)
+    for_recipient: Mapping[str, Any] = field(default_factory=dict)
+    personal: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class _Head:
     hub: str
     epoch: int
-    index: int
+    log: str
+    first: int  # position of the log's first entry
+    position: int  # of the next entry
     time: datetime
 
 
+class _Body(NamedTuple):
+    """What a draft becomes before the lock: its body's columns, and members of its header."""
+
+    columns: tuple[Any, ...]
+    digest: str
+    references: tuple[str, str]  # request id and the name for whom the agent acts, both blinded
+
+
 def append(drafts: Sequence[EntryDraft], *, expected_epoch: int | None = None) -> int:
-    """Append at most `MOST_ENTRIES` entries in order, and return the index of the first.
+    """Append at most `MOST_ENTRIES` entries in order, and return the position of the first.
 
     It must be the last write of an `atomic` block: it takes the log lock, which the commit
     releases. Raises `EpochMoved`, with nothing written, if the registry's epoch is not
@@ -113,28 +159,61 @@ def append(drafts: Sequence[EntryDraft], *, expected_epoch: int | None = None) -
     head = _find_end(lock=bool(drafts))  # (2) (3)
     if expected_epoch is not None and head.epoch != expected_epoch:
         raise EpochMoved(f"the epoch is {head.epoch}, and the facts are of epoch {expected_epoch}")
-    time = format_microseconds(head.time)
-    rows = [
-        _row(draft, index, head, time, leaves.body_digest(body))  # (4)
-        for index, (draft, body) in enumerate(zip(drafts, bodies, strict=True), head.index)
-    ]
-    reasons = [_reason(draft.body) for draft in drafts]
-    indexes = range(head.index, head.index + len(drafts))
+    _check_beginning(drafts, head)
+    rows = _rows(drafts, bodies, head)  # (4)
+    positions = range(head.position, head.position + len(drafts))
     with one_trip(when=is_few(len(drafts))):  # (5)
         insert_rows(Entry, _COLUMNS, rows)
-        insert_rows(EntryBody, _BODY_COLUMNS, list(zip(indexes, bodies, reasons, strict=True)))
-    return head.index
+        contents = [(p, *body.columns) for p, body in zip(positions, bodies, strict=True)]
+        insert_rows(EntryBody, _BODY_COLUMNS, contents)
+    return head.position
 
 
-def _bodies(drafts: Sequence[EntryDraft]) -> list[bytes]:
-    salts = os.urandom(leaves.SALT_BYTES * len(drafts)).hex()
-    width = 2 * leaves.SALT_BYTES
-    bodies = []
-    for place, draft in enumerate(drafts):
+def _bodies(drafts: Sequence[EntryDraft]) -> list[_Body]:
+    salts = _Salts(sum(map(_count_sections, drafts)))
+    for draft in drafts:
         _check(draft)
-        salt = salts[place * width : (place + 1) * width]
-        bodies.append(leaves.canonical({**draft.body, "salt": salt}))
-    return bodies
+    return [_body(draft, salts) for draft in drafts]
+
+
+class _Salts:
+    """Salts of sections, all from one call to the system."""
+
+    def __init__(self, count: int) -> None:
+        self._text = os.urandom(leaves.SALT_BYTES * count).hex()
+        self._at = 0
+
+    def next(self) -> str:
+        """Return a salt that was not returned before."""
+        begin, self._at = self._at, self._at + 2 * leaves.SALT_BYTES
+        return self._text[begin : self._at]
+
+
+def _count_sections(draft: EntryDraft) -> int:
+    return 1 + bool(draft.for_sender) + bool(draft.for_recipient) + bool(draft.personal)
+
+
+def _body(draft: EntryDraft, salts: _Salts) -> _Body:
+    shared = draft.shared
+    if draft.request_id:
+        shared = {**shared, "requestId": draft.request_id}
+    if draft.on_behalf_of:
+        shared = {**shared, "onBehalfOf": draft.on_behalf_of}
+    members = (shared, draft.for_sender, draft.for_recipient, draft.personal)
+    contents = [
+        leaves.section(each, salts.next()) if each or place == 0 else None
+        for place, each in enumerate(members)
+    ]
+    digests = leaves.written_digests(
+        {
+            name: leaves.section_digest(content)
+            for name, content in zip(leaves.SECTIONS, contents, strict=True)
+            if content is not None
+        }
+    )
+    references = blinded("requestId", draft.request_id), blinded("onBehalfOf", draft.on_behalf_of)
+    columns = (digests, *contents, reason_in(shared))
+    return _Body(columns, leaves.section_digest(digests), references)
 
 
 def _check(draft: EntryDraft) -> None:
@@ -142,14 +221,25 @@ def _check(draft: EntryDraft) -> None:
     for text, most in zip(_texts(draft), _LIMITS, strict=True):
         if len(text) > most:
             raise ValueError(f"{text[:40]!r}... in a {draft.kind} entry exceeds {most} characters")
-    if "salt" in draft.body:
-        raise ValueError(f"the body of a {draft.kind} entry must not hold a member 'salt'")
+    if max(len(draft.request_id), len(draft.on_behalf_of)) > MOST_REFERENCE_CHARS:
+        raise ValueError(f"a {draft.kind} entry has a reference over {MOST_REFERENCE_CHARS}")
+    if len(draft.organisations) > MOST_ORGANISATIONS:
+        raise ValueError(f"a {draft.kind} entry concerns over {MOST_ORGANISATIONS} organisations")
+    for section in (draft.shared, draft.for_sender, draft.for_recipient, draft.personal):
+        if "salt" in section:
+            raise ValueError(f"a section of a {draft.kind} entry must not hold a member 'salt'")
 
 
-def _reason(body: Mapping[str, Any]) -> str:
+def _check_beginning(drafts: Sequence[EntryDraft], head: _Head) -> None:
+    """Raise `RuntimeError` if a log would begin with another entry than `log.started`."""
+    if drafts and head.position == head.first and drafts[0].kind is not Kind.LOG_STARTED:
+        raise RuntimeError("the log has not started; registry.bootstrap.ensure_hub() starts it")
+
+
+def reason_in(shared: Mapping[str, Any]) -> str:
     """Return the reason in words: an officer's reason, or a verdict's code and detail."""
-    words = body.get("reason") or body.get("detail") or ""
-    code = body.get("code") or ""
+    words = shared.get("reason") or shared.get("detail") or ""
+    code = shared.get("code") or ""
     reason = ": ".join(part for part in (code, words) if isinstance(part, str) and part)
     return reason[: EntryBody.REASON_MAX_CHARS]
 
@@ -171,34 +261,45 @@ def _find_end(*, lock: bool) -> _Head:
         # A separate statement: in PostgreSQL a statement sees what was committed when it began.
         # Together with the lock it would see the log as it was before the wait.
         found = Asked(_HEAD).rows()
-    if not found:
-        raise RuntimeError("the database has no hub row; registry.bootstrap.ensure_hub() makes it")
-    ((hub, epoch, last_index, last_time),) = found
+    if not found or found[0][2] is None:
+        raise RuntimeError("the database has no hub or no log; registry.bootstrap.ensure_hub()")
+    ((hub, epoch, log, first, last, last_time),) = found
     now = datetime.now(UTC)
-    if last_index is None:
-        return _Head(hub, epoch, 0, now)
+    if last is None:
+        return _Head(hub, epoch, log, first, first, now)
     if last_time.tzinfo is None:  # SQLite stores UTC without a zone
         last_time = last_time.replace(tzinfo=UTC)
-    return _Head(hub, epoch, last_index + 1, max(now, last_time))
+    return _Head(hub, epoch, log, first, last + 1, max(now, last_time))
 
 
-def _row(
-    draft: EntryDraft, index: int, head: _Head, time: str, body_digest: str
-) -> tuple[Any, ...]:
-    texts = _texts(draft)
-    kind = str(draft.kind)
-    header = (index, time, head.hub, kind, *texts, draft.score)
-    leaf = leaves.make_leaf(zip(_MEMBERS, header, strict=True), body_digest=body_digest)
-    return (index, head.time, head.hub, kind, *texts, draft.score, leaf, leaves.leaf_hash(leaf))
+def _rows(
+    drafts: Sequence[EntryDraft], bodies: Sequence[_Body], head: _Head
+) -> list[tuple[Any, ...]]:
+    time = format_microseconds(head.time)
+    return [
+        _row(draft, body, position, head, time)
+        for position, (draft, body) in enumerate(zip(drafts, bodies, strict=True), head.position)
+    ]
+
+
+def _row(draft: EntryDraft, body: _Body, position: int, head: _Head, time: str) -> tuple[Any, ...]:
+    kind, organisations = str(draft.kind), sorted({*draft.organisations})
+    said = (*_texts(draft), *body.references, draft.cause, draft.score)
+    about = (leaves.VERSION, head.log, position - head.first, time, head.hub, kind)
+    leaf = leaves.make_leaf(
+        zip(_MEMBERS, (*about, *said, organisations), strict=True), body_digest=body.digest
+    )
+    stored = (position, head.time, head.hub, kind, *said, " ".join(organisations))
+    return (*stored, leaf, leaves.leaf_hash(leaf))
 
 
 def record_reading(kind: Kind, actor: Actor, *, subject: str, asked: Mapping[str, Any]) -> int:
-    """Enter that a person reads the trail; return the index of that entry.
+    """Enter that a person reads the trail; return the position of that entry.
 
-    Call it before the read. A reader who reads only entries below that index sees the log as it
-    was at that moment, however long the reading takes.
+    Call it before the read. A reader who reads only entries below that position sees the log as
+    it was at that moment, however long the reading takes.
     """
-    draft = EntryDraft(kind, actor=actor.name, subject=subject, body=asked)
+    draft = EntryDraft(kind, actor=actor.name, subject=subject, shared=asked)
     with transaction.atomic():
         return append([draft])
 
@@ -245,7 +346,7 @@ def _summary(agent: str, code: str, counts: Sequence[RefusalCount]) -> EntryDraf
         actor="hub",
         subject=code,
         sender=agent,
-        body={
+        shared={
             "code": code,
             "detail": f"refused {total} times" if total > 1 else "refused once",
             "count": total,

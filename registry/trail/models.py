@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, NoReturn
 
+import orjson
 from django.db import models
 
+from atp.log import leaves
+from registry.trail.fields import WordsField
+from registry.trail.logs import place_of
 from registry.trail.querysets import AppendOnlyQuerySet, EntryQuerySet
 
 
@@ -30,13 +34,37 @@ class AppendOnly(models.Model):
         raise TypeError(f"{type(self).__name__} rows are never deleted")
 
 
+class Log(models.Model):
+    """Entries from `first_position` on, up to the next log. The first one is `log.started`.
+
+    A database has more than one if a backup was restored: then the old log ends, because its newest
+    entries may be lost, and a new one begins. `previous` names the file to which a trail of an
+    older format was exported, with its digest and sizes
+    (`registry/migrations/0016_entry_format_1.py`).
+    """
+
+    ORIGIN_BYTES = 8
+
+    origin = models.CharField(max_length=40, unique=True, editable=False)
+    first_position = models.BigIntegerField(unique=True, editable=False)
+    started_at = models.DateTimeField(auto_now_add=True)
+    previous = models.JSONField(null=True, editable=False)
+
+    def __str__(self) -> str:
+        return self.origin
+
+
 class Entry(AppendOnly):
     """The header of an entry, its leaf and the hash of the leaf (RFC 9162, section 2.1.1).
 
-    `index` counts from 0 without gaps. `time` never goes back (docs/design/provenance.md#time).
+    `position` counts from 0 without gaps, over all logs of the database; `index` counts within a
+    log. `time` never goes back (docs/design/provenance.md#time). `request_id` and `on_behalf_of`
+    are blinded (`registry/hub/secrets.py`).
     """
 
-    index = models.BigIntegerField(primary_key=True)
+    version = leaves.VERSION
+
+    position = models.BigIntegerField(primary_key=True)
     time = models.DateTimeField()
     hub = models.CharField(max_length=64)
     kind = models.CharField(max_length=40)
@@ -45,44 +73,63 @@ class Entry(AppendOnly):
     sender = models.CharField(max_length=128, blank=True)
     recipient = models.CharField(max_length=128, blank=True)
     message_id = models.CharField(max_length=36, blank=True)
-    request_id = models.CharField(max_length=128, blank=True)
+    session = models.CharField(max_length=64, blank=True)
     sensitivity = models.CharField(max_length=12, blank=True)
     verdict = models.CharField(max_length=12, blank=True)
     policy = models.CharField(max_length=120, blank=True)
     rule = models.CharField(max_length=160, blank=True)
     issuer = models.CharField(max_length=120, blank=True)
+    attestation = models.CharField(max_length=64, blank=True)
+    trace = models.CharField(max_length=32, blank=True)
+    sender_organisation = models.CharField(max_length=24, blank=True)
+    recipient_organisation = models.CharField(max_length=24, blank=True)
+    request_id = models.CharField(max_length=22, blank=True)
+    on_behalf_of = models.CharField(max_length=22, blank=True)
+    cause = models.BigIntegerField(null=True, blank=True)
     score = models.PositiveSmallIntegerField(null=True, blank=True)
+    organisations = WordsField(blank=True)
     leaf = models.BinaryField()
     leaf_hash = models.BinaryField()
 
     objects = EntryQuerySet.as_manager()
 
     class Meta:
-        ordering = ["index"]
+        ordering = ["position"]
         verbose_name_plural = "entries"
         permissions: ClassVar = [
             ("view_officer_names", "Can see the names of people beside their pseudonyms")
         ]
         indexes = [
-            models.Index(fields=["time", "index"], name="entry_time"),
-            models.Index(fields=["kind", "index"], name="entry_kind"),
-            models.Index(fields=["sender", "index"], name="entry_sender"),
-            models.Index(fields=["recipient", "index"], name="entry_recipient"),
+            models.Index(fields=["time", "position"], name="entry_time"),
+            models.Index(fields=["kind", "position"], name="entry_kind"),
+            models.Index(fields=["sender", "position"], name="entry_sender"),
+            models.Index(fields=["recipient", "position"], name="entry_recipient"),
             models.Index(fields=["message_id"], name="entry_message"),
             models.Index(fields=["request_id"], name="entry_request"),
-            models.Index(fields=["actor", "index"], name="entry_actor"),
-            models.Index(fields=["subject", "index"], name="entry_subject"),
+            models.Index(fields=["actor", "position"], name="entry_actor"),
+            models.Index(fields=["subject", "position"], name="entry_subject"),
         ]
 
     def __str__(self) -> str:
-        return f"{self.index} {self.kind}"
+        return f"{self.position} {self.kind}"
+
+    @property
+    def log(self) -> str:
+        """Return the origin of the log that holds the entry."""
+        return place_of(self.position).log
+
+    @property
+    def index(self) -> int:
+        """Return the number of the entry in its log."""
+        return place_of(self.position).index
 
 
 class EntryBody(AppendOnly):
-    """The body of an entry: the RFC 8785 bytes whose SHA-256 is in the leaf.
+    """The sections of an entry's body, each as the RFC 8785 bytes of its digest.
 
-    `reason` copies the reason out of the body, for lists and searches. Erasing a body erases it
-    too.
+    `digests` are the bytes whose digest is in the leaf: the digest of each section. A section that
+    it names and whose column is null was erased. `reason` copies the reason out of `shared`, for
+    lists and searches; it is erased together with it.
     """
 
     REASON_MAX_CHARS = 400
@@ -92,11 +139,15 @@ class EntryBody(AppendOnly):
         primary_key=True,
         on_delete=models.PROTECT,
         related_name="body",
-        db_column="index",
+        db_column="position",
         db_constraint=False,  # one function writes both, so PostgreSQL needs no look-up a row
     )
-    content = models.BinaryField()
-    reason = models.CharField(max_length=REASON_MAX_CHARS, blank=True, db_default="")
+    digests = models.BinaryField()
+    shared = models.BinaryField(null=True)
+    sender = models.BinaryField(null=True)
+    recipient = models.BinaryField(null=True)
+    personal = models.BinaryField(null=True)
+    reason = models.CharField(max_length=REASON_MAX_CHARS, null=True, db_default="")
 
     objects = AppendOnlyQuerySet["EntryBody"].as_manager()
 
@@ -105,6 +156,14 @@ class EntryBody(AppendOnly):
 
     def __str__(self) -> str:
         return f"body of entry {self.entry_id}"
+
+    def content(self, section: str = "shared") -> bytes:
+        """Return the bytes of a section; none if it was erased, or if the entry has no such."""
+        return bytes(getattr(self, section) or b"")
+
+    def read(self, section: str = "shared") -> dict[str, Any]:
+        """Return the members of a section; none if it was erased, or if the entry has no such."""
+        return dict(orjson.loads(self.content(section) or b"{}"))
 
 
 class RefusalCount(models.Model):

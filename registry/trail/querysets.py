@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models import Q
 
 from registry.storage.compiled import Compiled, Texts
+from registry.trail.logs import index_of
 
 if TYPE_CHECKING:
     from registry.trail.models import Entry
@@ -31,21 +32,21 @@ class AppendOnlyQuerySet(models.QuerySet[Row]):
 class EntryQuerySet(AppendOnlyQuerySet["Entry"]):
     """Filters for entries."""
 
-    def before(self, index: int) -> EntryQuerySet:
-        """Return the first `index` entries: the log as it was when it had that many."""
-        return self.filter(index__lt=index)
+    def before(self, position: int) -> EntryQuerySet:
+        """Return the first `position` entries: the trail as it was when it had that many."""
+        return self.filter(position__lt=position)
 
     def about_the_same_as(self, entry: Entry) -> EntryQuerySet:
         """Return the entries with the same message id or request id, oldest first.
 
         `entry` itself is included.
         """
-        related = Q(index=entry.index)
+        related = Q(position=entry.position)
         if entry.message_id:
             related |= Q(message_id=entry.message_id)
         if entry.request_id:
             related |= Q(request_id=entry.request_id)
-        return self.filter(related).order_by("index")
+        return self.filter(related).order_by("position")
 
 
 def _verdicts(message_ids: Texts) -> models.QuerySet[Any, Any]:
@@ -53,7 +54,7 @@ def _verdicts(message_ids: Texts) -> models.QuerySet[Any, Any]:
 
     verdicts = ("envelope.accepted", "envelope.denied")
     return Entry.objects.filter(message_id__any_of=message_ids, kind__in=verdicts).values_list(
-        "sender", "message_id", "index"
+        "sender", "message_id", "position"
     )
 
 
@@ -62,4 +63,4 @@ _VERDICTS = Compiled(_verdicts)
 
 def entries_of_messages(message_ids: Collection[str]) -> dict[tuple[str, str], int]:
     """Return by (sender, messageId) the trail index of each message's verdict; one query."""
-    return {(s, m): index for s, m, index in _VERDICTS.rows(message_ids)}
+    return {(s, m): index_of(position) for s, m, position in _VERDICTS.rows(message_ids)}

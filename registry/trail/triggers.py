@@ -12,9 +12,9 @@ from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from registry.trail.models import Entry, EntryBody
+from registry.trail.models import Entry, EntryBody, Log
 
-APPEND_ONLY = {model._meta.db_table: model._meta.pk.column for model in (Entry, EntryBody)}
+APPEND_ONLY = {model._meta.db_table: model._meta.pk.column for model in (Entry, EntryBody, Log)}
 
 # INSERT OR REPLACE deletes a row without firing a delete trigger, so `no_replace` finds it.
 _SQLITE = {

@@ -42,7 +42,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("change",),
         ("models", "trail.checks trail.triggers", "thumbprints"),
         ("trail.actions", "hub.actions", "scores.registered"),
-        ("*.querysets *.models issuers.standing officers.actor hub.pseudonyms",),
+        ("*.querysets *.models issuers.standing officers.actor hub.secrets",),
         ("storage", "hooks", "hub", "officers", "policies", "token_hash", "trail", "*.events"),
         ("plain_text",),
     ),

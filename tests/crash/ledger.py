@@ -139,10 +139,10 @@ FROM messaging_delivery d JOIN messaging_envelope e ON e.id = d.envelope_id
 ORDER BY d.recipient_id, d.stream, d.seq
 """
 _ENTRIES: LiteralString = """
-SELECT e."index", kind, sender, recipient, message_id, verdict, subject, leaf, leaf_hash, content,
-    time
-FROM registry_entry AS e LEFT JOIN registry_entrybody AS b ON b."index" = e."index"
-ORDER BY e."index"
+SELECT e.position, kind, e.sender, e.recipient, message_id, verdict, subject, leaf, leaf_hash,
+    shared, time
+FROM registry_entry AS e LEFT JOIN registry_entrybody AS b ON b.position = e.position
+ORDER BY e.position
 """
 _BOXES: LiteralString = """
 SELECT agent_id, stream, last_seq, acked_seq, done_ahead

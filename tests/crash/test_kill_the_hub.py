@@ -117,6 +117,6 @@ def _assert_streams_are_gapless(data: Path) -> None:
 
 
 def _assert_trail_is_contiguous(data: Path) -> None:
-    (row,) = _query(data, 'SELECT count(*), min("index"), max("index") FROM registry_entry')
+    (row,) = _query(data, "SELECT count(*), min(position), max(position) FROM registry_entry")
     count, first, last = row
     assert (first, last) == (0, int(str(count)) - 1)

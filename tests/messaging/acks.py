@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -58,7 +57,7 @@ def hear(wire: Wire, count: int) -> list[Any]:
 def entered_ranges(player: Player) -> list[list[list[int]]]:
     """Return the ranges of each entry about the agent's acks, oldest first."""
     entries = Entry.objects.filter(kind=Kind.DELIVERY_ACKNOWLEDGED, recipient=player.id)
-    bodies = [json.loads(bytes(e.body.content)) for e in entries.order_by("index")]
+    bodies = [e.body.read() for e in entries.order_by("position")]
     assert {body["stream"] for body in bodies} <= {"mail"}
     return [body["ranges"] for body in bodies]
 

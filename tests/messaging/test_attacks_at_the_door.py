@@ -230,7 +230,7 @@ def _counted(agent: str, code: str) -> int:
     rows = RefusalCount.objects.filter(agent=agent, code=code)
     entered = Entry.objects.filter(kind="refusals.counted", sender=agent, subject=code)
     counts = [*rows.values_list("count", flat=True)]
-    counts += [json.loads(bytes(entry.body.content))["count"] for entry in entered]
+    counts += [entry.body.read()["count"] for entry in entered]
     return sum(counts)
 
 

@@ -18,7 +18,7 @@ from tests.messaging.conftest import LogIn
 
 
 def _body(receipt: dict[str, Any]) -> dict[str, Any]:
-    content = EntryBody.objects.get(entry_id=receipt["entry"]).content
+    content = EntryBody.objects.get(entry_id=receipt["entry"]).content()
     body: dict[str, Any] = json.loads(bytes(content))
     return body
 
@@ -106,7 +106,7 @@ def test_it_records_the_sensitivity_that_the_hearers_floors_give(
     receipt = alices.submit(letter)
 
     assert receipt["recipients"] == 2
-    assert Entry.objects.get(index=receipt["entry"]).sensitivity == "internal"
+    assert Entry.objects.get(position=receipt["entry"]).sensitivity == "internal"
     assert internals.mail()["chain"]["highestSensitivity"] == "public"
     assert publics.mail()["seq"] == 1
     onward = publics.submit(write(public, alice, cause=letter.digest))

@@ -37,7 +37,7 @@ def violations(player: Player) -> int:
 
 
 def _sensitivity(receipt: dict[str, Any]) -> str:
-    return Entry.objects.get(index=receipt["entry"]).sensitivity
+    return Entry.objects.get(position=receipt["entry"]).sensitivity
 
 
 # --- The chain carries its sensitivity ---
@@ -268,7 +268,7 @@ def test_it_names_the_rule_that_the_sender_itself_broke(log_in: LogIn) -> None:
     sender = make_agent("sandboxed", organisation=organisation)
     target = make_agent("verified", organisation=organisation, sensitivity_floor="restricted")
     receipt = log_in(sender).submit(write(sender, target))
-    assert Entry.objects.get(index=receipt["entry"]).rule.startswith("Restricted data")
+    assert Entry.objects.get(position=receipt["entry"]).rule.startswith("Restricted data")
     (violation,) = Violation.objects.filter(agent_id=sender.id)
     assert violation.rule.startswith("Sandboxed agents talk only to")
 

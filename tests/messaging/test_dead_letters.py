@@ -62,7 +62,7 @@ def test_it_enters_who_redelivered_it_and_why(log_in: LogIn, alice: Player, bob:
     entry = Entry.objects.get(kind=Kind.DELIVERY_REDELIVERED, message_id=dead.envelope.message_id)
     assert (entry.actor, entry.sender, entry.recipient) == (OFFICER.name, alice.id, bob.id)
     assert entry.body.reason == f"{CODE}: {REASON}"
-    content = bytes(entry.body.content)
+    content = entry.body.content()
     assert b'"instead":1' in content
     assert b'"seq":2' in content
 

@@ -28,7 +28,7 @@ def _long_provenance(entries: int) -> list[IProvenanceEntry]:
 
 
 def _body(receipt: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    content = bytes(EntryBody.objects.get(entry_id=receipt["entry"]).content)
+    content = EntryBody.objects.get(entry_id=receipt["entry"]).content()
     return json.loads(content), len(content)
 
 

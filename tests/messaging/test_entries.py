@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 
 import pytest
@@ -11,6 +10,7 @@ from django.db.models import Count, Max, Min
 
 from messaging.mail import acknowledging
 from messaging.models import Batch, Delivery, Envelope, Mailbox, Presence, Session
+from registry.hub.secrets import blinded
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, RefusalCount
 from tests.cast import Player, answer, ask, broadcast, forged, make_agent, write
@@ -32,17 +32,16 @@ def test_it_enters_every_verdict(log_in: LogIn, alice: Player, bob: Player) -> N
     for sender, letter, status in letters:
         receipt = wires[sender.id].submit(letter)
         assert receipt["status"] == status
-        entry = Entry.objects.get(index=receipt["entry"])
+        entry = Entry.objects.get(position=receipt["entry"])
         envelope = letter.envelope
         assert (entry.kind, entry.verdict) == (f"envelope.{status}", status)
         assert (entry.sender, entry.recipient) == (sender.id, envelope.target)
-        assert (entry.message_id, entry.request_id) == (
-            letter.message_id,
-            envelope.request_id or "",
-        )
+        assert entry.message_id == letter.message_id
+        assert entry.request_id == blinded("requestId", envelope.request_id or "")
         assert entry.actor == f"agent:{sender.id}"
         assert entry.score == receipt["trustScore"]
-        body = json.loads(bytes(entry.body.content))
+        body = entry.body.read()
+        assert body.get("requestId") == envelope.request_id
         assert (body["digest"], body["kid"]) == (letter.digest, sender.key.kid)
         assert body.get("code") == receipt.get("code")
         assert body["scoreInputs"]["level"] == body["level"]
@@ -53,8 +52,8 @@ def test_it_enters_every_verdict(log_in: LogIn, alice: Player, bob: Player) -> N
 
 def test_it_records_what_a_decision_was_made_of(log_in: LogIn, alice: Player, bob: Player) -> None:
     receipt = log_in(alice).submit(ask(alice, bob, sensitivity="confidential"))
-    entry = Entry.objects.get(index=receipt["entry"])
-    decision = json.loads(bytes(entry.body.content))["decision"]
+    entry = Entry.objects.get(position=receipt["entry"])
+    decision = entry.body.read()["decision"]
 
     assert (entry.policy, entry.sensitivity) == ("Baseline", "confidential")
     assert entry.rule == "Verified and certified agents may reach confidential data from score 70"
@@ -89,7 +88,7 @@ def test_it_enters_which_mail_an_agent_refused(log_in: LogIn, alice: Player, bob
     (entry,) = entries
     assert (entry.actor, entry.sender) == (f"agent:{bob.id}", alice.id)
     assert (entry.message_id, entry.verdict) == (letters[1].message_id, "refused")
-    body = json.loads(bytes(entry.body.content))
+    body = entry.body.read()
     assert {k: body[k] for k in ("stream", "seq", "code")} == {
         "stream": "mail",
         "seq": 2,
@@ -137,11 +136,12 @@ def test_it_enters_more_refusals_than_one_append_takes(
 
     entries = Entry.objects.filter(recipient=bob.id, kind__startswith="delivery.")
     kinds = [
-        kind.partition(".")[2] for kind in entries.order_by("index").values_list("kind", flat=True)
+        kind.partition(".")[2]
+        for kind in entries.order_by("position").values_list("kind", flat=True)
     ]
     one, two = ["acknowledged", "refused"], ["acknowledged", "refused", "refused"]
     assert kinds == [*two, *two, *one]
-    ranges = entries.filter(kind=Kind.DELIVERY_ACKNOWLEDGED).order_by("index")
+    ranges = entries.filter(kind=Kind.DELIVERY_ACKNOWLEDGED).order_by("position")
     assert list(ranges.values_list("subject", flat=True)) == ["mail 1-2", "mail 3-4", "mail 5"]
 
 
@@ -163,12 +163,12 @@ def test_it_counts_refusals_instead_of_entering_each(
 def test_it_keeps_one_log_without_a_gap(log_in: LogIn, alice: Player, bob: Player) -> None:
     """After all that the tests before this one have done to it."""
     log_in(alice).submit(write(alice, bob))
-    log = Entry.objects.aggregate(first=Min("index"), last=Max("index"), n=Count("index"))
+    log = Entry.objects.aggregate(first=Min("position"), last=Max("position"), n=Count("position"))
 
     assert log["first"] == 0
     assert log["n"] == log["last"] + 1
     last_time = None
-    for entry in Entry.objects.order_by("index").iterator():
+    for entry in Entry.objects.order_by("position").iterator():
         assert bytes(entry.leaf_hash) == hashlib.sha256(b"\x00" + bytes(entry.leaf)).digest()
         assert last_time is None or entry.time >= last_time
         last_time = entry.time

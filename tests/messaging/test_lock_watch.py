@@ -20,7 +20,7 @@ from registry.trail.kinds import Kind
 pytestmark = pytest.mark.skipif(
     connection.vendor != "postgresql", reason="SQLite has one writer at a time, in one process"
 )
-DRAFT = EntryDraft(Kind.ENVELOPE_POISONED, actor="hub", body={"reason": "a test"})
+DRAFT = EntryDraft(Kind.ENVELOPE_POISONED, actor="hub", shared={"reason": "a test"})
 
 
 @contextmanager

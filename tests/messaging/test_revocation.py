@@ -142,7 +142,7 @@ def test_it_accepts_nothing_after_the_entry_of_the_revocation(
     revocation = max(e.index for e in about if alice.id in bytes(e.leaf).decode())
     accepted = Entry.objects.filter(kind=Kind.ENVELOPE_ACCEPTED, sender=alice.id)
     assert accepted.exists()
-    assert not accepted.filter(index__gt=revocation).exists()
+    assert not accepted.filter(position__gt=revocation).exists()
 
 
 def test_rejects_mail_to_a_revoked_agent(log_in: LogIn, alice: Player, bob: Player) -> None:

@@ -314,7 +314,7 @@ def test_the_trail_tells_that_a_session_only_sends(log_in: LogIn, bob: Player) -
     running, tool = log_in(bob), log_in(bob, login=BESIDE)
     bodies = [Entry.objects.get(subject=w.welcome["session"], kind=Kind.SESSION_OPENED) for w in
               (running, tool)]  # fmt: skip
-    told = [b"sendOnly" in bytes(entry.body.content) for entry in bodies]
+    told = [b"sendOnly" in entry.body.content() for entry in bodies]
     assert told == [False, True]
     rows = Session.objects.filter(agent_id=bob.id).order_by("opened_at", "send_only")
     assert list(rows.values_list("send_only", flat=True)) == [False, True]

@@ -22,7 +22,7 @@ HELD = {"type": "delivery", "stream": "mail", "withheld": "identity.not_active"}
 
 
 def _kinds(letter: Letter) -> list[str]:
-    entries = Entry.objects.filter(message_id=letter.message_id).order_by("index")
+    entries = Entry.objects.filter(message_id=letter.message_id).order_by("position")
     return list(entries.values_list("kind", flat=True))
 
 

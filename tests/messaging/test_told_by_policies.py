@@ -73,8 +73,8 @@ def test_officers_see_it_and_say_so(
     assert officer.post(page, data).status_code == 302
     (seen,) = notices_of(alice)
     assert str(seen.seen_by) == "ann-the-officer"
-    newest = Entry.objects.filter(kind="notification.seen").order_by("-index")[0]
-    assert alice.id in bytes(newest.body.content).decode()
+    newest = Entry.objects.filter(kind="notification.seen").order_by("-position")[0]
+    assert alice.id in newest.body.content().decode()
 
     alices.submit(write(alice, bob))
     until(lambda: len(notices_of(alice)) == 2, "a new notification")

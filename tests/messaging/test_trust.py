@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -60,10 +59,10 @@ def test_it_shows_two_agents_of_different_levels_the_difference(log_in: LogIn, b
     assert receipts[high.id]["status"] == "accepted"
     assert receipts[low.id]["status"] == "denied"
     assert receipts[high.id]["trustScore"] > receipts[low.id]["trustScore"]
-    entry = Entry.objects.get(index=receipts[low.id]["entry"])
+    entry = Entry.objects.get(position=receipts[low.id]["entry"])
     assert entry.rule == "Unverified and sandboxed agents handle public data only"
     assert (entry.policy, entry.verdict) == ("Baseline", "denied")
-    body = json.loads(bytes(entry.body.content))
+    body = entry.body.read()
     assert (body["level"], body["code"]) == ("unverified", "policy.denied")
 
 
@@ -242,7 +241,7 @@ def test_rejects_a_request_laundered_through_a_better_trusted_agent(
 
     laundered = alices.submit(ask(alice, bob, sensitivity="restricted", cause=wish.digest))
     assert (laundered["status"], laundered["code"]) == ("denied", "policy.denied")
-    entry = Entry.objects.get(index=laundered["entry"])
+    entry = Entry.objects.get(position=laundered["entry"])
     assert entry.rule == "Restricted data needs a chain of certified agents"
     assert bobs.unasked() == []
 

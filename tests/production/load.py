@@ -72,6 +72,6 @@ def assert_nothing_has_a_gap(fleet: Fleet) -> None:
     for recipient, stream, count, first, last in streams:
         assert (first, last) == (1, count), f"a gap in {stream} of {recipient}"
     ((count, first, last),) = fleet.query(
-        'SELECT count(*), min("index"), max("index") FROM registry_entry'
+        "SELECT count(*), min(position), max(position) FROM registry_entry"
     )
     assert (first, last) == (0, count - 1)

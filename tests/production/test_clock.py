@@ -147,7 +147,7 @@ def _of_a_while_ago(sender: Player, target: Player) -> Letter:
 
 def _assert_the_trail_goes_forward(hub: HubProcess) -> None:
     with sqlite3.connect(hub.data_dir / "hub.sqlite3") as database:
-        rows = database.execute('SELECT time FROM registry_entry ORDER BY "index"').fetchall()
+        rows = database.execute("SELECT time FROM registry_entry ORDER BY position").fetchall()
     assert len(rows) > 5
     assert rows == sorted(rows)
 

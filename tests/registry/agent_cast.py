@@ -120,5 +120,5 @@ def issuer(
 def kinds_about(subject: str) -> list[str]:
     """Return the kinds of the trail's entries about a subject, in order."""
     return list(
-        Entry.objects.filter(subject=subject).order_by("index").values_list("kind", flat=True)
+        Entry.objects.filter(subject=subject).order_by("position").values_list("kind", flat=True)
     )

@@ -93,8 +93,8 @@ def test_it_enters_what_changed_and_why() -> None:
     change_agent(row.id, {"owner_name": "Bea"}, tags=["x"], actor=OFFICER, reason="moved on")
     row.refresh_from_db()
     assert row.owner_name == "Bea"
-    entry = Entry.objects.select_related("body").filter(kind="agent.changed").latest("index")
-    body = bytes(entry.body.content).decode()
+    entry = Entry.objects.select_related("body").filter(kind="agent.changed").latest("position")
+    body = entry.body.content().decode()
     assert entry.subject == row.id
     assert '"ownerName":"Ann"' in body
     assert '"ownerName":"Bea"' in body
@@ -148,7 +148,7 @@ def test_it_revokes_for_good_with_keys_and_open_tokens() -> None:
     key = AgentKey.objects.get(pk=enrolled.row.kid)
     assert key.status == "revoked"
     assert key.good_until_entry is not None
-    assert Entry.objects.get(index=key.good_until_entry).kind == "agent.revoked"
+    assert Entry.objects.get(position=key.good_until_entry).kind == "agent.revoked"
     now = datetime.now(UTC)
     assert not EnrolmentToken.objects.open_at(now).filter(agent=row).exists()
 

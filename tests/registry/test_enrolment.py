@@ -86,7 +86,7 @@ def test_it_works_only_after_an_officer_approved(agent: Agent) -> None:
     assert (agent.status, row.status) == ("active", "active")
     good_from = AgentKey.objects.get(pk=row.kid).good_from_entry
     assert good_from is not None
-    approval = Entry.objects.get(index=good_from)
+    approval = Entry.objects.get(position=good_from)
     assert (approval.kind, approval.subject, approval.actor) == (
         "key.approved", agent.id, OFFICER.name,
     )  # fmt: skip

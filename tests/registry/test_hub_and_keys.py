@@ -43,9 +43,9 @@ def test_it_changes_nothing_a_second_time() -> None:
 
 
 def test_it_begins_its_log_with_itself() -> None:
-    first = Entry.objects.select_related("body").get(index=0)
+    first = Entry.objects.select_related("body").get(position=0)
     assert (first.kind, first.subject) == ("log.started", hub_id())
-    assert session_key().kid in bytes(first.body.content).decode()
+    assert session_key().kid in first.body.content().decode()
 
 
 def test_it_tells_anybody_who_it_is() -> None:

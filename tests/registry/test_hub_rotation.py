@@ -171,6 +171,7 @@ def test_it_reseals_what_the_hub_holds_all_or_nothing(tmp_path: Path) -> None:
     sealed = (
         "SELECT private_sealed FROM registry_hubkey"
         " UNION ALL SELECT pseudonyms_sealed FROM registry_hub"
+        " UNION ALL SELECT blinding_sealed FROM registry_hub"
     )
     before = rows(hub, sealed)
     with closing(sqlite3.connect(hub.data_dir / "hub.sqlite3")) as database, database:
@@ -185,10 +186,10 @@ def test_it_reseals_what_the_hub_holds_all_or_nothing(tmp_path: Path) -> None:
         database.execute("UPDATE registry_issuerkey SET private_sealed = ?", whole[0])
 
     done = manage(["reseal_keys", "--yes"], hub.data_dir, both)
-    assert "3 of 3 keys were sealed with" in done.stdout, done.stderr
+    assert "4 of 4 keys were sealed with" in done.stdout, done.stderr
     assert not set(rows(hub, sealed)) & set(before)
     again = manage(["reseal_keys", "--yes"], hub.data_dir, {"ATP_KEY_ENCRYPTION_KEY": NEW_KEY})
-    assert "Nothing to do: all 3 keys" in again.stdout, again.stderr
+    assert "Nothing to do: all 4 keys" in again.stdout, again.stderr
     assert pseudonym(hub, {"ATP_KEY_ENCRYPTION_KEY": NEW_KEY}) == person
     refused = manage(["hub"], hub.data_dir, {})
     assert "The keys of this hub can't be used" in refused.stderr

@@ -318,7 +318,7 @@ def test_it_shows_why_an_envelope_was_denied(officer: Client) -> None:
     body = {"code": "trust.score", "detail": "50 is below 70"}
     with transaction.atomic():
         draft = EntryDraft(
-            kind=Kind.ENVELOPE_DENIED, sender=agent, recipient="bob", verdict="denied", body=body
+            kind=Kind.ENVELOPE_DENIED, sender=agent, recipient="bob", verdict="denied", shared=body
         )
         append([draft])
     text = text_of(officer.get(page(agent, "change")))

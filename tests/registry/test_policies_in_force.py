@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -104,8 +103,8 @@ def test_it_only_watches_what_is_monitored_and_forgets_what_is_off(
 
 def test_it_enters_before_after_and_reason_in_the_trail(policy: Policy) -> None:
     set_mode(policy, "monitor", actor=OFFICER, reason="watch it")
-    entry = Entry.objects.filter(kind="policy.changed", subject=policy.name).latest("index")
-    body = json.loads(bytes(entry.body.content))
+    entry = Entry.objects.filter(kind="policy.changed", subject=policy.name).latest("position")
+    body = entry.body.read()
     assert (body["before"]["mode"], body["after"]["mode"]) == ("enforce", "monitor")
     assert (body["reason"], body["version"], entry.actor) == ("watch it", 2, OFFICER.name)
 

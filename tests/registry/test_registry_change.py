@@ -34,7 +34,9 @@ def add_tag_and_fail() -> None:
 
 def subjects(since: int) -> list[str]:
     return list(
-        Entry.objects.filter(index__gte=since).order_by("index").values_list("subject", flat=True)
+        Entry.objects.filter(position__gte=since)
+        .order_by("position")
+        .values_list("subject", flat=True)
     )
 
 
@@ -45,7 +47,7 @@ def test_it_moves_the_epoch_once_and_enters_more_than_one_hold_of_the_lock() -> 
         assert Entry.objects.count() == count
     assert Hub.objects.get().epoch == epoch + 1
     assert subjects(count) == [f"t{n}" for n in range(MOST_ENTRIES + 1)]
-    assert Entry.objects.get(index=count).actor == Actor.hub().name
+    assert Entry.objects.get(position=count).actor == Actor.hub().name
 
 
 def test_it_keeps_nothing_after_an_exception() -> None:

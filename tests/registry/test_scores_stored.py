@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 
 import pytest
@@ -26,7 +25,7 @@ def rows_of(agent: Agent) -> list[Score]:
 
 
 def entries_of(agent: Agent) -> list[Entry]:
-    return list(Entry.objects.filter(kind="score.changed", subject=agent.id).order_by("index"))
+    return list(Entry.objects.filter(kind="score.changed", subject=agent.id).order_by("position"))
 
 
 @pytest.fixture
@@ -64,7 +63,7 @@ def test_it_enters_a_score_that_a_named_event_moved(agent: Agent) -> None:
     violate(agent, "high")
     recompute([agent.id], "violation.recorded", now=AT)
     entry = entries_of(agent)[-1]
-    body = json.loads(bytes(entry.body.content))
+    body = entry.body.read()
     assert (entry.score, entry.actor) == (69, Actor.hub().name)
     assert (body["before"], body["after"], body["because"]) == (92, 69, "violation.recorded")
 
@@ -76,7 +75,7 @@ def test_it_enters_a_periodic_change_only_across_a_threshold_in_use(agent: Agent
     assert len(entries_of(agent)) == 1  # from 92 to 89: no threshold lies between
     assert recompute([agent.id], PERIODIC, now=(NOW + timedelta(days=299)).timestamp()) == 1
     [_, entry] = entries_of(agent)
-    body = json.loads(bytes(entry.body.content))
+    body = entry.body.read()
     assert body["crossed"] == [85]
 
 

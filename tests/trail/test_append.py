@@ -15,13 +15,14 @@ from django.db import OperationalError, connection, connections, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from atp.log import leaves
 from atp.wire.canonical import digest, parse, serialize
 from registry.hub.actions import bump_epoch
 from registry.hub.models import Hub
 from registry.storage.bulk import insert_rows
 from registry.trail.actions import MOST_ENTRIES, EntryDraft, EpochMoved, append
 from registry.trail.kinds import Kind
-from registry.trail.models import Entry
+from registry.trail.models import Entry, Log
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -36,7 +37,7 @@ def undone() -> Iterator[None]:
 
 def drafts(n: int, *, sender: str = "alice") -> list[EntryDraft]:
     return [
-        EntryDraft(Kind.ENVELOPE_ACCEPTED, sender=sender, score=i % 101, body={"n": i})
+        EntryDraft(Kind.ENVELOPE_ACCEPTED, sender=sender, score=i % 101, shared={"n": i})
         for i in range(n)
     ]
 
@@ -47,27 +48,51 @@ def add(*entries: EntryDraft, expected_epoch: int | None = None) -> int:
 
 
 def leaf_again(entry: Entry) -> bytes:
-    """The leaf as an auditor computes it, from the columns and the body."""
+    """The leaf as an auditor computes it, from the columns and the sections."""
+    log = Log.objects.get()
     members: dict[str, Any] = {
-        "index": entry.index,
+        "v": 1,
+        "log": log.origin,
+        "index": entry.position - log.first_position,
         "time": entry.time.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "hub": entry.hub,
         "kind": entry.kind,
         "actor": entry.actor,
         "subject": entry.subject,
+        "cause": entry.cause,
         "sender": entry.sender,
         "recipient": entry.recipient,
         "messageId": entry.message_id,
-        "requestId": entry.request_id,
+        "session": entry.session,
         "sensitivity": entry.sensitivity,
         "verdict": entry.verdict,
         "policy": entry.policy,
         "rule": entry.rule,
         "issuer": entry.issuer,
+        "attestation": entry.attestation,
         "score": entry.score,
+        "trace": entry.trace,
+        "requestId": entry.request_id,
+        "onBehalfOf": entry.on_behalf_of,
+        "senderOrganisation": entry.sender_organisation,
+        "recipientOrganisation": entry.recipient_organisation,
+        "organisations": entry.organisations,
     }
-    said = {name: value for name, value in members.items() if value not in ("", None)}
-    return serialize({**said, "body": digest(parse(bytes(entry.body.content)))})
+    said = {name: value for name, value in members.items() if value not in ("", None, [])}
+    digests = {name: digest(parse(content)) for name, content in sections_of(entry).items()}
+    assert bytes(entry.body.digests) == serialize(digests)
+    return serialize({**said, "body": digest(digests)})
+
+
+def sections_of(entry: Entry) -> dict[str, bytes]:
+    found = {name: getattr(entry.body, name) for name in leaves.SECTIONS}
+    return {name: bytes(content) for name, content in found.items() if content is not None}
+
+
+def without_salt(content: bytes) -> dict[str, Any]:
+    members = parse(content)
+    assert len(members.pop("salt")) == 32
+    return dict(members)
 
 
 def test_it_gives_each_entry_the_next_place() -> None:
@@ -75,7 +100,7 @@ def test_it_gives_each_entry_the_next_place() -> None:
         first = append(drafts(3))
         second = append(drafts(2))
     assert second == first + 3
-    rows = Entry.objects.filter(index__gte=first, index__lt=first + 5)
+    rows = Entry.objects.filter(position__gte=first, position__lt=first + 5)
     assert [row.index for row in rows] == list(range(first, first + 5))
     assert [row.score for row in rows] == [0, 1, 2, 0, 1]
 
@@ -85,24 +110,25 @@ def test_it_leaves_no_gap_after_a_rollback() -> None:
     with undone():
         append(drafts(3))
     last = add(*drafts(1))
-    assert Entry.objects.filter(index__range=(first, last)).count() == last - first + 1
+    assert Entry.objects.filter(position__range=(first, last)).count() == last - first + 1
 
 
 def test_it_never_goes_back_in_time() -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
     with undone():
         ahead = append(drafts(1)) + 1
-        columns = ("index", "time", "hub", "kind", "actor", "subject", "sender", "recipient",
-                   "message_id", "request_id", "sensitivity", "verdict", "policy", "rule",
-                   "issuer", "score", "leaf", "leaf_hash")  # fmt: skip
-        row = (ahead, later, "hub", Kind.LOG_STARTED.value, *[""] * 11, None, b"", b"")
-        insert_rows(Entry, columns, [row])
-        assert Entry.objects.get(index=append(drafts(1))).time == later
+        names = [field.attname for field in Entry._meta.fields]
+        empty = {name: None if name in {"cause", "score"} else "" for name in names}
+        said = {"position": ahead, "time": later, "hub": "hub", "kind": Kind.LOG_STARTED.value}
+        columns = {**empty, **said, "leaf": b"", "leaf_hash": b""}
+        row = tuple(columns.values())
+        insert_rows(Entry, tuple(columns), [row])
+        assert Entry.objects.get(position=append(drafts(1))).time == later
 
 
 def test_it_keeps_the_whole_trail_contiguous_and_in_order_of_time() -> None:
     add(*drafts(5))
-    rows = list(Entry.objects.order_by("index").values_list("index", "time"))
+    rows = list(Entry.objects.order_by("position").values_list("position", "time"))
     assert [index for index, _ in rows] == list(range(len(rows)))
     assert [time for _, time in rows] == sorted(time for _, time in rows)
 
@@ -120,7 +146,7 @@ def test_it_serves_many_writers_without_gap_or_deadlock() -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
-    places = list(Entry.objects.filter(sender=name).values_list("index", flat=True))
+    places = list(Entry.objects.filter(sender=name).values_list("position", flat=True))
     assert sorted(firsts) == places[::7]
     assert places == [first + i for first in sorted(firsts) for i in range(7)]
 
@@ -167,7 +193,7 @@ def test_rejects_more_than_one_hold_may_take() -> None:
     [
         EntryDraft(Kind.AGENT_CREATED, subject="x" * 201),
         EntryDraft(Kind.AGENT_CREATED, message_id="x" * 37),
-        EntryDraft(Kind.AGENT_CREATED, body={"salt": "chosen by the caller"}),
+        EntryDraft(Kind.AGENT_CREATED, shared={"salt": "chosen by the caller"}),
     ],
 )
 def test_rejects_what_it_could_not_keep_as_it_is(draft: EntryDraft) -> None:
@@ -177,8 +203,8 @@ def test_rejects_what_it_could_not_keep_as_it_is(draft: EntryDraft) -> None:
 
 def test_it_salts_bodies_so_that_equal_ones_look_different() -> None:
     first = add(EntryDraft(Kind.AGENT_CREATED), EntryDraft(Kind.AGENT_CREATED))
-    one, two = Entry.objects.filter(index__gte=first, index__lt=first + 2)
-    assert parse(bytes(one.body.content))["salt"] != parse(bytes(two.body.content))["salt"]
+    one, two = Entry.objects.filter(position__gte=first, position__lt=first + 2)
+    assert parse(one.body.content())["salt"] != parse(two.body.content())["salt"]
     assert parse(bytes(one.leaf))["body"] != parse(bytes(two.leaf))["body"]
 
 
@@ -194,8 +220,8 @@ def test_it_salts_bodies_so_that_equal_ones_look_different() -> None:
     ],
 )
 def test_it_repeats_the_reason_in_words(body: dict[str, Any], reason: str) -> None:
-    index = add(EntryDraft(Kind.AGENT_CHANGED, body=body))
-    assert Entry.objects.get(index=index).body.reason == reason
+    index = add(EntryDraft(Kind.AGENT_CHANGED, shared=body))
+    assert Entry.objects.get(position=index).body.reason == reason
 
 
 def readable(number: float) -> bool:
@@ -215,16 +241,23 @@ values = st.recursive(
     max_leaves=12,
 )
 bodies = st.dictionaries(texts.filter(lambda name: name != "salt"), values, max_size=5)
+organisations = st.lists(st.text("0123456789abcdef", min_size=16, max_size=16), max_size=4)
 any_draft = st.builds(
     EntryDraft,
     kind=st.sampled_from(Kind),
     actor=texts,
     subject=texts,
+    cause=st.none() | st.integers(0, 2**53 - 1),
     request_id=texts,
+    on_behalf_of=texts,
     verdict=st.sampled_from(["", "accepted", "denied"]),
     rule=texts,
     score=st.none() | st.integers(0, 100),
-    body=bodies,
+    organisations=organisations.map(lambda uids: [f"org_{uid}" for uid in uids]),
+    shared=bodies,
+    for_sender=bodies,
+    for_recipient=bodies,
+    personal=bodies,
 )
 
 
@@ -233,13 +266,37 @@ any_draft = st.builds(
 def test_it_stores_bytes_that_can_be_computed_again(entries: list[EntryDraft]) -> None:
     with undone():
         first = append(entries)
-        rows = list(Entry.objects.filter(index__gte=first).select_related("body"))
+        rows = list(Entry.objects.filter(position__gte=first).select_related("body"))
         for row, draft in zip(rows, entries, strict=True):
             assert bytes(row.leaf) == leaf_again(row)
             assert bytes(row.leaf_hash) == sha256(b"\0" + bytes(row.leaf)).digest()
-            assert bytes(row.body.content) == serialize(parse(bytes(row.body.content)))
-            content = parse(bytes(row.body.content))
-            assert {k: v for k, v in content.items() if k != "salt"} == draft.body
+            contents = sections_of(row)
+            for content in contents.values():
+                assert content == serialize(parse(content))
+            expected = {
+                "shared": {**draft.shared, **texts_of_references(draft)},
+                "sender": draft.for_sender,
+                "recipient": draft.for_recipient,
+                "personal": draft.personal,
+            }
+            told = {name: without_salt(content) for name, content in contents.items()}
+            assert told == {n: v for n, v in expected.items() if v or n == "shared"}
+
+
+def texts_of_references(draft: EntryDraft) -> dict[str, str]:
+    said = {"requestId": draft.request_id, "onBehalfOf": draft.on_behalf_of}
+    return {name: text for name, text in said.items() if text}
+
+
+def test_it_blinds_what_an_agent_chose() -> None:
+    """A header is never erased, so who reads only headers learns no text of an agent."""
+    one = EntryDraft(Kind.ENVELOPE_ACCEPTED, request_id="mr-smith", on_behalf_of="mr-smith")
+    first = add(one, one)
+    rows = list(Entry.objects.filter(position__gte=first, position__lt=first + 2))
+    assert rows[0].request_id == rows[1].request_id != rows[0].on_behalf_of
+    assert len(rows[0].request_id) == len(rows[0].on_behalf_of) == 22
+    assert b"mr-smith" not in bytes(rows[0].leaf)
+    assert b"mr-smith" in rows[0].body.content()
 
 
 def test_it_gives_up_when_the_log_stays_locked(settings: Any) -> None:

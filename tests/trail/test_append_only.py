@@ -20,15 +20,15 @@ pytestmark = pytest.mark.usefixtures("database")
 
 TABLES = ["registry_entry", "registry_entrybody"]
 CHANGES = [
-    'UPDATE TABLE SET "index" = 1000000 WHERE "index" = 0',
-    'UPDATE TABLE SET "index" = "index"',
-    'DELETE FROM TABLE WHERE "index" = 0',
+    "UPDATE TABLE SET position = 1000000 WHERE position = 0",
+    "UPDATE TABLE SET position = position",
+    "DELETE FROM TABLE WHERE position = 0",
     "DELETE FROM TABLE",
 ]
 REPLACE = {
-    "sqlite": 'REPLACE INTO TABLE SELECT * FROM TABLE WHERE "index" = 0',
-    "postgresql": 'INSERT INTO TABLE SELECT * FROM TABLE WHERE "index" = 0'
-    ' ON CONFLICT ("index") DO UPDATE SET "index" = excluded."index"',
+    "sqlite": "REPLACE INTO TABLE SELECT * FROM TABLE WHERE position = 0",
+    "postgresql": "INSERT INTO TABLE SELECT * FROM TABLE WHERE position = 0"
+    " ON CONFLICT (position) DO UPDATE SET position = excluded.position",
 }
 
 
@@ -36,7 +36,7 @@ REPLACE = {
 def entry() -> Entry:
     with transaction.atomic():
         index = append([EntryDraft(Kind.AGENT_SUSPENDED, subject="mallory")])
-    return Entry.objects.select_related("body").get(index=index)
+    return Entry.objects.select_related("body").get(position=index)
 
 
 def run(sql: str) -> None:

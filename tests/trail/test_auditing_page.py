@@ -42,14 +42,14 @@ def test_it_confirms_an_export_and_catches_one_changed_value(
 ) -> None:
     sender = fresh("alice")
     first = add(
-        note(sender=sender, score=0, body={"ratio": 0.1, "é": "\u2028"}),
-        note(sender=sender, subject="tab\there", body={"code": "a"}),
+        note(sender=sender, score=0, shared={"ratio": 0.1, "é": "\u2028"}),
+        note(sender=sender, subject="tab\there", shared={"code": "a"}),
     )
     export = auditor.get(f"{PROVENANCE}export", params={"format": "ndjson", "sender": sender})
     assert run(script, export.content) == [f"{first} fits", f"{first + 1} fits"]
     lines = [orjson.loads(line) for line in export.content.splitlines()]
     lines[0]["score"] = 1
-    lines[1]["body"]["code"] = "b"
+    lines[1]["body"]["shared"]["code"] = "b"
     changed = b"\n".join(orjson.dumps(line) for line in lines)
     assert run(script, changed) == [f"{first} DOES NOT FIT", f"{first + 1} DOES NOT FIT"]
 
@@ -59,6 +59,6 @@ def test_it_says_what_of_an_entry_cannot_be_checked_any_more(
 ) -> None:
     sender = fresh("alice")
     cut = {"count": 256, "bytes": 200_000, "digest": "d", "head": "h"}
-    first = add(note(sender=sender, body={"notKept": {"provenance": cut}}))
+    first = add(note(sender=sender, shared={"notKept": {"provenance": cut}}))
     export = auditor.get(f"{PROVENANCE}export", params={"format": "ndjson", "sender": sender})
     assert run(script, export.content) == [f"{first} fits (provenance not kept)"]

@@ -57,11 +57,11 @@ def test_it_lists_who_did_what_and_why(browser: Client) -> None:
             sender=sender,
             recipient=recipient,
             verdict="denied",
-            body={"code": "trust.score", "detail": "62 is below 70"},
+            shared={"code": "trust.score", "detail": "62 is below 70"},
         )
     )
     page = text_of(browser.get(LIST, {"q": sender}))
-    when = f"{Entry.objects.get(index=index).time:%Y-%m-%d %H:%M:%S} UTC"
+    when = f"{Entry.objects.get(position=index).time:%Y-%m-%d %H:%M:%S} UTC"
     assert (
         f"{index} {when} envelope.denied agent:{sender} {sender} \u2192 {recipient} denied "
         "trust.score: 62 is below 70"
@@ -105,9 +105,9 @@ def test_it_offers_to_export_what_is_listed(browser: Client) -> None:
 def test_it_shows_an_entry_in_its_context(browser: Client) -> None:
     message, request, agent = fresh("m"), fresh("r"), fresh("alice")
     first = add(
-        note(message_id=message, request_id=request, sender=agent, body={"depth": {"x": 1}}),
+        note(message_id=message, request_id=request, sender=agent, shared={"depth": {"x": 1}}),
         note(subject="something else"),
-        note(kind=Kind.ENVELOPE_WITHHELD, message_id=message, body={"reason": "revoked <b>"}),
+        note(kind=Kind.ENVELOPE_WITHHELD, message_id=message, shared={"reason": "revoked <b>"}),
         note(message_id=fresh("m"), request_id=request),
     )
     answer = browser.get(f"{LIST}{first}/change/")
@@ -133,7 +133,7 @@ def test_it_raises_the_alarm_over_a_changed_entry(browser: Client) -> None:
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(
-                'UPDATE registry_entry SET sender = %s WHERE "index" = %s', ["mallory", index]
+                "UPDATE registry_entry SET sender = %s WHERE position = %s", ["mallory", index]
             )
     finally:
         make_triggers()
@@ -162,7 +162,7 @@ def test_rejects_every_change(group: str) -> None:
     assert browser.post(f"{LIST}{index}/delete/", {"post": "yes"}).status_code == 403
     browser.post(f"{LIST}{index}/change/", {"subject": "other"})
     browser.post(LIST, {"action": "delete_selected", "_selected_action": [index]})
-    assert Entry.objects.get(index=index).subject == "kept"
+    assert Entry.objects.get(position=index).subject == "kept"
 
 
 def test_rejects_people_without_the_right() -> None:

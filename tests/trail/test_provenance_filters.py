@@ -10,6 +10,7 @@ import pytest
 
 from atp.wire.canonical import serialize, sha256_b64url
 from registry.api.trail.filters import FIELDS, PARAMETERS
+from registry.hub.secrets import blinded
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, EntryBody
 from tests.trail.readers import PROVENANCE, add, fresh, listed, note, problem
@@ -20,11 +21,15 @@ HEADER = {
     "sender": "sender",
     "recipient": "recipient",
     "messageId": "message_id",
+    "session": "session",
+    "attestation": "attestation",
     "requestId": "request_id",
+    "onBehalfOf": "on_behalf_of",
     "policy": "policy",
     "rule": "rule",
     "issuer": "issuer",
 }
+BLINDED = {"requestId", "onBehalfOf"}
 
 
 def indexes(rows: list[dict[str, Any]]) -> list[int]:
@@ -37,7 +42,7 @@ def test_it_filters_by_text_of_the_header(auditor: httpx.Client, parameter: str)
     index = add(note(**{HEADER[parameter]: ours}), note(**{HEADER[parameter]: other}))
     (row,) = listed(auditor, **{parameter: ours})
     assert row["index"] == index
-    assert row[parameter] == ours
+    assert row[parameter] == (blinded(parameter, ours) if parameter in BLINDED else ours)
     both = listed(auditor, **{parameter: [ours, other, "none"]})
     assert indexes(both) == [index + 1, index]
 
@@ -51,7 +56,7 @@ def test_it_filters_by_closed_words(auditor: httpx.Client, parameter: str, value
 
 def test_it_filters_by_hub(auditor: httpx.Client) -> None:
     index = add(note())
-    hub = Entry.objects.get(index=index).hub
+    hub = Entry.objects.get(position=index).hub
     assert index in indexes(listed(auditor, hub=hub))
     assert listed(auditor, hub="hub-of-somebody-else") == []
 
@@ -104,9 +109,9 @@ def test_it_filters_by_score_and_leaves_out_what_has_none(auditor: httpx.Client)
 def test_it_searches_the_reason_in_any_case_and_literally(auditor: httpx.Client) -> None:
     sender = fresh("alice")
     first = add(
-        note(sender=sender, body={"code": "policy.denied", "detail": "Restricted after hours"}),
-        note(sender=sender, body={"reason": "100% of the keys_lost"}),
-        note(sender=sender, body={"elsewhere": "restricted"}),
+        note(sender=sender, shared={"code": "policy.denied", "detail": "Restricted after hours"}),
+        note(sender=sender, shared={"reason": "100% of the keys_lost"}),
+        note(sender=sender, shared={"elsewhere": "restricted"}),
     )
     assert indexes(listed(auditor, sender=sender, reason="restricted AFTER")) == [first]
     assert indexes(listed(auditor, sender=sender, reason="policy.denied")) == [first]
@@ -122,8 +127,10 @@ def test_it_enters_of_long_filters_what_tells_which_they_were(auditor: httpx.Cli
     assert indexes(listed(auditor, sender=senders, fields=fields, verdict="denied")) == []
     assert indexes(listed(auditor, sender=senders)) == [index]
 
-    entry = Entry.objects.filter(kind=Kind.TRAIL_QUERIED, index__gt=index).order_by("index")[0]
-    content = bytes(EntryBody.objects.get(entry_id=entry.pk).content)
+    entry = Entry.objects.filter(kind=Kind.TRAIL_QUERIED, position__gt=index).order_by("position")[
+        0
+    ]
+    content = EntryBody.objects.get(entry_id=entry.pk).content()
     assert len(content) < 1_000
     asked = json.loads(content)["asked"]
     written = serialize(senders)
@@ -138,12 +145,12 @@ def test_it_enters_of_long_filters_what_tells_which_they_were(auditor: httpx.Cli
 
 
 def test_it_selects_members(auditor: httpx.Client) -> None:
-    index = add(note(sender=fresh("alice"), body={"kept": [1, {"é": None}]}))
+    index = add(note(sender=fresh("alice"), shared={"kept": [1, {"é": None}]}))
     (row,) = listed(auditor, indexFrom=index, indexTo=index, fields="body,index,leaf")
     assert list(row) == ["index", "leaf", "body"]
-    assert row["body"]["kept"] == [1, {"é": None}]
+    assert row["body"]["shared"]["kept"] == [1, {"é": None}]
     (row,) = listed(auditor, indexFrom=index, indexTo=index)
-    assert list(row) == [name for name in FIELDS if name not in {"leaf", "body"}]
+    assert list(row) == [name for name in FIELDS if name not in {"leaf", "sections", "body"}]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +200,8 @@ def test_it_names_every_problem_at_once(auditor: httpx.Client) -> None:
 
 
 def test_it_knows_a_filter_for_every_member_of_the_header(auditor: httpx.Client) -> None:
-    header = [name for name in FIELDS if name not in {"leafHash", "leaf", "body"}]
+    other = {"v", "log", "leafHash", "leaf", "sections", "body"}
+    header = [name for name in FIELDS if name not in other]
     names = " ".join(parameter.name for parameter in PARAMETERS)
     assert [name for name in header if name not in names] == []
     assert auditor.get(f"{PROVENANCE}0/", params={"sender": "x"}).status_code == 400

@@ -72,14 +72,16 @@ def test_rejects_a_cursor_of_somebody_else(hub: Any, auditor: httpx.Client) -> N
 
 
 def test_it_shows_an_entry_with_what_it_takes_to_check_it(auditor: httpx.Client) -> None:
-    index = add(note(sender="alice", score=81, body={"detail": "fine", "ratio": 0.25}))
+    index = add(note(sender="alice", score=81, shared={"detail": "fine", "ratio": 0.25}))
     row = auditor.get(f"{PROVENANCE}{index}/").json()
     header = {
         name: value
         for name, value in row.items()
-        if name not in {"reason", "leafHash", "leaf", "body"} and value not in ("", None)
+        if name not in {"reason", "leafHash", "leaf", "sections", "body"}
+        and value not in ("", None, [])
     }
-    leaf = serialize({**header, "body": digest(row["body"])})
+    assert row["sections"] == {name: digest(said) for name, said in row["body"].items()}
+    leaf = serialize({**header, "body": digest(row["sections"])})
     assert row["leaf"].encode() == leaf
     assert row["leafHash"] == sha256_b64url(b"\0" + leaf)
     assert row["reason"] == "fine"

@@ -89,8 +89,8 @@ def test_it_enters_each_list_and_each_export_before_it_answers(hub: Any) -> None
         ("export.created", "provenance"),
     ]
     assert rows[0].index == size
-    assert f'"sender":["{sender}"]'.encode() in bytes(rows[0].body.content)
-    assert b'"format":"csv"' in bytes(rows[2].body.content)
+    assert f'"sender":["{sender}"]'.encode() in bytes(rows[0].body.shared)
+    assert b'"format":"csv"' in bytes(rows[2].body.shared)
 
 
 def test_it_enters_nothing_that_it_does_not_answer(hub: Any) -> None:

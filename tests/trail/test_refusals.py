@@ -49,7 +49,7 @@ def test_it_enters_minutes_that_are_over_and_leaves_the_current_one(mallory: str
     while summarise_refusals(NOON + timedelta(minutes=2, seconds=30)):
         pass
     (entry,) = Entry.objects.filter(sender=mallory)
-    body = parse(bytes(entry.body.content))
+    body = parse(entry.body.content())
     assert (entry.kind, entry.actor, entry.subject) == (
         Kind.REFUSALS_COUNTED,
         "hub",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import Any
 from atp.errors import BY_CODE
 from atp.judging.scoring import ScoreLine, TrustScore, explain, score
 from registry import hooks
-from registry.admin.trail.fit import body_of
 from registry.agents.models import Agent, AgentKey, EnrolmentToken
 from registry.attestations.models import Attestation
 from registry.attestations.querysets import State, states
@@ -130,7 +128,7 @@ def _next_step(
 
 
 def _entries_of(**which: str) -> Any:
-    return Entry.objects.filter(**which).order_by("-index")
+    return Entry.objects.filter(**which).order_by("-position")
 
 
 def _exchanges(agent_id: str) -> list[EnvelopeEntry]:
@@ -139,8 +137,8 @@ def _exchanges(agent_id: str) -> list[EnvelopeEntry]:
     found: dict[int, Entry] = {}
     for side in ("sender", "recipient"):
         rows = Entry.objects.filter(**{side: agent_id}, kind__in=kinds).select_related("body")
-        found |= {row.index: row for row in rows.order_by("-index")[:SHOWN]}
-    newest = sorted(found.values(), key=lambda row: row.index, reverse=True)[:SHOWN]
+        found |= {row.position: row for row in rows.order_by("-position")[:SHOWN]}
+    newest = sorted(found.values(), key=lambda row: row.position, reverse=True)[:SHOWN]
     return [_exchange(row) for row in newest]
 
 
@@ -150,9 +148,7 @@ def _exchange(row: Entry) -> EnvelopeEntry:
 
 
 def _body(entry: Entry) -> dict[str, Any]:
-    body = body_of(entry)
-    content: dict[str, Any] = {} if body is None else json.loads(bytes(body.content))
-    return content
+    return entry.body.read()
 
 
 def _refusals(agent_id: str) -> list[Refusal]:

@@ -1,28 +1,45 @@
-"""Checks that an entry is unchanged: its columns, leaf, leaf hash and body fit each other."""
+"""Checks that an entry is unchanged: its columns, leaf, leaf hash and sections fit each other."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
+import orjson
+
 from atp.log import leaves
 from atp.wire.timestamps import format_microseconds
+from registry.trail.actions import reason_in
 from registry.trail.models import Entry, EntryBody
 
 
-def body_of(entry: Entry) -> EntryBody | None:
-    """Return the entry's body; `None` if it was erased."""
-    return getattr(entry, "body", None)
-
-
 def misfits(entry: Entry) -> list[str]:
-    """Return in words what does not fit; empty if the entry is unchanged. An erased body fits."""
+    """Return in words what does not fit; empty if the entry is unchanged. Erased sections fit."""
     header = [(member, getattr(entry, name)) for name, member in leaves.HEADER.items()]
     said = [(m, format_microseconds(v) if m == "time" else v) for m, v in header]
-    leaf, body = bytes(entry.leaf), body_of(entry)
+    leaf, digests = bytes(entry.leaf), bytes(entry.body.digests)
     found = []
     if leaves.leaf_hash(leaf) != bytes(entry.leaf_hash):
         found.append("the leaf hash is not the hash of the leaf")
     digest = leaves.body_digest_in(leaf)
     if leaves.make_leaf(said, body_digest=digest) != leaf:
         found.append("the columns differ from the leaf")
-    if body is not None and leaves.body_digest(bytes(body.content)) != digest:
-        found.append("the body does not have the digest in the leaf")
+    if leaves.section_digest(digests) != digest:
+        found.append("the digests of the sections do not have the digest in the leaf")
+    found += _section_misfits(entry.body, orjson.loads(digests))
     return found
+
+
+def erased(body: EntryBody) -> list[str]:
+    """Return the names of the sections that were erased."""
+    digests = orjson.loads(bytes(body.digests))
+    return [name for name in leaves.SECTIONS if name in digests and getattr(body, name) is None]
+
+
+def _section_misfits(body: EntryBody, digests: Mapping[str, str]) -> Iterator[str]:
+    for name in leaves.SECTIONS:
+        content = getattr(body, name)
+        if content is not None and leaves.section_digest(bytes(content)) != digests.get(name):
+            yield f"the section {name} does not have its digest"
+    expected = None if body.shared is None else reason_in(body.read())
+    if body.reason != expected:
+        yield "the reason differs from that in the section shared"

@@ -24,17 +24,20 @@ from atp.wire.timestamps import format_microseconds
 from atp.wire.words import SENSITIVITIES
 from registry.admin.closed_lists import ClosedList
 from registry.admin.lists import MOST_COUNTED, BoundedPaginator, DottedWordsFilter, WordsFilter
-from registry.admin.trail.fit import body_of, misfits
+from registry.admin.trail.fit import erased, misfits
+from registry.hub.secrets import blinded
 from registry.officers.actor import may_see_names, officer_names
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry
 
+BLINDED = ("request_id", "on_behalf_of")  # in the header; the body has the text
 MOST_RELATED = 100  # entries of a timeline
 MOST_DIGITS = 18  # of an entry's number, so that it fits the column
 LONGEST_BODY = 50_000  # characters of a body on its page
 LONGEST_REASON = 160  # characters of a reason in the list
 SEARCHED = ("message_id", "request_id", "sender", "recipient", "subject", "actor")
-_HEAVY = ("leaf", "leaf_hash", "body__content")  # not read for lists
+_SECTIONS = tuple(f"body__{name}" for name in ("digests", *leaves.SECTIONS))
+_HEAVY = ("leaf", "leaf_hash", *_SECTIONS)  # not read for lists
 VERDICTS = ("accepted", "denied", "withheld", "released", "expired", "invalid")
 PERIODS = {
     "hour": ("Past hour", timedelta(hours=1)),
@@ -44,10 +47,14 @@ PERIODS = {
 }
 # The label of each member of the header.
 LABELS = {
-    "index": "Entry", "time": "Time", "hub": "Hub", "kind": "Kind", "actor": "Who",
-    "subject": "What", "sender": "Sender", "recipient": "Recipient", "messageId": "Message",
-    "requestId": "Request", "sensitivity": "Sensitivity", "verdict": "Verdict",
-    "policy": "Policy", "rule": "Rule", "issuer": "Issuer", "score": "Score",
+    "v": "Format", "log": "Log", "index": "Entry", "time": "Time", "hub": "Hub", "kind": "Kind",
+    "actor": "Who", "subject": "What", "cause": "Caused by entry", "sender": "Sender",
+    "recipient": "Recipient", "messageId": "Message", "session": "Session",
+    "sensitivity": "Sensitivity", "verdict": "Verdict", "policy": "Policy", "rule": "Rule",
+    "issuer": "Issuer", "attestation": "Attestation", "score": "Score", "trace": "Trace",
+    "requestId": "Request", "onBehalfOf": "On behalf of",
+    "senderOrganisation": "Sender's organisation",
+    "recipientOrganisation": "Recipient's organisation", "organisations": "Organisations",
 }  # fmt: skip
 
 
@@ -92,7 +99,7 @@ class EntryAdmin(ClosedList[Entry]):
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # they count the whole table
     sortable_by = ()
-    ordering = ("-index",)
+    ordering = ("-position",)
     paginator = BoundedPaginator
     actions = None
     change_list_template = "admin/registry/entry/change_list.html"
@@ -121,9 +128,9 @@ class EntryAdmin(ClosedList[Entry]):
         term = search_term.strip()
         if not term:
             return queryset, False
-        found = Q(index=int(term)) if _is_number(term) else Q()
+        found = Q(position=int(term)) if _is_number(term) else Q()
         for name in SEARCHED:
-            found |= Q(**{name: term})
+            found |= Q(**{name: blinded("requestId", term) if name == "request_id" else term})
         return queryset.filter(found), False
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
@@ -164,13 +171,14 @@ class EntryAdmin(ClosedList[Entry]):
             "title": f"Entry {entry.index}: {entry.kind}",
             "entry": entry,
             "header": _header(entry, names),
-            "body": _readable_body(entry),
+            "sections": _readable_sections(entry),
+            "erased": erased(entry.body),
             "why": _why(entry),
             "leaf": bytes(entry.leaf).decode("utf-8", "replace"),
             "leaf_hash": b64url(bytes(entry.leaf_hash)),
             "misfits": misfits(entry),
-            "previous": entry.index - 1 if entry.index else None,
-            "next": entry.index + 1 if _exists(entry.index + 1) else None,
+            "previous": entry.position - 1 if entry.position else None,
+            "next": entry.position + 1 if _exists(entry.position + 1) else None,
             "timeline": [_line(row, entry, names) for row in related[:MOST_RELATED]],
             "more": len(related) > MOST_RELATED,
         }
@@ -217,8 +225,8 @@ def _entry(object_id: str) -> Entry:
     return entry
 
 
-def _exists(index: int) -> bool:
-    return Entry.objects.filter(index=index).exists()
+def _exists(position: int) -> bool:
+    return Entry.objects.filter(position=position).exists()
 
 
 def _is_number(text: str) -> bool:
@@ -237,8 +245,9 @@ def _named(text: str, names: Mapping[str, str]) -> str:
 
 def _line(row: Entry, current: Entry, names: Mapping[str, str]) -> dict[str, Any]:
     return {
+        "position": row.position,
         "index": row.index,
-        "current": row.index == current.index,
+        "current": row.position == current.position,
         "when": _moment(row.time),
         "kind": row.kind,
         "who": _named(row.actor, names),
@@ -250,29 +259,38 @@ def _line(row: Entry, current: Entry, names: Mapping[str, str]) -> dict[str, Any
 
 def _header(entry: Entry, names: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return (label, value) of the members that are not empty; names follow their pseudonyms."""
-    shown = []
+    shown, plain = [], entry.body.read()
     for name, member in leaves.HEADER.items():
         value = getattr(entry, name)
-        if value in ("", None):
+        if name in BLINDED:
+            value = plain.get(member, value)
+        if not value and value != 0:
             continue
-        text = _moment(value, precisely=True) if name == "time" else str(value)
+        text = _moment(value, precisely=True) if name == "time" else _text(value)
         shown.append((LABELS[member], _named(text, names)))
     return shown
 
 
-def _readable_body(entry: Entry) -> str | None:
-    body = body_of(entry)
-    if body is None:
-        return None
-    text = json.dumps(json.loads(bytes(body.content)), indent=2, ensure_ascii=False)
+def _text(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _readable_sections(entry: Entry) -> list[tuple[str, str]]:
+    """Return name and text of each section that was not erased."""
+    found = ((name, getattr(entry.body, name)) for name in leaves.SECTIONS)
+    return [(name, _readable(bytes(content))) for name, content in found if content is not None]
+
+
+def _readable(content: bytes) -> str:
+    text = json.dumps(json.loads(content), indent=2, ensure_ascii=False)
     cut = text[:LONGEST_BODY]
     return cut if cut == text else f"{cut}\n\u2026 {len(text) - len(cut)} more characters"
 
 
 def _why(row: Entry) -> str:
     """Return the reason in the body, or else the rule that decided."""
-    body = body_of(row)
-    return (body.reason if body is not None else "(erased)") or row.rule
+    reason = row.body.reason
+    return ("(erased)" if reason is None else reason) or row.rule
 
 
 def _what(row: Entry) -> str:

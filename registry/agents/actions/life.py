@@ -286,7 +286,7 @@ def described(row: Agent) -> dict[str, Any]:
 
 def draft(kind: Kind, row: Agent, actor: Actor, **body: Any) -> EntryDraft:
     """Return a draft of an entry whose subject is the agent; `body` holds its further members."""
-    return EntryDraft(kind=kind, actor=actor.name, subject=row.id, body=body)
+    return EntryDraft(kind=kind, actor=actor.name, subject=row.id, shared=body)
 
 
 def _set_status(row: Agent, status: str, reason: str) -> None:

@@ -100,4 +100,4 @@ def _check_free(name: str, *, besides: Organisation | None = None) -> None:
 
 
 def _draft(kind: Kind, subject: str, actor: Actor, body: Mapping[str, object]) -> EntryDraft:
-    return EntryDraft(kind=kind, actor=actor.name, subject=subject, body=body)
+    return EntryDraft(kind=kind, actor=actor.name, subject=subject, shared=body)

@@ -18,9 +18,11 @@ from typing import Any
 import orjson
 from asgiref.sync import sync_to_async
 
+from atp.log import leaves
 from atp.wire.canonical import b64url
 from atp.wire.timestamps import format_microseconds
 from registry.api.trail.filters import FIELDS, LISTED, Query
+from registry.trail.logs import index_of, known, place_of
 from registry.trail.models import Entry
 
 PAGE_ENTRIES = 500  # in one query and one chunk of a stream: a few hundred KiB
@@ -31,7 +33,7 @@ EXPORTS_AT_A_TIME = 8  # in one process: each holds a socket and runs queries
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-Row = Sequence[Any]  # the index, then the members that were asked for
+Row = Sequence[Any]  # the position, then the columns of the members that were asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +56,27 @@ def read_page(query: Query, *, log_size: int, after: int | None, limit: int) -> 
     rows = Entry.objects.before(log_size).filter(query.where)
     newest = query.order == "newest"
     if after is not None:
-        rows = rows.filter(index__lt=after) if newest else rows.filter(index__gt=after)
-    columns = [FIELDS[name] for name in query.fields]
+        rows = rows.filter(position__lt=after) if newest else rows.filter(position__gt=after)
+    columns = _columns(query.fields)
     return list(
-        rows.order_by("-index" if newest else "index").values_list("index", *columns)[:limit]
+        rows.order_by("-position" if newest else "position").values_list("position", *columns)[
+            :limit
+        ]
     )
 
 
 def read_entry(index: int, fields: tuple[str, ...]) -> Row | None:
     """Return one entry; `None` if the log has no such index."""
-    columns = [FIELDS[name] for name in fields]
-    return Entry.objects.filter(index=index).values_list("index", *columns).first()
+    found = Entry.objects.filter(position=known.first() + index)
+    return found.values_list("position", *_columns(fields)).first()
 
 
 def represent(fields: tuple[str, ...], row: Row) -> dict[str, Any]:
-    """Return the members of an entry as JSON values; an erased body is null."""
+    """Return the members of an entry as JSON values; an erased section is null."""
     shown = _members(fields, row)
-    if shown.get("body") is not None:
-        shown["body"] = orjson.loads(shown["body"])
+    for name in ("sections", "body"):
+        if name in shown:
+            shown[name] = orjson.loads(orjson.dumps(shown[name]))
     return shown
 
 
@@ -150,9 +155,25 @@ def guard(text: str) -> str:
 
 
 def _members(fields: tuple[str, ...], row: Row) -> dict[str, Any]:
+    columns = iter(row[1:])
+    shown = {}
+    for name in fields:
+        values = [next(columns) for _ in FIELDS[name]]
+        shown[name] = _READ[name](*values) if name in _READ else values[0]
+    return shown
+
+
+def _columns(fields: tuple[str, ...]) -> list[str]:
+    return [column for name in fields for column in FIELDS[name]]
+
+
+def _body(digests: Any, *contents: Any) -> dict[str, Any]:
+    """Return the sections that the digests name, by name. They keep the exact bytes."""
+    named = orjson.loads(bytes(digests))
     return {
-        name: _READ[name](value) if name in _READ and value is not None else value
-        for name, value in zip(fields, row[1:], strict=True)
+        name: None if content is None else orjson.Fragment(bytes(content))
+        for name, content in zip(leaves.SECTIONS, contents, strict=True)
+        if name in named
     }
 
 
@@ -166,10 +187,7 @@ def _ndjson(fields: tuple[str, ...], rows: Sequence[Row]) -> bytes:
 
 
 def _line(fields: tuple[str, ...], row: Row) -> bytes:
-    members = _members(fields, row)
-    if members.get("body") is not None:
-        members["body"] = orjson.Fragment(members["body"])
-    return orjson.dumps(members, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(_members(fields, row), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _csv_head(fields: tuple[str, ...]) -> bytes:
@@ -189,20 +207,27 @@ def _csv_text(rows: Sequence[Sequence[str]]) -> bytes:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return guard(value.decode("utf-8") if isinstance(value, bytes) else str(value))
+    if isinstance(value, list):
+        return " ".join(value)
+    text = value if isinstance(value, str) else orjson.dumps(value).decode("utf-8")
+    return guard(text)
 
 
-_READ: dict[str, Callable[[Any], Any]] = {
+_READ: dict[str, Callable[..., Any]] = {
+    "v": lambda position: leaves.VERSION,
+    "log": lambda position: place_of(position).log,
+    "index": index_of,
     "time": format_microseconds,
     "leafHash": lambda value: b64url(bytes(value)),
     "leaf": lambda value: bytes(value).decode("utf-8"),
-    "body": bytes,
+    "sections": lambda value: orjson.Fragment(bytes(value)),
+    "body": _body,
 }
 
 FORMATS = {
     each.name: each
     for each in (
-        Format("ndjson", "application/x-ndjson", (*LISTED, "body"), _nothing, _ndjson),
+        Format("ndjson", "application/x-ndjson", (*LISTED, "sections", "body"), _nothing, _ndjson),
         Format("csv", "text/csv; charset=utf-8", LISTED, _csv_head, _csv),
     )
 }

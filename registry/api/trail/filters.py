@@ -5,6 +5,7 @@ A parameter that the table does not hold is refused, so a mistyped filter never 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,9 @@ from rest_framework.exceptions import ValidationError
 
 from atp.log import leaves
 from atp.wire.canonical import serialize, sha256_b64url
+from registry.hub.secrets import blinded
 from registry.trail.kinds import Kind, kinds_named
+from registry.trail.logs import known
 from registry.trail.models import EntryBody
 
 MOST_VALUES = 50  # of one repeated parameter
@@ -26,15 +29,19 @@ ASKED_KEPT_BYTES = 1_024  # of one parameter, in the entry of a reading
 HEAD_CHARS = 100
 MAX_INDEX = 2**63 - 1  # the largest value of the column
 
-# Member of an answer -> look-up of its value. Answers and CSV columns have this order.
-FIELDS: Mapping[str, str] = {
-    **{member: attribute for attribute, member in leaves.HEADER.items()},
-    "reason": "body__reason",
-    "leafHash": "leaf_hash",
-    "leaf": "leaf",
-    "body": "body__content",
+# Member of an answer -> look-ups of its value. Answers and CSV columns have this order.
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    **{member: (attribute,) for attribute, member in leaves.HEADER.items()},
+    **dict.fromkeys(("v", "log", "index"), ("position",)),
+    "reason": ("body__reason",),
+    "leafHash": ("leaf_hash",),
+    "leaf": ("leaf",),
+    "sections": ("body__digests",),
+    "body": tuple(f"body__{name}" for name in ("digests", *leaves.SECTIONS)),
 }
-LISTED = tuple(name for name in FIELDS if name not in {"leaf", "body"})
+NOT_LISTED = {"leaf", "sections", "body"}
+LISTED = tuple(name for name in FIELDS if name not in NOT_LISTED)
+ORGANISATION = re.compile(r"org_[0-9a-f]{16}")
 ORDERS = ("newest", "oldest")
 
 Order = Literal["newest", "oldest"]
@@ -219,12 +226,31 @@ def _index(value: str) -> int:
     return _integer(value, most=MAX_INDEX)
 
 
+def _position(value: str) -> int:
+    """Return the position of the entry with this index in the log that grows."""
+    return min(known.first() + _index(value), MAX_INDEX)
+
+
+def _organisation(values: list[str]) -> Q:
+    if ORGANISATION.fullmatch(values[0]) is None:
+        raise ValueError("must be the uid of an organisation, such as org_52ad1c9f03be77aa")
+    return Q(organisations__contains=values[0])
+
+
+def _reference(member: str) -> Callable[[list[str]], Q]:
+    """Return the condition on a blinded member of the header, for texts that are not blinded."""
+    (attribute,) = FIELDS[member]
+    return lambda values: Q(
+        **{f"{attribute}__in": [blinded(member, text) for text in _texts(values)]}
+    )
+
+
 def _score(value: str) -> int:
     return _integer(value, most=100)
 
 
 def _header(member: str, description: str, example: str) -> Parameter:
-    attribute = FIELDS[member]
+    (attribute,) = FIELDS[member]
     return Parameter(member, _any_of(attribute), description, example, many=True)
 
 
@@ -243,14 +269,41 @@ PARAMETERS: Sequence[Parameter] = (
     _header("recipient", "The agent to which it was addressed.", "processor-2"),
     Parameter("agent", _agent, "Sender, recipient or subject.", "analyst-7", many=True),
     _header("messageId", "The envelope's messageId.", "018f5c2e-6a3b-7c41-9d2e-3f5a7b9c1d00"),
-    _header("requestId", "The request it belongs to.", "req-42"),
+    Parameter(
+        "requestId", _reference("requestId"), "The request it belongs to.", "req-42", many=True
+    ),
+    Parameter(
+        "onBehalfOf",
+        _reference("onBehalfOf"),
+        "For whom the sender acted, in its own words.",
+        "customer-17",
+        many=True,
+    ),
+    _header("session", "The session in which it was sent.", "5f0c0f2e-6f0a-4f7a-9d0e-2c1f5b7a9e11"),
+    _header("attestation", "The `jti` of the attestation that vouched.", "att-31"),
+    _header("trace", "The W3C trace id that the sender gave.", "0af7651916cd43dd8448eb211c80319c"),
+    _header("senderOrganisation", "The sender's organisation then.", "org_52ad1c9f03be77aa"),
+    _header("recipientOrganisation", "The recipient's organisation then.", "org_52ad1c9f03be77aa"),
+    Parameter(
+        "organisations",
+        _organisation,
+        "The uid of an organisation that it concerns.",
+        "org_52ad1c9f03be77aa",
+    ),
+    Parameter(
+        "cause", _bound("cause", _index), "The index of the entry that caused it.", "41", type=int
+    ),
     _header("sensitivity", "Effective sensitivity of the data.", "restricted"),
     _header("verdict", "The verdict on the envelope.", "denied"),
     _header("policy", "Name of the policy that decided.", "Baseline"),
     _header("rule", "Name of the rule that decided.", "no restricted data after hours"),
     _header("issuer", "The issuer of the attestation that counted.", "Acme Trust"),
-    Parameter("indexFrom", _bound("index__gte", _index), "This entry and later.", "1000", type=int),
-    Parameter("indexTo", _bound("index__lte", _index), "This entry and earlier.", "1999", type=int),
+    Parameter(
+        "indexFrom", _bound("position__gte", _position), "This entry and later.", "1000", type=int
+    ),
+    Parameter(
+        "indexTo", _bound("position__lte", _position), "This entry and earlier.", "1999", type=int
+    ),
     Parameter(
         "timeFrom",
         _bound("time__gte", _time),

@@ -19,7 +19,11 @@ _TYPES = {str: OpenApiTypes.STR, int: OpenApiTypes.INT64, datetime: OpenApiTypes
 class EntrySerializer(serializers.Serializer[dict[str, Any]]):
     """An entry of the trail. A list holds only the members that `fields` names."""
 
-    index = serializers.IntegerField(help_text="The number of the entry: from 0, without gaps.")
+    v = serializers.IntegerField(help_text="The version of the format: 1.")
+    log = serializers.CharField(help_text="The log that holds the entry.")
+    index = serializers.IntegerField(
+        help_text="The number of the entry in its log: from 0, without gaps."
+    )
     time = serializers.DateTimeField(
         help_text="When it was entered; never earlier than the entry before it."
     )
@@ -27,21 +31,40 @@ class EntrySerializer(serializers.Serializer[dict[str, Any]]):
     kind = serializers.ChoiceField(choices=[kind.value for kind in Kind])
     actor = serializers.CharField(help_text="Who did it. People appear by pseudonym.")
     subject = serializers.CharField(help_text="The thing that was changed or used.")
+    cause = serializers.IntegerField(
+        allow_null=True, help_text="The index of the entry that led to this one."
+    )
     sender = serializers.CharField()
     recipient = serializers.CharField()
     messageId = serializers.CharField()
-    requestId = serializers.CharField()
+    session = serializers.CharField()
     sensitivity = serializers.CharField()
     verdict = serializers.CharField()
     policy = serializers.CharField()
     rule = serializers.CharField()
     issuer = serializers.CharField()
+    attestation = serializers.CharField(help_text="The `jti` of the attestation that vouched.")
     score = serializers.IntegerField(allow_null=True, min_value=0, max_value=100)
-    reason = serializers.CharField(allow_null=True, help_text="Null if the body was erased.")
+    trace = serializers.CharField(help_text="The W3C trace id that the sender gave.")
+    requestId = serializers.CharField(help_text="Blinded; the text is in the section `shared`.")
+    onBehalfOf = serializers.CharField(help_text="Blinded; the text is in the section `shared`.")
+    senderOrganisation = serializers.CharField()
+    recipientOrganisation = serializers.CharField()
+    organisations = serializers.ListField(
+        child=serializers.CharField(), help_text="The organisations that it concerns; none: all."
+    )
+    reason = serializers.CharField(allow_null=True, help_text="Null if it was erased.")
     leafHash = serializers.CharField(help_text="SHA-256(0x00 || leaf), base64url: RFC 9162.")
     leaf = serializers.CharField(required=False, help_text="RFC 8785 text of header and digest.")
+    sections = serializers.DictField(
+        required=False,
+        child=serializers.CharField(),
+        help_text="The digest of each section of the body.",
+    )
     body = serializers.DictField(
-        required=False, allow_null=True, help_text="All other members; null if it was erased."
+        required=False,
+        child=serializers.DictField(allow_null=True),
+        help_text="The sections by name; an erased one is null.",
     )
 
 
