@@ -19,6 +19,8 @@ from registry.hub.secrets import keep_secrets
 from registry.issuers.actions import Limits, create_issuer
 from registry.officers.actor import Actor
 from registry.officers.groups import ensure_groups
+from registry.policies.querysets import versions
+from registry.scores.querysets import current_profile
 from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry, Log
@@ -81,9 +83,18 @@ def _begin_log(hub: Hub) -> None:
 
 
 def _started(hub: Hub) -> EntryDraft:
+    """Return the entry that a log starts, with the text of the policies and the profile in force.
+
+    Later versions have entries of their own, so decisions can be made again from the log alone.
+    """
     keys = HubKey.objects.filter(retired_at=None).order_by("purpose")
+    policies = versions().newest().order_by("policy__name").values_list("document", flat=True)
     return EntryDraft(
         kind=Kind.LOG_STARTED,
         subject=hub.hub_id,
-        shared={"keys": {key.purpose: key.public_jwk for key in keys}},
+        shared={
+            "keys": {key.purpose: key.public_jwk for key in keys},
+            "policies": list(policies),
+            "profile": current_profile().to_dict(),
+        },
     )

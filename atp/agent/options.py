@@ -35,9 +35,9 @@ class SendOptions:
     `max_lifespan_seconds`: the declared policy context. `notify`: whether the sender wants notices
     of later events. `provenance`: entries that the signature covers. `message_id`: the id of the
     message, a UUID, so that sending it again can't make a second message. `on_behalf_of`: for whom
-    the agent acts, up to 128 visible ASCII characters. `trace`: the trace id of W3C Trace Context, or
-    a `traceparent`; the default is that of the current OpenTelemetry span, and for an answer that of
-    its request.
+    the agent acts, up to 128 visible ASCII characters. `trace`: the trace id of W3C Trace Context,
+    or a `traceparent`; the default is that of the current OpenTelemetry span, and for an answer
+    that of its request.
     """
 
     timeout: float = TIMEOUT_DEFAULT_MS

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.db import models
+
+from registry.storage.compiled import Compiled, Texts
 
 if TYPE_CHECKING:
     from registry.agents.models import Agent, AgentKey, EnrolmentToken  # noqa: F401
@@ -37,3 +41,16 @@ class EnrolmentTokenQuerySet(models.QuerySet["EnrolmentToken"]):
     def open_at(self, now: datetime) -> EnrolmentTokenQuerySet:
         """Return tokens that can still enrol a key at `now`: not used and not expired."""
         return self.filter(used_at=None, expires_at__gt=now)
+
+
+def _uids(agents: Texts) -> models.QuerySet[Any, Any]:
+    rows = apps.get_model("registry", "Agent")._default_manager
+    return rows.filter(id__any_of=agents).order_by().values_list("id", "organisation__uid")
+
+
+_UIDS = Compiled(_uids)
+
+
+def organisation_uids(agents: Collection[str]) -> dict[str, str]:
+    """Return by agent the uid of its organisation now; unknown agents are left out; one query."""
+    return dict(_UIDS.rows(agents)) if agents else {}

@@ -432,7 +432,7 @@ def _enter(change: Change, kind: Kind, row: Attestation, **body: Any) -> None:
         kind=kind,
         actor=change.actor.name,
         subject=row.agent_id,
-        issuer=row.issuer.name,
+        issuer=row.issuer.slug,
         shared=said,
     )
     change.enter(about, *restate([row.agent_id], kind))

@@ -22,6 +22,7 @@ from django.db import connection, transaction
 
 from atp.log import leaves
 from atp.wire.timestamps import format_microseconds
+from registry.agents.querysets import organisation_uids
 from registry.hub.secrets import blinded
 from registry.officers.actor import Actor
 from registry.storage.bulk import insert_rows, is_few
@@ -333,19 +334,27 @@ def summarise_refusals(now: datetime) -> int:
         rows = list(due.order_by("agent", "code", "minute")[:MOST_ENTRIES])
         RefusalCount.objects.filter(pk__in=[row.pk for row in rows]).delete()
         groups = groupby(rows, key=lambda row: (row.agent, row.code))
-        drafts = [_summary(agent, code, list(counts)) for (agent, code), counts in groups]
+        uids = organisation_uids({row.agent for row in rows} - {""})
+        drafts = [
+            _summary(agent, code, list(counts), uids.get(agent, ""))
+            for (agent, code), counts in groups
+        ]
         if drafts:
             append(drafts)
     return len(rows)
 
 
-def _summary(agent: str, code: str, counts: Sequence[RefusalCount]) -> EntryDraft:
+def _summary(
+    agent: str, code: str, counts: Sequence[RefusalCount], organisation: str
+) -> EntryDraft:
     total = sum(row.count for row in counts)
     return EntryDraft(
         kind=Kind.REFUSALS_COUNTED,
         actor="hub",
         subject=code,
         sender=agent,
+        sender_organisation=organisation,
+        organisations=(organisation,) if organisation else (),
         shared={
             "code": code,
             "detail": f"refused {total} times" if total > 1 else "refused once",
