@@ -59,8 +59,8 @@ class _Named:
     lowest_score: int
     depth: int
     chain_sensitivity: str  # empty for an envelope that an older hub has judged
-    answer: int | None  # the envelope that answers it, where one was accepted
     entry: int | None  # the position of the entry about its verdict
+    answer: int | None  # the envelope that answers it, where one was accepted
 
     @property
     def is_accepted_request(self) -> bool:
@@ -103,7 +103,7 @@ NAMED = Compiled(
         .values_list(
             "id", "digest", "status", "message_type", "sender_id", "target", "request_id",
             "expires_at", "sensitivity", "requires_trust", "chain_lowest_level",
-            "chain_lowest_score", "chain_depth", "chain_sensitivity", "answer", "entry",
+            "chain_lowest_score", "chain_depth", "chain_sensitivity", "entry", "answer",
         )
     )
 )  # fmt: skip

@@ -17,6 +17,7 @@ from messaging import failpoints
 from registry.policies.actions import save_policy, turn_off
 from tests.cast import OFFICER, Player, make_agent, make_organisation, write
 from tests.conftest import LiveHub
+from tests.entry_schemas import problems_of, size_of_log
 from tests.messaging.rederiving import TrailReader
 from tests.wire import PATIENCE_SECONDS, Wire
 
@@ -31,13 +32,18 @@ def trail_reader(database: None) -> TrailReader:
 
 @pytest.fixture(autouse=True)
 def every_verdict_follows(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Judge again, from the trail alone, what a test with a live hub has had judged."""
+    """Judge again, from the trail alone, what a test with a live hub has had judged.
+
+    And compare each entry with the schema of its kind.
+    """
     if "hub" not in request.fixturenames or "django_db" in request.keywords:
         yield
         return
     reader: TrailReader = request.getfixturevalue("trail_reader")
+    before = size_of_log()
     yield
     assert reader.problems() == []
+    assert problems_of(before, size_of_log()) == []
 
 
 @pytest.fixture
