@@ -16,6 +16,9 @@ from registry.trail.models import Entry, RefusalCount
 from tests.cast import Player, answer, ask, broadcast, forged, make_agent, write
 from tests.messaging.conftest import LogIn, until
 
+MOST_LEAF_BYTES = 800  # of an envelope from one organisation to another
+MOST_BODY_BYTES = 1_900
+
 
 def test_it_enters_every_verdict(log_in: LogIn, alice: Player, bob: Player) -> None:
     """One entry for each accepted or denied envelope, named in its receipt."""
@@ -238,3 +241,18 @@ def test_it_gives_every_stream_its_places_without_a_gap(
     for box in boxes:
         assert places[box.agent_id, box.stream] == (1, box.last_seq, box.last_seq)
         assert box.acked_seq <= box.last_seq
+
+
+@pytest.mark.parametrize("parts", [{}, {"sensitivity": "confidential"}])
+def test_it_keeps_the_entry_of_a_usual_envelope_small(
+    log_in: LogIn, alice: Player, parts: dict[str, str]
+) -> None:
+    """Larger rows are compressed and moved to a table of their own by PostgreSQL (TOAST)."""
+    bob = make_agent(name="bob")
+    alices = log_in(alice)
+    for _ in range(3):  # beyond its first signatures, which its stored score has not counted
+        receipt = alices.submit(write(alice, bob, **parts))
+    entry = Entry.objects.get(position=receipt["entry"])
+    sections = [entry.body.content(name) for name in ("shared", "sender", "recipient")]
+    assert sum(map(len, (bytes(entry.body.digests), *sections))) <= MOST_BODY_BYTES
+    assert len(bytes(entry.leaf)) <= MOST_LEAF_BYTES
