@@ -122,12 +122,12 @@ def _test(field: str, operator: str, wanted: Any, seen: Any) -> bool | None:
         )
         seen = ranks.index(seen)
     if operator == "contains":
-        return wanted in seen
+        return bool(wanted in seen)
     if field in SEVERAL or operator == "contains_all":
         common = set(wanted) & set(seen)
-        return {"in": bool(common), "not_in": not common, "contains_all": common == set(wanted)}[
-            operator
-        ]
+        if operator == "contains_all":
+            return common == set(wanted)
+        return bool(common) is (operator == "in")
     if field.startswith("time.hour") and operator == "between":
         first, last = wanted[0], wanted[1] % 24
         return first <= seen < last if first < last else seen >= first or seen < last

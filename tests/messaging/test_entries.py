@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from typing import Any
 
 import pytest
 from django.db.models import Count, Max, Min
@@ -245,7 +246,7 @@ def test_it_gives_every_stream_its_places_without_a_gap(
 
 @pytest.mark.parametrize("parts", [{}, {"sensitivity": "confidential"}])
 def test_it_keeps_the_entry_of_a_usual_envelope_small(
-    log_in: LogIn, alice: Player, parts: dict[str, str]
+    log_in: LogIn, alice: Player, parts: dict[str, Any]
 ) -> None:
     """Larger rows are compressed and moved to a table of their own by PostgreSQL (TOAST)."""
     bob = make_agent(name="bob")
