@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -26,6 +25,8 @@ from atp.agent.handler_table import Handler
 from atp.agent.handlers import HANDLERS_RUNNING, HandlerPool, handler_slot_freed
 from atp.agent.identity_file import read_identity_file
 from atp.agent.mail_claim import MailClaim
+from atp.agent.mail_room import MAIL_BYTES
+from atp.agent.notices import NoticeDesk, NoticeHandler
 from atp.agent.opener import Opener
 from atp.agent.options import SendOptions, parse_options
 from atp.agent.receiving import KeyFinder, Received, Verifier, trusted_keys
@@ -54,7 +55,7 @@ from atp.types import (
     TrustLevel,
     check_agent_id,
 )
-from atp.wire.frames import Notice, Receipt
+from atp.wire.frames import Receipt
 
 __all__ = ["ATPClient"]
 
@@ -62,10 +63,7 @@ logger = logging.getLogger(__name__)
 
 DISCONNECT_SECONDS: Final = 5.0  # for handlers to finish, and for receipts and acks
 DRAIN_SECONDS: Final = 8.0  # the same after a signal; `docker stop` kills after 10 s
-EARLY_NOTICES: Final = 1024  # kept until their handler is registered; the oldest go first
 LAST_ACKS_SECONDS: Final = 0.5  # for receipts and acks, where the handlers took all the time
-
-NoticeHandler = Callable[[Notice], Any]
 
 
 class ATPClient:
@@ -76,10 +74,12 @@ class ATPClient:
     hub's welcome. Without `transport`, all clients of the process use
     `InMemoryTransport.get_instance()`. `trusted_keys` are public keys of other agents: their
     signatures are verified here too, while for all other agents the client relies on the hub's
-    check. At most `max_handlers` handlers run at once. `retry_seconds` is the pause before a failed
-    message is handled for the second time; each later pause is three times as long. `outbox` is the
-    path of a file that keeps notifications and broadcasts without a receipt over a crash of this
-    process, in clear; one client at a time can use it (docs/sdk.md#the-outbox-on-disk).
+    check. At most `max_handlers` handlers run at once, and the client takes at most
+    `max_mail_bytes` of mail that is not done; a larger message is taken alone. `retry_seconds` is
+    the pause before a failed message is handled for the second time; each later pause is three
+    times as long. `outbox` is the path of a file that keeps notifications and broadcasts without a
+    receipt over a crash of this process, in clear; one client at a time can use it
+    (docs/sdk.md#the-outbox-on-disk).
 
     One process of an agent takes its mail: that whose client has handlers. A client without a
     handler only sends, and hears the answers to its requests, beside a running process of the same
@@ -101,6 +101,7 @@ class ATPClient:
         trusted_keys: Mapping[str, PublicKey | Sequence[PublicKey]] | None = None,
         policy_context: IPolicyContext | None = None,
         max_handlers: int = HANDLERS_RUNNING,
+        max_mail_bytes: int = MAIL_BYTES,
         retry_seconds: float = RETRY_SECONDS,
         outbox: str | Path | None = None,
         send_only: bool = False,
@@ -117,18 +118,20 @@ class ATPClient:
             allow_unsigned=self.transport.demo,
         )
         self._author = Author(identity, self.trust_level, self._key, policy_context)
-        self._notice_handler: NoticeHandler | None = None
-        self._early_notices: deque[Notice] = deque(maxlen=EARLY_NOTICES)
+        self._notices = NoticeDesk(
+            identity.id, done=lambda notice: self._courier.notice_done(notice)
+        )
         self._claim = MailClaim(send_only=send_only)
         self._courier = Courier(
             self._author,
             self.transport,
             self._verifier,
             on_arrived=self._on_arrived,
-            on_notice=self._on_notice,
+            on_notice=self._notices.arrive,
             on_cancelled=lambda told: self._dispatcher.cancel(told.sender, told.message_id),
             claim=self._claim,
             outbox=None if outbox is None else Path(outbox),
+            mail_bytes=_limit(max_mail_bytes),
         )
         self._pool = HandlerPool(running=max_handlers)
         self._dispatcher = HandlerDispatcher(
@@ -140,6 +143,8 @@ class ATPClient:
             clock=lambda: self.transport.clock(),
             retry_seconds=retry_seconds,
         )
+        self._closing: set[asyncio.Task[None]] = set()
+        self._closing_lock = asyncio.Lock()
         self._opener = Opener(self._courier, agent=identity.id, on_open=self._dispatcher.open)
 
     @classmethod
@@ -201,17 +206,28 @@ class ATPClient:
         again. A warning in the log names the mail whose handlers were cancelled. Only `connect`
         opens the client again.
 
-        Do not await it in a handler: the message of that handler is not done yet, so the agent's
-        next process gets it again. Wake another task that does.
+        In a handler, it returns at once: the client disconnects when the handler has ended, so its
+        message is done, unless that takes longer than `timeout_seconds`.
         """
         self._opener.close()
         self._dispatcher.pause()
+        closing = self._close(timeout_seconds)
+        if not self._pool.runs_caller():
+            await closing
+            return
+        task = asyncio.create_task(closing, name="atp-disconnect")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _close(self, timeout_seconds: float) -> None:
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         await self._pool.drain(timeout_seconds)
-        left = deadline - asyncio.get_running_loop().time()
-        await self._courier.stop(max(LAST_ACKS_SECONDS, left))
-        self._opener.close()  # also if `connect` was called meanwhile
-        await self._dispatcher.close()
+        async with self._closing_lock:
+            left = deadline - asyncio.get_running_loop().time()
+            await self._courier.stop(max(LAST_ACKS_SECONDS, left))
+            await self._notices.close()
+            self._opener.close()  # also if `connect` was called meanwhile
+            await self._dispatcher.close()
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -288,7 +304,7 @@ class ATPClient:
         how many handlers of this type there are at once. The first handler of another type than
         "response" claims the agent's mail: a process that takes it ends with `SessionSuperseded`.
         Raises `SessionSendOnly` if the client only sends, and `MalformedDocument` for an unknown
-        type or option, or if `handler` can't be called.
+        type or option, or if `handler` can't be called or is a generator.
         """
         takes_mail = message_type != MessageType.RESPONSE
         if takes_mail:
@@ -298,16 +314,16 @@ class ATPClient:
             self._courier.claim_mail()
 
     def on_notice(self, handler: NoticeHandler) -> None:
-        """Call `handler(notice)` for each notice. The handler must not block.
+        """Call `handler(notice)` for each notice: a plain function that must not block, or async.
 
         A notice tells what became of a message that this agent sent with the option `notify`: it
-        was refused, expired, withheld or redelivered (docs/protocol.md#notices). The hub keeps it
-        while the agent is away. It can come twice, after a connection was lost. Notices that came
-        before, while there was no handler, are handled now: the latest 1,024.
+        was refused, expired, withheld or redelivered (docs/protocol.md#notices). It is done when
+        the handler has ended, also with an error, which is logged. Until then the hub keeps it, and
+        repeats it at the next login. It can come twice, after a crash. What came in the ten seconds
+        before, the latest 1,024, is handled now; after that, a notice without a handler is logged
+        and done.
         """
-        self._notice_handler = handler
-        while self._early_notices:
-            self._on_notice(self._early_notices.popleft())
+        self._notices.register(handler)
 
     def get_trust_status(self) -> dict[str, Any]:
         """Return the state of this agent as a dict.
@@ -339,15 +355,6 @@ class ATPClient:
 
     def _on_arrived(self, arrived: Arrived) -> None:
         self._dispatcher.dispatch(arrived)
-
-    def _on_notice(self, notice: Notice) -> None:
-        if self._notice_handler is None:
-            self._early_notices.append(notice)
-            return
-        try:
-            self._notice_handler(notice)
-        except Exception:  # the application's code may raise anything; go on with the next frame
-            logger.exception("%s: the notice handler failed", self.identity.id)
 
     async def _respond(
         self,
@@ -391,6 +398,12 @@ def _level(given: TrustLevel | str | None) -> TrustLevel | None:
         raise MalformedDocument(
             f"{excerpt(given)} is not a trust level; use one of: {', '.join(TrustLevel)}"
         ) from exc
+
+
+def _limit(given: int) -> int:
+    if type(given) is not int or given < 1:
+        raise MalformedDocument("max_mail_bytes must be a whole number above 0")
+    return given
 
 
 def _usable_key(

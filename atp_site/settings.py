@@ -20,7 +20,10 @@ ATP_SECRET_KEY_OLD      the secret key before it, while sessions and forms that 
 ATP_KEY_ENCRYPTION_KEY  32 bytes in base64url, encrypt the keys the hub holds; made in ATP_DATA_DIR,
                         on PostgreSQL or with a broker none
 ATP_KEY_ENCRYPTION_KEY_OLD  the key before it, until `manage.py reseal_keys` has run
+ATP_EXPORT_DIR          folder of the files of large exports, the same for nodes and workers;
+                        ATP_DATA_DIR/exports
 ATP_STATIC_DIR          where collectstatic puts files for a proxy to serve; ATP_DATA_DIR/static
+ATP_RETENTION           what of the trail is erased when: a preset or rules; nothing
 ATP_DEBUG               tracebacks in the browser, for development only; false
 ATP_LOG_LEVEL           DEBUG, INFO, WARNING or ERROR; INFO
 ATP_LOG_FORMAT          line for people or json for a collector; line
@@ -53,6 +56,7 @@ ATP_PORT = env.env_int("ATP_PORT", 8000, least=1, most=65535)
 ATP_PUBLIC_URL = env.public_url("ATP_PUBLIC_URL", f"http://127.0.0.1:{ATP_PORT}")
 ATP_TRUSTED_PROXIES = env.networks("ATP_TRUSTED_PROXIES")
 ATP_METRICS_TOKEN = env.token("ATP_METRICS_TOKEN")
+ATP_RETENTION = env.env_text("ATP_RETENTION", "")  # read by registry/trail/retention.py
 
 DEBUG = env.env_bool("ATP_DEBUG", default=False)
 
@@ -103,6 +107,9 @@ ATP_EPOCH_POLL_SECONDS = 0.25
 ATP_EPOCH_BLIND_SECONDS = 0.75  # without a read of the epoch, then a node stops delivering
 ATP_LEASE_SECONDS = 10.0  # without a renewal, then the node counts as dead
 ATP_LEASE_RENEW_SECONDS = 2.0
+# In which an agent's process may come back after a broken connection and go on with what it has.
+# Both sides notice a silent break within 40 s; the one may be 20 s later than the other.
+ATP_RETURN_SECONDS = 30.0
 ATP_START_SECONDS = 60  # the longest wait of a starting process for services that start too
 # The longest wait for an answer to a statement of a node or of a task; then the connection
 # counts as dead. Longer than any wait for a lock, shorter than what agents may have to wait for.
@@ -155,10 +162,13 @@ CELERY_BEAT_SCHEDULER = "messaging.periodic.beat:LastingScheduler"
 _beat_seconds = {
     "messaging.tasks.sweep": 5,
     "registry.carry_on_decisions": 10,
+    "registry.carry_on_exports": 10,
     "messaging.tasks.credit_traffic": 15,
     "registry.summarise_refusals": 60,
+    "registry.watch_log": 60,
     "registry.refresh_scores": 900,
     "registry.verify_attestations": 3600,
+    "registry.erase_expired": 3600,
 }
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     # A task that still waits when its next run is due expires.
@@ -229,6 +239,7 @@ USE_TZ = True
 FORMAT_MODULE_PATH = ["atp_site.formats"]  # dates with their time zone
 STATIC_URL = "static/"
 STATIC_ROOT = Path(env.env_text("ATP_STATIC_DIR", str(ATP_DATA_DIR / "static")))
+ATP_EXPORT_DIR = Path(env.env_text("ATP_EXPORT_DIR", str(ATP_DATA_DIR / "exports")))
 if STATIC_ROOT.is_relative_to(ATP_DATA_DIR):
     STATIC_ROOT.mkdir(exist_ok=True)  # WhiteNoise warns if it is missing
 WHITENOISE_USE_FINDERS = True  # no collectstatic before the first start
@@ -279,6 +290,7 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "Agent Trust Protocol hub",
     "DESCRIPTION": "The registry, the inbox and the trail of one hub.",
+    "OAS_VERSION": "3.1.0",  # 3.0 has no null that every generator of clients understands
     "VERSION": "1.0.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],

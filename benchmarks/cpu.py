@@ -7,6 +7,7 @@ is user and system time, as the kernel counts it, to 10 ms.
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,6 +27,8 @@ class CpuMeter:
         self._processes = processes
         self._first: dict[_Account, float] = {}
         self._last: dict[_Account, tuple[str, float]] = {}
+        self._began = 0.0
+        self.elapsed = 0.0  # seconds between the marks
         self._ended = threading.Event()
         self._watching = threading.Thread(target=self._watch, daemon=True)
 
@@ -34,11 +37,13 @@ class CpuMeter:
         if name == "begin":
             self._look()
             self._first = {account: seconds for account, (_, seconds) in self._last.items()}
+            self._began = time.perf_counter()
             self._watching.start()
         else:
             self._ended.set()
             self._watching.join()
             self._look()
+            self.elapsed = time.perf_counter() - self._began
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -17,6 +17,8 @@ BENCHES = (
           PAIR_AGENTS),
     Bench("hub.request", "request to answer at 20 a second; CPU of a thousand envelopes",
           traffic.request, PAIR_AGENTS),
+    Bench("hub.lone", "CPU of an envelope at 20 requests a second, without that of idling",
+          traffic.lone, PAIR_AGENTS),
     Bench("hub.pair.oneway", "notifications a second of one agent to another, without other load",
           traffic.pair_oneway, PAIR_AGENTS),
     Bench("hub.pair.requests", "requests a second of one agent to another, without other load",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from benchmarks.stages import StageMeter
 
 PAIRS = 20
 LOAD_SECONDS = 10
+IDLE_SECONDS = 6
 PAIR_ONEWAY = (64, 256, 1_000)  # in flight
 PAIR_REQUESTS = (1, 32, 256)
 
@@ -70,6 +72,22 @@ def request(hub: RunningHub, run: Run) -> list[Figure]:
     waits = [run.wait(f"hub.request.{p}", seen[p]) for p in ("p50", "p99")]
     cpu = of_thousand({**meter.seconds, "load": seen["cpu"]}, seen["envelopes"])
     return [*waits, *cpu_figures("hub.request", run, cpu)]
+
+
+def lone(hub: RunningHub, run: Run) -> list[Figure]:
+    """Return CPU milliseconds of an envelope at 20 requests a second, without those of idling."""
+    idle, busy = CpuMeter(hub.processes), CpuMeter(hub.processes)
+    idle.mark("begin")
+    time.sleep(IDLE_SECONDS)
+    idle.mark("end")
+    seen = measure_requests(hub, at_mark=busy.mark)
+    spent = {
+        kind: busy.seconds[kind] - idle.seconds.get(kind, 0.0) * busy.elapsed / idle.elapsed
+        for kind in busy.seconds
+    }
+    of_one = {kind: max(0.0, value) * 1000 / seen["envelopes"] for kind, value in spent.items()}
+    figures = {**{f".{kind}": value for kind, value in of_one.items()}, "": sum(of_one.values())}
+    return [run.cpu_of_one(f"hub.lone.cpu{kind}", value) for kind, value in figures.items()]
 
 
 def measure_requests(

@@ -44,6 +44,12 @@ class Session(models.Model):
         db_default=False,
         help_text="It sends and hears answers; another session takes the agent's mail.",
     )
+    taker = models.CharField(
+        max_length=36,
+        default="",
+        db_default="",
+        help_text="The first of the sessions that its process has resumed in turn; it may be this.",
+    )
     opened_at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True, blank=True)
     close_code = models.CharField(max_length=40, blank=True)
@@ -88,6 +94,29 @@ class Presence(models.Model):
         return f"{self.agent_id} on {self.node_id}"
 
 
+class Absence(models.Model):
+    """An agent whose session ended abnormally, and whose process may come back until `until`.
+
+    Until then, what the session took counts as taken, and the handlers that had begun are not
+    charged (docs/protocol.md#acks). The row ends when the process is back, when another session
+    takes the agent's mail, or with a sweep after `until`.
+    """
+
+    agent = models.OneToOneField(Agent, primary_key=True, on_delete=models.PROTECT)
+    session_id = models.UUIDField()
+    taker = models.CharField(max_length=36, help_text="That of the session's presence.")
+    until = models.DateTimeField(help_text="By the database's clock.")
+    begun = models.JSONField(
+        default=list, help_text="Streams and places whose handlers ran when the socket broke."
+    )
+
+    class Meta:
+        indexes = [models.Index(fields=["until"], name="absence_until")]
+
+    def __str__(self) -> str:
+        return f"{self.agent_id} until {self.until}"
+
+
 class SendOnlySession(models.Model):
     """A live session that only sends, and its node; its agent can have several.
 
@@ -96,6 +125,9 @@ class SendOnlySession(models.Model):
 
     id = models.UUIDField("session", primary_key=True)
     agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="send_only_sessions")
+    taker = models.CharField(
+        max_length=36, default="", db_default="", help_text="That of the session."
+    )
     node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="send_only_sessions")
 
     def __str__(self) -> str:
@@ -171,6 +203,13 @@ class Envelope(models.Model):
         null=True, blank=True, help_text="Recipients of a broadcast not yet given a delivery."
     )
     notify = models.BooleanField(default=False)
+    sent_by = models.CharField(
+        max_length=36,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The taker of the session that sent it, where it is told more than a receipt.",
+    )
     size = models.PositiveIntegerField(help_text="Bytes of the canonical form.")
     content = models.BinaryField()  # empty if it was denied and large
 
@@ -248,6 +287,13 @@ class Delivery(models.Model):
     notice = models.CharField(
         max_length=12, blank=True, default="", db_default="", help_text="What a notice tells."
     )
+    asked_by = models.CharField(
+        max_length=36,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="In the stream answers: the taker of the session that it is for.",
+    )
     notice_due = models.BooleanField(
         default=False, db_default=False, help_text="Whether its sender is still to be told."
     )
@@ -303,9 +349,9 @@ class Mailbox(models.Model):
 
     Done is what the recipient has handled; taken is what it has in memory. `acked_seq` is the
     contiguous mark: everything up to it is done. `taken_seq` counts while the agent's current
-    session is one of `taken_by` (`taken_for`). So what was taken falls back to what is done in the
-    very transaction that ends the session or gives the agent another one
-    (docs/protocol.md#acks).
+    session is one of `taken_by` (`taken_for`), or such a one may come back (`Absence`). So what was
+    taken falls back to what is done in the very transaction that ends the session or gives the
+    agent another one (docs/protocol.md#acks).
     """
 
     class Stream(models.TextChoices):
@@ -373,7 +419,7 @@ class Mailbox(models.Model):
     def taken_for(self, taker: str) -> int:
         """Return the `seq` up to which the current session of the agent has taken or done all.
 
-        `taker` is that of the agent's presence while its node is alive, else "".
+        `taker` is that of the agent's presence while its node is alive, or of its absence; else "".
         """
         return max(self.acked_seq, self.taken_seq if taker and taker == self.taken_by else 0)
 

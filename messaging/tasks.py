@@ -13,6 +13,7 @@ from django.conf import settings
 from messaging.judging import pipeline
 from messaging.layer import events
 from messaging.layer.news import News
+from messaging.mail.absences import end_overdue
 from messaging.mail.fan_out import fan_out_next
 from messaging.mail.held import settle_held
 from messaging.mail.mailboxes import credit_good_traffic
@@ -76,12 +77,13 @@ def fan_out() -> None:
 
 @shared_task(ignore_result=True)
 def sweep() -> None:
-    """Expire and settle mail, place notices, close dead nodes' sessions, fan out, clean up."""
+    """Expire and settle mail, place notices, close what has ended, fan out, clean up."""
     now = datetime.now(UTC)
     expire(now)
     settle_held(now)
     place_notices()
     close_sessions_of_dead_nodes()
+    end_overdue()
     fan_out()
     forget_batches_and_counters(now)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from typing import Any
 
 from django.db import transaction
 
@@ -78,23 +79,39 @@ def _begin_log(hub: Hub) -> None:
     with registry_change(Actor.hub()) as change:
         if log is None:
             origin = f"log_{secrets.token_hex(Log.ORIGIN_BYTES)}"
-            Log.objects.create(origin=origin, first_position=0)
-        change.enter(_started(hub))
+            log = Log.objects.create(origin=origin, first_position=0)
+        change.enter(_started(hub, log), *_policies_stated(), _profile_stated())
 
 
-def _started(hub: Hub) -> EntryDraft:
-    """Return the entry that a log starts, with the text of the policies and the profile in force.
-
-    Later versions have entries of their own, so decisions can be made again from the log alone.
-    """
+def _started(hub: Hub, log: Log) -> EntryDraft:
     keys = HubKey.objects.filter(retired_at=None).order_by("purpose")
-    policies = versions().newest().order_by("policy__name").values_list("document", flat=True)
+    said: dict[str, Any] = {"keys": {key.purpose: key.public_jwk for key in keys}}
+    if log.previous is not None:
+        said["previous"] = log.previous
+    return EntryDraft(kind=Kind.LOG_STARTED, subject=hub.hub_id, shared=said)
+
+
+def _policies_stated() -> list[EntryDraft]:
+    """Return an entry with the text of each policy, so that a log explains its own decisions."""
+    return [
+        EntryDraft(
+            kind=Kind.POLICY_STATED,
+            subject=version.policy.name,
+            policy=version.policy.name,
+            shared={
+                "version": version.number,
+                "digest": version.digest,
+                "document": version.document,
+            },
+        )
+        for version in versions().newest().select_related("policy").order_by("policy_id")
+    ]
+
+
+def _profile_stated() -> EntryDraft:
+    profile = current_profile()
     return EntryDraft(
-        kind=Kind.LOG_STARTED,
-        subject=hub.hub_id,
-        shared={
-            "keys": {key.purpose: key.public_jwk for key in keys},
-            "policies": list(policies),
-            "profile": current_profile().to_dict(),
-        },
+        kind=Kind.PROFILE_STATED,
+        subject=f"profile {profile.version}",
+        shared={"version": profile.version, "document": profile.to_dict()},
     )

@@ -3,12 +3,13 @@
 from registry.agents.models import Agent, AgentKey, EnrolmentToken, Organisation, Tag
 from registry.attestations.models import Attestation
 from registry.bulk.models import BulkDecision
+from registry.exports.models import TrailExport
 from registry.hub.models import Hub, HubKey
 from registry.issuers.models import Issuer, IssuerKey
 from registry.officers.models import ApiToken, SentForm
 from registry.policies.models import Condition, Policy, PolicyVersion, Rule, RuleNotice
 from registry.scores.models import Conduct, GoodTraffic, Score, ScoringProfile, Violation
-from registry.trail.models import Entry, EntryBody, Log, RefusalCount
+from registry.trail.models import Entry, EntryBody, Erasure, LegalHold, Log, RefusalCount
 
 __all__ = [
     "Agent",
@@ -21,11 +22,13 @@ __all__ = [
     "EnrolmentToken",
     "Entry",
     "EntryBody",
+    "Erasure",
     "GoodTraffic",
     "Hub",
     "HubKey",
     "Issuer",
     "IssuerKey",
+    "LegalHold",
     "Log",
     "Organisation",
     "Policy",
@@ -37,5 +40,6 @@ __all__ = [
     "ScoringProfile",
     "SentForm",
     "Tag",
+    "TrailExport",
     "Violation",
 ]

@@ -15,7 +15,7 @@ from typing import Final
 
 from atp.agent.failures import HandlerFailure
 from atp.agent.handler_table import Handler, HandlerTable
-from atp.agent.handlers import HandlerPool, handler_slot_freed
+from atp.agent.handlers import HandlerPool, handler_slot_freed, is_cut
 from atp.agent.mail import MOST_ATTEMPTS, Mail
 from atp.agent.outcomes import Reject, Retry
 from atp.agent.responding import Answer, Responder
@@ -47,15 +47,26 @@ DONE: Final = AttemptOutcome()
 
 
 class Attempts:
-    """The runner of the handlers of one agent. `retry_seconds` is the first pause of a retry."""
+    """The runner of the handlers of one agent.
+
+    `retry_seconds` is the first pause of a retry. `ends` is whether the client ends, with its event
+    loop or for another reason.
+    """
 
     def __init__(
-        self, agent: str, table: HandlerTable, pool: HandlerPool, *, retry_seconds: float
+        self,
+        agent: str,
+        table: HandlerTable,
+        pool: HandlerPool,
+        *,
+        retry_seconds: float,
+        ends: Callable[[], bool],
     ) -> None:
         self._agent = agent
         self._table = table
         self._pool = pool
         self._retry_seconds = retry_seconds
+        self._ends = ends
 
     async def notify(self, envelope: Callable[[], ATPEnvelope], mail: Mail) -> AttemptOutcome:
         """Handle a notification or a broadcast once."""
@@ -72,9 +83,9 @@ class Attempts:
             logger.info("%s: rejected (%s): %s", self._agent, refusal, mail)
             return AttemptOutcome(code=refusal.code)
         except asyncio.CancelledError:
-            if _is_cut():
+            if not self._is_failure():
                 raise
-            logger.error("%s: a task of the handler was cancelled: %s", self._agent, mail)
+            logger.error("%s: the handler was cancelled from inside: %s", self._agent, mail)
             return self._again(mail, None)
         except Exception:  # whatever the handler raised, the message is handled again
             logger.exception("%s: the handler failed: %s", self._agent, mail)
@@ -100,10 +111,10 @@ class Attempts:
         except ClockExpired as problem:
             logger.warning("%s: %s: %s", self._agent, problem.detail, mail)
         except asyncio.CancelledError:
-            if _is_cut():
+            if respond.request.stopped or not self._is_failure():
                 raise
-            logger.error("%s: a task of the handler was cancelled: %s", self._agent, mail)
-            await respond.fail(HandlerFailure("a task of the handler was cancelled"))
+            logger.error("%s: the handler was cancelled from inside: %s", self._agent, mail)
+            await respond.fail(HandlerFailure("the handler was cancelled"))
         except Exception as problem:  # whatever the handler raised, its caller must be told
             if respond.request.cancelled:
                 logger.info("%s: the handler of a cancelled request ended: %s", self._agent, mail)
@@ -160,12 +171,19 @@ class Attempts:
             return AttemptOutcome(code=HandlerFailed.code)
         return AttemptOutcome(retry_after=self._pause(failures) if after is None else after)
 
+    def _is_failure(self) -> bool:
+        """Whether a cancellation is the handler's own: it cancelled itself, or a task of its own.
+
+        Then it counts as a failure, and the task goes on. Otherwise the client cuts the handler, or
+        the event loop ends.
+        """
+        if is_cut() or self._ends():
+            return False
+        task = asyncio.current_task()
+        while task is not None and task.cancelling():
+            task.uncancel()
+        return True
+
     def _pause(self, failures: int) -> float:
         pause = self._retry_seconds * float(RETRY_GROWTH) ** (failures - 1)
         return pause * _jitter.uniform(1 - RETRY_SPREAD, 1 + RETRY_SPREAD)
-
-
-def _is_cut() -> bool:
-    """Whether the client cancels the handler, and not the handler one of its own tasks."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0

@@ -23,6 +23,7 @@ from atp.agent.failures import HandlerFailure
 from atp.agent.inbox import Inbox
 from atp.agent.link import Link
 from atp.agent.mail_claim import MailClaim
+from atp.agent.mail_room import MAIL_BYTES
 from atp.agent.opener import Opener
 from atp.agent.options import SendOptions
 from atp.agent.receiving import Received, Verifier
@@ -48,6 +49,7 @@ class Courier:
     `on_arrived` gets the messages for handlers, `on_notice` the notices, `on_cancelled` the
     requests whose senders no longer wait. None of them may block. `claim` is the client's claim to
     mail. `outbox` is the path of the file for messages without a receipt, or `None`.
+    `mail_bytes` limits the mail that is taken and not done.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Courier:
         on_cancelled: Callable[[Cancelled], None],
         claim: MailClaim,
         outbox: Path | None = None,
+        mail_bytes: int = MAIL_BYTES,
     ) -> None:
         self._author = author
         self._transport = transport
@@ -70,7 +73,7 @@ class Courier:
         self._claim = claim
         self._exchanges = Exchanges()
         self._room = asyncio.Semaphore(OUTBOX_LIMIT)
-        self.session = AgentSession(verifier)
+        self.session = AgentSession(verifier, mail_bytes=mail_bytes)
         self._signed = SignedMessages()
         self._writer = Writer(author, transport, self._signed, current_cause=current_cause)
         self._outbox: DurableOutbox | None = None
@@ -103,6 +106,11 @@ class Courier:
     def connected(self) -> bool:
         """Whether there is a connection right now."""
         return self.link is not None and self.link.connected
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the connection, or the attempt to connect again, goes on."""
+        return self.link is not None and self.link.goes_on
 
     @property
     def inbox(self) -> Inbox:
@@ -148,6 +156,11 @@ class Courier:
             raise
         self.link = link
 
+    def notice_done(self, notice: Notice) -> None:
+        """Note that a notice is handled, and tell the hub."""
+        self.session.notices.done(notice, now=self._transport.clock())
+        self.wake()
+
     def claim_mail(self) -> None:
         """Claim the agent's mail, now and in each later login."""
         self._claim.made = True
@@ -162,10 +175,11 @@ class Courier:
 
     async def stop(self, timeout_seconds: float) -> None:
         """Wait for receipts and send the acks, then close; open exchanges fail."""
-        if self.link is not None:
-            await self.link.flush(timeout_seconds)
-            await self.link.stop()
+        if (link := self.link) is not None:
+            await link.flush(timeout_seconds)
+            await link.stop()
             self.link = None
+            self.session.notices.drop()
             self._over.set()
         self._exchanges.fail_all(SessionClosed("the client was disconnected"))
         if self._outbox is not None:
@@ -269,7 +283,7 @@ class Courier:
         )
         lifetime = min(MESSAGE_MAX_LIFE_SECONDS, math.ceil(seconds_left) + 1)
         signed = self._writer.sign(document, lifetime, options, req=envelope.digest)
-        await self._await_receipt(document["messageId"], signed, seconds_left)
+        await self._await_receipt(signed.message_id, signed.canonical, seconds_left)
 
     async def _await_receipt(self, message_id: str, data: bytes, seconds: float) -> Receipt:
         with self._opened(message_id, seconds) as exchange:
@@ -313,7 +327,8 @@ class Courier:
                 self._on_receipt(event)
             case Notice():
                 self._exchanges.notice(event)
-                self._on_notice(event)
+                if event.stream is not None or event.status != "refused":
+                    self._on_notice(event)  # the other one is for the caller only
             case Gone() | Withheld():
                 logger.info("%s: mail that will not come: %s", self._author.identity.id, event)
 

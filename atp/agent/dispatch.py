@@ -18,7 +18,7 @@ from atp.agent.attempts import DONE, RETRY_SECONDS, AttemptOutcome, Attempts
 from atp.agent.handler_table import Handler, HandlerTable, read_rule
 from atp.agent.handlers import HandlerPool
 from atp.agent.inbox import Inbox
-from atp.agent.mail import Mail, MailState
+from atp.agent.mail import Mail, MailState, name_mail
 from atp.agent.open_requests import OpenRequests
 from atp.agent.receiving import Received
 from atp.agent.responding import Responder, SendResponse
@@ -51,6 +51,10 @@ class HubSide(Protocol):
     @property
     def inbox(self) -> Inbox:
         """The mail of the agent."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the connection, or the attempt to connect again, goes on."""
 
     def take_mail(self) -> Iterator[Arrived]:
         """Take the mail for which there is room now; yield that whose handlers may begin."""
@@ -87,13 +91,14 @@ class HandlerDispatcher:
         self._send_response = send_response
         self._clock = clock
         self._table = HandlerTable()
-        self._attempts = Attempts(agent, self._table, pool, retry_seconds=retry_seconds)
+        self._attempts = Attempts(
+            agent, self._table, pool, retry_seconds=retry_seconds, ends=lambda: not hub.goes_on
+        )
         self._requests = OpenRequests()
         self._is_open = False
         self._grace_timer: asyncio.TimerHandle | None = None
         self._running: dict[Job, Mail] = {}
         self._cut: list[Mail] = []  # since `open`
-        self._ahead = 0.0  # how much the clock is behind the hub's at least, as a negative number
 
     def register(
         self,
@@ -147,10 +152,9 @@ class HandlerDispatcher:
         self._cut.clear()
         for mail in self._running.values():
             logger.warning("%s: its handler goes on in a thread: %s", self._agent, mail)
-        if handed_back := len(self._hub.inbox.hand_back()):
-            logger.warning(
-                "%s: %d messages that had not begun go back to the hub", self._agent, handed_back
-            )
+        if handed_back := self._hub.inbox.hand_back():
+            count, names = len(handed_back), name_mail(handed_back)
+            logger.warning("%s: handed back to the hub (%d): %s", self._agent, count, names)
 
     def dispatch(self, arrived: Arrived) -> None:
         """Queue a message for its handler."""
@@ -164,8 +168,6 @@ class HandlerDispatcher:
             self._pool.start_jobs()
             return
         mail.dispatched = True
-        if received.delivery.accepted_at is not None:
-            self._ahead = min(self._ahead, self._clock() - received.accepted_at)
         loop = asyncio.get_running_loop()
         request = self._requests.add(*mail.key)
         respond = Responder(received, ticks=loop.time(), send=self._send_response, request=request)
@@ -176,22 +178,26 @@ class HandlerDispatcher:
             may_begin=lambda: mail.attached and self._table.is_ready(kind, loop.time()),
             is_over=lambda: not mail.is_open and mail.state is not MailState.RUNNING,
             is_alone=lambda: mail.is_alone,
+            begin=lambda: self._begin(job, mail, respond),
             pass_over=lambda: self._pass_over(mail),
         )
         self._pool.submit(job)
 
-    async def _handle(self, job: Job, mail: Mail, respond: Responder) -> None:
-        inbox = self._hub.inbox
+    def _begin(self, job: Job, mail: Mail, respond: Responder) -> None:
+        """Note that the handler of a message begins, unless there is no more use in it."""
         if mail.kind is MessageType.REQUEST and self._has_expired(mail, respond):
             logger.warning("%s: expired before its handler could begin: %s", self._agent, mail)
-            self._end(job, mail, DONE)
-            return
-        if respond.request.cancelled:
+        elif respond.request.cancelled:
             logger.info("%s: cancelled before its handler could begin: %s", self._agent, mail)
+        else:
+            self._hub.inbox.begin(mail)
+            self._running[job] = mail
+
+    async def _handle(self, job: Job, mail: Mail, respond: Responder) -> None:
+        inbox = self._hub.inbox
+        if mail.state is not MailState.RUNNING:
             self._end(job, mail, DONE)
             return
-        inbox.begin(mail)
-        self._running[job] = mail
         self._take_more()
         try:
             await self._hub.written()
@@ -252,8 +258,7 @@ class HandlerDispatcher:
 
     def _has_expired(self, mail: Mail, respond: Responder) -> bool:
         """Whether a request has expired, also while this process was stopped."""
-        now = self._clock() - self._ahead
-        return respond.seconds_left <= 0 or now >= mail.received.expires_at
+        return respond.seconds_left <= 0 or self._clock() >= mail.received.expires_at
 
     def _take(self, *, anew: bool) -> None:
         loop = asyncio.get_running_loop()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from atp.agent.failures import failure
 from atp.agent.outbox import TRY_AGAIN
 from atp.agent.receiving import Received
 from atp.agent.session import Answered
@@ -16,6 +17,7 @@ from atp.errors import (
     ATPError,
     FlowTimeout,
     FlowWindow,
+    HandlerFailed,
     PolicyHeld,
     ReplayConflict,
     from_code,
@@ -36,7 +38,9 @@ REFUSED_CODES: Final = {  # the defaults, if a receipt has no code
 MAY_ARRIVE: Final = (
     "it may still arrive, and without the option message_id, sending it again is a second message"
 )
-REJECTED: Final = "rejected"  # a notice: officers decided against a held message
+# Statuses of notices after which no answer comes: officers decided against a held message, or the
+# recipient has refused it for good (with its own code), or it is not delivered any more.
+LOST_STATUSES: Final = frozenset({"rejected", "refused", "withheld"})
 
 
 @dataclass(slots=True)
@@ -181,12 +185,12 @@ class Exchanges:
             exchange.answer.set_result(event.received)
 
     def notice(self, notice: Notice) -> None:
-        """Note a later event. A held message that officers rejected fails here."""
+        """Note a later event. What can't be answered any more fails here, with the reason."""
         exchange = self._open.get(notice.message_id)
         if exchange is None:
             return
-        if notice.status == REJECTED:
-            exchange.fail(from_code(notice.code or "policy.denied", notice.detail))
+        if notice.status in LOST_STATUSES:
+            exchange.fail(_loss(notice))
         elif exchange.last is not None:
             exchange.last = None  # released
 
@@ -202,6 +206,14 @@ def _refusal(receipt: Receipt) -> ATPError:
     if isinstance(problem, ReplayConflict):
         problem.status, problem.entry = receipt.first_status, receipt.first_entry
     return problem
+
+
+def _loss(notice: Notice) -> ATPError:
+    """Return the error of a message that is lost. Its recipient may have chosen the code."""
+    if notice.status != "refused":
+        return from_code(notice.code or "policy.denied", notice.detail)
+    told = notice.detail or "the recipient has refused the message for good"
+    return failure(notice.code or HandlerFailed.code, told)
 
 
 def _future() -> asyncio.Future[Any]:

@@ -13,7 +13,7 @@ from atp.errors import BY_CODE, ATPError, HandlerFailed, RecipientNoHandler, fro
 from atp.trust.envelope import Envelope
 from atp.wire.words import CODE_PATTERN
 
-__all__ = ["FAILURE_CODE", "HandlerFailure", "raise_failure"]
+__all__ = ["FAILURE_CODE", "HandlerFailure", "failure", "raise_failure"]
 
 DETAIL_MAX_CHARS: Final = 500  # of a text about a failure, sent or shown
 FAILURE_CODE: Final = re.compile(CODE_PATTERN)
@@ -42,10 +42,11 @@ def raise_failure(response: Envelope) -> None:
     """
     error = response.error
     if error is not None:
-        raise _failure(error["code"], error.get("detail", "")[:DETAIL_MAX_CHARS])
+        raise failure(error["code"], error.get("detail", "")[:DETAIL_MAX_CHARS])
 
 
-def _failure(code: str, detail: str) -> ATPError:
+def failure(code: str, detail: str) -> ATPError:
+    """Return the error for a code that the other side chose; see `raise_failure`."""
     if code in (HandlerFailed.code, RecipientNoHandler.code):
         return from_code(code, detail)
     if code in BY_CODE or FAILURE_CODE.fullmatch(code) is None:

@@ -44,7 +44,8 @@ class HandlerTable:
     def register(self, message_type: MessageType | str, handler: Handler) -> MessageType:
         """Handle messages of a type with `handler`; it replaces an earlier one.
 
-        Raises `MalformedDocument` for an unknown type, or if `handler` can't be called.
+        Raises `MalformedDocument` for an unknown type, or if `handler` can't be called or is a
+        generator.
         """
         try:
             kind = MessageType(message_type)
@@ -55,6 +56,8 @@ class HandlerTable:
             ) from exc
         if not callable(handler):
             raise MalformedDocument("a handler must be a function or another callable")
+        if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+            raise MalformedDocument("a handler must not be a generator: return, do not yield")
         self._handlers[kind] = handler
         if kind is MessageType.REQUEST:
             self.gives_respond = _takes_respond(handler)

@@ -22,7 +22,7 @@ from typing import Any, Final
 from atp.agent.turns import HandlerRule, Job, JobQueue
 from atp.types import MessageType
 
-__all__ = ["HANDLERS_RUNNING", "HandlerPool", "handler_slot_freed"]
+__all__ = ["HANDLERS_RUNNING", "HandlerPool", "handler_slot_freed", "is_cut"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +34,10 @@ class _Slot:
     """The state of one handler.
 
     `held` while it counts as running, `waits` by open requests, `in_thread` while a plain function
-    runs, which can't be cancelled.
+    runs, which can't be cancelled, `cut` when the client has cancelled it.
     """
 
-    __slots__ = ("finished", "held", "in_thread", "job", "pool", "waits")
+    __slots__ = ("cut", "finished", "held", "in_thread", "job", "pool", "waits")
 
     def __init__(self, pool: HandlerPool, job: Job) -> None:
         self.pool = pool
@@ -46,6 +46,7 @@ class _Slot:
         self.waits = 0
         self.in_thread = False
         self.finished = False
+        self.cut = False
 
 
 _slot: ContextVar[_Slot | None] = ContextVar("atp_handler_slot", default=None)
@@ -131,16 +132,23 @@ class HandlerPool:
         A plain function that runs in a thread can't be cancelled. Its job goes on until it ends.
         """
         self._turns.clear()
+        await asyncio.sleep(0)  # so that each job that has begun can say that it was cut
         others = self._others()
         jobs = [self._tasks[task].job for task in others]
         cancelled = [task for task in others if not self._tasks[task].in_thread]
         for task in cancelled:
+            self._tasks[task].cut = True
             task.cancel()
         await asyncio.gather(*cancelled, return_exceptions=True)
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
         return jobs
+
+    def runs_caller(self) -> bool:
+        """Whether one of its handlers, or a task that it began, calls this."""
+        slot = _slot.get()
+        return slot is not None and slot.pool is self and not slot.finished
 
     def _others(self) -> list[asyncio.Task[None]]:
         return [task for task in self._tasks if task is not asyncio.current_task()]
@@ -160,6 +168,7 @@ class HandlerPool:
             task = asyncio.create_task(self._run(slot))
             self._tasks[task] = slot
             task.add_done_callback(self._finished)
+            job.begin()  # all that begin together, before the first one runs
         self._wait_for_hold()
 
     def _wait_for_hold(self) -> None:
@@ -219,6 +228,12 @@ class HandlerPool:
             self._give_back()  # another task of the handler was first, or waits again
         else:
             slot.held = True
+
+
+def is_cut() -> bool:
+    """Whether the client has cancelled the handler that runs this code."""
+    slot = _slot.get()
+    return slot is not None and slot.cut
 
 
 @asynccontextmanager

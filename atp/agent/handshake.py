@@ -47,8 +47,8 @@ class Handshake:
     `began` is this machine's time before the socket was opened, in seconds since 1970; `None` is
     the time of `answer`. `behind` is how many seconds this machine's clock is behind the hub's at
     least, below 0 if it is ahead; it is known after `answer`, and 0 where the time on the way
-    explains the difference. `takeover` and `resumes` are those of `Login`. Raises `KeyMissing` if
-    `key` is `None`.
+    explains the difference. `takeover`, `resumes` and `send_only` are those of `Login`. Raises
+    `KeyMissing` if `key` is `None`.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Handshake:
         began: float | None = None,
         takeover: bool = True,
         resumes: str = "",
+        send_only: bool = False,
     ) -> None:
         if key is None:
             raise KeyMissing("on a network every message is signed; give the client a private key")
@@ -74,6 +75,7 @@ class Handshake:
         self._nonce = nonce
         self._takeover = takeover
         self._resumes = resumes
+        self._send_only = send_only
         self._features: tuple[str, ...] = ()
         self._began = began
         self.behind = 0.0
@@ -109,6 +111,7 @@ class Handshake:
             features=self._features,
             takeover=self._takeover or SEND_ONLY not in self._features,
             resumes=self._resumes,
+            send_only=self._send_only and SEND_ONLY in self._features,
         ).to_bytes()
 
     def admit(self, message: bytes, *, now: float) -> Welcome:

@@ -12,18 +12,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from atp.agent.acks import DoneAcks, PlainAcks, StreamAcks
 from atp.agent.mail import Mail, MailKey, MailState
+from atp.agent.mail_room import BACKLOG_LIMIT, MAIL_BYTES, MailRoom
 from atp.agent.receiving import Received
 from atp.agent.seen import SEEN_LIMIT, SeenMessages
 from atp.errors import SessionTransport
 from atp.wire.words import ANSWERS, MAIL, STREAMS, Stream
 
 __all__ = ["Inbox"]
-
-BACKLOG_LIMIT: Final = 256  # taken mail whose handler has not begun
 
 
 @dataclass(slots=True)
@@ -42,15 +40,21 @@ class _Arrival:
 class Inbox:
     """The positions, mail and acks of one agent.
 
-    `seen` are the messages that it has handled.
+    `seen` are the messages that it has handled. It takes no more mail while it holds `bytes_limit`
+    bytes; a larger message is taken when it holds nothing else.
     """
 
-    def __init__(self, *, backlog_limit: int = BACKLOG_LIMIT, seen_limit: int = SEEN_LIMIT) -> None:
-        self._backlog_limit = backlog_limit
+    def __init__(
+        self,
+        *,
+        backlog_limit: int = BACKLOG_LIMIT,
+        seen_limit: int = SEEN_LIMIT,
+        bytes_limit: int = MAIL_BYTES,
+    ) -> None:
+        self._room = MailRoom(backlog_limit=backlog_limit, bytes_limit=bytes_limit)
         self.seen = SeenMessages(limit=seen_limit)
         self._taking = False  # until there is a handler
         self._mail: dict[MailKey, Mail] = {}  # not done
-        self._backlog = 0  # taken on this connection, and its handler has not begun
         self._arrivals: deque[_Arrival] = deque()
         self._positions: dict[Stream, int | None] = {}
         self._acks: dict[Stream, StreamAcks] = {}
@@ -71,7 +75,7 @@ class Inbox:
             if arrival.mail is not None and not arrival.mail.dispatched:
                 self._mail.pop(arrival.mail.key, None)
         self._arrivals.clear()
-        self._backlog = 0
+        self._room.lost()
         for mail in self._mail.values():
             mail.attached = mail.passed_over = False
 
@@ -99,8 +103,8 @@ class Inbox:
     def close(self, stream: Stream, first: int, last: int, code: str = "") -> None:
         """Note places that no handler gets. With `code`, the agent refuses the one at `first`."""
         if stream == ANSWERS:
-            self._acks[stream].take(first, last)
-            self._acks[stream].finish(first, last, code)
+            self.answers.take(first, last)
+            self.answers.finish(first, last, code)
             return
         if not code:
             self._withdraw(first, last)
@@ -145,7 +149,7 @@ class Inbox:
     def _may_take(self, mail: Mail | None) -> bool:
         if mail is None or mail.state is not MailState.WAITING:
             return True
-        return self._taking and self._backlog < self._backlog_limit
+        return self._taking and self._room.has_room(mail)
 
     def _attach(self, mail: Mail) -> bool:
         """Note that this connection delivered the mail, and tell its state.
@@ -154,9 +158,9 @@ class Inbox:
         """
         acks = self._acks[MAIL]
         mail.attached = True
+        if mail.is_open:
+            self._room.enter(mail)
         match mail.state:
-            case MailState.WAITING:
-                self._backlog += 1
             case MailState.RUNNING:
                 acks.begin(mail.place)
             case MailState.RETRY:
@@ -169,14 +173,14 @@ class Inbox:
 
     def begin(self, mail: Mail) -> None:
         """Note that the handler of the mail begins."""
-        self._leave_backlog(mail)
+        self._room.leave_backlog(mail)
         mail.state = MailState.RUNNING
         if mail.attached:
             self._acks[MAIL].begin(mail.place)
 
     def pass_over(self, mail: Mail) -> bool:
         """Count the mail no more against the backlog; return whether it was counted."""
-        counted = self._leave_backlog(mail)
+        counted = self._room.leave_backlog(mail)
         mail.passed_over = True
         return counted
 
@@ -189,7 +193,7 @@ class Inbox:
 
     def finish(self, mail: Mail, code: str = "") -> None:
         """Note that the mail is done; with `code`, that it is refused for good."""
-        self._leave_backlog(mail)
+        self._room.leave(mail)
         mail.state = MailState.REFUSED if code else MailState.DONE
         self._mail.pop(mail.key, None)
         self.seen.add(mail.seen_key, code, mail.received.expires_at)
@@ -216,17 +220,17 @@ class Inbox:
             if mail.is_open and mail.dispatched:
                 self._drop(mail)
 
-    def _leave_backlog(self, mail: Mail) -> bool:
-        counted = mail.state is MailState.WAITING and mail.attached and not mail.passed_over
-        self._backlog -= counted
-        return counted
-
     def _drop(self, mail: Mail) -> None:
-        self._leave_backlog(mail)
+        self._room.leave(mail)
         mail.state = MailState.WITHDRAWN
         self._mail.pop(mail.key, None)
 
     # Acks
+
+    @property
+    def answers(self) -> StreamAcks:
+        """The acks of the stream `answers` on this connection."""
+        return self._acks[ANSWERS]
 
     @property
     def has_acks(self) -> bool:

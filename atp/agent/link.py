@@ -24,6 +24,7 @@ from atp.errors import (
     KeyProblem,
     SessionAuthentication,
     SessionClosed,
+    SessionError,
     SessionRevoked,
     SessionSuperseded,
     SignatureError,
@@ -87,10 +88,15 @@ class Link:
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
         self._claimed = asyncio.Event()  # the client wants mail, and this session has none
-        self._turns: list[asyncio.Future[None]] = []
+        self._stops = False
         self.connected = False
         self.welcome: Welcome | None = None
         self.suspended: ATPError | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether its task runs, and nobody has cancelled it, as the end of an event loop does."""
+        return self._task is not None and not self._task.done() and not self._task.cancelling()
 
     async def start(self) -> Welcome:
         """Connect for the first time. If this fails, raise the error and do not try again."""
@@ -100,8 +106,9 @@ class Link:
         return connection.welcome
 
     def wake(self) -> None:
-        """Wake the writer, because there may be something to send."""
-        self._wake.set()
+        """Wake the writer if there is something to send."""
+        if self._session.wants_to_send:
+            self._wake.set()
 
     def claim_mail(self) -> None:
         """Log in again with a session that takes mail, if the session of now takes none."""
@@ -109,13 +116,15 @@ class Link:
             self._claimed.set()
 
     async def written(self) -> None:
-        """Wait until what the session has to tell now is written, or the connection has ended."""
-        if not self.connected:
+        """Write what the hub must hear at once; return when it is written, or can't be any more.
+
+        This takes no turn of the event loop, unless the socket is full.
+        """
+        connection = self._connection
+        if connection is None or not self.connected:
             return
-        turn = asyncio.get_running_loop().create_future()
-        self._turns.append(turn)
-        self._wake.set()
-        await turn
+        with suppress(SessionError):  # the reader has the reason
+            await self._send(connection, self._session.urgent_acks(ticks=self._ticks()))
 
     async def flush(self, timeout_seconds: float) -> bool:
         """Wait for all receipts and until all acks are sent; return `False` if the time is over."""
@@ -131,6 +140,7 @@ class Link:
 
     async def stop(self) -> None:
         """Close the connection, and do not connect again."""
+        self._stops = True
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -247,13 +257,12 @@ class Link:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await connection.close()
+            await connection.close(comes_back=not self._stops)
 
     def _lose(self) -> None:
         self.connected = False
         self._session.lost()
         self._moved.set()
-        self._end_turns(self._turns)
 
     async def _read(self, connection: Connection) -> None:
         while True:
@@ -265,31 +274,24 @@ class Link:
                     raise from_code(event.code, event.detail, retry_after=event.retry_after)
                 self._on_event(event)
             self._moved.set()
-            self._wake.set()
+            self.wake()
 
     async def _write(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
-            turns, self._turns = self._turns, []
-            try:
-                for message in self._session.data_to_send(ticks=self._ticks()):
-                    log_frames(self._login.identity.id, "sends", message)
-                    await connection.send(message)
-                    self._end_turns(turns)  # acks are in the first message
-            finally:
-                self._end_turns(turns)
+            await self._send(connection, self._session.data_to_send(ticks=loop.time()))
             self._moved.set()
             due = self._session.next_due()
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(due):
-                    await self._wake.wait()
+            timer = None if due is None else loop.call_at(due, self._wake.set)
+            await self._wake.wait()
+            if timer is not None:
+                timer.cancel()
 
-    @staticmethod
-    def _end_turns(turns: list[asyncio.Future[None]]) -> None:
-        for turn in turns:
-            if not turn.done():
-                turn.set_result(None)
-        turns.clear()
+    async def _send(self, connection: Connection, messages: list[bytes]) -> None:
+        for message in messages:
+            log_frames(self._login.identity.id, "sends", message)
+            await connection.send(message)
 
     @staticmethod
     def _ticks() -> float:

@@ -5,6 +5,7 @@ waiting -> running -> done | retry | refused          retry -> running -> ...
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -12,9 +13,11 @@ from typing import Final
 from atp.agent.receiving import Received
 from atp.types import MessageType
 
-__all__ = ["MOST_ATTEMPTS", "Mail", "MailKey", "MailState"]
+__all__ = ["MOST_ATTEMPTS", "Mail", "MailKey", "MailState", "name_mail"]
 
 MOST_ATTEMPTS: Final = 5  # docs/protocol.md#acks: then it is refused for good
+
+NAMED_MOST: Final = 20  # messages in one log line
 
 MailKey = tuple[str, str]  # sender and message id
 
@@ -36,9 +39,9 @@ class Mail:
 
     `place` is its place in the stream. `attached` is whether this connection has delivered it and
     the agent has taken it; only then a handler may begin. `dispatched` is whether handlers have it
-    in their queue, and `passed_over` whether others go before it there, because of the rule of its
-    type: then it does not count against the backlog. `failures` counts the handlers that have begun
-    and failed, in this process and before.
+    in their queue, `held` whether its bytes count, and `passed_over` whether others go before it in
+    the queue, because of the rule of its type: then it does not count against the backlog.
+    `failures` counts the handlers that have begun and failed, in this process and before.
     """
 
     received: Received
@@ -47,6 +50,7 @@ class Mail:
     state: MailState = MailState.WAITING
     attached: bool = False
     dispatched: bool = False
+    held: bool = False
     passed_over: bool = False
 
     @property
@@ -64,6 +68,11 @@ class Mail:
         if self.received.delivery.redelivered:
             return sender, f"{message_id} {self.place}"
         return self.key
+
+    @property
+    def size(self) -> int:
+        """The bytes of its envelope."""
+        return len(self.received.envelope.canonical)
 
     @property
     def kind(self) -> MessageType:
@@ -84,3 +93,10 @@ class Mail:
         sender, message_id = self.key
         attempt = f", attempt {self.failures + 1}" if self.failures else ""
         return f"{self.kind} {message_id} from {sender}{attempt}"
+
+
+def name_mail(some: Sequence[Mail]) -> str:
+    """Return type, id and sender of the first messages, and how many more there are."""
+    told = ", ".join(str(mail) for mail in some[:NAMED_MOST])
+    more = len(some) - NAMED_MOST
+    return f"{told}, and {more} more" if more > 0 else told

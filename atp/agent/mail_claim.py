@@ -39,7 +39,7 @@ class MailClaim:
 
     def login(self, base: Login) -> Login:
         """Return the login of the next connection."""
-        return replace(base, takeover=self.made, resumes=self.session)
+        return replace(base, takeover=self.made, resumes=self.session, send_only=self._send_only)
 
     def is_unmet(self, welcome: Welcome) -> bool:
         """Return whether the client claims mail in a session that takes none."""

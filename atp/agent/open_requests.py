@@ -20,14 +20,15 @@ _Id = tuple[str, str]  # sender and message id
 class OpenRequest:
     """A received request. `cancelled` is whether its sender no longer waits for the answer.
 
-    `when_cancelled` is called then, in the event loop.
+    `stopped` is whether its handler was cancelled because of that. `when_cancelled` is called then,
+    in the event loop.
     """
 
     def __init__(self, *, cancelled: bool) -> None:
         self.cancelled = cancelled
         self.when_cancelled: Callable[[], None] = lambda: None
         self._task: asyncio.Task[Any] | None = None
-        self._stopped = False
+        self.stopped = False
 
     @contextmanager
     def stoppable(self, handler: Callable[..., Any] | None) -> Iterator[None]:
@@ -41,7 +42,7 @@ class OpenRequest:
         try:
             yield
         except asyncio.CancelledError:
-            if task is None or not self._stopped or task.uncancel() > 0:
+            if task is None or not self.stopped or task.uncancel() > 0:
                 raise
         finally:
             self._task = None
@@ -51,7 +52,7 @@ class OpenRequest:
         self.cancelled = True
         self.when_cancelled()
         if self._task is not None:
-            self._stopped = True
+            self.stopped = True
             self._task.cancel()
             self._task = None  # once is enough
 

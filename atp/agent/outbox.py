@@ -83,6 +83,11 @@ class Outbox:
             self.forget(receipt.message_id)
         return True
 
+    @property
+    def wants_to_send(self) -> bool:
+        """Whether envelopes may go now, or wait until they may."""
+        return bool(self._due) or (bool(self._queue) and len(self._under_way) < self._window)
+
     def next_due(self) -> float | None:
         """Return the tick at which the next waiting envelope may be sent, or `None`."""
         return min(self._due.values(), default=None)

@@ -14,7 +14,9 @@ from typing import Final
 
 from atp.agent.inbox import Inbox
 from atp.agent.mail import Mail
+from atp.agent.mail_room import MAIL_BYTES
 from atp.agent.outbox import Outbox
+from atp.agent.placed_notices import PlacedNotices
 from atp.agent.receiving import Received, Verifier
 from atp.errors import ATPError, MalformedFrame, SessionTransport
 from atp.wire.frames import (
@@ -31,14 +33,14 @@ from atp.wire.frames import (
     parse_message,
     serialize_messages,
 )
-from atp.wire.words import ANSWERS, CANCEL, DONE, MAIL
+from atp.wire.words import CANCEL, DONE, MAIL
 
 __all__ = ["AgentSession", "Answered", "Arrived", "Event", "Expected"]
 
 logger = logging.getLogger(__name__)
 
-DONE_WAITS_SECONDS: Final = 0.02  # acks of what is done wait so long, to go together
-NOTICE_REMEMBERED_SECONDS: Final = 24 * 3600.0
+# Acks of what is done wait so long for others: those of one request after the other go together.
+DONE_WAITS_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +77,13 @@ Event = Answered | Arrived | Receipt | Notice | Cancelled | Failure | Gone | Wit
 
 
 class AgentSession:
-    """Outbox, inbox and open requests of one agent."""
+    """Outbox, inbox and open requests of one agent. `mail_bytes` limits the mail that it takes."""
 
-    def __init__(self, verifier: Verifier) -> None:
+    def __init__(self, verifier: Verifier, *, mail_bytes: int = MAIL_BYTES) -> None:
         self._verifier = verifier
         self._outbox = Outbox()
-        self.inbox = Inbox()
+        self.inbox = Inbox(bytes_limit=mail_bytes)
+        self.notices = PlacedNotices(self.inbox)
         self._done_due: float | None = None  # in ticks
         self._expected: dict[str, Expected] = {}
         self._features: Collection[str] = ()
@@ -148,6 +151,22 @@ class AgentSession:
         frames = [*self._acks(ticks), *told, *self._outbox.take(ticks=ticks)]
         return list(serialize_messages(frames))
 
+    @property
+    def wants_to_send(self) -> bool:
+        """Whether there is something to send now, or to be sent later than was planned before."""
+        if self._cancels or self._outbox.wants_to_send or self.inbox.has_urgent_acks:
+            return True
+        return self._done_due is None and self.inbox.has_acks
+
+    def urgent_acks(self, *, ticks: float) -> list[bytes]:
+        """Return the messages with the acks for which the hub or a handler waits, if there are any.
+
+        What is only done goes with them.
+        """
+        if not self.inbox.has_urgent_acks:
+            return []
+        return list(serialize_messages(self._acks(ticks)))
+
     def _acks(self, ticks: float) -> list[bytes]:
         """Return the acks to send now. What is only done waits a little for more of it."""
         if not self.inbox.has_acks:
@@ -181,6 +200,7 @@ class AgentSession:
         self._features = ()
         self._cancels.clear()
         self._unwanted.clear()
+        self.notices.lost()
         self.inbox.lost()
 
     def take_mail(self) -> Iterator[Arrived]:
@@ -208,7 +228,8 @@ class AgentSession:
                 case Gone():
                     yield from self._closed(frame, first=frame.first, last=frame.last)
                 case Notice() if frame.stream is not None:
-                    yield from self._placed_notice(frame, now)
+                    if self.notices.arrive(frame):
+                        yield frame
                 case Notice() | Cancelled() | Failure():
                     yield frame
                 case Unknown():
@@ -221,16 +242,6 @@ class AgentSession:
         if self.inbox.advance(frame.stream, first=first, last=last):
             self.inbox.close(frame.stream, first, last)
             yield frame
-
-    def _placed_notice(self, notice: Notice, now: float) -> Iterator[Event]:
-        stream = notice.stream or ANSWERS
-        if not self.inbox.advance(stream, first=notice.seq, last=notice.seq):
-            return
-        self.inbox.close(stream, notice.seq, notice.seq)
-        key = ("", f"notice {stream} {notice.seq}")  # no agent has an empty id
-        until = now + NOTICE_REMEMBERED_SECONDS
-        if not self.inbox.seen.is_repeat(key, expires_at=until, now=now):
-            yield notice
 
     def _cancel_unwanted(self, receipt: Receipt) -> None:
         """Cancel a request whose caller stopped waiting before the hub accepted it."""

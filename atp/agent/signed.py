@@ -13,7 +13,7 @@ from typing import Final
 from atp.agent.receiving import Received, read_claims
 from atp.errors import ReplayConflict
 from atp.trust.content import content_mark
-from atp.trust.envelope import Envelope, parse_envelope
+from atp.trust.envelope import Envelope
 from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS
 
 __all__ = ["SignedMessage", "SignedMessages", "expiry_of"]
@@ -51,12 +51,11 @@ class SignedMessages:
         self._requests: dict[str, str] = {}  # requestId -> message id
         self._bytes = 0
 
-    def message(self, data: bytes, *, chosen_id: bool, now: float) -> SignedMessage:
+    def message(self, envelope: Envelope, *, chosen_id: bool, now: float) -> SignedMessage:
         """Return the message to send for one that was just signed: itself, or that of `first`.
 
         `chosen_id` is whether the caller chose its id, so that it may send it again.
         """
-        envelope = parse_envelope(data)
         return self.first(envelope, now=now) if chosen_id else SignedMessage(envelope)
 
     def first(self, envelope: Envelope, *, now: float) -> SignedMessage:

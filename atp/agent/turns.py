@@ -41,9 +41,9 @@ class Job:
     """A message that waits for its handler.
 
     `may_begin` is whether it can begin now at all, and `is_over` whether it will not begin any
-    more, nor again. `is_alone` is whether it must run beside no other. `pass_over` is called when
-    jobs of other senders or types go before it, because of the rule of its type. `number` is its
-    place in the queue.
+    more, nor again. `is_alone` is whether it must run beside no other. `begin` is called when its
+    turn has come, before `run` is. `pass_over` is called when jobs of other senders or types go
+    before it, because of the rule of its type. `number` is its place in the queue.
     """
 
     kind: MessageType
@@ -52,6 +52,7 @@ class Job:
     may_begin: Callable[[], bool] = lambda: True
     is_over: Callable[[], bool] = lambda: False
     is_alone: Callable[[], bool] = lambda: False
+    begin: Callable[[], None] = lambda: None
     pass_over: Callable[[], None] = lambda: None
     number: int = field(default=0, init=False)
 
@@ -177,7 +178,9 @@ class JobQueue:
         if self._alone is not None:
             return self._first(MessageType.REQUEST) if alone_waits else None
         holds = self._holds(ticks)
-        found = [] if holds else [self._first(kind) for kind in MessageType]
+        found = (
+            [] if holds else [self._first(kind) for kind in MessageType if self._waiting[kind].jobs]
+        )
         if alive == 0 and ticks >= self._rest_until:
             found.append(self._first_alone())
         jobs = (job for job in found if job is not None)

@@ -10,7 +10,7 @@ from atp.agent.options import SendOptions
 from atp.agent.signed import SignedMessage, SignedMessages
 from atp.agent.tracing import current_trace
 from atp.transports.base import Transport
-from atp.trust.envelope import envelope_from_value, new_document, sign_envelope
+from atp.trust.envelope import Envelope, envelope_from_value, new_document, signed_envelope
 from atp.trust.keys import PrivateKey
 from atp.types import IAgentIdentity, IPolicyContext, MessageType, TrustLevel
 from atp.wire.timestamps import format_timestamp
@@ -103,7 +103,7 @@ class Writer:
         options: SendOptions,
         *,
         req: str | None = None,
-    ) -> bytes:
+    ) -> Envelope:
         """Return the signed envelope; without a key (in memory only), the unsigned one.
 
         Of `options` the signature has the trace and for whom the agent acts.
@@ -111,8 +111,8 @@ class Writer:
         now, author = self._transport.clock(), self._author
         if author.key is None:
             stamped = {**document, "timestamp": format_timestamp(now)}
-            return envelope_from_value({"ATP": stamped}).canonical
-        return sign_envelope(
+            return envelope_from_value({"ATP": stamped})
+        return signed_envelope(
             document,
             author.key,
             hub_id=self._transport.hub_id,

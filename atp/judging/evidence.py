@@ -37,18 +37,17 @@ class TrailEvidence:
     def read(self, entry: Mapping[str, Any]) -> None:
         """Note what the next entry of the log says. Entries with nothing for a decision pass."""
         said = entry["body"].get("shared") or {}
-        subject, _, event = entry["kind"].partition(".")
+        subject = entry["kind"].partition(".")[0]
         if entry["kind"] == "score.changed":
             self._inputs[entry["index"]] = said["inputs"]
         elif subject == "attestation" and "jti" in said:
             found = attestation_said(said, issuer=entry.get("issuer", ""))
             self._attestations.setdefault(found.jti, found)
         elif subject == "policy":
-            self._change_policies([said["after"]], (said.get("before") or {}).get("name"))
+            self._change_policy(_newest(said), (said.get("before") or {}).get("name"))
         elif subject == "profile":
-            self._note_profile(said["after"])
-        elif event == "started":
-            self._start(said)
+            profile = Profile.from_dict(_newest(said))
+            self._profiles[profile.version] = profile
 
     def inputs(self, entry: int) -> ScoreInputs:
         """Return the score inputs of an entry `score.changed`."""
@@ -69,26 +68,19 @@ class TrailEvidence:
         """Return this version of the scoring profile."""
         return _found(self._profiles, version, "scoring profile")
 
-    def _start(self, said: Mapping[str, Any]) -> None:
-        """Note the policies and the profile with which a log starts."""
-        self._change_policies(said.get("policies", ()))
-        if "profile" in said:
-            self._note_profile(said["profile"])
-
-    def _change_policies(
-        self, documents: Iterable[Mapping[str, Any]], former_name: str | None = None
-    ) -> None:
+    def _change_policy(self, document: Mapping[str, Any], former_name: str | None) -> None:
         self._in_force.pop(former_name or "", None)
-        for document in documents:
-            self._in_force.pop(document["name"], None)
-            if document["mode"] != OFF:
-                self._in_force[document["name"]] = document
+        self._in_force.pop(document["name"], None)
+        if document["mode"] != OFF:
+            self._in_force[document["name"]] = document
         now = list(self._in_force.values())
         self._sets[hash_policies(now)] = now
 
-    def _note_profile(self, document: Mapping[str, Any]) -> None:
-        profile = Profile.from_dict(document)
-        self._profiles[profile.version] = profile
+
+def _newest(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the document that a log states when it begins, or that an officer saved."""
+    document: Mapping[str, Any] = said["document"] if "document" in said else said["after"]
+    return document
 
 
 def hash_policies(documents: Iterable[Mapping[str, Any]]) -> str:

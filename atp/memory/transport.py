@@ -382,7 +382,7 @@ class _MemoryConnection(Connection):
             raise SessionClosed("the connection ended")
         return frame
 
-    async def close(self) -> None:
+    async def close(self, *, comes_back: bool = False) -> None:
         self.end()
 
     @property

@@ -27,7 +27,8 @@ class Login:
 
     The in-memory transport believes `identity` and `trust_level`; a hub uses its registry instead.
     With `takeover` false, the login does not end a live session of the agent. `resumes` is the
-    session that this client had before, or "".
+    session that this client had before, or "". With `send_only`, a hub gives it a session that
+    takes no mail, also if the agent has no other.
     """
 
     identity: IAgentIdentity
@@ -35,6 +36,7 @@ class Login:
     key: PrivateKey | None
     takeover: bool = True
     resumes: str = ""
+    send_only: bool = False
 
 
 class Connection(ABC):
@@ -56,8 +58,11 @@ class Connection(ABC):
         """Return the next message, unparsed; raises a `SessionError` if the connection ended."""
 
     @abstractmethod
-    async def close(self) -> None:
-        """Close the connection; do nothing if it is closed."""
+    async def close(self, *, comes_back: bool = False) -> None:
+        """Close the connection; do nothing if it is closed.
+
+        `comes_back` is whether the client connects again, so that the hub keeps its place.
+        """
 
 
 class Transport(ABC):

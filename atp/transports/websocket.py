@@ -55,6 +55,10 @@ LOGIN_SECONDS: Final = 10  # docs/protocol.md#connecting: the time for a login
 PING_SECONDS: Final = 20  # docs/design/reliability.md: the same as the hub's
 CLOSE_SECONDS: Final = 2  # for the closing handshake, which a dead hub does not answer
 NONCE_BYTES: Final = 16
+GOODBYE: Final = 1000  # RFC 6455 section 7.4.1: the agent's process takes nothing more
+COMES_BACK: Final = 4000  # docs/protocol.md#acks: any code but 1000 and 1001
+# A clock that nobody sets and that goes on while the machine sleeps: Linux has one.
+_BOOT_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 NO_HUB_STATUSES: Final = (403, 404)  # of a hub for an unknown path, and of other web servers
 
 
@@ -63,8 +67,9 @@ class WebSocketTransport(Transport):
 
     `hub_id` and `hub_key` come from `atp enroll`. Without `hub_key`, the hub's proof is not checked
     and only TLS identifies the hub. `tls` replaces the default TLS settings. `clock` gives this
-    machine's time. The time of the transport is corrected by the difference to the hub's clock at
-    the last login, of up to a minute. Raises `AddressError` if `url` is not a WebSocket address, or
+    machine's time at a login. The time of the transport is corrected by the difference to the hub's
+    clock at the last login, of up to a minute; it does not follow steps of this machine's clock
+    until the next login. Raises `AddressError` if `url` is not a WebSocket address, or
     is `ws` and not on the loopback.
     """
 
@@ -86,6 +91,7 @@ class WebSocketTransport(Transport):
         self._tls = tls
         self._own_clock = clock or time.time
         self._correction_seconds = 0.0
+        self._read_at: tuple[float, float] | None = None  # own time and ticks of the last login
         self.clock = self._corrected_clock
 
     async def connect(self, login: Login) -> Connection:
@@ -111,6 +117,7 @@ class WebSocketTransport(Transport):
             began=self._own_clock(),
             takeover=login.takeover,
             resumes=login.resumes,
+            send_only=login.send_only,
         )
         logger.debug("%s: connects to %s", login.identity.id, self.url)
         socket = await self._open_socket()
@@ -141,12 +148,24 @@ class WebSocketTransport(Transport):
         self._correct_clock(handshake.behind)
 
     def _corrected_clock(self) -> float:
-        return self._own_clock() + self._correction_seconds
+        """Return the time of the last login and what has passed since: steps of the clock are not.
+
+        Without a clock of the system that goes on while the machine sleeps, a step forward counts
+        as sleep, until the next login.
+        """
+        if self._read_at is None:
+            return self._own_clock()
+        own, ticks = self._read_at
+        passed = _ticks() - ticks
+        if _BOOT_CLOCK is None:
+            passed = max(passed, self._own_clock() - own)
+        return own + passed + self._correction_seconds
 
     def _correct_clock(self, behind: float) -> None:
         """Correct the clock by the difference at the login; warn of a large one."""
         is_corrected = abs(behind) <= CLOCK_CORRECTED_MAX_SECONDS
         self._correction_seconds = behind if is_corrected else 0.0
+        self._read_at = self._own_clock(), _ticks()
         if abs(behind) <= CLOCK_WARNING_SECONDS:
             return
         side = "behind" if behind > 0 else "ahead of"
@@ -202,8 +221,13 @@ class _WebSocketConnection(Connection):
         with _closing_told():
             return await self._socket.recv(decode=False)
 
-    async def close(self) -> None:
-        await self._socket.close()
+    async def close(self, *, comes_back: bool = False) -> None:
+        await self._socket.close(COMES_BACK if comes_back else GOODBYE)
+
+
+def _ticks() -> float:
+    """Return the seconds of a clock that nobody sets."""
+    return time.monotonic() if _BOOT_CLOCK is None else time.clock_gettime(_BOOT_CLOCK)
 
 
 def _check_url(url: str) -> None:

@@ -11,7 +11,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from atp.errors import (
@@ -59,6 +59,7 @@ __all__ = [
     "parse_envelope",
     "sign_envelope",
     "signature_header",
+    "signed_envelope",
     "signing_claims",
     "verify_claims",
     "verify_envelope",
@@ -336,7 +337,33 @@ def sign_envelope(
     trace: str | None = None,
     on_behalf_of: str | None = None,
 ) -> bytes:
-    """Return the signed envelope in RFC 8785 form, for the wire.
+    """Return the signed envelope of `signed_envelope` in RFC 8785 form, for the wire."""
+    return signed_envelope(
+        document,
+        key,
+        hub_id=hub_id,
+        now=now,
+        lifetime_seconds=lifetime_seconds,
+        req=req,
+        cause=cause,
+        trace=trace,
+        on_behalf_of=on_behalf_of,
+    ).canonical
+
+
+def signed_envelope(
+    document: Mapping[str, Any],
+    key: PrivateKey,
+    *,
+    hub_id: str,
+    now: float,
+    lifetime_seconds: int,
+    req: str | None = None,
+    cause: str | None = None,
+    trace: str | None = None,
+    on_behalf_of: str | None = None,
+) -> Envelope:
+    """Return the signed envelope. Its `document` shares the data with the given one.
 
     `timestamp` becomes `now` (seconds since 1970), and `payload.salt` is added if it is missing.
     Raises the error with which a reader would refuse the envelope, so the author sees the fault.
@@ -363,7 +390,7 @@ def sign_envelope(
             parse_noted(canonical)
         except MalformedError as problem:
             raise locate_fault(problem, stamped) from None
-    return canonical
+    return replace(envelope, canonical=canonical)
 
 
 def signing_claims(

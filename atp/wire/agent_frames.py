@@ -35,7 +35,8 @@ class Authenticate(WireFrame):
 
     `features` are those of the challenge that the agent uses (docs/protocol.md#features). With
     `takeover` false, the login does not end a live session of the agent: it gets a session that
-    only sends. `resumes` is the id of the session that the same process had before, or "".
+    only sends. With `send_only` it gets such a session in any case. `resumes` is the id of a
+    session that the same process had before, or "".
     """
 
     proof: str
@@ -43,6 +44,7 @@ class Authenticate(WireFrame):
     features: tuple[str, ...] = ()
     takeover: bool = True
     resumes: str = ""
+    send_only: bool = False
 
     def to_wire(self) -> dict[str, Any]:
         """Return the frame's members as JSON values, in their order on the wire."""
@@ -52,6 +54,8 @@ class Authenticate(WireFrame):
         frame["proof"] = self.proof
         if self.resumes:
             frame["resumes"] = self.resumes
+        if self.send_only:
+            frame["sendOnly"] = True
         if not self.takeover:
             frame["takeover"] = False
         return {**frame, "type": "authenticate"}
@@ -68,14 +72,18 @@ class Authenticate(WireFrame):
         if not isinstance(proof, str):
             raise SessionAuthentication("authenticate needs a proof")
         takeover, resumes = value.get("takeover", True), value.get("resumes", "")
-        if not isinstance(takeover, bool) or not isinstance(resumes, str):
-            raise SessionAuthentication("takeover must be true or false, and resumes a session id")
+        send_only = value.get("sendOnly", False)
+        if not isinstance(takeover, bool) or not isinstance(send_only, bool):
+            raise SessionAuthentication("takeover and sendOnly must be true or false")
+        if not isinstance(resumes, str):
+            raise SessionAuthentication("resumes must be the id of a session")
         return cls(
             proof,
             client if isinstance(client, str) and client.isprintable() else "",
             _features(value.get("features", [])),
             takeover,
             resumes,
+            send_only,
         )
 
 

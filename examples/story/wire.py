@@ -103,8 +103,8 @@ class _Tapped(Connection):
         self._traffic.note_received(message)
         return message
 
-    async def close(self) -> None:
-        await self._connection.close()
+    async def close(self, *, comes_back: bool = False) -> None:
+        await self._connection.close(comes_back=comes_back)
 
 
 class Forger:

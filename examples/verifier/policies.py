@@ -130,7 +130,7 @@ def _test(field: str, operator: str, wanted: Any, seen: Any) -> bool | None:
         return bool(common) is (operator == "in")
     if field.startswith("time.hour") and operator == "between":
         first, last = wanted[0], wanted[1] % 24
-        return first <= seen < last if first < last else seen >= first or seen < last
+        return bool(first <= seen < last if first < last else seen >= first or seen < last)
     return _TESTS[operator](seen, wanted)
 
 

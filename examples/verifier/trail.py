@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from examples.verifier import scores
@@ -37,7 +37,13 @@ class Verifier:
 
     def read(self, entry: Entry) -> list[str]:
         """Check the next entry; return what is wrong with it."""
-        found = [f"entry {entry['index']} {entry['kind']}: {p}" for p in self._check(entry)]
+        where = f"entry {entry['index']} {entry['kind']}"
+        found = []
+        try:
+            for problem in self._check(entry):
+                found.append(f"{where}: {problem}")  # noqa: PERF401  # what came before an error
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            found.append(f"{where}: it does not say what it should: {error!r}")
         self.problems += len(found)
         return found
 
@@ -100,21 +106,19 @@ class Verifier:
             self._inputs[entry["index"]] = shared["inputs"]
         elif subject == "attestation" and "jti" in shared:
             self._attestations.setdefault(shared["jti"], {**shared, "issuer": entry["issuer"]})
-        elif subject == "policy":
-            self._change_policies([shared["after"]], shared["before"])
-        elif subject == "profile":
-            self._profiles[shared["after"]["version"]] = shared["after"]
-        elif kind == "log.started":
-            self._change_policies(shared["policies"], None)
-            self._profiles[shared["profile"]["version"]] = shared["profile"]
+        elif subject in ("policy", "profile"):
+            document = shared["document"] if kind.endswith(".stated") else shared["after"]
+            if subject == "profile":
+                self._profiles[document["version"]] = document
+            else:
+                self._change_policy(document, shared.get("before"))
 
-    def _change_policies(self, documents: Iterable[Said], before: Said | None) -> None:
+    def _change_policy(self, document: Said, before: Said | None) -> None:
         if before is not None:
             self._in_force.pop(before["name"], None)
-        for document in documents:
-            self._in_force.pop(document["name"], None)
-            if document["mode"] != "off":
-                self._in_force[document["name"]] = document
+        self._in_force.pop(document["name"], None)
+        if document["mode"] != "off":
+            self._in_force[document["name"]] = document
         now = [self._in_force[name] for name in sorted(self._in_force)]
         self._sets[digest(now)] = rules_of(now)
 

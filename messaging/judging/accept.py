@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from django.db import connection, transaction
 
-from atp.types import BROADCAST_TARGET
+from atp.types import BROADCAST_TARGET, MessageType
 from atp.wire import frames
 from atp.wire.words import stream_of
 from messaging import failpoints
@@ -38,7 +38,8 @@ ENVELOPE_COLUMNS = (
     "message_id", "sender_id", "digest", "kid", "message_type", "target", "request_id", "answers",
     "sensitivity", "requires_trust", "status", "code", "detail", "score", "level",
     "chain_lowest_level", "chain_lowest_score", "chain_depth", "chain_sensitivity", "recipients",
-    "judged_at", "expires_at", "batch_id", "fan_out", "notify", "size", "content",
+    "judged_at", "expires_at", "batch_id", "fan_out", "notify", "sent_by", "size",
+    "content",
 )  # fmt: skip
 _COUNT_UP = """
 INSERT INTO messaging_rulecounter (rule, sender, "window", count) VALUES {rows}
@@ -59,6 +60,7 @@ class StoredDelivery:
     stream: str
     seq: int
     entry: int
+    asked_by: str  # the taker of the session that sent the request, of an answer
 
 
 @dataclass(slots=True)
@@ -86,8 +88,8 @@ def store(batch_id: str, judged: Sequence[Judged], facts: BatchFacts) -> Stored:
         _claim(batch_id, stored.unstored, now)
         failpoints.hit("before_insert", judged)
         audiences = {id(j): _audience(j) for j in final}
-        row_ids = _insert_envelopes(batch_id, final, audiences, now)
-        delivered = _insert_deliveries(final, row_ids)
+        row_ids = _insert_envelopes(batch_id, final, audiences, now, facts)
+        delivered = _insert_deliveries(final, row_ids, facts)
         _count(judged, facts, now)
         first = append(_entries(final, delivered, facts), expected_epoch=facts.view.epoch)
         failpoints.hit("before_commit", judged)
@@ -96,7 +98,8 @@ def store(batch_id: str, judged: Sequence[Judged], facts: BatchFacts) -> Stored:
         stored.entries[one.key] = index + offset
         stored.recipients[one.key] = len(audiences[id(one)])
     stored.deliveries = [
-        StoredDelivery(one, stream, seq, stored.entries[one.key]) for one, stream, seq in delivered
+        StoredDelivery(one, stream, seq, stored.entries[one.key], _asked_by(one, facts))
+        for one, stream, seq in delivered
     ]
     stored.broadcasts = any(one.envelope.target == BROADCAST_TARGET for one in final)
     return stored
@@ -134,13 +137,14 @@ def _insert_envelopes(
     final: Sequence[Decided],
     audiences: dict[int, list[str]],
     now: datetime,
+    facts: BatchFacts,
 ) -> dict[tuple[str, str], int]:
     """Row ids by (sender, messageId).
 
     Each sender is in at most one batch at a time, so its earlier ids were already looked up.
     """
     ordered = sorted(final, key=lambda one: (one.message_id, one.frame.agent))
-    rows = [_envelope_row(batch_id, j, audiences[id(j)], now) for j in ordered]
+    rows = [_envelope_row(batch_id, j, audiences[id(j)], now, _sent_by(j, facts)) for j in ordered]
     inserted = insert_rows(
         EnvelopeRow, ENVELOPE_COLUMNS, rows, returning=("id", "sender_id", "message_id")
     )
@@ -148,7 +152,7 @@ def _insert_envelopes(
 
 
 def _envelope_row(
-    batch_id: str, one: Decided, audience: list[str], now: datetime
+    batch_id: str, one: Decided, audience: list[str], now: datetime, sent_by: str
 ) -> tuple[Any, ...]:
     envelope, verified, verdict = one.envelope, one.verified, one.verdict
     chain = verdict.chain
@@ -179,9 +183,22 @@ def _envelope_row(
         batch_id,
         orjson.dumps(audience).decode() if broadcast else None,
         envelope.notify,
+        sent_by,
         len(envelope.canonical),
         envelope.canonical if _is_kept(one) else b"",
     )
+
+
+def _sent_by(one: Decided, facts: BatchFacts) -> str:
+    """Return the taker of the sender's session, if the envelope can have an answer or a notice."""
+    envelope = one.envelope
+    if not (envelope.notify or envelope.message_type is MessageType.REQUEST):
+        return ""
+    return facts.processes.get((one.frame.agent, one.frame.session), "")
+
+
+def _asked_by(one: Decided, facts: BatchFacts) -> str:
+    return facts.askers.get(one.verified.req or "", "")
 
 
 def _is_kept(one: Decided) -> bool:
@@ -190,7 +207,7 @@ def _is_kept(one: Decided) -> bool:
 
 
 def _insert_deliveries(
-    final: Sequence[Decided], row_ids: Mapping[tuple[str, str], int]
+    final: Sequence[Decided], row_ids: Mapping[tuple[str, str], int], facts: BatchFacts
 ) -> list[tuple[Decided, str, int]]:
     """Store the deliveries of accepted envelopes, except broadcasts; return stream and `seq`."""
     direct = [
@@ -206,6 +223,7 @@ def _insert_deliveries(
                 stream,
                 one.frame.agent,
                 datetime.fromtimestamp(one.verified.expires_at, UTC),
+                asked_by=_asked_by(one, facts),
             )
             for one, stream in direct
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from django.conf import settings
@@ -40,6 +40,8 @@ class BatchFacts:
     requests: dict[str, RequestFacts] = field(default_factory=dict)
     answered: set[str] = field(default_factory=set)
     causes: dict[tuple[str, str], CauseFacts] = field(default_factory=dict)
+    processes: Mapping[tuple[str, str], str] = field(default_factory=dict)  # of agent and session
+    askers: dict[str, str] = field(default_factory=dict)  # takers that sent requests, by digest
     waiting: Counter[tuple[str, str]] = field(default_factory=Counter)
     waiting_from: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     rates: dict[str, dict[str, int]] = field(default_factory=dict)

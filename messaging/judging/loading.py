@@ -18,7 +18,7 @@ from django.db.models.functions import Now
 from atp.judging.facts import CauseFacts, Chain, RequestFacts
 from atp.judging.scoring import ScoreInputs
 from atp.trust.envelope import VerifiedEnvelope
-from atp.types import MessageType
+from atp.types import BROADCAST_TARGET, MessageType
 from messaging.judging.facts import SENDERS_SHARE, BatchFacts
 from messaging.judging.rates import load_rates, load_rule_counts
 from messaging.judging.registry_view import RegistryView
@@ -59,6 +59,7 @@ class _Named:
     lowest_score: int
     depth: int
     chain_sensitivity: str  # empty for an envelope that an older hub has judged
+    sent_by: str
     entry: int | None  # the position of the entry about its verdict
     answer: int | None  # the envelope that answers it, where one was accepted
 
@@ -103,7 +104,7 @@ NAMED = Compiled(
         .values_list(
             "id", "digest", "status", "message_type", "sender_id", "target", "request_id",
             "expires_at", "sensitivity", "requires_trust", "chain_lowest_level",
-            "chain_lowest_score", "chain_depth", "chain_sensitivity", "entry", "answer",
+            "chain_lowest_score", "chain_depth", "chain_sensitivity", "sent_by", "entry", "answer",
         )
     )
 )  # fmt: skip
@@ -153,6 +154,7 @@ def _load_named(facts: BatchFacts, verified: Iterable[VerifiedEnvelope], asked: 
             facts.entries[one.digest] = cause
         if one.digest in requests and one.is_accepted_request:
             facts.requests[one.digest] = one.as_request()
+            facts.askers[one.digest] = one.sent_by
     _load_causes(facts, causes, {one.id: one for one in named})
 
 
@@ -162,15 +164,22 @@ def _load_causes(
     """Note the chain of each cause for the agents that received the cause.
 
     The later state of the cause does not matter. It may have expired, or its sender may have been
-    revoked, while the agent was still working on it.
+    revoked, while the agent was still working on it. An accepted envelope for one agent has a
+    delivery to it, so only those of broadcasts are read: without statistics, PostgreSQL and SQLite
+    would read all deliveries that the agent ever got.
     """
-    digests = {digest for digest, _ in wanted}
-    causes = {row: one for row, one in named.items() if one.digest in digests}
+    causes: dict[int, _Named] = {}  # broadcasts
+    for one in named.values():
+        if (one.digest, one.target) in wanted and one.status == Envelope.Status.ACCEPTED:
+            facts.causes[one.digest, one.target] = CauseFacts(True, one.as_chain())
+        elif one.target == BROADCAST_TARGET:
+            causes[one.id] = one
     if not causes:
         return
+    digests = {one.digest for one in causes.values()}
     received = Delivery.objects.filter(
         envelope_id__in=causes.keys(),
-        recipient_id__in={agent for _, agent in wanted},
+        recipient_id__in={agent for digest, agent in wanted if digest in digests},
     ).exclude(state=Delivery.State.NOTICE)  # its own sender has a notice of it
     received = received.order_by()
     for row, agent in received.values_list("envelope_id", "recipient_id"):

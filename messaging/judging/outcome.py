@@ -12,6 +12,7 @@ import orjson
 from atp.trust.envelope import Envelope
 from atp.types import MessageType
 from atp.wire import frames
+from atp.wire.members import stream_named
 from atp.wire.timestamps import format_milliseconds
 from atp.wire.words import ANSWERS
 from messaging.judging.accept import Stored, StoredDelivery
@@ -19,6 +20,7 @@ from messaging.judging.conflicts import first_states
 from messaging.judging.item import Decided, Echo, Fenced, Refused, Repeat, Stage
 from messaging.layer.news import News
 from messaging.layer.routes import Route
+from messaging.mail.copies import ELSEWHERE
 from messaging.models import Envelope as EnvelopeRow
 from registry.trail.querysets import entries_of_messages
 
@@ -33,7 +35,7 @@ def news(
 ) -> dict[str, News]:
     """The news of a batch by channel; the node that sent the batch always gets some.
 
-    `copies` are the recipients' sessions that only send; they hear answers too.
+    `copies` are the recipients' sessions that only send; they hear the answers that are for them.
     """
     all_news = {channel: News(batch=batch_id, status="done")}
     ours = all_news[channel]
@@ -43,18 +45,32 @@ def news(
         ours.close_code = "session.fenced"
     accepted_at = format_milliseconds(datetime.fromtimestamp(stored.accepted_at, UTC))
     for (agent, stream), group in _by_stream(stored.deliveries).items():
-        channels = _channels(routes.get(agent), copies.get(agent, ()) if stream == ANSWERS else ())
-        if channels:
+        route = routes.get(agent)
+        if route is not None and route.live:
             text = frames.join_frames(_delivery(one, accepted_at) for one in group).decode()
             told = (agent, stream, group[0].seq, group[-1].seq, text)
-            for there in channels:
-                all_news.setdefault(there, News()).deliveries.append(told)
+            all_news.setdefault(route.channel, News()).deliveries.append(told)
+        for copy in copies.get(agent, ()) if stream == ANSWERS else ():
+            if told_copy := _copy(copy, group, accepted_at):
+                all_news.setdefault(copy.channel, News()).copies.append(told_copy)
     return all_news
 
 
-def _channels(route: Route | None, copies: Iterable[Route]) -> set[str]:
-    """Return the channels of the nodes that serve these sessions."""
-    return {one.channel for one in (*copies, *([route] if route else [])) if one.live}
+def _copy(
+    route: Route, group: Sequence[StoredDelivery], accepted_at: str
+) -> tuple[str, int, int, list[int], str] | None:
+    """Return session, first and last place, own places and frames of what is for a session."""
+    own = [one.seq for one in group if one.asked_by == route.taker]
+    if not own:
+        return None
+    parts = [
+        _delivery(one, accepted_at)
+        if one.asked_by == route.taker
+        else frames.Gone(stream_named(one.stream), one.seq, one.seq, ELSEWHERE).to_bytes()
+        for one in group
+        if own[0] <= one.seq <= own[-1]
+    ]
+    return route.session, own[0], own[-1], own, frames.join_frames(parts).decode()
 
 
 def _add_receipts(

@@ -22,7 +22,7 @@ from atp.judging.judgement import Verdict
 from atp.judging.message import MessageFacts
 from atp.trust.envelope import Envelope, VerifiedEnvelope, parse_envelope, signature_header
 from atp.trust.provenance import entry_kids
-from atp.types import BROADCAST_TARGET, MessageType
+from atp.types import BROADCAST_TARGET
 from messaging import failpoints
 from messaging.judging import outcome, rule_notices
 from messaging.judging.accept import AlreadyJudged, Stored, store
@@ -47,7 +47,12 @@ from messaging.judging.item import (
 from messaging.judging.loading import load_facts
 from messaging.judging.registry_view import RegistryView, ask_epoch, current_view
 from messaging.layer import events
-from messaging.layer.routes import Route, ask_routes, ask_send_only, routes_of, send_only_of
+from messaging.layer.routes import (
+    Route,
+    ask_routes,
+    load_send_only,
+    routes_of,
+)
 from messaging.mail.mailboxes import MailboxesLocked, locked_mailboxes
 from messaging.models import Batch
 from messaging.models import Envelope as EnvelopeRow
@@ -73,23 +78,22 @@ def check(batch: Mapping[str, Any]) -> None:
     parsed = [_parse(SentFrame(*frame)) for frame in batch["frames"]]  # (1)
     telemetry.lap("parse")
     targets = {p.envelope.target for p in parsed if isinstance(p, Parsed)}
-    answered = _answered(parsed)
     with one_trip():
         asked_routes = ask_routes({p.frame.agent for p in parsed} | targets)
-        asked_copies = ask_send_only(answered) if answered else None
         known, epoch = _ask_known(parsed), ask_epoch()
     routes = routes_of(asked_routes)
-    copies = send_only_of(asked_copies) if asked_copies is not None else {}
-    ours = _fence(parsed, routes)  # (2)
+    processes = _load_processes(parsed, routes)
+    ours = _fence(parsed, processes)  # (2)
     telemetry.lap("fence")
     stages = _find_repeats(ours, known)  # (3)
     telemetry.lap("repeats")
     try:
-        stages, stored = _judge_and_store(batch["batch"], stages, routes, epoch)
+        stages, stored = _judge_and_store(batch["batch"], stages, routes, processes, epoch)
     except AlreadyJudged:  # this very batch came before: its receipts are told again
         stored = Stored(unstored=Batch.objects.get(id=batch["batch"]).unstored)
         stages = _find_repeats(ours, _ask_known(ours))
     failpoints.hit("after_commit", stages)
+    copies = _copies(stored, routes)
     news = outcome.news(batch["batch"], batch["channel"], stages, stored, routes, copies)
     telemetry.lap("receipts")
     news[batch["channel"]].tally = telemetry.tally(map(_outcome, stages))
@@ -109,35 +113,52 @@ def _parse(frame: SentFrame) -> Parsed | Unreadable:
     return Parsed(frame, envelope)
 
 
-def _answered(stages: Iterable[Stage]) -> set[str]:
-    """Return the agents that a response of this batch is for."""
-    parsed = (one.envelope for one in stages if isinstance(one, Parsed))
-    return {e.target for e in parsed if e.message_type == MessageType.RESPONSE}
+def _copies(stored: Stored, routes: Mapping[str, Route]) -> dict[str, list[Route]]:
+    """Return the live sessions that only send of agents that others of their processes have asked.
+
+    Nothing is read where all answers are for the sessions that take their agents' mail.
+    """
+    others = {
+        one.decided.envelope.target
+        for one in stored.deliveries
+        if one.asked_by and not _takes_mail(one.asked_by, routes.get(one.decided.envelope.target))
+    }
+    return load_send_only(others) if others else {}
+
+
+def _takes_mail(process: str, route: Route | None) -> bool:
+    return route is not None and route.live and route.taker == process
+
+
+def _load_processes(
+    stages: Iterable[Parsed | Unreadable], routes: Mapping[str, Route]
+) -> dict[tuple[str, str], str]:
+    """Return the taker of each session that may send, by agent and session.
+
+    That is the session that takes its agent's mail, or one that only sends.
+    """
+    processes = {(agent, r.session): r.taker for agent, r in routes.items() if r.live}
+    senders = {(one.frame.agent, one.frame.session) for one in stages}
+    if others := {agent for agent, _ in senders - processes.keys()}:
+        for agent, some in load_send_only(others).items():
+            processes |= {(agent, route.session): route.taker for route in some}
+    return processes
 
 
 def _fence(
-    stages: Sequence[Parsed | Unreadable], routes: Mapping[str, Route]
+    stages: Iterable[Parsed | Unreadable], processes: Collection[tuple[str, str]]
 ) -> list[Parsed | Unreadable | Fenced]:
     """Fence the frames of superseded sessions, and of sessions on nodes without a lease.
 
-    A frame may come from the session that takes its agent's mail, or from one that only sends.
     This is not checked again before the commit. A frame of a session that ends meanwhile is still
     its agent's, and if the agent sends it again, it is a repeat by (agent, messageId).
     """
-    others = {one.frame.agent for one in stages if not _is_current(one, routes)}
-    found = send_only_of(ask_send_only(others)) if others else {}
-    send_only = {(agent, route.session) for agent, some in found.items() for route in some}
     return [
         one
-        if _is_current(one, routes) or (one.frame.agent, one.frame.session) in send_only
+        if (one.frame.agent, one.frame.session) in processes
         else Fenced(one.frame, one.message_id)
         for one in stages
     ]
-
-
-def _is_current(one: Parsed | Unreadable, routes: Mapping[str, Route]) -> bool:
-    route = routes.get(one.frame.agent)
-    return route is not None and route.live and route.session == one.frame.session
 
 
 def _ask_known(stages: Iterable[Stage]) -> Asked:
@@ -176,7 +197,11 @@ def _repeat(
 
 
 def _judge_and_store(
-    batch_id: str, stages: Sequence[Stage], routes: dict[str, Route], epoch: Asked | None
+    batch_id: str,
+    stages: Sequence[Stage],
+    routes: dict[str, Route],
+    processes: Mapping[tuple[str, str], str],
+    epoch: Asked | None,
 ) -> tuple[list[Stage], Stored]:
     """Steps (4) to (7), begun again while the registry changes; first at the epoch asked for.
 
@@ -192,6 +217,7 @@ def _judge_and_store(
         facts = load_facts(  # (5)
             [one.verified for one in verified if isinstance(one, Verified)], view, routes, now
         )
+        facts.processes = processes
         telemetry.lap("facts")
         decided = _judge(_put_off(verified, locked), facts)
         telemetry.lap("judge")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from django.db import transaction
 
 from messaging.models import Batch, Envelope
-from registry.agents.querysets import organisation_uids
+from registry.agents.querysets import organisations_of
 from registry.storage.bulk import insert_rows
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
@@ -30,7 +30,7 @@ def record_poison(agent: str, message_id: str | None, batches: Iterable[str]) ->
         stored = find_stored(agent, message_id)
         if stored is None:
             logger.critical("an envelope of %s failed three times and was refused", agent)
-            append([_entry(agent, message_id or "", organisation_uids([agent]))])
+            append([_entry(agent, message_id or "", organisations_of([agent]))])
     return stored
 
 

@@ -19,6 +19,9 @@ class News:
     deliveries: list[tuple[str, str, int, int, str]] = field(
         default_factory=list
     )  # agent, stream, first seq, last seq, frames; without frames the node reads the rows
+    copies: list[tuple[str, int, int, list[int], str]] = field(
+        default_factory=list
+    )  # session that only sends, first and last seq of its answers, its own among them, frames
     cancels: list[tuple[str, str]] = field(default_factory=list)  # agent, frame
     close_agents: list[str] = field(default_factory=list)
     close_sessions: list[str] = field(default_factory=list)
@@ -31,9 +34,10 @@ class News:
         Drop the frames of all deliveries if they exceed `ATP_LUGGAGE_BYTES`. The node then reads
         the rows (docs/design/architecture.md#why-lanes).
         """
-        frame_bytes = sum(len(frames) for *_, frames in self.deliveries)
+        frame_bytes = sum(len(frames) for *_, frames in (*self.deliveries, *self.copies))
         if frame_bytes > settings.ATP_LUGGAGE_BYTES:
             self.deliveries = [(a, s, first, last, "") for a, s, first, last, _ in self.deliveries]
+            self.copies = [(s, first, last, own, "") for s, first, last, own, _ in self.copies]
         fields = {name: getattr(self, name) for name in self.__slots__}
         packed: bytes = msgpack.packb(fields)
         return packed

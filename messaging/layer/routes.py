@@ -24,7 +24,7 @@ _ROUTES = Compiled(
 _SEND_ONLY = Compiled(
     lambda agents: SendOnlySession.objects.filter(
         agent__id__any_of=agents, node__lease_until__gt=Now()
-    ).values_list("agent_id", "id", "node__channel")
+    ).values_list("agent_id", "id", "node__channel", "taker")
 )
 
 
@@ -66,9 +66,15 @@ def ask_send_only(agents: Iterable[str]) -> Asked:
 def send_only_of(asked: Asked) -> dict[str, list[Route]]:
     """Return the sessions that `ask_send_only` found, by agent."""
     found: dict[str, list[Route]] = {}
-    for agent, session, channel in asked.rows():
-        found.setdefault(agent, []).append(Route(str(session), channel, live=True))
+    for agent, session, channel, taker in asked.rows():
+        name = str(session)
+        found.setdefault(agent, []).append(Route(name, channel, live=True, taker=taker or name))
     return found
+
+
+def load_send_only(agents: Iterable[str]) -> dict[str, list[Route]]:
+    """Return the live sessions of these agents that only send, in one query, by agent."""
+    return send_only_of(ask_send_only(agents))
 
 
 def load_routes(agents: Iterable[str]) -> dict[str, Route]:
@@ -80,5 +86,5 @@ def live_sessions(agents: Iterable[str]) -> set[str]:
     """Return the sessions of these agents whose envelopes count, those that only send too."""
     agents = set(agents)
     taking = {route.session for route in load_routes(agents).values() if route.live}
-    sending = send_only_of(ask_send_only(agents)).values()
+    sending = load_send_only(agents).values()
     return taking.union(route.session for routes in sending for route in routes)

@@ -9,7 +9,7 @@ from django.db import connection, transaction
 
 from atp.wire.ranges import Range, join_ranges
 from messaging import failpoints
-from messaging.layer.routes import Route, load_routes
+from messaging.layer.routes import Route, load_routes, load_send_only
 from messaging.mail.attempts import MOST_FAILURES, Place, lock_waiting
 from messaging.mail.done_places import DonePlaces
 from messaging.mail.mailboxes import MailboxesLocked, locked_mailboxes, waiting_for_rows
@@ -52,7 +52,8 @@ class MailboxAck:
     With `done` as `None`, everything up to `seq` is taken and done, and `refused` is a code if
     the recipient refuses the delivery `seq` itself, else "". Otherwise everything up to `seq` is
     taken, the ranges `done` and the places in `refusals` (place, code) are done, and `retries`
-    (place, failures) tells how many handlers of a place have failed.
+    (place, failures) tells how many handlers of a place have failed. A `copy` is of a session that
+    only sends: it tells what is done, and nothing else of it counts.
     """
 
     agent: str
@@ -63,6 +64,7 @@ class MailboxAck:
     done: tuple[Range, ...] | None = None
     retries: tuple[tuple[int, int], ...] = ()
     refusals: tuple[tuple[int, str], ...] = ()
+    copy: bool = False
 
     @property
     def refused_places(self) -> tuple[tuple[int, str], ...]:
@@ -95,6 +97,9 @@ class _Stream:
         seq = min(ack.seq, self.last)
         for first, last in ((1, seq),) if ack.done is None else ack.done:
             self.new += self.done.add(first, min(last, self.last))
+        if ack.copy:
+            self.changed |= bool(self.new)
+            return
         for place, _ in ack.refusals:
             self.new += self.done.add(place, min(place, self.last))
         taken = max(seq, self.taken) if self.taken_by == taker else seq
@@ -196,10 +201,17 @@ def _take(acks: Sequence[MailboxAck]) -> list[MailboxAck]:
     return current
 
 
-def _takers(acks: Iterable[MailboxAck], routes: Mapping[str, Route]) -> dict[str, str]:
-    """Return the taker of each session that is the current one of its agent, on a live node."""
+def _takers(acks: Collection[MailboxAck], routes: Mapping[str, Route]) -> dict[str, str]:
+    """Return the taker of each session whose acks count, on a live node.
+
+    That is the current one of its agent, or for copies one that only sends.
+    """
     named = ((ack, routes.get(ack.agent)) for ack in acks)
-    return {a.session: r.taker for a, r in named if r and r.live and r.session == a.session}
+    takers = {a.session: r.taker for a, r in named if r and r.live and r.session == a.session}
+    if copied := {ack.agent for ack in acks if ack.copy}:
+        sending = (route for some in load_send_only(copied).values() for route in some)
+        takers |= {route.session: route.taker for route in sending}
+    return takers
 
 
 def _lock(wanted: Collection[StreamKey]) -> dict[StreamKey, _Stream]:

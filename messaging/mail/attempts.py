@@ -1,20 +1,19 @@
 """Count how often handlers of a delivery began and failed.
 
-Only an agent's word and the abnormal end of its socket count: never a delivery, and never the
-death of a process of the hub (docs/protocol.md#acks).
+Only an agent's word and the abnormal end of its socket count, if its process does not come back
+(`absences.py`): never a delivery, and never the death of a process of the hub
+(docs/protocol.md#acks).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from typing import Final
 
 from django.db.models import F, Q
 
-from messaging.layer.routes import load_routes
 from messaging.models import Delivery
 
 MOST_FAILURES: Final = 5  # then the delivery is a dead letter; more are not counted
@@ -23,32 +22,9 @@ PLACES_A_STATEMENT = 256  # SQLite takes an expression of depth 1,000
 Place = tuple[str, str, int]  # agent, stream and sequence number
 
 
-@dataclass(frozen=True, slots=True)
-class CrashedSession:
-    """A session whose socket ended abnormally, and the places (stream, seq) that were begun."""
-
-    agent: str
-    session: str
-    begun: Sequence[tuple[str, int]]
-
-
-def count_crashes(crashes: Iterable[CrashedSession]) -> None:
-    """Count one failure more for each place that was begun, in the caller's transaction.
-
-    A session that is not its agent's current one counts nothing: its agent goes on elsewhere, or
-    this was counted before.
-    """
-    crashes = [crash for crash in crashes if crash.begun]
-    if not crashes:
-        return
-    routes = load_routes({crash.agent for crash in crashes})
-    current = {route.session for route in routes.values()}
-    places = sorted(
-        (crash.agent, stream, seq)
-        for crash in crashes
-        if crash.session in current
-        for stream, seq in crash.begun
-    )
+def count_failures(places: Iterable[Place]) -> None:
+    """Count one failure more for each of these places that waits, in the caller's transaction."""
+    places = sorted(places)
     for start in range(0, len(places), PLACES_A_STATEMENT):
         _count_one_more(places[start : start + PLACES_A_STATEMENT])
 

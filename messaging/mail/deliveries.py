@@ -12,6 +12,7 @@ from registry.storage.bulk import insert_rows
 
 DELIVERY_COLUMNS = (
     "envelope_id", "recipient_id", "stream", "seq", "sender", "expires_at", "state", "code",
+    "asked_by",
 )  # fmt: skip
 
 
@@ -19,7 +20,8 @@ DELIVERY_COLUMNS = (
 class NewDelivery:
     """A delivery to insert: the row id of the envelope, the recipient and the stream.
 
-    `redelivered` is whether officers have redelivered a dead letter.
+    `redelivered` is whether officers have redelivered a dead letter. `asked_by` is the taker of the
+    session that an answer or a notice is for.
     """
 
     envelope_id: int
@@ -28,6 +30,7 @@ class NewDelivery:
     sender: str
     expires_at: datetime
     redelivered: bool = False
+    asked_by: str = ""
 
 
 def insert_deliveries(deliveries: Sequence[NewDelivery]) -> list[int]:
@@ -39,9 +42,10 @@ def insert_deliveries(deliveries: Sequence[NewDelivery]) -> list[int]:
         return []
     seqs = assign_places(deliveries)
     rows = [
-        (new.envelope_id, new.recipient, new.stream, seq, new.sender, new.expires_at, "waiting", "")
+        (new.envelope_id, new.recipient, new.stream, seq, new.sender, new.expires_at, "waiting", "",
+         new.asked_by)
         for new, seq in zip(deliveries, seqs, strict=True)
-    ]
+    ]  # fmt: skip
     if any(new.redelivered for new in deliveries):  # else the database's default is right
         flags = [(new.redelivered,) for new in deliveries]
         again = [row + flag for row, flag in zip(rows, flags, strict=True)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from messaging.models import Delivery, Envelope
-from registry.agents.querysets import organisation_uids
+from registry.agents.querysets import organisations_of
 from registry.trail.actions import EntryDraft
 from registry.trail.kinds import Kind
 from registry.trail.querysets import causes_among
@@ -35,7 +35,7 @@ class DeliveryEntries:
         senders = {one.sender_id for one in some}
         return cls(
             causes_among({one.message_id for one in some}),
-            organisation_uids(senders | set(agents)),
+            organisations_of(senders | set(agents)),
         )
 
     @classmethod

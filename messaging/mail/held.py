@@ -115,4 +115,5 @@ def again(row: Delivery, *, redelivered: bool = False) -> NewDelivery:
         row.sender,
         row.expires_at,
         redelivered=redelivered or row.redelivered,
+        asked_by=row.asked_by,
     )

@@ -17,7 +17,7 @@ from atp.types import BROADCAST_TARGET
 from atp.wire import frames
 from atp.wire.members import stream_named
 from atp.wire.ranges import Range
-from messaging.layer.routes import load_routes
+from messaging.mail.absences import load_takers
 from messaging.mail.attempts import MOST_FAILURES
 from messaging.mail.barred import barred_among
 from messaging.mail.delivery_frames import stored_delivery
@@ -38,13 +38,15 @@ ENDED = (Delivery.State.EXPIRED, Delivery.State.REFUSED, Delivery.State.REDELIVE
 class Page:
     """The frames of one stream from sequence number `first` to `last`, without a gap.
 
-    `done` are the ranges that were done before, and told as such.
+    `done` are the ranges that were done before, and told as such. `own` are the places that are for
+    this session, where it only sends.
     """
 
     first: int
     last: int
     text: str
     done: tuple[Range, ...] = ()
+    own: tuple[int, ...] = ()
 
 
 def read_page(
@@ -117,8 +119,7 @@ def _taken(box: Mailbox) -> int:
     """Return the `seq` up to which the agent's current session has taken the deliveries."""
     if box.taken_seq <= box.acked_seq:
         return box.acked_seq
-    route = load_routes([box.agent_id]).get(box.agent_id)
-    return box.taken_for(route.taker if route is not None and route.live else "")
+    return box.taken_for(load_takers([box.agent_id]).get(box.agent_id, ""))
 
 
 def last_sequence_numbers(agents: Collection[str]) -> dict[tuple[str, str], int]:

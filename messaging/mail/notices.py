@@ -85,7 +85,7 @@ def _place(rows: Sequence[Delivery]) -> None:
     seqs = assign_places(new)
     values = [
         (one.envelope_id, one.recipient, one.stream, seq, one.sender, one.expires_at,
-         Delivery.State.NOTICE.value, row.code, row.state)
+         Delivery.State.NOTICE.value, row.code, row.envelope.sent_by, row.state)
         for row, one, seq in zip(rows, new, seqs, strict=True)
     ]  # fmt: skip
     insert_rows(Delivery, NOTICE_COLUMNS, values)

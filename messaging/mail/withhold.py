@@ -12,8 +12,9 @@ from django.db.models import Count, Min, Q, QuerySet
 from django.db.models.functions import Greatest
 
 from atp.errors import ClockExpired, HandlerFailed, IdentityNotActive
-from messaging.layer.routes import load_routes
+from messaging.mail.absences import load_takers
 from messaging.mail.entries import DeliveryEntries
+from messaging.mail.refusals import tell_on_commit
 from messaging.mail.waiting import places_not_done
 from messaging.models import Delivery, Mailbox
 from registry.trail.actions import EntryDraft, append
@@ -58,7 +59,7 @@ def refuse_failed(deliveries: Sequence[Delivery]) -> None:
 def expire(now: datetime) -> int:
     """Mark deliveries that expired before their recipient fetched them; return how many.
 
-    What a live session has taken does not expire.
+    What a live session has taken does not expire, nor what an absent process has that may return.
     Read only streams in which a delivery may be due, many streams at once. So the cost depends on
     how much expires, not on how much waits or was ever sent.
     """
@@ -105,11 +106,10 @@ def _expire_some(now: datetime, *, behind: int) -> tuple[int, int] | None:
 
 
 def _taken(boxes: Sequence[Mailbox]) -> dict[int, int]:
-    """Return, by mailbox, the `seq` up to which a live session has taken the deliveries."""
+    """Return, by mailbox, the `seq` up to which a session that counts has taken all."""
     some = [box for box in boxes if box.taken_seq > box.acked_seq]
-    routes = load_routes({box.agent_id for box in some}) if some else {}
-    live = {agent: route.taker for agent, route in routes.items() if route.live}
-    return {box.pk: box.taken_for(live.get(box.agent_id, "")) for box in some}
+    takers = load_takers({box.agent_id for box in some}) if some else {}
+    return {box.pk: box.taken_for(takers.get(box.agent_id, "")) for box in some}
 
 
 def _waiting_in(
@@ -152,6 +152,8 @@ def _end(deliveries: Sequence[Delivery], state: str, code: str, kind: Kind) -> N
         ended = [row for row in deliveries if row.pk in changed]
         if state != Delivery.State.HELD:  # held mail may come yet
             note_due(ended)
+        if state == Delivery.State.REFUSED:
+            tell_on_commit(ended)
         if drafts := entries_of_ended(kind, ended):
             append(drafts)
 
@@ -166,6 +168,7 @@ def mark_refused(rows: Sequence[Delivery], codes: Mapping[int, str]) -> None:
         row.state, row.code, row.refused_at = Delivery.State.REFUSED, codes[row.pk], now
     Delivery.objects.bulk_update(rows, ["state", "code", "refused_at"])
     note_due(rows)
+    tell_on_commit(rows)
 
 
 def note_due(ended: Iterable[Delivery]) -> None:

@@ -17,91 +17,59 @@ def note_when_refused(apps: Any, schema_editor: Any) -> None:
 
 
 class Migration(migrations.Migration):
+
     dependencies = [
-        ("messaging", "0010_done_acks"),
-        ("registry", "0015_decisions_about_many"),
+        ('messaging', '0010_done_acks'),
+        ('registry', '0015_decisions_about_many'),
     ]
 
     operations = [
         migrations.CreateModel(
-            name="DeadLetter",
-            fields=[],
+            name='DeadLetter',
+            fields=[
+            ],
             options={
-                "verbose_name": "dead letter",
-                "ordering": ["-refused_at"],
-                "proxy": True,
-                "default_permissions": ("change", "view"),
-                "indexes": [],
-                "constraints": [],
+                'verbose_name': 'dead letter',
+                'ordering': ['-refused_at'],
+                'proxy': True,
+                'default_permissions': ('change', 'view'),
+                'indexes': [],
+                'constraints': [],
             },
-            bases=("messaging.delivery",),
+            bases=('messaging.delivery',),
         ),
         migrations.AddField(
-            model_name="delivery",
-            name="notice",
-            field=models.CharField(
-                blank=True,
-                db_default="",
-                default="",
-                help_text="What a notice tells.",
-                max_length=12,
-            ),
+            model_name='delivery',
+            name='notice',
+            field=models.CharField(blank=True, db_default='', default='', help_text='What a notice tells.', max_length=12),
         ),
         migrations.AddField(
-            model_name="delivery",
-            name="notice_due",
-            field=models.BooleanField(
-                db_default=False, default=False, help_text="Whether its sender is still to be told."
-            ),
+            model_name='delivery',
+            name='notice_due',
+            field=models.BooleanField(db_default=False, default=False, help_text='Whether its sender is still to be told.'),
         ),
         migrations.AddField(
-            model_name="delivery",
-            name="redelivered",
-            field=models.BooleanField(
-                db_default=False,
-                default=False,
-                help_text="Whether it delivers a dead letter again.",
-            ),
+            model_name='delivery',
+            name='redelivered',
+            field=models.BooleanField(db_default=False, default=False, help_text='Whether it delivers a dead letter again.'),
         ),
         migrations.AddField(
-            model_name="delivery",
-            name="refused_at",
-            field=models.DateTimeField(
-                blank=True,
-                help_text="When it became a dead letter; empty if it is none.",
-                null=True,
-            ),
+            model_name='delivery',
+            name='refused_at',
+            field=models.DateTimeField(blank=True, help_text='When it became a dead letter; empty if it is none.', null=True),
         ),
         migrations.AlterField(
-            model_name="delivery",
-            name="state",
-            field=models.CharField(
-                choices=[
-                    ("waiting", "waiting or acknowledged"),
-                    ("refused", "refused by the recipient"),
-                    ("redelivered", "refused by the recipient, then redelivered"),
-                    ("withheld", "withheld: never delivered at this sequence number"),
-                    ("held", "held: its sender is suspended"),
-                    ("expired", "expired before it was delivered"),
-                    ("notice", "a notice to the sender of the envelope"),
-                ],
-                default="waiting",
-                max_length=12,
-            ),
+            model_name='delivery',
+            name='state',
+            field=models.CharField(choices=[('waiting', 'waiting or acknowledged'), ('refused', 'refused by the recipient'), ('redelivered', 'refused by the recipient, then redelivered'), ('withheld', 'withheld: never delivered at this sequence number'), ('held', 'held: its sender is suspended'), ('expired', 'expired before it was delivered'), ('notice', 'a notice to the sender of the envelope')], default='waiting', max_length=12),
         ),
         migrations.RunPython(note_when_refused, migrations.RunPython.noop),
         migrations.AddIndex(
-            model_name="delivery",
-            index=models.Index(
-                condition=models.Q(("refused_at__isnull", False)),
-                fields=["refused_at"],
-                name="delivery_dead_letter",
-            ),
+            model_name='delivery',
+            index=models.Index(condition=models.Q(('refused_at__isnull', False)), fields=['refused_at'], name='delivery_dead_letter'),
         ),
         migrations.AddIndex(
-            model_name="delivery",
-            index=models.Index(
-                condition=models.Q(("notice_due", True)), fields=["id"], name="delivery_notice_due"
-            ),
+            model_name='delivery',
+            index=models.Index(condition=models.Q(('notice_due', True)), fields=['id'], name='delivery_notice_due'),
         ),
     ]

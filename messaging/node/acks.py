@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 
 from django.db import Error as DatabaseProblem
 
@@ -20,7 +21,10 @@ from messaging.telemetry import instruments
 
 logger = logging.getLogger(__name__)
 
-LINGER_SECONDS = 0.1  # acks that come within it share a commit; no agent waits for one
+LINGER_SECONDS = 0.25  # acks that come within it share a commit; a node that is killed loses them
+# Acks of 1/4 of a window do not wait: that many come so fast only if the window would soon be full,
+# and then the deliveries would stop.
+HURRY = 4
 RETRY_SECONDS = 1.0  # while the database is away, or others hold a mailbox
 
 
@@ -43,12 +47,18 @@ class Acks:
         that tell nothing new.
         """
         position = connection.position(ack.stream)
-        if connection.tells_done:
+        if connection.send_only:
+            position.hear_copy(ack, places=connection.tells_done)
+            if position.behind:
+                self._streams.read_on(connection, ack.stream)
+        elif connection.tells_done:
             position.hear_places(ack)
         else:
             position.hear(ack)
         if position.has_news:
             self._put(connection, ack.stream)
+        if position.heard_of_late >= max(1, position.window // HURRY):
+            self.lane.hurry()
 
     def last(self, connection: AgentConnection) -> list[MailboxAck]:
         """Return the acks of a closed connection that are not stored yet, as far as is known.
@@ -107,4 +117,7 @@ class Acks:
 
 def _heard(connection: AgentConnection, stream: str) -> list[MailboxAck]:
     key = (connection.agent, connection.session, stream)
-    return connection.position(stream).take_heard(key, places=connection.tells_done)
+    position = connection.position(stream)
+    if not connection.send_only:
+        return position.take_heard(key, places=connection.tells_done)
+    return [replace(ack, copy=True) for ack in position.take_heard(key, places=True)]

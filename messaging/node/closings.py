@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.db import Error as DatabaseProblem
-from django.db import transaction
 
 from atp.errors import SessionSuperseded
 from messaging import failpoints
+from messaging.mail.absences import BegunPlace
 from messaging.mail.acknowledging import AcksPutOff, MailboxAck, acknowledge
-from messaging.mail.attempts import CrashedSession, count_crashes
 from messaging.node.lanes import Lane
 from messaging.node.threads import NodeThreads
 from messaging.sessions.sessions import Opened, close_sessions
@@ -30,14 +29,16 @@ RETRY_SECONDS = 1.0  # while the database is away
 class Closing:
     """A session to close, the code of its end, and its last acks.
 
-    `crashed` are the streams and places whose handlers ran when the socket ended abnormally.
+    `broken` is whether the agent's process may come back and go on with what it has. `begun` are
+    the streams and places whose handlers have failed if it does not.
     """
 
     agent: str
     session: str
     code: str
     acks: Sequence[MailboxAck] = ()
-    crashed: Sequence[tuple[str, int]] = ()
+    broken: bool = False
+    begun: Sequence[BegunPlace] = ()
 
 
 class Closings:
@@ -48,8 +49,14 @@ class Closings:
         self.lane: Lane[Closing] = Lane("closings", self._close)
 
     def abandon(self, opened: Opened) -> None:
-        """Close a session whose socket closed before it was attached to the node."""
-        self.lane.put(Closing(opened.agent, opened.session, "session.closed"))
+        """Close a session whose socket closed before it was attached to the node.
+
+        The process that it goes on from may log in again.
+        """
+        broken = opened.taker != opened.session
+        self.lane.put(
+            Closing(opened.agent, opened.session, "session.closed", (), broken, opened.begun)
+        )
 
     async def _close(self, closings: list[Closing]) -> None:
         try:
@@ -66,11 +73,9 @@ class Closings:
 
 
 def _end(closings: Sequence[Closing]) -> None:
-    """Count the handlers that crashed, and close the sessions, in one transaction."""
     failpoints.hit("before_close", closings)
-    with transaction.atomic():
-        count_crashes(CrashedSession(c.agent, c.session, c.crashed) for c in closings)
-        close_sessions((c.agent, c.session, c.code) for c in closings)
+    broken = {c.session: c.begun for c in closings if c.broken}
+    close_sessions([(c.agent, c.session, c.code) for c in closings], broken=broken)
 
 
 def _acknowledge(acks: Sequence[MailboxAck]) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import Enum
 
 from django.conf import settings
 
@@ -24,13 +25,22 @@ WINDOW_BYTES = 4_194_304  # of envelopes without a receipt; beyond that, the soc
 STALLED_SECONDS = 30.0  # one write that takes longer: the agent does not read
 
 
+class SocketEnd(Enum):
+    """How a socket ended, as far as it tells about the process of its agent."""
+
+    FINAL = "the agent said goodbye, or may not go on"
+    CLOSED = "it was closed, and the agent's process may come back"
+    CUT = "it broke, and it is not known whether the agent's process lives"
+
+
 @dataclass(slots=True)
 class AgentConnection:
     """An authenticated socket, bounded on both sides.
 
     `outstanding` counts the envelopes that were read and have no receipt yet. `features` are those
     of the protocol that the agent uses (docs/protocol.md#features). A socket that is `send_only`
-    gets no mail, and copies of the answers (`copies.py`).
+    gets no mail, and copies of the answers (`copies.py`). `taker` is the first of the sessions that
+    its process has resumed in turn.
     """
 
     agent: str
@@ -38,6 +48,8 @@ class AgentConnection:
     send: Send
     features: frozenset[str] = frozenset()
     send_only: bool = False
+    taker: str = ""
+    new_after: int = 0  # the place of `answers` up to which its process may have done some before
     streams: dict[str, StreamPosition] = field(default_factory=dict)
     pace: Pace = field(default_factory=Pace)
     outstanding: int = 0
@@ -69,6 +81,20 @@ class AgentConnection:
     def begun(self) -> list[tuple[str, int]]:
         """The streams and places whose handlers run, as far as the agent has told."""
         return [(name, place) for name, p in self.streams.items() for place in sorted(p.begun)]
+
+    @property
+    def holds_mail(self) -> bool:
+        """Whether the agent may have mail in memory that is not done, and tells that apart.
+
+        A process that has come back may have some from before.
+        """
+        is_back = self.taker != self.session
+        return self.tells_done and (is_back or any(p.undone for p in self.streams.values()))
+
+    def go_on_with(self, begun: Iterable[tuple[str, int]]) -> None:
+        """Note handlers that have begun in the session before, of the same process."""
+        for stream, place in begun:
+            self.position(stream).begun.add(place)
 
     @property
     def writable(self) -> bool:

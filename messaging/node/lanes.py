@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Generic, TypeVar, cast
 
 from messaging.layer import loops
-from messaging.node.fairness import NEVER, LaneBatch, Turns
+from messaging.node.fairness import LaneBatch, Turns
 
 T = TypeVar("T")
 
@@ -44,8 +44,8 @@ class Lane(Generic[T]):
 
         `whose` names the owner of an item (`messaging.node.fairness`). At most `most_batches` are
         under way at a time, and an owner has items in only one of them. The lane waits
-        `linger_seconds` before each batch, so that it grows. That is for acks: no agent waits for
-        them.
+        `linger_seconds` before each batch, so that it grows. That is for acks: an agent waits for
+        them only if its window is full, and `hurry` ends the wait.
         """
         self.name = name
         self._handle = handle
@@ -54,6 +54,7 @@ class Lane(Generic[T]):
         self._most_batches = most_batches
         self._under_way: dict[asyncio.Task[None], float] = {}  # and when each began
         self._changed = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
@@ -72,9 +73,13 @@ class Lane(Generic[T]):
 
     def put(self, item: T, *, size: int = 0) -> None:
         """Add an item of `size` bytes. The lane has no limit; the caller limits waiting items."""
-        self._waiting.put(item, size)
+        self._waiting.put(item, size, asyncio.get_running_loop().time())
         self._idle.clear()
         self._changed.set()
+
+    def hurry(self) -> None:
+        """Let the next batch begin without waiting `linger_seconds`."""
+        self._hurried.set()
 
     async def settled(self) -> None:
         """Wait until no item waits and no batch is under way."""
@@ -98,16 +103,23 @@ class Lane(Generic[T]):
             await self._change(looked_at)
             while self._may_begin(looked_at := clock()):
                 if self._linger_seconds:
-                    await asyncio.sleep(self._linger_seconds)
+                    await self._linger()
                 if not self._begin(looked_at):
                     break
+
+    async def _linger(self) -> None:
+        """Wait `linger_seconds`, unless somebody hurries."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._linger_seconds):
+                await self._hurried.wait()
+        self._hurried.clear()
 
     def _begin(self, now: float) -> bool:
         """Begin the next batch; return whether there was one.
 
         Only the task refers to the batch, so that its items are freed when it ends.
         """
-        batch = self._waiting.take(now)
+        batch = self._waiting.take(now, last_place=self._last_place)
         if batch.items:
             task = asyncio.create_task(self._work_off(batch))
             self._under_way[task] = now
@@ -124,13 +136,21 @@ class Lane(Generic[T]):
         """Return when a batch that could not begin at `looked_at` may begin by itself."""
         if not self._waiting or len(self._under_way) >= self._most_batches:
             return None
-        looks = [self._waiting.next_due(looked_at), self._quiet_until()]
-        return min((look for look in looks if looked_at < look < NEVER), default=None)
+        quiet_until = self._quiet_until()
+        return quiet_until if quiet_until > looked_at else None
 
     def _may_begin(self, now: float) -> bool:
         if not self._waiting or len(self._under_way) >= self._most_batches:
             return False
-        return now >= self._quiet_until() or self._waiting.holds(CROWD, now)
+        last_place = self._last_place
+        kept = last_place and self._waiting.keeps_last_place()
+        least = 1 if kept or now >= self._quiet_until() else CROWD
+        return self._waiting.holds(least, now, last_place=last_place)
+
+    @property
+    def _last_place(self) -> bool:
+        """Whether one more batch would be the last that can begin, of more than two."""
+        return 2 < self._most_batches == len(self._under_way) + 1
 
     def _quiet_until(self) -> float:
         """Return when a small batch may begin.
@@ -151,7 +171,7 @@ class Lane(Generic[T]):
         except Exception:  # one batch that fails must not end the lane
             logger.exception("lane %s dropped a batch of %d", self.name, len(batch.items))
         finally:
-            self._waiting.done(batch, clock() - started, clock())
+            self._waiting.done(batch, clock() - started)
             self._under_way.pop(cast(asyncio.Task[None], asyncio.current_task()), None)
             self._changed.set()
             if not self._waiting and not self._under_way:

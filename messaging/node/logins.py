@@ -80,7 +80,7 @@ def _tell_of_send_only(opened: Opened, address: str) -> None:
 
     It does not disturb the running agent, so that one does not notice a stolen key by it.
     """
-    elsewhere = address != opened.beside
+    elsewhere = bool(opened.beside) and address != opened.beside
     instruments.count_send_only(elsewhere=elsewhere)
     if elsewhere:
         logger.warning(

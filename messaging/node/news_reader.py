@@ -10,7 +10,7 @@ from typing import Any
 from channels.layers import get_channel_layer
 from django.conf import settings
 
-from atp.wire.words import CANCEL
+from atp.wire.words import ANSWERS, CANCEL
 from messaging.layer import events
 from messaging.layer.news import News
 from messaging.node.dispatch import BatchDispatcher
@@ -97,9 +97,11 @@ class NewsReader:
             self._dispatcher.on_news(news)
             instruments.take_tally(news.tally)
         for agent, stream, first, last, text in news.deliveries:
-            for connection in self._roster.of_agent(agent):
-                if connection.hears(stream):
-                    self._streams.push(connection, stream, first, last, text)
+            if (taking := self._roster.agents.get(agent)) is not None:
+                self._streams.push(taking, stream, first, last, text)
+        for session, first, last, own, text in news.copies:
+            if (sending := self._roster.sessions.get(session)) is not None:
+                self._streams.push(sending, ANSWERS, first, last, text, own)
         for agent, text in news.cancels:
             holder = self._roster.agents.get(agent)
             if holder is not None and CANCEL in holder.features:

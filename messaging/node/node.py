@@ -26,7 +26,7 @@ from messaging.node.acks import Acks
 from messaging.node.cancels import Cancels
 from messaging.node.catch_up import CatchUp
 from messaging.node.closings import Closing, Closings
-from messaging.node.connections import AgentConnection
+from messaging.node.connections import AgentConnection, SocketEnd
 from messaging.node.copies import Copies
 from messaging.node.dispatch import BatchDispatcher, IncomingEnvelope
 from messaging.node.handshakes import Handshakes
@@ -80,7 +80,7 @@ class ServingNode:
         )
         self.acks = Acks(threads, roster, streams)
         self.cancels = Cancels(threads)
-        self.copies = Copies(streams)
+        self.copies = Copies()
         self.closings = Closings(threads)
         self.logins = Logins(node_id, threads, self.closings.abandon)
         self._catch_up = CatchUp(threads, roster, streams)
@@ -202,25 +202,28 @@ class ServingNode:
 
     def attach(self, connection: AgentConnection, opened: Opened) -> None:
         """Begin to write the inbox to an authenticated socket."""
-        begins = self.copies.begin(opened, self.roster.sessions.get(opened.resumes))
+        older = self.roster.sessions.get(opened.resumes)
+        begins = self.copies.begin(connection, opened, older)
         self.roster.add(connection)
         self._watch.look_at(connection.session)
         self._streams.begin(connection, begins)
+        is_same_process = older is not None and opened.taker == older.taker
+        connection.go_on_with(older.begun if older and is_same_process else opened.begun)
         self._catch_up.newcomers.put(connection.agent)
 
-    def detach(self, connection: AgentConnection, code: str, *, crashed: bool = False) -> None:
-        """Remove a closed socket, and have its session closed with `code`.
-
-        `crashed` is whether the socket ended abnormally: the handlers that ran have failed.
-        """
+    def detach(self, connection: AgentConnection, code: str, end: SocketEnd) -> None:
+        """Remove a closed socket, and have its session closed with `code`."""
         if code == "session.revoked":
             self._watch.note_closed()
         self.roster.remove(connection)
         self.cancels.forget(connection)
         self.copies.note_end(connection)
         acks = self.acks.last(connection)
-        begun = connection.begun if crashed else ()
-        self.closings.lane.put(Closing(connection.agent, connection.session, code, acks, begun))
+        broken = end is not SocketEnd.FINAL and connection.holds_mail
+        begun = connection.begun if end is SocketEnd.CUT else ()
+        self.closings.lane.put(
+            Closing(connection.agent, connection.session, code, acks, broken, begun)
+        )
 
     def take_envelope(self, connection: AgentConnection, text: str) -> None:
         """Hand an envelope to the lane, which keeps the order of each sender."""

@@ -33,6 +33,7 @@ class StreamPosition:
     acking: bool = False  # an ack waits to be stored
     _heard: int = 0  # the highest ack; acks are cumulative, so it covers the others
     _new: list[Range] = field(default_factory=list)  # told as done, and not stored
+    _own: set[int] = field(default_factory=set)  # sent to a session that only sends, and for it
     _refused: dict[int, str] = field(default_factory=dict)
     _failures: dict[int, int] = field(default_factory=dict)  # told, and not stored
     _counted: dict[int, int] = field(default_factory=dict)  # the failures told of open places
@@ -54,6 +55,11 @@ class StreamPosition:
         return max(0, min(self.window - (self.sent - self.taken), MOST_UNDONE - self.undone))
 
     @property
+    def heard_of_late(self) -> int:
+        """How many deliveries were acknowledged as taken, and that is not stored."""
+        return self._heard - self.taken
+
+    @property
     def has_news(self) -> bool:
         """Whether there is anything to store that was not stored before."""
         return bool(self._heard > self.taken or self._new or self._refused or self._failures)
@@ -63,9 +69,13 @@ class StreamPosition:
         self.sent = self.taken = done
         self.done = DonePlaces(done)
 
-    def note_sent(self, last: int, done: Iterable[Range] = ()) -> None:
-        """Note that the stream is written up to `last`; `done` are places that were done before."""
+    def note_sent(self, last: int, done: Iterable[Range] = (), own: Iterable[int] = ()) -> None:
+        """Note that the stream is written up to `last`; `done` are places that were done before.
+
+        `own` are those that are for this session, if it only sends.
+        """
         self.sent = last
+        self._own.update(own)
         for first, end in done:
             self.done.add(first, end)
 
@@ -98,10 +108,24 @@ class StreamPosition:
         for first, last in ack.done:
             self._end(first, min(last, self.sent))
 
-    def hear_copy(self, ack: Ack) -> None:
-        """Note an ack of a session that only sends: it counts for this socket alone."""
+    def hear_copy(self, ack: Ack, *, places: bool) -> None:
+        """Note an ack of a session that only sends. `places` is whether it tells about places.
+
+        What it takes counts for this socket alone. What is done counts for the agent, at the places
+        that are for this session; a refusal counts as done, because others may hear the answer.
+        """
         self.taken = max(self.taken, min(ack.seq, self.sent))
-        self.done.add(1, self.taken)
+        refused = ((seq, seq) for seq, _ in ack.refusals)
+        for first, last in (*ack.done, *refused) if places else ((1, self.taken),):
+            for begin, end in self.done.add(first, min(last, self.sent)):
+                self._new += [(seq, seq) for seq in self._take_own(begin, end)]
+
+    def _take_own(self, first: int, last: int) -> list[int]:
+        """Return the places of this range that are for this session, and forget them."""
+        few = range(first, last + 1) if last - first < len(self._own) else self._own
+        found = sorted(seq for seq in few if seq in self._own and first <= seq <= last)
+        self._own.difference_update(found)
+        return found
 
     def take_heard(self, key: tuple[str, str, str], *, places: bool) -> list[MailboxAck]:
         """Return the acks to store, and forget them.

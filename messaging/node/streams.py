@@ -39,16 +39,23 @@ class Streams:
             connection.position(stream).begin(acked.get(stream, 0))
 
     def push(
-        self, connection: AgentConnection, stream: str, first: int, last: int, text: str
+        self,
+        connection: AgentConnection,
+        stream: str,
+        first: int,
+        last: int,
+        text: str,
+        own: Iterable[int] = (),
     ) -> None:
         """Write `text`, deliveries `first` to `last`, if they come next and fit in the window.
 
-        Otherwise, or if `text` is empty, read the rows in order.
+        Otherwise, or if `text` is empty, read the rows in order. `own` are those that are for this
+        session, if it only sends.
         """
         position = connection.position(stream)
         fits = first == position.sent + 1 and last - first < position.room
         if text and fits and not position.behind and connection.writable and self._sees():
-            position.note_sent(last)
+            position.note_sent(last, own=own)
             connection.write(text)
             instruments.count_pushed(last - first + 1)
         elif last > position.sent:
@@ -91,15 +98,9 @@ class Streams:
                 if not self._sees():
                     return
                 position.behind = False  # a push that comes during the read sets it again
-                reader = copies.read_copies if connection.send_only else inbox.read_page
-                read = partial(
-                    reader,
-                    after=position.sent,
-                    most=position.room,
-                    notices=NOTICES in connection.features,
-                )
+                read = _reader(connection, stream, after=position.sent, most=position.room)
                 async with self._readers:
-                    page = await self._threads.run(read, connection.agent, stream)
+                    page = await self._threads.run(read)
                 if page is None:
                     if not position.behind:
                         return
@@ -109,7 +110,7 @@ class Streams:
                     continue
                 if page.first != position.sent + 1:
                     logger.error("a gap before %s %d of %s", stream, page.first, connection.agent)
-                position.note_sent(page.last, page.done)
+                position.note_sent(page.last, page.done, page.own)
                 position.behind = True
                 connection.write(page.text)
                 instruments.count_read(page.last - page.first + 1)
@@ -117,3 +118,16 @@ class Streams:
             logger.exception("a page of %s could not be read", stream)
         finally:
             position.reading = False
+
+
+def _reader(
+    connection: AgentConnection, stream: str, *, after: int, most: int
+) -> Callable[[], inbox.Page | None]:
+    """Return a call that reads on in the stream of this socket."""
+    notices = NOTICES in connection.features
+    if not connection.send_only:
+        read = partial(inbox.read_page, connection.agent, stream)
+        return partial(read, after=after, most=most, notices=notices)
+    heard = copies.Heard(connection.taker, connection.new_after)
+    read_own = partial(copies.read_copies, connection.agent, heard)
+    return partial(read_own, after=after, most=most, notices=notices)

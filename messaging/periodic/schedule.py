@@ -26,11 +26,16 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "messaging.tasks.sweep": (
         "Clear up",
         "Expires envelopes, tells senders what became of theirs, closes sessions of dead nodes, "
+        "ends the time in which broken sessions may come back, "
         "continues broadcasts, and deletes rows that are kept for a limited time.",
     ),
     "registry.carry_on_decisions": (
         "Carry on decisions about many",
         "Carries out what officers have decided about more rows than one page waits for.",
+    ),
+    "registry.carry_on_exports": (
+        "Write exports",
+        "Writes large exports of the trail to files, and deletes those whose day is over.",
     ),
     "messaging.tasks.credit_traffic": (
         "Credit good traffic",
@@ -40,6 +45,10 @@ WORDS: Mapping[str, tuple[str, str]] = {
         "Enter refusals",
         "Writes the counts of refusals of the past minutes into the trail.",
     ),
+    "registry.watch_log": (
+        "Watch the log",
+        "Enters in the trail when the hub did not run, and once a day the state of its clock.",
+    ),
     "registry.refresh_scores": (
         "Refresh scores",
         "Computes every active agent's score again, because freshness falls and violations fade "
@@ -48,6 +57,10 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "registry.verify_attestations": (
         "Verify attestations",
         "Checks every stored attestation again: signature, dates, its issuers' standing.",
+    ),
+    "registry.erase_expired": (
+        "Erase what has expired",
+        "Erases sections of entries of the trail that the retention no longer keeps.",
     ),
     "messaging.tasks.check_envelopes": (
         "Judge envelopes",

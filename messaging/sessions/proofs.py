@@ -29,7 +29,7 @@ from registry.trail.actions import count_refusals
 class LoginRequest:
     """The data of a login: the proof, the nonce of the challenge, and the address called.
 
-    `takeover` and `resumes` are those of the frame `authenticate`.
+    `takeover`, `resumes` and `send_only` are those of the frame `authenticate`.
     """
 
     proof: str
@@ -40,6 +40,7 @@ class LoginRequest:
     client: str = ""
     takeover: bool = True
     resumes: str = ""
+    send_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

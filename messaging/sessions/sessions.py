@@ -19,12 +19,20 @@ from atp.trust import tokens
 from atp.trust.keys import PrivateKey
 from atp.wire.words import ANSWERS
 from messaging.judging.registry_view import RegistryView, current_view
+from messaging.mail.absences import (
+    BegunPlace,
+    Departure,
+    Missing,
+    end_missing,
+    lock_missing,
+    note_departures,
+)
 from messaging.models import Mailbox, Presence, SendOnlySession, Session
 from messaging.sessions.entries import closed_entry, opened_entry, superseded_entry
 from messaging.sessions.limits import LoginLimits, lock_logins
 from messaging.sessions.proofs import LoginRequest, ProvenLogin, RefusedLogin, count_refused, prove
 from messaging.sessions.send_only import end_send_only
-from registry.agents.querysets import organisation_uids
+from registry.agents.querysets import organisations_of
 from registry.hub.actions import session_proof
 from registry.trail.actions import MOST_ENTRIES, EntryDraft, EpochMoved, append
 
@@ -39,8 +47,9 @@ class Opened:
     """An authenticated session with the values of its welcome frame.
 
     `acked` is the `seq` after which each stream goes on. `answers_seq` is the last one of the
-    stream `answers`; a session that only sends hears what comes after that. `resumes` is the
-    agent's earlier session that the login named, or "".
+    stream `answers`; a session that only sends hears all that is for it after that. `resumes` is
+    the agent's earlier session that the login named, or "". `begun` are the streams and places
+    whose handlers ran when the socket of that one broke.
     """
 
     session: str
@@ -56,6 +65,8 @@ class Opened:
     resumes: str = ""
     beside: str = ""  # the address of the agent's other session, where this one only sends
     superseded: tuple[str, str] | None = None  # the earlier session, and the channel of its node
+    taker: str = ""  # the first of the sessions that its process has resumed in turn
+    begun: tuple[BegunPlace, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,38 @@ class _Admitted:
     proven: ProvenLogin
     opened: Opened
     previous: _Held | None
+
+
+@dataclass(slots=True)
+class _Current:
+    """What the agents of some logins have now: presences, absences, and the sessions they name.
+
+    `resumed` has the taker of each session that a login names, by agent and session.
+    """
+
+    held: dict[str, _Held]
+    missing: dict[str, Missing]
+    resumed: dict[tuple[str, str], str]
+
+    def process_of(self, one: ProvenLogin) -> str:
+        """Return the taker of the session that the login names; "" if the agent had no such one."""
+        return self.resumed.get((one.agent, one.login.resumes), "")
+
+    def take_up(self, one: ProvenLogin, session: str) -> tuple[str, tuple[BegunPlace, ...]]:
+        """Return the taker of the new session, and what handlers it goes on with.
+
+        Its taker is that of the agent's current session if the login is of the same process: what
+        that one took stays taken. A process that comes back after a broken connection may not have
+        heard of its last login, so it may name any of its sessions. In all other cases, the taker
+        is the new session itself.
+        """
+        process, previous = self.process_of(one), self.held.get(one.agent)
+        if process and previous is not None and previous.taker == process:
+            return process, ()
+        missing = self.missing.get(one.agent) if previous is None else None
+        if process and missing is not None and _is_back(missing, process):
+            return process, missing.begun
+        return session, ()
 
 
 def open_sessions(logins: Sequence[LoginRequest], node_id: uuid.UUID) -> list[Opened | ATPError]:
@@ -118,49 +161,62 @@ def _open(
     agents = {one.agent for one in proven}
     with transaction.atomic():
         lock_logins(agents)
-        limits, held = LoginLimits.load(agents, now), _lock_presences(agents)
+        limits = LoginLimits.load(agents, now)
+        current = _Current(_lock_presences(agents), lock_missing(agents), _resumed(proven))
         judged = [
-            _admit(one, welcome, held, limits)
+            _admit(one, welcome, current, limits)
             for one, welcome in zip(proven, welcomes, strict=True)
         ]
         if admitted := [one for one in judged if isinstance(one, _Admitted)]:
-            _write_sessions(admitted, held, node_id, datetime.fromtimestamp(now, UTC))
+            _write_sessions(admitted, current.held, node_id, datetime.fromtimestamp(now, UTC))
+            _end_absences(admitted, current.missing)
             drafts = [draft for one in admitted for draft in _entries(one, view)]
             append(drafts, expected_epoch=view.epoch)
     return [one.opened if isinstance(one, _Admitted) else one for one in judged]
 
 
 def _admit(
-    one: ProvenLogin, welcome: Opened, held: dict[str, _Held], limits: LoginLimits
+    one: ProvenLogin, welcome: Opened, current: _Current, limits: LoginLimits
 ) -> _Admitted | RefusedLogin:
-    """Decide what session the login gets; note in `held` that it takes the agent's mail."""
-    previous = held.get(one.agent)
-    beside = previous if previous is not None and _is_beside(one.login, previous) else None
-    send_only = beside is not None
+    """Decide what session the login gets; note in `current` that it takes the agent's mail."""
+    previous = current.held.get(one.agent)
+    send_only = one.login.send_only or _is_beside(one.login, previous)
     if (excess := limits.excess(one.agent, send_only=send_only)) is not None:
         return RefusedLogin(excess, one.agent)
     limits.enter(one.agent, send_only=send_only)
-    if beside is not None:
-        return _Admitted(one, _as_send_only(welcome, beside), beside)
+    if send_only:
+        process = current.process_of(one) or welcome.session
+        return _Admitted(one, _as_send_only(welcome, previous, process), previous)
     address = one.login.remote_address
-    taker = _taker(one.login, previous, welcome.session)
-    held[one.agent] = _Held(welcome.session, "", _takeovers(previous), address, taker)
+    taker, begun = current.take_up(one, welcome.session)
+    welcome = replace(welcome, taker=taker, begun=begun)
+    current.held[one.agent] = _Held(welcome.session, "", _takeovers(previous), address, taker)
     if previous is not None:
         welcome = replace(welcome, superseded=(previous.session, previous.channel))
     return _Admitted(one, welcome, previous)
 
 
-def _is_beside(login: LoginRequest, previous: _Held) -> bool:
+def _is_beside(login: LoginRequest, previous: _Held | None) -> bool:
     """Return whether the login leaves the agent's live session as it is.
 
     A process that comes back before the hub has noticed the end of its own session replaces that.
     """
-    return previous.live and not login.takeover and login.resumes != previous.session
+    if previous is None or not previous.live:
+        return False
+    return not login.takeover and login.resumes != previous.session
 
 
-def _as_send_only(welcome: Opened, beside: _Held) -> Opened:
-    acked = {ANSWERS: welcome.answers_seq}
-    return replace(welcome, send_only=True, pending=0, acked=acked, beside=beside.address)
+def _as_send_only(welcome: Opened, previous: _Held | None, process: str) -> Opened:
+    """Return the welcome of a session that hears the answers to what its process sends.
+
+    A new process begins behind what was answered before.
+    """
+    is_back = process != welcome.session
+    begin = welcome.acked.get(ANSWERS, 0) if is_back else welcome.answers_seq
+    address = previous.address if previous is not None and previous.live else ""
+    return replace(
+        welcome, send_only=True, pending=0, acked={ANSWERS: begin}, beside=address, taker=process
+    )
 
 
 def _write_sessions(
@@ -168,7 +224,12 @@ def _write_sessions(
 ) -> None:
     Session.objects.bulk_create([_session_row(one, node_id, at) for one in admitted])
     SendOnlySession.objects.bulk_create(
-        SendOnlySession(id=one.opened.session, agent_id=one.opened.agent, node_id=node_id)
+        SendOnlySession(
+            id=one.opened.session,
+            agent_id=one.opened.agent,
+            taker=one.opened.taker,
+            node_id=node_id,
+        )
         for one in admitted
         if one.opened.send_only
     )
@@ -255,14 +316,35 @@ def _lock_presences(agents: Collection[str]) -> dict[str, _Held]:
     }
 
 
-def _taker(login: LoginRequest, previous: _Held | None, session: str) -> str:
-    """Return the session whose taken deliveries count as taken by the new session too.
+def _resumed(proven: Iterable[ProvenLogin]) -> dict[tuple[str, str], str]:
+    """Return the takers of the sessions that these logins name, by agent and session."""
+    named = {one.login.resumes for one in proven if _is_uuid(one.login.resumes)}
+    rows = Session.objects.filter(id__in=named) if named else Session.objects.none()
+    found = rows.values_list("agent_id", "id", "taker")
+    return {(agent, str(pk)): taker or str(pk) for agent, pk, taker in found}
 
-    It is the new session itself, unless the process of the agent goes on from its current one.
-    """
-    if previous is not None and login.resumes == previous.session:
-        return previous.taker
-    return session
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def _end_absences(admitted: Iterable[_Admitted], missing: Mapping[str, Missing]) -> None:
+    """End the absences of agents that have a session now that takes their mail."""
+    firsts: dict[str, Opened] = {}
+    for one in admitted:
+        if not one.opened.send_only:
+            firsts.setdefault(one.opened.agent, one.opened)
+    ended = {agent: one for agent, one in missing.items() if agent in firsts}
+    end_missing(
+        ended, {agent for agent, one in ended.items() if _is_back(one, firsts[agent].taker)}
+    )
+
+
+def _is_back(missing: Missing, taker: str) -> bool:
+    return not missing.over and missing.taker == taker
 
 
 def _takeovers(previous: _Held | None) -> int:
@@ -299,6 +381,7 @@ def _session_row(one: _Admitted, node_id: uuid.UUID, at: datetime) -> Session:
         remote_address=login.remote_address[:64],
         client=login.client[:120],
         send_only=one.opened.send_only,
+        taker=one.opened.taker,
         opened_at=at,
     )
 
@@ -315,33 +398,48 @@ def _undone(box: Mailbox) -> int:
     return box.last_seq - box.acked_seq - box.done_ahead_count
 
 
-def close_sessions(closings: Iterable[tuple[str, str, str]]) -> None:
+def close_sessions(
+    closings: Iterable[tuple[str, str, str]],
+    *,
+    broken: Mapping[str, Sequence[BegunPlace]] | None = None,
+) -> None:
     """Close sessions, each given as agent, session and error code.
 
-    A session that was closed already is left as it is.
+    `broken` are those whose processes may come back, with the streams and places whose handlers
+    ran. A session that was closed already is left as it is.
     """
     wanted = {session: (agent, code) for agent, session, code in closings}
     now = datetime.now(UTC)
     with transaction.atomic():
-        _lock_presences(
-            {agent for agent, _ in wanted.values()}
-        )  # first, as in opening: in another order both could wait for each other
+        # First, as in opening: in another order both could wait for each other.
+        held = _lock_presences({agent for agent, _ in wanted.values()})
         rows = list(
             Session.objects.select_for_update()
             .filter(id__in=wanted, closed_at=None)
             .order_by("agent_id")
         )
-        uids = organisation_uids({row.agent_id for row in rows})
+        uids = organisations_of({row.agent_id for row in rows})
         drafts = []
         for row in rows:
             agent, code = row.agent_id, wanted[str(row.id)][1]
             row.closed_at, row.close_code = now, code
             drafts.append(closed_entry(agent, str(row.id), uids.get(agent, ""), code=code))
         Session.objects.bulk_update(rows, ["closed_at", "close_code"])
+        note_departures(_departures(rows, held, broken or {}))
         Presence.objects.filter(session_id__in=[row.id for row in rows]).delete()
         end_send_only(id__in=[row.id for row in rows if row.send_only])
         if drafts:
             append(drafts)
+
+
+def _departures(
+    rows: Iterable[Session], held: Mapping[str, _Held], broken: Mapping[str, Sequence[BegunPlace]]
+) -> Iterator[Departure]:
+    """Yield those of the broken sessions that took their agents' mail until now."""
+    for row in rows:
+        session, presence = str(row.id), held.get(row.agent_id)
+        if session in broken and presence is not None and presence.session == session:
+            yield Departure(row.agent_id, session, presence.taker, broken[session])
 
 
 def close_sessions_of_dead_nodes() -> int:

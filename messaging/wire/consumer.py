@@ -38,7 +38,7 @@ from atp.wire.frames import SUBPROTOCOL, Challenge, Failure, Welcome
 from atp.wire.members import WireFrame
 from atp.wire.timestamps import format_milliseconds
 from atp.wire.words import CANCEL, DONE, NOTICES, SEND_ONLY
-from messaging.node.connections import AgentConnection
+from messaging.node.connections import AgentConnection, SocketEnd
 from messaging.node.process_node import process_node
 from messaging.sessions.proofs import LoginRequest
 from messaging.sessions.sessions import Opened
@@ -52,6 +52,8 @@ logger = logging.getLogger(__name__)
 FEATURES = (DONE, CANCEL, NOTICES, SEND_ONLY)
 PROOF_FRAME_BYTES = 8_192  # of an authenticate frame
 ACKS_BYTES = 65_536  # of one message without its envelopes; 256 acks need less
+FINAL_CODES = {"session.revoked", "session.superseded"}  # the process may not go on
+GOODBYES = {1000, 1001, 1005}  # close codes of an agent that ends (RFC 6455, section 7.4.1)
 ENVELOPE_PREFIX = '{"ATP"'  # of a message that goes to the lane unparsed
 
 
@@ -80,7 +82,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             return
         correlation.bind(session=opened.session)
         connection = AgentConnection(
-            opened.agent, opened.session, send, self._features, opened.send_only
+            opened.agent, opened.session, send, self._features, opened.send_only, opened.taker
         )
         try:
             sockets.admit(self.scope)
@@ -121,6 +123,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
                 client=frame.client,
                 takeover=frame.takeover,
                 resumes=frame.resumes,
+                send_only=frame.send_only,
             )
         )
 
@@ -164,9 +167,14 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
             await asyncio.gather(reading, closing, return_exceptions=True)
             code = connection.close_code or "session.closed"
             connection.close(code)
-            crashed = sockets.was_cut(self.scope) or code == FlowWindow.code
-            self._node.detach(connection, code, crashed=crashed)
+            self._node.detach(connection, code, self._how_it_ended(code))
             await connection.stop_writing()
+
+    def _how_it_ended(self, code: str) -> SocketEnd:
+        if sockets.was_cut(self.scope) or code == FlowWindow.code:
+            return SocketEnd.CUT
+        final = code in FINAL_CODES or self._closed_with in GOODBYES
+        return SocketEnd.FINAL if final else SocketEnd.CLOSED
 
     async def _read(self, connection: AgentConnection) -> None:
         while not connection.close_code:
@@ -185,7 +193,7 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         other_bytes = len(text)
         for frame in frames:
             if isinstance(frame, Ack):
-                self._take_ack(connection, frame)
+                self._node.acks.take(connection, frame)
             elif isinstance(frame, CancelRequest):
                 self._node.cancels.take(connection, frame.message_id)
             elif isinstance(frame, Submission):
@@ -199,20 +207,16 @@ class AgentConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no typ
         if (pause := connection.pace.spend(other_bytes)) > 0:
             await asyncio.sleep(pause)
 
-    def _take_ack(self, connection: AgentConnection, ack: Ack) -> None:
-        if connection.send_only:
-            self._node.copies.take_ack(connection, ack)
-        else:
-            self._node.acks.take(connection, ack)
-
     # --- Wire ----------------------------------------------------------------------------------
 
     _accepted = False
+    _closed_with: int | None = None  # the code of the agent's close frame
     _features: frozenset[str] = frozenset()
 
     async def _receive_text(self) -> str:
         message = await self._receive()
         if message["type"] == "websocket.disconnect":
+            self._closed_with = message.get("code")
             raise _Disconnected
         text = message.get("text")
         if text is None:

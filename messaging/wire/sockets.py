@@ -27,6 +27,7 @@ MOST_FRAGMENTS = 256  # of a message; libraries and proxies send one, or a few o
 REQUEST_SECONDS = 10.0  # from connecting to the end of a request's head; as for a handshake
 HEAD_BYTES = 65_536  # of one request, at most
 HEAD_END = b"\r\n\r\n"  # RFC 9112, 2.1
+ANSWER_SECONDS = 60.0  # for a peer to take what is written before the hub writes more of an answer
 BODY_SECONDS = 30.0  # from the end of the head to the end of the body
 TOO_LARGE = (
     b"HTTP/1.1 413 Content Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
@@ -186,6 +187,7 @@ class BoundedHttp(HttpToolsProtocol):
     _queued = b""  # bytes of a request that waits for its admission
     _mid_request = False
     _abort_timer: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
     _in_head = True
     _head_bytes = 0
     _body_bytes = 0
@@ -267,8 +269,19 @@ class BoundedHttp(HttpToolsProtocol):
         super().handle_websocket_upgrade()
         self.parser = cast(Any, None)  # the parser refers to this protocol: break the cycle
 
+    def pause_writing(self) -> None:
+        """Start the time limit of a peer that does not read its answer."""
+        super().pause_writing()
+        self._stall_timer = self.loop.call_later(ANSWER_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Stop the time limit: the peer has read."""
+        super().resume_writing()
+        self._stop_stall_timer()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the admission and free the buffers of the closed connection."""
+        self._stop_stall_timer()
         self._admission.leave(self)
         self._queued = b""
         self._stop_waiting()
@@ -291,6 +304,11 @@ class BoundedHttp(HttpToolsProtocol):
         if self._abort_timer is not None:
             self._abort_timer.cancel()
             self._abort_timer = None
+
+    def _stop_stall_timer(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
 
 
 def _is_utf8(frames: Sequence[bytes]) -> bool:

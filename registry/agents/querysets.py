@@ -51,6 +51,6 @@ def _uids(agents: Texts) -> models.QuerySet[Any, Any]:
 _UIDS = Compiled(_uids)
 
 
-def organisation_uids(agents: Collection[str]) -> dict[str, str]:
-    """Return by agent the uid of its organisation now; unknown agents are left out; one query."""
-    return dict(_UIDS.rows(agents)) if agents else {}
+def organisations_of(agent_ids: Collection[str]) -> dict[str, str]:
+    """Return by agent the uid of its organisation, for entries about agents; one query."""
+    return dict(_UIDS.rows(agent_ids)) if agent_ids else {}

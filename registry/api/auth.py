@@ -36,10 +36,17 @@ class ApiTokenAuthentication(TokenAuthentication):
         return token.user, token
 
 
+class BearerAuthentication(ApiTokenAuthentication):
+    """Authenticates `Authorization: Bearer <token>` (RFC 6750) with the same tokens."""
+
+    keyword = "Bearer"
+
+
 # The framework asks the first class for a challenge. Token has one, so a call without an account is
 # answered with 401, not 403.
 AUTHENTICATION: tuple[type[BaseAuthentication], ...] = (
     ApiTokenAuthentication,
+    BearerAuthentication,
     SessionAuthentication,
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
+from drf_spectacular.authentication import TokenScheme
 from drf_spectacular.openapi import AutoSchema
 from rest_framework import serializers
 
@@ -21,6 +22,15 @@ class ProblemSerializer(serializers.Serializer[dict[str, Any]]):
     code = serializers.CharField(help_text="A code of docs/errors.md, or `http.` and a word.")
     retryAfter = serializers.FloatField(required=False, help_text="Seconds to wait.")
     errors: Any = serializers.DictField(required=False, help_text="By parameter, what is wrong.")
+
+
+class BearerScheme(TokenScheme):  # type: ignore[no-untyped-call]  # the library's
+    """The security scheme of `Authorization: Bearer`; the library finds it by its base class."""
+
+    target_class = "registry.api.auth.BearerAuthentication"
+    name = "bearerAuth"
+    match_subclasses = False
+    priority = 1
 
 
 class ProblemSchema(AutoSchema):

@@ -201,7 +201,7 @@ def verify_stored(now: float, *, after: str = "", issuer_id: int | None = None) 
     """
     rows = Attestation.objects.filter(
         jti__gt=after, revoked_at=None, expires_at__gt=datetime.fromtimestamp(now, UTC)
-    ).select_related("issuer")
+    ).select_related("issuer", "agent__organisation")
     if issuer_id is not None:
         rows = rows.filter(issuer=issuer_id)
     chunk = list(rows.order_by("jti")[:VERIFY_CHUNK])
@@ -237,7 +237,8 @@ def enter_expired(now: float) -> int:
     """
     at = datetime.fromtimestamp(now, UTC)
     rows = Attestation.objects.filter(expires_at__lte=at, revoked_at=None, expiry_entered_at=None)
-    chunk = list(rows.select_related("issuer").order_by("expires_at", "jti")[:VERIFY_CHUNK])
+    rows = rows.select_related("issuer", "agent__organisation")
+    chunk = list(rows.order_by("expires_at", "jti")[:VERIFY_CHUNK])
     for row in chunk:
         with registry_change(Actor.hub(), moves_epoch=False) as change:  # this task may run twice
             fresh = Attestation.objects.filter(pk=row.pk, expiry_entered_at=None)
@@ -433,6 +434,8 @@ def _enter(change: Change, kind: Kind, row: Attestation, **body: Any) -> None:
         actor=change.actor.name,
         subject=row.agent_id,
         issuer=row.issuer.slug,
+        attestation=row.jti,
+        organisations=(row.agent.organisation.uid,),
         shared=said,
     )
     change.enter(about, *restate([row.agent_id], kind))

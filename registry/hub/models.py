@@ -10,7 +10,8 @@ class Hub(models.Model):
 
     `epoch` goes up in the transaction of every registry change; caches and batches compare it
     (docs/design/trust.md#revocation). `pseudonyms_sealed` and `blinding_sealed` are its secrets
-    (`registry/hub/secrets.py`).
+    (`registry/hub/secrets.py`). `watched_at` is when the hub last noted that it runs, and
+    `clock_entered_at` when it last entered its clock (`registry/trail/watching.py`).
     """
 
     SINGLETON_ID = 1
@@ -22,6 +23,8 @@ class Hub(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     pseudonyms_sealed = models.BinaryField(null=True, editable=False)
     blinding_sealed = models.BinaryField(null=True, editable=False)
+    watched_at = models.DateTimeField(null=True, editable=False)
+    clock_entered_at = models.DateTimeField(null=True, editable=False)
 
     class Meta:
         verbose_name = "hub"

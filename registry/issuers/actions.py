@@ -321,4 +321,4 @@ def _owner(slug: str, kid: str) -> bytes:
 
 
 def _draft(kind: Kind, row: Issuer, actor: Actor, **body: Any) -> EntryDraft:
-    return EntryDraft(kind=kind, actor=actor.name, subject=row.slug, issuer=row.name, shared=body)
+    return EntryDraft(kind=kind, actor=actor.name, subject=row.slug, issuer=row.slug, shared=body)

@@ -14,6 +14,7 @@ from django.db.models import Count, Max, Sum
 
 from atp.judging.scoring import ALGORITHM_VERSION, Profile, TrustScore, score
 from registry.agents.models import Agent, AgentKey
+from registry.agents.querysets import organisations_of
 from registry.change import ChangedMeanwhile, registry_change
 from registry.officers.actor import Actor
 from registry.officers.reason import check_reason
@@ -260,13 +261,14 @@ def _dealt_with(
     violation_id: int, kind: Kind, actor: Actor, reason: str, now: datetime
 ) -> list[EntryDraft]:
     """Return the entry about a violation, and those of the scores that it moves."""
-    row = Violation.objects.select_related("agent").get(pk=violation_id)
+    row = Violation.objects.select_related("agent__organisation").get(pk=violation_id)
     entry = EntryDraft(
         kind=kind,
         actor=actor.name,
         subject=row.agent_id,
         message_id=row.message_id,
         rule=row.rule,
+        organisations=(row.agent.organisation.uid,),
         shared={"violation": row.pk, "severity": row.severity, "reason": reason},
     )
     family = [row.agent_id, *filter(None, [row.agent.parent_id])]
@@ -326,22 +328,24 @@ def _drafts(rows: Sequence[Score], before: Mapping[str, int], *, named: bool) ->
     """Return an entry for each score that an event moved, or that crossed a threshold in use."""
     moved = [row for row in rows if before.get(row.agent_id) != row.total]
     thresholds = thresholds_in_use() if moved and not named else frozenset()
+    organisations = organisations_of([row.agent_id for row in moved])
     drafts = []
     for row in moved:
         old = before.get(row.agent_id)
         low, high = sorted((old or 0, row.total))
         crossed = sorted(t for t in thresholds if low < t <= high)
         if named or crossed:
-            drafts.append(_draft(row, old, crossed))
+            drafts.append(_draft(row, old, crossed, organisations[row.agent_id]))
     return drafts
 
 
-def _draft(row: Score, old: int | None, crossed: list[float]) -> EntryDraft:
+def _draft(row: Score, old: int | None, crossed: list[float], organisation: str) -> EntryDraft:
     return EntryDraft(
         kind=Kind.SCORE_CHANGED,
         actor=Actor.hub().name,
         subject=row.agent_id,
         score=row.total,
+        organisations=(organisation,),
         shared={
             "before": old,
             "after": row.total,

@@ -38,12 +38,12 @@ class Compiled:
 
     def ask(self, texts: Collection[str] = ()) -> Asked:
         """Send the query; `Asked.rows` of the result waits for its rows."""
-        sql, parameters, compiler = self._sql
+        sql, parameters, convert = self._sql
         listed = _listed(texts)
         return Asked(
             sql,
             [listed if isinstance(p, Texts) else p for p in parameters],
-            convert=lambda found: list(compiler.results_iter(results=[found])),
+            convert=convert,
         )
 
     def rows(self, texts: Collection[str] = ()) -> list[tuple[Any, ...]]:
@@ -51,13 +51,13 @@ class Compiled:
         return self.ask(texts).rows()
 
     @cached_property
-    def _sql(self) -> tuple[str, tuple[Any, ...], Any]:
+    def _sql(self) -> tuple[str, tuple[Any, ...], Callable[[list[Any]], list[Any]]]:
         query = self._build(Texts()).query
         compiler = query.get_compiler(connection=connection)
         sql, parameters = compiler.as_sql()
         if connection.vendor == "postgresql":
             sql, parameters = _written_out(sql, parameters)
-        return sql, parameters, compiler
+        return sql, parameters, _conversion(compiler)
 
 
 @models.CharField.register_lookup
@@ -117,6 +117,17 @@ class AnyNumberOf(models.Lookup[Any]):
         column, parameters = self.process_lhs(compiler, connection)
         sql = f"{column} IN (SELECT value FROM json_each(%s))"  # noqa: S608
         return sql, (*parameters, orjson.dumps(list(self.rhs)).decode())
+
+
+def _conversion(compiler: Any) -> Callable[[list[Any]], list[Any]]:
+    """Return the function that makes values of fields from rows as the database returns them.
+
+    It is what `results_iter` of Django's compiler does, with the converters looked up once.
+    """
+    converters = compiler.get_converters([column for column, *_ in compiler.select])
+    if not converters:
+        return list
+    return lambda found: list(compiler.apply_converters(found, converters))
 
 
 def _written_out(sql: str, parameters: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connections
 
 __all__ = ["Asked", "one_trip"]
 
@@ -26,7 +26,7 @@ class Asked:
         convert: Callable[[list[Any]], list[Any]] = list,
     ) -> None:
         self._convert = convert
-        self._cursor = connection.cursor()
+        self._cursor = connections[DEFAULT_DB_ALIAS].cursor()
         self._cursor.execute(sql, parameters)
 
     def rows(self) -> list[tuple[Any, ...]]:
@@ -46,13 +46,15 @@ def one_trip(*, when: bool = True) -> Iterator[None]:
     block can't hold a COPY. A block inside another one is part of the outer one. With `when` false,
     or on SQLite, it does nothing.
     """
-    if not when or connection.vendor != "postgresql":
+    # Looked up once: each attribute of `django.db.connection` takes longer than a look at a dict.
+    database = connections[DEFAULT_DB_ALIAS]
+    if not when or database.vendor != "postgresql":
         yield
         return
-    connection.close_if_health_check_failed()
-    connection.ensure_connection()
-    if connection.connection.pgconn.pipeline_status:
+    database.close_if_health_check_failed()
+    database.ensure_connection()
+    if database.connection.pgconn.pipeline_status:
         yield
         return
-    with connection.wrap_database_errors, connection.connection.pipeline():
+    with database.wrap_database_errors, database.connection.pipeline():
         yield

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import groupby
-from operator import attrgetter
+from operator import attrgetter, gt
 from typing import Any, NamedTuple
 
 from django.conf import settings
@@ -22,7 +22,7 @@ from django.db import connection, transaction
 
 from atp.log import leaves
 from atp.wire.timestamps import format_microseconds
-from registry.agents.querysets import organisation_uids
+from registry.agents.querysets import organisations_of
 from registry.hub.secrets import blinded
 from registry.officers.actor import Actor
 from registry.storage.bulk import insert_rows, is_few
@@ -219,9 +219,10 @@ def _body(draft: EntryDraft, salts: _Salts) -> _Body:
 
 def _check(draft: EntryDraft) -> None:
     """Refuse texts too long for their column on every database; SQLite would accept them."""
-    for text, most in zip(_texts(draft), _LIMITS, strict=True):
-        if len(text) > most:
-            raise ValueError(f"{text[:40]!r}... in a {draft.kind} entry exceeds {most} characters")
+    texts = _texts(draft)
+    if any(map(gt, map(len, texts), _LIMITS)):
+        text, most = next((t, m) for t, m in zip(texts, _LIMITS, strict=True) if len(t) > m)
+        raise ValueError(f"{text[:40]!r}... in a {draft.kind} entry exceeds {most} characters")
     if max(len(draft.request_id), len(draft.on_behalf_of)) > MOST_REFERENCE_CHARS:
         raise ValueError(f"a {draft.kind} entry has a reference over {MOST_REFERENCE_CHARS}")
     if len(draft.organisations) > MOST_ORGANISATIONS:
@@ -284,7 +285,7 @@ def _rows(
 
 
 def _row(draft: EntryDraft, body: _Body, position: int, head: _Head, time: str) -> tuple[Any, ...]:
-    kind, organisations = str(draft.kind), sorted({*draft.organisations})
+    kind, organisations = draft.kind.value, sorted({*draft.organisations})
     said = (*_texts(draft), *body.references, draft.cause, draft.score)
     about = (leaves.VERSION, head.log, position - head.first, time, head.hub, kind)
     leaf = leaves.make_leaf(
@@ -303,6 +304,17 @@ def record_reading(kind: Kind, actor: Actor, *, subject: str, asked: Mapping[str
     draft = EntryDraft(kind, actor=actor.name, subject=subject, shared=asked)
     with transaction.atomic():
         return append([draft])
+
+
+def record_export_end(actor: Actor, *, created: int, rows: int, outcome: str) -> None:
+    """Enter that the export of entry `created` ended, after how many rows and how.
+
+    `outcome` is `complete`, `failed`, or `broken off` if the reader hung up or did not read.
+    """
+    body = {"rows": rows, "outcome": outcome}
+    draft = EntryDraft(Kind.EXPORT_ENDED, actor=actor.name, subject=f"entry {created}", shared=body)
+    with transaction.atomic():
+        append([draft])
 
 
 def count_refusals(counts: Mapping[tuple[str, str], int], now: datetime) -> None:
@@ -334,9 +346,9 @@ def summarise_refusals(now: datetime) -> int:
         rows = list(due.order_by("agent", "code", "minute")[:MOST_ENTRIES])
         RefusalCount.objects.filter(pk__in=[row.pk for row in rows]).delete()
         groups = groupby(rows, key=lambda row: (row.agent, row.code))
-        uids = organisation_uids({row.agent for row in rows} - {""})
+        organisations = organisations_of({row.agent for row in rows if row.agent})
         drafts = [
-            _summary(agent, code, list(counts), uids.get(agent, ""))
+            _summary(agent, organisations.get(agent, ""), code, list(counts))
             for (agent, code), counts in groups
         ]
         if drafts:
@@ -345,7 +357,7 @@ def summarise_refusals(now: datetime) -> int:
 
 
 def _summary(
-    agent: str, code: str, counts: Sequence[RefusalCount], organisation: str
+    agent: str, organisation: str, code: str, counts: Sequence[RefusalCount]
 ) -> EntryDraft:
     total = sum(row.count for row in counts)
     return EntryDraft(

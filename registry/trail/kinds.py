@@ -12,6 +12,8 @@ class Kind(StrEnum):
     """
 
     LOG_STARTED = "log.started"
+    LOG_GAP = "log.gap"
+    HUB_CLOCK = "hub.clock"
     HUB_KEY_ROTATED = "hub.key_rotated"
     HUB_KEYS_RESEALED = "hub.keys_resealed"
 
@@ -59,9 +61,11 @@ class Kind(StrEnum):
     ATTESTATION_EXPIRED = "attestation.expired"
     ATTESTATION_REVOKED = "attestation.revoked"
 
+    POLICY_STATED = "policy.stated"
     POLICY_CREATED = "policy.created"
     POLICY_CHANGED = "policy.changed"
     NOTIFICATION_SEEN = "notification.seen"
+    PROFILE_STATED = "profile.stated"
     PROFILE_CHANGED = "profile.changed"
     SCORE_CHANGED = "score.changed"
     VIOLATION_RECORDED = "violation.recorded"
@@ -74,12 +78,29 @@ class Kind(StrEnum):
     OFFICER_CHANGED = "officer.changed"
     TRAIL_QUERIED = "trail.queried"
     EXPORT_CREATED = "export.created"
+    EXPORT_ENDED = "export.ended"
+    RETENTION_ERASED = "retention.erased"
+    RETENTION_HELD = "retention.held"
+    RETENTION_RELEASED = "retention.released"
     TASK_REQUESTED = "task.requested"
 
     @property
     def about(self) -> str:
         """Return the part before the dot, such as `agent`."""
         return self.value.partition(".")[0]
+
+
+# The verdicts in entries: on an envelope, and on a delivery that ended otherwise than by an ack.
+VERDICTS = (
+    "accepted",
+    "denied",
+    "withheld",
+    "released",
+    "expired",
+    "refused",
+    "redelivered",
+    "invalid",
+)
 
 
 def kinds_named(text: str) -> list[Kind]:

@@ -13,7 +13,13 @@ from django.db import models
 from atp.log import leaves
 from registry.trail.fields import WordsField
 from registry.trail.logs import place_of
-from registry.trail.querysets import AppendOnlyQuerySet, EntryQuerySet
+from registry.trail.querysets import AppendOnlyQuerySet, EntryQuerySet, PlacedQuerySet
+
+# Columns that few kinds of entries have. The index of each holds the entries that do, in the order
+# of the log (docs/auditing.md#what-is-fast).
+INDEXED_WHERE_NAMED = (
+    "sensitivity", "verdict", "policy", "rule", "issuer", "attestation", "trace", "on_behalf_of",
+)  # fmt: skip
 
 
 class AppendOnly(models.Model):
@@ -104,10 +110,18 @@ class Entry(AppendOnly):
             models.Index(fields=["kind", "position"], name="entry_kind"),
             models.Index(fields=["sender", "position"], name="entry_sender"),
             models.Index(fields=["recipient", "position"], name="entry_recipient"),
-            models.Index(fields=["message_id"], name="entry_message"),
-            models.Index(fields=["request_id"], name="entry_request"),
+            models.Index(fields=["message_id", "position"], name="entry_message"),
+            models.Index(fields=["request_id", "position"], name="entry_request"),
             models.Index(fields=["actor", "position"], name="entry_actor"),
             models.Index(fields=["subject", "position"], name="entry_subject"),
+            *(
+                models.Index(
+                    fields=[name, "position"],
+                    name=f"entry_{name}",
+                    condition=models.Q(**{f"{name}__named": True}),
+                )
+                for name in INDEXED_WHERE_NAMED
+            ),
         ]
 
     def __str__(self) -> str:
@@ -149,7 +163,7 @@ class EntryBody(AppendOnly):
     personal = models.BinaryField(null=True)
     reason = models.CharField(max_length=REASON_MAX_CHARS, null=True, db_default="")
 
-    objects = AppendOnlyQuerySet["EntryBody"].as_manager()
+    objects = PlacedQuerySet["EntryBody"].as_manager()
 
     class Meta:
         verbose_name_plural = "entry bodies"
@@ -164,6 +178,49 @@ class EntryBody(AppendOnly):
     def read(self, section: str = "shared") -> dict[str, Any]:
         """Return the members of a section; none if it was erased, or if the entry has no such."""
         return dict(orjson.loads(self.content(section) or b"{}"))
+
+
+class Erasure(AppendOnly):
+    """A section of an entry that was erased: the row makes the trigger erase it.
+
+    `entry` is the position of the `retention.erased` entry of the same transaction
+    (`registry/trail/triggers.py`).
+    """
+
+    REASON_MAX_CHARS = 40
+
+    id = models.BigAutoField(primary_key=True)
+    position = models.BigIntegerField()
+    section = models.CharField(max_length=12, choices=[(name, name) for name in leaves.SECTIONS])
+    entry = models.BigIntegerField()
+    reason = models.CharField(max_length=REASON_MAX_CHARS, help_text="The class of the reason.")
+
+    objects = AppendOnlyQuerySet["Erasure"].as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint("position", "section", name="erasure_of_a_section")]
+
+    def __str__(self) -> str:
+        return f"{self.section} of entry {self.position}"
+
+
+class LegalHold(models.Model):
+    """An order to keep entries, whatever their retention says, until it is lifted.
+
+    It covers the entries about an agent, of an organisation (by uid), or all if both are empty.
+    """
+
+    agent = models.CharField(max_length=128, blank=True)
+    organisation = models.CharField(max_length=24, blank=True)
+    reason = models.CharField(max_length=300)
+    placed_at = models.DateTimeField(auto_now_add=True)
+    lifted_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"hold {self.pk} on {self.agent or self.organisation or 'everything'}"
 
 
 class RefusalCount(models.Model):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from django.db import models
 from django.db.models import Q
@@ -15,6 +16,22 @@ if TYPE_CHECKING:
     from registry.trail.models import Entry
 
 Row = TypeVar("Row", bound=models.Model)
+
+
+@models.CharField.register_lookup
+class Named(models.Lookup[Any]):
+    """The lookup `__named`: the text is not empty, as the conditions of partial indexes have it.
+
+    Without a parameter SQLite sees that the condition of the index holds.
+    """
+
+    lookup_name = "named"
+    prepare_rhs = False
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        """Return the SQL."""
+        lhs, parameters = self.process_lhs(compiler, connection)
+        return f"{lhs} > ''", tuple(parameters)
 
 
 class AppendOnlyQuerySet(models.QuerySet[Row]):
@@ -29,12 +46,46 @@ class AppendOnlyQuerySet(models.QuerySet[Row]):
     aupdate = abulk_update = adelete = _refuse
 
 
-class EntryQuerySet(AppendOnlyQuerySet["Entry"]):
+class PlacedQuerySet(AppendOnlyQuerySet[Row]):
+    """Rows that have the position of an entry as their primary key."""
+
+    def within(self, first: int, end: int) -> Self:
+        """Return the rows from position `first` to before `end`."""
+        return self.filter(pk__gte=first, pk__lt=end)
+
+    def at(self, positions: Sequence[int]) -> Self:
+        """Return the rows at these positions, in no order. They must be in order, each once."""
+        low, high = sorted((positions[0], positions[-1]))
+        if high - low == len(positions) - 1:
+            return self.filter(pk__gte=low, pk__lte=high)
+        return self.filter(pk__in=positions)
+
+    def positions(self, *, newest: bool = False, most: int | None = None) -> list[int]:
+        """Return at most `most` positions, the oldest or the newest first."""
+        rows = self.order_by("-pk" if newest else "pk").values_list("pk", flat=True)
+        return list(rows[:most])
+
+    def rows(self, *columns: str) -> dict[int, tuple[Any, ...]]:
+        """Return by position the values of these columns."""
+        return {row[0]: row[1:] for row in self.order_by().values_list("pk", *columns)}
+
+
+class EntryQuerySet(PlacedQuerySet["Entry"]):
     """Filters for entries."""
 
-    def before(self, position: int) -> EntryQuerySet:
-        """Return the first `position` entries: the trail as it was when it had that many."""
-        return self.filter(position__lt=position)
+    def first_since(self, moment: datetime, *, default: int) -> int:
+        """Return the position of the first entry at `moment` or later; `default` if none is."""
+        later = self.filter(time__gte=moment).order_by("time", "pk")
+        return next(iter(later.values_list("pk", flat=True)[:1]), default)
+
+    def size(self) -> int:
+        """Return the number of entries in the log."""
+        last = self.order_by("-pk").values_list("pk", flat=True)[:1]
+        return next(iter(last), -1) + 1
+
+    def hubs(self) -> list[tuple[int, str]]:
+        """Return position and hub of each entry, the oldest first."""
+        return list(self.order_by("pk").values_list("pk", "hub"))
 
     def about_the_same_as(self, entry: Entry) -> EntryQuerySet:
         """Return the entries with the same message id or request id, oldest first.

@@ -271,7 +271,8 @@ def registry_entries(
     documents: list[dict[str, Any]], given: Facts, bases: Mapping[str, ScoreInputs]
 ) -> list[dict[str, Any]]:
     """Return the entries that a log has of the registry behind these facts."""
-    said = [entry(0, "log.started", policies=documents, profile=Profile().to_dict())]
+    said = [entry(0, "policy.stated", document=one) for one in documents]
+    said.append(entry(0, "profile.stated", document=Profile().to_dict()))
     if given.profile.version != 1:
         said.append(entry(1, "profile.changed", after=given.profile.to_dict()))
     everybody = [given.attestations, given.recipient_attestations]

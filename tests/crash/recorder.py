@@ -55,8 +55,8 @@ class _RecordingConnection(Connection):
         self._log.write(*_received(message))
         return message
 
-    async def close(self) -> None:
-        await self._inner.close()
+    async def close(self, *, comes_back: bool = False) -> None:
+        await self._inner.close(comes_back=comes_back)
 
 
 def _sent(message: bytes, *, tells_done: bool) -> Iterator[Event]:

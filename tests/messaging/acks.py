@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from atp.wire.words import DONE
-from messaging.layer.routes import load_routes
-from messaging.models import Delivery, Mailbox, Node, Presence, Session
+from messaging.mail.absences import end_overdue, load_takers
+from messaging.models import Absence, Delivery, Mailbox, Node, Presence, Session
 from messaging.node.positions import StreamPosition
 from messaging.node.process_node import process_node
 from registry.trail.kinds import Kind
@@ -27,8 +27,7 @@ def box_of(player: Player, stream: str = "mail") -> Mailbox:
 def marks(player: Player) -> tuple[int, int, list[list[int]]]:
     """Return what is done: the mark and the ranges ahead; and before them what is taken."""
     box = box_of(player)
-    route = load_routes([player.id]).get(player.id)
-    taken = box.taken_for(route.taker if route is not None and route.live else "")
+    taken = box.taken_for(load_takers([player.id]).get(player.id, ""))
     assert sum(last - first + 1 for first, last in box.done_ahead or ()) == box.done_ahead_count
     return taken, box.acked_seq, box.done_ahead or []
 
@@ -65,6 +64,19 @@ def entered_ranges(player: Player) -> list[list[list[int]]]:
 def states(player: Player) -> list[tuple[str, str, int]]:
     rows = Delivery.objects.filter(recipient_id=player.id, stream="mail").order_by("seq")
     return list(rows.values_list("state", "code", "failures"))
+
+
+def wait_until_absent(player: Player) -> None:
+    """Wait until the hub has noted that the agent's session ended abnormally."""
+    until(lambda: Absence.objects.filter(agent_id=player.id).exists(), "the agent's absence")
+
+
+def stay_away(player: Player) -> None:
+    """Have the time pass in which the agent's process may come back."""
+    wait_until_absent(player)
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    Absence.objects.filter(agent_id=player.id).update(until=past)
+    assert end_overdue() >= 1
 
 
 def move_to_dead_node(player: Player) -> Node:

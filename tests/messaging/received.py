@@ -42,6 +42,6 @@ def _places(entry: dict[str, Any]) -> Iterator[tuple[str, str, int, str]]:
     said = entry["body"].get("recipient") or {}
     if entry["kind"] == "delivery.placed":
         what = entry["body"]["shared"].get("notice", "mail")
-        yield from ((agent, said["stream"], seq, what) for agent, seq in said["places"])
+        yield from ((agent, said["stream"], seq, what) for agent, seq in said.get("places", ()))
     elif "seq" in said:
         yield entry["recipient"], said["stream"], said["seq"], "mail"

@@ -13,6 +13,7 @@ from messaging.mail.acknowledging import MailboxAck, acknowledge
 from messaging.mail.mailboxes import credit_good_traffic
 from messaging.models import Mailbox, Presence
 from messaging.node import positions
+from messaging.node.process_node import process_node
 from registry.scores.models import GoodTraffic
 from tests.cast import Letter, Player, make_agent, write
 from tests.messaging.acks import (
@@ -53,6 +54,22 @@ def test_the_window_follows_what_is_taken(
     wait_for_marks(bob, 3, 0, [])
     bobs.ack(6)
     assert hear(bobs, 2) == [7, 8]
+
+
+def test_acks_of_a_quarter_of_the_window_do_not_wait_for_others(
+    log_in: LogIn, alice: Player, bob: Player, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a window an interval is the most that an agent gets."""
+    settings.ATP_DELIVERY_WINDOW = 8
+    monkeypatch.setattr(process_node.current().acks.lane, "_linger_seconds", 3_600.0)
+    alices, bobs = log_in(alice), log_in(bob, login=TELLS_DONE)
+    send(alices, alice, bob, 12)
+    assert hear(bobs, 8) == [1, 2, 3, 4, 5, 6, 7, 8]
+    bobs.ack(1)
+    assert bobs.unasked() == []
+    assert marks(bob)[0] == 0
+    bobs.ack(2)
+    assert hear(bobs, 2) == [9, 10]
 
 
 def test_a_stream_stops_at_what_is_not_done(

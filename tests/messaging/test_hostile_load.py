@@ -19,7 +19,6 @@ import pytest
 from benchmarks.hostile import Memory, attacking
 from messaging.models import Envelope
 from messaging.node import connections
-from messaging.node.fairness import NEVER, Turns
 from messaging.node.process_node import process_node
 from messaging.wire import sockets
 from tests.cast import Player, make_agent, write
@@ -120,58 +119,6 @@ def test_rejects_a_request_whose_head_does_not_end(hub: LiveHub) -> None:
         connection.sendall(b"GET / HTTP/1.1\r\n")
         with pytest.raises(ConnectionError):
             connection.sendall((b"X-Filler: " + b"x" * 1_000 + b"\r\n") * 20_000)
-
-
-def test_it_takes_turns_between_agents() -> None:
-    """A batch has a share of each, in their order; who took much of the lane's time comes later."""
-    turns: Turns[str] = Turns(most_items=16, most_bytes=10_000, whose=lambda item: item[0])
-    for n in range(10):
-        turns.put(f"m{n}", 100)
-    turns.put("a0", 100)
-
-    first = turns.take(0.0)
-    assert first.items == ["m0", "m1", "a0"]
-    turns.done(first, 1.0, 1.0)
-    turns.put("b0", 100)
-    assert turns.take(1.0).items == ["b0"]
-    assert turns.take(1.0).items == []
-    assert 1.0 < turns.next_due(1.0) <= 2.0
-    assert turns.take(turns.next_due(1.0)).items == ["m2", "m3"]
-    assert len(turns) == 6
-
-
-def test_nobody_has_part_in_two_batches_at_once() -> None:
-    """Or the second might be judged before the first."""
-    turns: Turns[str] = Turns(most_items=16, most_bytes=10_000, whose=lambda item: item[0])
-    for n in range(4):
-        turns.put(f"a{n}", 100)
-    first = turns.take(0.0)
-    turns.put("b0", 100)
-
-    assert first.items == ["a0", "a1"]
-    assert not turns.holds(2, 0.0)
-    assert turns.take(0.0).items == ["b0"]
-    assert turns.next_due(0.0) == NEVER
-    turns.done(first, 0.0, 0.0)
-    assert turns.holds(2, 0.0)
-    assert turns.take(0.0).items == ["a2", "a3"]
-
-
-def test_it_charges_nothing_for_a_few_envelopes_at_a_time() -> None:
-    """A batch of one takes a round trip and a commit, which is not its sender's doing."""
-    turns: Turns[str] = Turns(most_items=256, most_bytes=1_048_576, whose=lambda item: item[0])
-    for now in range(20):
-        turns.put("a", 1_000)
-        batch = turns.take(float(now))
-        assert batch.items == ["a"]
-        turns.done(batch, 1.0, now + 1.0)
-
-    for n in range(40):
-        turns.put(f"m{n}", 1_000)
-    batch = turns.take(20.0)
-    assert len(batch.items) == 32
-    turns.done(batch, 1.0, 21.0)
-    assert turns.take(21.0).items == []
 
 
 # --- Whole attacks -------------------------------------------------------------------------------

@@ -65,3 +65,33 @@ async def test_a_stuck_batch_keeps_no_small_one_waiting(
     for item in ("a0", "b0", "c0", "a1"):
         await play.put(item)
     assert play.begun == [["a0"], ["b0"], ["c0"]]  # an owner has part in one at a time
+
+
+async def test_the_last_place_is_free_for_one_who_comes_while_few_hold_the_others(
+    play: Play,
+) -> None:
+    await play.put("a0")
+    await play.put("b0")
+    await play.put(*(f"m{n}" for n in range(lanes.CROWD)))
+    await play.put(*(f"g{n}" for n in range(40)))
+    assert len(play.begun) == 3
+    await play.put("c0")
+    assert play.begun[3:] == [["c0"]]
+
+
+async def test_who_hurries_does_not_wait_for_a_batch_to_grow() -> None:
+    handled: list[str] = []
+
+    async def handle(batch: list[str]) -> None:
+        handled.extend(batch)
+
+    lane: Lane[str] = Lane("play", handle, linger_seconds=3_600.0)
+    lane.start()
+    lane.put("a")
+    await asyncio.sleep(0.01)
+    assert handled == []
+    lane.put("b")
+    lane.hurry()
+    await asyncio.wait_for(lane.settled(), 5)
+    assert handled == ["a", "b"]
+    await lane.stop(within_seconds=5)

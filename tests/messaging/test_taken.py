@@ -9,8 +9,10 @@ import pytest
 
 from messaging.mail.acknowledging import MailboxAck, acknowledge
 from messaging.mail.withhold import expire
-from messaging.models import Presence
+from messaging.models import Absence, Presence
+from messaging.node.process_node import process_node
 from messaging.sessions import leases
+from messaging.sessions.presence import online_agents
 from messaging.sessions.sessions import close_sessions, close_sessions_of_dead_nodes
 from registry.agents.actions import resume_agent, suspend_agent
 from tests.cast import OFFICER, Letter, Player, ask, make_agent, write
@@ -20,8 +22,11 @@ from tests.messaging.acks import (
     hear,
     marks,
     move_to_dead_node,
+    places,
     states,
+    stay_away,
     wait_for_marks,
+    wait_until_absent,
 )
 from tests.messaging.conftest import LogIn, until
 from tests.wire import Wire
@@ -126,6 +131,74 @@ def test_a_process_that_resumes_several_times_keeps_what_it_took(
     assert marks(bob)[0] == 2
 
 
+def _cut(bobs: Wire, bob: Player) -> None:
+    bobs.cut()
+
+
+def _fail(bobs: Wire, bob: Player) -> None:
+    """Close as a library does whose hub answers no ping (RFC 6455, section 7.4.1)."""
+    bobs.socket.close(code=1011)
+
+
+def _restart(bobs: Wire, bob: Player) -> None:
+    """Close as a hub does that stops."""
+    process_node.current().roster.agents[bob.id].close("session.closed")
+
+
+BREAKS = [_cut, _fail, _restart]
+
+
+@pytest.mark.parametrize("end", BREAKS, ids=lambda end: end.__name__.strip("_"))
+def test_it_stays_taken_while_the_process_may_come_back(
+    log_in: LogIn,
+    alice: Player,
+    bob: Player,
+    bobs: Wire,
+    end: Callable[[Wire, Player], None],
+) -> None:
+    """The hub has noticed the end: the agent counts as away, and what its process has is left."""
+    end(bobs, bob)
+    wait_until_absent(bob)
+    assert online_agents([bob.id]) == set()
+    assert marks(bob)[0] == 2
+    _expire()
+    assert _names(bob) == ["waiting", "waiting", "expired"]
+    suspend_agent(alice.id, actor=OFFICER, reason="drill")
+
+    back = log_in(bob, login={**TELLS_DONE, "resumes": bobs.welcome["session"]})
+    assert marks(bob)[0] == 2
+    frames = [back.mail() for _ in range(3)]
+    told = [(frame.get("withheld"), frame.get("attempt")) for frame in frames[:2]]
+    assert told == [(None, None), (None, None)]
+    assert places(frames)[2] == (3, 3, "clock.expired")
+    back.ack(3, done=[[1, 3]])
+    wait_for_marks(bob, 3, 3, [])
+    resume_agent(alice.id, actor=OFFICER, reason="drill")
+
+
+def test_another_process_takes_over_at_once(log_in: LogIn, bob: Player, bobs: Wire) -> None:
+    """Nobody waits for a process that another one follows."""
+    bobs.cut()
+    wait_until_absent(bob)
+    back = log_in(bob, login=TELLS_DONE)
+    assert marks(bob)[0] == 0
+    assert not Absence.objects.filter(agent_id=bob.id).exists()
+    _expire()
+    assert _names(bob) == ["expired", "expired", "expired"]
+    log_in(bob, login={**TELLS_DONE, "resumes": bobs.welcome["session"]})
+    assert marks(bob)[0] == 0
+    assert back.ended()[0] == "session.superseded"
+
+
+def test_an_idle_agent_leaves_no_absence(log_in: LogIn, bob: Player, bobs: Wire) -> None:
+    """The hub writes a row only for one that may have something."""
+    bobs.ack(3, done=[[1, 3]])
+    wait_for_marks(bob, 3, 3, [])
+    bobs.cut()
+    until(lambda: not Presence.objects.filter(agent_id=bob.id).exists(), "the end of the session")
+    assert not Absence.objects.filter(agent_id=bob.id).exists()
+
+
 @pytest.mark.parametrize("claim", ["", "no session", "00000000-0000-0000-0000-000000000000"])
 def test_rejects_what_resumes_no_current_session(
     log_in: LogIn, bob: Player, bobs: Wire, claim: str
@@ -160,7 +233,18 @@ def _fence(bobs: Wire, bob: Player) -> None:
     assert leases.renew(move_to_dead_node(bob).id) is False
 
 
-ENDS = [_close, _close_by_the_hub, _die, _sweep, _fence]
+def _stay_away(bobs: Wire, bob: Player) -> None:
+    bobs.cut()
+    stay_away(bob)
+
+
+def _be_late(bobs: Wire, bob: Player) -> None:
+    bobs.cut()
+    wait_until_absent(bob)
+    Absence.objects.filter(agent_id=bob.id).update(until=datetime.now(UTC))  # and no sweep came
+
+
+ENDS = [_close, _close_by_the_hub, _die, _sweep, _fence, _stay_away, _be_late]
 
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__.strip("_"))

@@ -22,6 +22,7 @@ ALLOWED = {
     "registry.trail.actions.count_refusals": "the counts of the trail",
     "registry.trail.actions.summarise_refusals": "the counts of the trail",
     "registry.trail.triggers.make_triggers": "a migration step: triggers, no rows",
+    "registry.trail.losses.losses": "reads which sections are missing",
     "registry.trail.triggers.missing_triggers": "reads which triggers there are",
     "registry.storage.bulk.insert_rows": "how rows are inserted; each call of it is a write",
     "registry.storage.round_trips.Asked.__init__": "how queries are sent; it writes nothing",

@@ -140,6 +140,7 @@ class FakeHub:
         self.features: tuple[str, ...] = (DONE, CANCEL, NOTICES, SEND_ONLY)
         self.cancels: list[tuple[str, str]] = []  # agent and message id of each cancel frame
         self.faults: list[str] = []  # acts of agents that break the protocol
+        self.close_codes: list[int | None] = []  # of sockets that have ended, in order
         self._judge = Judge(self)
         self._entries: dict[tuple[str, str], int] = {}  # by sender and message id
         self._server: Server | None = None
@@ -306,6 +307,7 @@ class FakeHub:
             await _send(socket, Failure(problem.code, problem.detail, problem.retry_after))
         finally:
             self._sockets.discard(socket)
+            self.close_codes.append(socket.close_code)
             self._detach(socket)
 
     async def _log_in(self, socket: ServerConnection) -> str:
@@ -328,7 +330,8 @@ class FakeHub:
             raise self.refusing[agent]
         session = str(uuid.uuid4())
         current = account.session if account.socket else ""
-        send_only = bool(current) and not login.takeover and login.resumes != current
+        beside = bool(current) and not login.takeover and login.resumes != current
+        send_only = beside or login.send_only
         answer = {"iss": self.id, "aud": agent, "nonce": claims["cnonce"], "session": session}
         level = account.identity.attestation.level if account.identity.attestation else ""
         welcome = Welcome(

@@ -91,6 +91,33 @@ async def test_it_is_not_moved_by_a_hub_whose_word_is_far_off(
     socket_world.hub.clock = time.time
 
 
+@pytest.mark.parametrize("step", [-7_200, 7_200])
+async def test_a_step_of_the_clock_while_connected_changes_no_dates(
+    socket_world: SocketWorld, step: int
+) -> None:
+    hub, stepped = socket_world.hub, {"alice": 0, "bob": 0}
+
+    def agent(name: str) -> ATPClient:
+        transport = WebSocketTransport(
+            hub.url,
+            hub_id=hub.id,
+            hub_key=hub.key.public,
+            clock=lambda: time.time() + stepped[name],
+        )
+        return ATPClient(IAgentIdentity(name), None, hub.enrol(name), transport=transport)
+
+    alice, bob = agent("alice"), agent("bob")
+    bob.on_message("request", echo)
+    async with alice, bob:
+        for wrong in ("alice", "bob"):
+            stepped[wrong] = step
+            answer = await alice.send_request("bob", wrong, {"timeout": 5000})
+            assert answer.data == wrong
+            stepped[wrong] = 0  # and back: the difference is no lasting one
+            assert (await alice.send_request("bob", wrong, {"timeout": 5000})).data == wrong
+        assert all(abs(sent.timestamp - time.time()) < 20 for sent in hub.accepted.values())
+
+
 async def test_it_needs_no_word_on_the_time(socket_world: SocketWorld) -> None:
     socket_world.hub.told_time = "now"
     async with off_by(socket_world.hub, 0) as alice:

@@ -11,10 +11,12 @@ import pytest
 from atp import IAgentIdentity, MessageType, PrivateKey, new_document, parse_envelope, sign_envelope
 from atp.agent.inbox import Inbox
 from atp.agent.mail import Mail, MailState
-from atp.agent.receiving import Received
+from atp.agent.receiving import Received, Verifier
 from atp.agent.seen import SeenMessages
+from atp.agent.session import AgentSession
 from atp.errors import SessionTransport
-from atp.wire.frames import Delivery
+from atp.wire.frames import Delivery, Welcome
+from atp.wire.words import DONE
 
 EXPIRES = 60.0
 ID = str(uuid.uuid4())
@@ -352,3 +354,69 @@ def test_it_forgets_what_expired_and_was_done_long_ago() -> None:
     assert [seen.code(("alice", str(number))) for number in range(4)] == [None, None, "", ""]
     seen.add(("alice", "4"), "", 2 * EXPIRES)
     assert seen.code(("alice", "2")) is None
+
+
+def test_it_tells_what_is_done_with_the_next_message() -> None:
+    """So a lone request costs one ack, not two."""
+    session = AgentSession(Verifier("bob", "hub-1", lambda agent: ()))
+    session.opened(Welcome("session-1", "bob", "verified", 80, window=8, pending=0), [DONE])
+    inbox = session.inbox
+    inbox.set_taking(taking=True)
+    (first,) = deliver(inbox, received(1))
+    inbox.begin(first)
+    assert len(session.urgent_acks(ticks=1.0)) == 1
+    inbox.finish(first)
+    assert not session.urgent_acks(ticks=1.01)
+    assert not session.data_to_send(ticks=1.01)
+    due = session.next_due()
+    assert due is not None
+    (second,) = deliver(inbox, received(2))
+    inbox.begin(second)
+    (told,) = session.urgent_acks(ticks=due - 0.01)
+    members = {"stream": "mail", "seq": 2, "begun": [2], "done": [[1, 1]], "type": "ack"}
+    assert json.loads(told) == members
+    assert session.next_due() is None
+    inbox.finish(second)
+    assert not session.data_to_send(ticks=2.0)
+    due = session.next_due()
+    assert due is not None
+    (told,) = session.data_to_send(ticks=due)
+    assert json.loads(told)["done"] == [[2, 2]]
+
+
+def test_it_takes_no_more_bytes_than_its_limit() -> None:
+    items = [received(seq) for seq in range(1, 6)]
+    size = len(items[0].envelope.canonical)
+    inbox = opened(bytes_limit=2 * size + size // 2)
+    first, second = deliver(inbox, *items)
+    assert acks(inbox) == [{"stream": "mail", "seq": 2}]
+    inbox.begin(first)
+    inbox.retry(first)  # it is kept, so it counts
+    assert not list(inbox.take())
+    inbox.finish(second)
+    (third,) = inbox.take()
+    inbox.cut(third)
+    inbox.finish(first)
+    assert len(list(inbox.take())) == 2
+    assert len(inbox.hand_back()) == 2
+
+
+def test_it_takes_a_message_above_its_limit_alone() -> None:
+    inbox = opened(bytes_limit=1)
+    (first,) = deliver(inbox, received(1), received(2))
+    inbox.begin(first)
+    assert not list(inbox.take())
+    inbox.finish(first)
+    assert len(list(inbox.take())) == 1
+
+
+def test_a_message_that_comes_again_counts_once() -> None:
+    item = received(1)
+    inbox = opened(bytes_limit=len(item.envelope.canonical))
+    (mail,) = deliver(inbox, item)
+    inbox.open(tells_done=True)
+    assert deliver(inbox, item) == [mail]
+    inbox.begin(mail)
+    inbox.finish(mail)
+    inbox.set_taking(taking=True)
+    assert len(deliver(inbox, received(2))) == 1

@@ -111,12 +111,23 @@ async def test_it_tells_that_a_handler_begins_before_it_begins(socket_world: Soc
     assert not account.book.begun
 
 
+async def test_it_tells_in_one_ack_what_begins_together(socket_world: SocketWorld) -> None:
+    bob, gate = await socket_world.online("bob"), Gate()
+    account = await stored(socket_world, 5)
+    await until(lambda: account.pushed["mail"] == 5)
+    await asyncio.sleep(0.05)
+    bob.on_message("notification", gate)
+    await until(lambda: len(account.book.begun) == 5)
+    assert [(ack.seq, ack.begun) for ack in account.book.acks] == [(5, (1, 2, 3, 4, 5))]
+    gate.opened.set()
+
+
 async def test_it_is_done_when_its_handler_has_ended(socket_world: SocketWorld) -> None:
     bob, gate = await socket_world.online("bob"), Gate()
     bob.on_message("notification", gate)
     account = await stored(socket_world, 3)
     await until(lambda: len(gate.begun) == 3)
-    assert account.book.taken["mail"] == 3
+    await until(lambda: account.book.taken["mail"] == 3)
     assert account.acked["mail"] == 0
     gate.opened.set()
     await until(lambda: account.acked["mail"] == 3)
@@ -290,19 +301,23 @@ async def test_it_hands_back_what_has_not_begun(
     alice, bob = await world.online("alice"), await world.online("bob", max_handlers=2)
     gate = Gate()
     bob.on_message("notification", gate)
-    for n in range(10):
+    for n in range(30):
         await alice.send_notification(bob.identity.id, n)
     await until(lambda: len(gate.begun) == 2)
+    await until(lambda: len(bob._courier.inbox._mail) == 30)
     leaving = asyncio.create_task(bob.disconnect(timeout_seconds=20))
     await asyncio.sleep(0.05)
     gate.opened.set()
     await leaving
     assert len(gate.ended) == 2
-    assert "8 messages that had not begun go back to the hub" in caplog.text
+    (line,) = [r.message for r in caplog.records if "handed back" in r.message]
+    assert "handed back to the hub (28): notification " in line
+    assert line.count(f" from {alice.identity.id}, ") == 20
+    assert line.endswith(", and 8 more")
     assert "was cancelled" not in caplog.text
     await bob.connect()
-    await until(lambda: len(gate.ended) == 10)
-    assert sorted(gate.ended) == list(range(10))
+    await until(lambda: len(gate.ended) == 30)
+    assert sorted(gate.ended) == list(range(30))
 
 
 async def test_it_says_exactly_what_was_cut(
@@ -312,12 +327,12 @@ async def test_it_says_exactly_what_was_cut(
     bob.on_message("notification", gate)
     account = await stored(socket_world, 2)
     await until(lambda: gate.begun)
-    cut, *_ = (posted.envelope for posted in account.streams["mail"])
+    cut, back = (posted.envelope for posted in account.streams["mail"])
     await bob.disconnect(timeout_seconds=0)
     lines = [record.message for record in caplog.records if record.name == "atp.agent.dispatch"]
     assert lines[-2:] == [
         f"bob: its handler was cancelled: notification {cut.message_id} from alice",
-        "bob: 1 messages that had not begun go back to the hub",
+        f"bob: handed back to the hub (1): notification {back.message_id} from alice",
     ]
     assert not account.book.failures  # a client that says goodbye has not crashed
     gate.opened.set()

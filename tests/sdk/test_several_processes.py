@@ -124,6 +124,41 @@ async def test_a_client_that_only_sends_has_no_handlers(world: World) -> None:
     assert status(tool, "send_only")
 
 
+async def test_a_client_that_only_sends_takes_no_mail_where_it_is_alone(
+    socket_world: SocketWorld,
+) -> None:
+    bob, alice = await socket_world.online("bob"), await socket_world.agent("alice")
+    answer(bob)
+    tool = socket_world.twin(alice, send_only=True)
+    await tool.connect()
+    assert status(tool, "send_only")
+    await bob.send_notification("alice", "stays at the hub")
+    assert (await tool.send_request("bob", 1)).data == {"echo": 1}
+    assert not socket_world.hub.accounts["alice"].pushed["mail"]
+    taken = keep(alice)
+    await alice.connect()
+    await until(lambda: taken)
+    assert not status(alice, "send_only")
+    assert status(tool, "connected")
+
+
+async def test_it_tells_the_hub_whether_it_comes_back(socket_world: SocketWorld) -> None:
+    """The hub lets a process that comes back keep what it has taken."""
+    hub = socket_world.hub
+    alice = await socket_world.online("alice")
+    beside = await socket_world.agent("bob")
+    other = socket_world.twin(beside)
+    await beside.connect()
+    await other.connect()
+    assert status(other, "send_only")
+    keep(other)  # so it logs in again, to take the mail
+    await until(lambda: len(hub.close_codes) == 2)
+    assert 4000 in hub.close_codes
+    await alice.disconnect()
+    await until(lambda: len(hub.close_codes) == 3)
+    assert hub.close_codes[-1] == 1000
+
+
 async def test_a_client_that_comes_back_keeps_its_session_that_takes_mail(world: World) -> None:
     """Its old socket may still look alive to the hub."""
     bob, alice = await world.online("bob"), await world.online("alice")

@@ -60,6 +60,20 @@ async def test_it_raises_a_type_error_of_a_send(arguments: Any) -> None:
     await alice.disconnect()
 
 
+def test_it_raises_a_type_error_for_a_handler_that_is_a_generator() -> None:
+    """Calling it would run nothing."""
+
+    async def handle(envelope: Any) -> Any:
+        yield envelope
+
+    def handle_plainly(envelope: Any) -> Any:
+        yield envelope
+
+    for handler in (handle, handle_plainly):
+        with pytest.raises(TypeError, match="must not be a generator"):
+            client().on_message("notification", handler)
+
+
 def test_it_raises_a_type_error_for_a_handler_that_cannot_be_called() -> None:
     with pytest.raises(TypeError):
         client().on_message("request", "handler")  # type: ignore[arg-type]

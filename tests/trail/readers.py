@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -14,6 +16,7 @@ from registry.officers.actions import issue_api_token
 from registry.officers.groups import AUDITORS, ensure_groups
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
+from tests.waits import LONGEST_SECONDS
 
 PROVENANCE = "/api/v1/provenance/"
 
@@ -63,3 +66,12 @@ def problem(client: httpx.Client, path: str = PROVENANCE, **asked: Any) -> dict[
     assert answer.status_code == 400, answer.text
     errors: dict[str, Any] = answer.json()["errors"]
     return errors
+
+
+def eventually(look: Callable[[], Any], what: str, *, seconds: float = LONGEST_SECONDS) -> Any:
+    """Look again and again until there is something, and return it."""
+    end = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
+        time.sleep(0.02)
+    return found

@@ -1,18 +1,22 @@
-"""The script of docs/auditing.md, run as it stands there over a real export."""
+"""The script and the commands of docs/auditing.md, run as they stand there."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import httpx
 import orjson
 import pytest
 
+from registry.officers.groups import AUDITORS
 from tests.sources import ROOT
-from tests.trail.readers import PROVENANCE, add, fresh, note
+from tests.trail.readers import PROVENANCE, add, fresh, note, person, token_of
 
 
 @pytest.fixture
@@ -62,3 +66,25 @@ def test_it_says_what_of_an_entry_cannot_be_checked_any_more(
     first = add(note(sender=sender, shared={"notKept": {"provenance": cut}}))
     export = auditor.get(f"{PROVENANCE}export", params={"format": "ndjson", "sender": sender})
     assert run(script, export.content) == [f"{first} fits (provenance not kept)"]
+
+
+def commands() -> list[str]:
+    """Return the page's commands, each with its continuation lines."""
+    page = (ROOT / "docs" / "auditing.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^((?: {4,}\S.*\n)+)", page, re.M)
+    return [textwrap.dedent(block) for block in blocks if "curl" in block]
+
+
+def test_it_runs_every_command_of_the_page(hub: Any, tmp_path: Path) -> None:
+    found = commands()
+    assert len(found) >= 3
+    script = "\n".join(["set -e", *found]).replace("http://127.0.0.1:8000", hub.http_url)
+    done = subprocess.run(
+        ["bash", "-c", script.replace("curl ", "curl --silent --show-error --fail-with-body ")],
+        env={"PATH": os.environ["PATH"], "TOKEN": token_of(person(AUDITORS))},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr

@@ -9,10 +9,12 @@ import httpx
 import pytest
 
 from atp.wire.canonical import serialize, sha256_b64url
-from registry.api.trail.filters import FIELDS, PARAMETERS
+from atp.wire.words import SENSITIVITIES
 from registry.hub.secrets import blinded
-from registry.trail.kinds import Kind
+from registry.trail.kinds import VERDICTS, Kind
 from registry.trail.models import Entry, EntryBody
+from registry.trail.reading.columns import FIELDS
+from registry.trail.reading.filters import PARAMETERS
 from tests.trail.readers import PROVENANCE, add, fresh, listed, note, problem
 
 HEADER = {
@@ -23,6 +25,7 @@ HEADER = {
     "messageId": "message_id",
     "session": "session",
     "attestation": "attestation",
+    "trace": "trace",
     "requestId": "request_id",
     "onBehalfOf": "on_behalf_of",
     "policy": "policy",
@@ -47,7 +50,9 @@ def test_it_filters_by_text_of_the_header(auditor: httpx.Client, parameter: str)
     assert indexes(both) == [index + 1, index]
 
 
-@pytest.mark.parametrize(("parameter", "value"), [("sensitivity", "secret"), ("verdict", "denied")])
+@pytest.mark.parametrize(
+    ("parameter", "value"), [("sensitivity", "restricted"), ("verdict", "denied")]
+)
 def test_it_filters_by_closed_words(auditor: httpx.Client, parameter: str, value: str) -> None:
     sender = fresh("alice")
     index = add(note(sender=sender, **{parameter: value}), note(sender=sender))
@@ -127,9 +132,8 @@ def test_it_enters_of_long_filters_what_tells_which_they_were(auditor: httpx.Cli
     assert indexes(listed(auditor, sender=senders, fields=fields, verdict="denied")) == []
     assert indexes(listed(auditor, sender=senders)) == [index]
 
-    entry = Entry.objects.filter(kind=Kind.TRAIL_QUERIED, position__gt=index).order_by("position")[
-        0
-    ]
+    later = Entry.objects.filter(kind=Kind.TRAIL_QUERIED, position__gt=index)
+    entry = later.order_by("position")[0]
     content = EntryBody.objects.get(entry_id=entry.pk).content()
     assert len(content) < 1_000
     asked = json.loads(content)["asked"]
@@ -174,6 +178,9 @@ def test_it_selects_members(auditor: httpx.Client) -> None:
         ("timeTo", "2026-02-30T00:00:00Z"),
         ("timeTo", "0001-01-01T00:00:00+14:00"),
         ("scoreTo", "101"),
+        ("sensitivity", "secret"),
+        ("verdict", "rejected"),
+        ("verdict", ["denied", "rejected"]),
         ("order", "index"),
         ("order", ["newest", "oldest"]),
         ("fields", "index,password"),
@@ -189,6 +196,45 @@ def test_rejects_what_it_can_not_read(auditor: httpx.Client, parameter: str, val
     errors = problem(auditor, **{parameter: value})
     assert list(errors) == [parameter]
     assert errors[parameter][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "end"),
+    [
+        ("index", 5, 2),
+        ("score", 80, 70),
+        ("time", "2026-03-02T00:00:00Z", "2026-03-01T00:00:00Z"),
+    ],
+)
+def test_rejects_ranges_that_end_before_they_begin(
+    auditor: httpx.Client, name: str, begin: Any, end: Any
+) -> None:
+    errors = problem(auditor, **{f"{name}From": begin, f"{name}To": end})
+    assert errors == {f"{name}To": [f"must not be less than {name}From"]}
+    assert listed(auditor, **{f"{name}From": begin, f"{name}To": begin}) is not None
+
+
+@pytest.mark.parametrize(
+    ("parameter", "words"), [("sensitivity", SENSITIVITIES), ("verdict", VERDICTS)]
+)
+def test_it_names_the_words_that_there_are(
+    auditor: httpx.Client, parameter: str, words: tuple[str, ...]
+) -> None:
+    (text,) = problem(auditor, **{parameter: "nonsense"})[parameter]
+    assert text == f"must be one of {', '.join(words)}"
+
+
+def test_it_combines_filters_of_header_and_body(auditor: httpx.Client) -> None:
+    sender, policy = fresh("alice"), fresh("policy")
+    first = add(
+        note(sender=sender, policy=policy, score=70, shared={"reason": "late"}),
+        note(sender=sender, policy=policy, score=70, shared={"reason": "early"}),
+        note(sender=sender, policy=policy, score=10, shared={"reason": "late"}),
+        note(sender=fresh("bob"), policy=policy, score=70, shared={"reason": "late"}),
+    )
+    asked = {"policy": policy, "sender": sender, "scoreFrom": 50, "reason": "LATE"}
+    assert indexes(listed(auditor, **asked)) == [first]
+    assert indexes(listed(auditor, **asked, order="oldest", indexFrom=first + 1)) == []
 
 
 def test_it_names_every_problem_at_once(auditor: httpx.Client) -> None:

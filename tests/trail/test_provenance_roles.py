@@ -8,16 +8,23 @@ from typing import Any
 import httpx
 import pytest
 from django.conf import settings
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from atp.trust import tokens
 from atp.trust.keys import PrivateKey
 from registry.officers.actor import Actor
 from registry.officers.groups import AUDITORS, OFFICERS
 from registry.trail.models import Entry
-from tests.trail.readers import PROVENANCE, add, fresh, note, person, reader
+from tests.trail.readers import PROVENANCE, add, eventually, fresh, note, person, reader, token_of
 
-PATHS = [PROVENANCE, f"{PROVENANCE}0/", f"{PROVENANCE}export?format=ndjson"]
+PATHS = [
+    PROVENANCE,
+    f"{PROVENANCE}0/",
+    f"{PROVENANCE}feed",
+    f"{PROVENANCE}export?format=ndjson",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -82,11 +89,13 @@ def test_it_enters_each_list_and_each_export_before_it_answers(hub: Any) -> None
         size = client.get(PROVENANCE, params={"sender": sender}).json()["logSize"]
         client.get(f"{PROVENANCE}{index}/")
         client.get(f"{PROVENANCE}export", params={"format": "csv", "sender": sender})
+    eventually(_readings_of(user).filter(kind="export.ended").exists, "the end of the export")
     rows = list(_readings_of(user).select_related("body"))
     assert [(row.kind, row.subject) for row in rows] == [
         ("trail.queried", "provenance"),
         ("trail.queried", f"entry {index}"),
         ("export.created", "provenance"),
+        ("export.ended", f"entry {rows[2].index}"),
     ]
     assert rows[0].index == size
     assert f'"sender":["{sender}"]'.encode() in bytes(rows[0].body.shared)
@@ -100,6 +109,32 @@ def test_it_enters_nothing_that_it_does_not_answer(hub: Any) -> None:
         assert client.get(f"{PROVENANCE}{2**62}/").status_code == 404
         assert client.get(f"{PROVENANCE}{2**80}/").status_code == 404
     assert not _readings_of(user).exists()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_it_reads_nothing_for_a_head(hub: Any, path: str) -> None:
+    user = person(AUDITORS)
+    with reader(hub.http_url, user=user) as client:
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert client.head(path, params={"nonsense": "1"}).status_code == 400
+    assert not _readings_of(user).exists()
+    assert httpx.head(hub.http_url + path).status_code == 401
+
+
+def test_it_runs_no_query_about_the_trail_for_a_head(auditor: httpx.Client) -> None:
+    client, headers = Client(), {"Authorization": auditor.headers["Authorization"]}
+    for path in PATHS:
+        with CaptureQueriesContext(connection) as captured:
+            assert client.head(path, headers=headers).status_code == 200
+        assert captured.captured_queries
+        assert not [each for each in captured.captured_queries if "registry_entry" in each["sql"]]
+
+
+@pytest.mark.parametrize("scheme", ["Token", "Bearer", "bearer"])
+def test_it_takes_a_token_as_token_and_as_bearer(hub: Any, scheme: str) -> None:
+    headers = {"Authorization": f"{scheme} {token_of(person(AUDITORS))}"}
+    assert httpx.get(hub.http_url + PROVENANCE, headers=headers).status_code == 200
 
 
 def _readings_of(user: Any) -> Any:

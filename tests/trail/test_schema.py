@@ -10,7 +10,7 @@ import pytest
 import yaml
 from django.core.management import call_command
 
-from registry.api.trail.filters import PARAMETERS
+from registry.trail.reading.filters import PARAMETERS
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("path", ["", "export", "{index}/"])
+@pytest.mark.parametrize("path", ["", "export", "feed", "{index}/"])
 def test_it_describes_every_parameter_with_an_example(schema: dict[str, Any], path: str) -> None:
     operation = schema["paths"][f"/api/v1/provenance/{path}"]["get"]
     assert operation["parameters"]
@@ -30,16 +30,21 @@ def test_it_describes_every_parameter_with_an_example(schema: dict[str, Any], pa
         assert re.search(r"\w.*\. Example: `.+`", parameter["description"], re.S), parameter["name"]
 
 
-@pytest.mark.parametrize("path", ["", "export"])
+@pytest.mark.parametrize("path", ["", "export", "feed"])
 def test_it_lists_every_filter(schema: dict[str, Any], path: str) -> None:
     parameters = schema["paths"][f"/api/v1/provenance/{path}"]["get"]["parameters"]
     assert {each.name for each in PARAMETERS} <= {each["name"] for each in parameters}
 
 
 def test_it_offers_no_way_to_write_the_trail(schema: dict[str, Any]) -> None:
+    """Only the files of exports can be made and deleted."""
     ours = {path: set(item) for path, item in schema["paths"].items() if "provenance" in path}
-    assert len(ours) == 3
-    assert all(methods == {"get"} for methods in ours.values())
+    written = {path: methods - {"get"} for path, methods in ours.items() if methods != {"get"}}
+    assert len(ours) == 7
+    assert written == {
+        "/api/v1/provenance/exports/": {"post"},
+        "/api/v1/provenance/exports/{name}/": {"delete"},
+    }
 
 
 def test_its_page_fetches_nothing_from_elsewhere(hub: Any) -> None:

@@ -9,7 +9,7 @@ import orjson
 from atp.log import leaves
 from atp.wire.timestamps import format_microseconds
 from registry.trail.actions import reason_in
-from registry.trail.models import Entry, EntryBody
+from registry.trail.models import Entry, EntryBody, Erasure
 
 
 def misfits(entry: Entry) -> list[str]:
@@ -36,10 +36,13 @@ def erased(body: EntryBody) -> list[str]:
 
 
 def _section_misfits(body: EntryBody, digests: Mapping[str, str]) -> Iterator[str]:
+    explained = Erasure.objects.filter(position=body.pk).values_list("section", flat=True)
     for name in leaves.SECTIONS:
         content = getattr(body, name)
         if content is not None and leaves.section_digest(bytes(content)) != digests.get(name):
             yield f"the section {name} does not have its digest"
+        if content is None and name in digests and name not in explained:
+            yield f"the section {name} is missing, and no erasure names it"
     expected = None if body.shared is None else reason_in(body.read())
     if body.reason != expected:
         yield "the reason differs from that in the section shared"

@@ -27,7 +27,7 @@ from registry.admin.lists import MOST_COUNTED, BoundedPaginator, DottedWordsFilt
 from registry.admin.trail.fit import erased, misfits
 from registry.hub.secrets import blinded
 from registry.officers.actor import may_see_names, officer_names
-from registry.trail.kinds import Kind
+from registry.trail.kinds import VERDICTS, Kind
 from registry.trail.models import Entry
 
 BLINDED = ("request_id", "on_behalf_of")  # in the header; the body has the text
@@ -38,7 +38,6 @@ LONGEST_REASON = 160  # characters of a reason in the list
 SEARCHED = ("message_id", "request_id", "sender", "recipient", "subject", "actor")
 _SECTIONS = tuple(f"body__{name}" for name in ("digests", *leaves.SECTIONS))
 _HEAVY = ("leaf", "leaf_hash", *_SECTIONS)  # not read for lists
-VERDICTS = ("accepted", "denied", "withheld", "released", "expired", "invalid")
 PERIODS = {
     "hour": ("Past hour", timedelta(hours=1)),
     "day": ("Past 24 hours", timedelta(days=1)),

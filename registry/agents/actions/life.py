@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -106,7 +107,7 @@ def change_agent(
         raise MalformedDocument(f"{excerpt(min(unknown))} of an agent can't be changed")
     with registry_change(actor) as change:
         row = lock_agent(agent_id)
-        before = described(row)
+        before, organisation = described(row), row.organisation.uid
         for name, value in changes.items():
             is_typed = name in TEXTS
             setattr(row, name, check_text(value, name, lines=TEXTS[name]) if is_typed else value)
@@ -121,16 +122,16 @@ def change_agent(
         after = described(row)
         changed = {name for name in after if after[name] != before[name]}
         if changed:
-            drafts.append(
-                draft(
-                    Kind.AGENT_CHANGED,
-                    row,
-                    actor,
-                    before={name: before[name] for name in sorted(changed)},
-                    after={name: after[name] for name in sorted(changed)},
-                    reason=reason,
-                )
+            told = draft(
+                Kind.AGENT_CHANGED,
+                row,
+                actor,
+                before={name: before[name] for name in sorted(changed)},
+                after={name: after[name] for name in sorted(changed)},
+                reason=reason,
             )
+            # Both organisations may read of a move from one to the other.
+            drafts.append(replace(told, organisations=(organisation, row.organisation.uid)))
             drafts += restate([row.id], Kind.AGENT_CHANGED)
         change.enter(*drafts)
     return row
@@ -272,6 +273,7 @@ def described(row: Agent) -> dict[str, Any]:
     """Return the agent's registration as JSON, for the body of an entry."""
     return {
         "organisation": row.organisation.name,
+        "organisationUid": row.organisation.uid,
         "ownerName": row.owner_name,
         "ownerContact": row.owner_contact,
         "description": row.description,
@@ -286,7 +288,10 @@ def described(row: Agent) -> dict[str, Any]:
 
 def draft(kind: Kind, row: Agent, actor: Actor, **body: Any) -> EntryDraft:
     """Return a draft of an entry whose subject is the agent; `body` holds its further members."""
-    return EntryDraft(kind=kind, actor=actor.name, subject=row.id, shared=body)
+    organisations = (row.organisation.uid,)
+    return EntryDraft(
+        kind=kind, actor=actor.name, subject=row.id, organisations=organisations, shared=body
+    )
 
 
 def _set_status(row: Agent, status: str, reason: str) -> None:

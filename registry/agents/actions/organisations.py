@@ -29,8 +29,8 @@ def create_organisation(name: str, *, actor: Actor, contact: str = "") -> Organi
     with registry_change(actor) as change:
         _check_free(name)
         row = Organisation.objects.create(name=name, contact=contact)
-        after = {"name": name, "contact": contact}
-        change.enter(_draft(Kind.ORGANISATION_CREATED, name, actor, {"after": after}))
+        after = {"uid": row.uid, "name": name, "contact": contact}
+        change.enter(_draft(Kind.ORGANISATION_CREATED, row, actor, {"after": after}))
     return row
 
 
@@ -50,7 +50,7 @@ def change_organisation(
         row.name, row.contact = name, contact
         row.save(update_fields=["name", "contact"])
         body = {"before": before, "after": {"name": name, "contact": contact}, "reason": reason}
-        change.enter(_draft(Kind.ORGANISATION_CHANGED, name, actor, body))
+        change.enter(_draft(Kind.ORGANISATION_CHANGED, row, actor, body))
     return row
 
 
@@ -79,7 +79,7 @@ def add_missing_tags(names: list[str], *, actor: Actor) -> tuple[list[Tag], list
     known = {tag.name for tag in Tag.objects.filter(name__in=names)}
     missing = sorted(set(names) - known)
     Tag.objects.bulk_create(Tag(name=name) for name in missing)
-    drafts = [_draft(Kind.TAG_CREATED, name, actor, {}) for name in missing]
+    drafts = [EntryDraft(Kind.TAG_CREATED, actor=actor.name, subject=name) for name in missing]
     return list(Tag.objects.filter(name__in=names)), drafts
 
 
@@ -99,5 +99,7 @@ def _check_free(name: str, *, besides: Organisation | None = None) -> None:
         raise MalformedDocument(f"there is an organisation '{name}' already", field="name")
 
 
-def _draft(kind: Kind, subject: str, actor: Actor, body: Mapping[str, object]) -> EntryDraft:
-    return EntryDraft(kind=kind, actor=actor.name, subject=subject, shared=body)
+def _draft(kind: Kind, row: Organisation, actor: Actor, body: Mapping[str, object]) -> EntryDraft:
+    return EntryDraft(
+        kind=kind, actor=actor.name, subject=row.name, organisations=(row.uid,), shared=body
+    )

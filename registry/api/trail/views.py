@@ -5,7 +5,7 @@ Officers and auditors may read. There is only GET, so no caller can write.
 
 from __future__ import annotations
 
-from typing import Any
+import re
 
 from django.core import signing
 from django.http import Http404, StreamingHttpResponse
@@ -13,45 +13,34 @@ from django.urls import path
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import Throttled, ValidationError
-from rest_framework.negotiation import DefaultContentNegotiation
-from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.utils.urls import replace_query_param
 
 from atp.wire.canonical import digest
-from registry.api.auth import HasPermission, ProblemView
-from registry.api.trail import exports, schema
-from registry.api.trail.exports import FORMATS, Format, read_entry, read_page, represent, stream
-from registry.api.trail.filters import FIELDS, Query, asked_record, parse_fields, parse_query
+from registry.api.trail import schema
+from registry.api.trail.base import PAGE_ENTRIES, TrailView, format_of, limit_of, record
+from registry.api.trail.exports import stream
+from registry.api.trail.feed import FeedView
+from registry.api.trail.jobs import ExportFileView, ExportJobsView, ExportJobView
+from registry.api.trail.places import ExportPlace, places
 from registry.officers.actor import Actor
-from registry.trail.actions import record_reading
+from registry.trail.actions import record_export_end
 from registry.trail.kinds import Kind
+from registry.trail.logs import index_of
+from registry.trail.reading.columns import FIELDS
+from registry.trail.reading.exporting import Progress, chunks_of
+from registry.trail.reading.filters import parse_fields, parse_query, position_of
+from registry.trail.reading.formats import Format, represent
+from registry.trail.reading.search import Query, find, read, span_of
 
-PAGE_ENTRIES = 100  # if the request has no `limit`
-MOST_PAGE_ENTRIES = 1000
 RETRY_SECONDS = 30
+TOO_MANY = "Too many exports of this account or on this node are running. Try again later."
 
 _cursors = signing.Signer(salt="atp.provenance.cursor")
 
 
-class _FormatIsOurs(DefaultContentNegotiation):
-    """Leaves the parameter `format` to the views: the framework answers an unknown one with 404."""
-
-    def select_renderer(
-        self, request: Request, renderers: Any, format_suffix: str | None = None
-    ) -> tuple[Any, str]:
-        return renderers[0], renderers[0].media_type
-
-
-class _TrailView(ProblemView):
-    required_permission = "registry.view_entry"
-    permission_classes = (IsAuthenticated, HasPermission)
-    http_method_names = ["get", "head", "options"]
-    content_negotiation_class = _FormatIsOurs
-
-
-class EntryListView(_TrailView):
+class EntryListView(TrailView):
     """Entries of the trail that match all given filters, newest first.
 
     A parameter that may be repeated matches any of its values. Each list is entered in the trail
@@ -63,47 +52,61 @@ class EntryListView(_TrailView):
     @extend_schema(
         operation_id="provenance_list",
         parameters=[*schema.FILTERS, schema.ORDER, schema.FIELDS, schema.LIMIT, schema.CURSOR],
-        responses={200: schema.EntryPageSerializer, **schema.PROBLEMS},
+        responses={200: schema.EntryPageSerializer},
         tags=["provenance"],
     )
     def get(self, request: Request) -> Response:
         parameters = request.query_params
-        query = parse_query(parameters, besides=("cursor", "limit"))
-        limit = _limit(parameters.get("limit", str(PAGE_ENTRIES)))
+        query, limit = self.check_parameters(request)
         if "cursor" in parameters:
             log_size, after = _open_cursor(parameters["cursor"], query, request)
         else:
-            log_size, after = _record(request, Kind.TRAIL_QUERIED, "provenance", query.asked), None
-        rows = read_page(query, log_size=log_size, after=after, limit=limit + 1)
-        more = rows[limit - 1][0] if len(rows) > limit else None
+            log_size, after = record(request, Kind.TRAIL_QUERIED, "provenance", query.asked), None
+        span = span_of(query.limits, log_size=log_size)
+        if after is not None:
+            span = span.behind(after, query.order)
+        found = find(query, span, limit=limit)
+        rows = read(query.fields, found.positions)
+        more = found.reached is not None
         return Response(
             {
-                "results": [represent(query.fields, row) for row in rows[:limit]],
-                "next": more and _next(request, query, log_size, more),
-                "logSize": log_size,
+                "results": [represent(query.fields, row) for row in rows],
+                "next": _next(request, query, log_size, found.reached) if more else None,
+                "searchedTo": None if found.reached is None else index_of(found.reached),
+                "logSize": index_of(log_size),
             }
         )
 
+    def check_parameters(self, request: Request) -> tuple[Query, int]:
+        """Return query and limit of a page."""
+        parameters = request.query_params
+        query = parse_query(parameters, besides=("cursor", "limit"))
+        return query, limit_of(parameters.get("limit", str(PAGE_ENTRIES)))
 
-class EntryView(_TrailView):
+
+class EntryView(TrailView):
     """One entry with its body, its leaf (the exact text that was hashed) and the leaf hash."""
 
     @extend_schema(
         operation_id="provenance_read",
         parameters=[schema.INDEX, schema.FIELDS],
-        responses={200: schema.EntrySerializer, **schema.PROBLEMS, 404: schema.NOT_FOUND},
+        responses={200: schema.EntrySerializer},
         tags=["provenance"],
     )
     def get(self, request: Request, index: int) -> Response:
-        fields = parse_fields(request.query_params, fields=tuple(FIELDS))
-        row = read_entry(index, fields)
+        fields = self.check_parameters(request)
+        row = next(iter(read(fields, [position_of(index)])), None)
         if row is None:
             raise Http404
-        _record(request, Kind.TRAIL_QUERIED, f"entry {index}", {})
+        record(request, Kind.TRAIL_QUERIED, f"entry {index}", {})
         return Response(represent(fields, row))
 
+    def check_parameters(self, request: Request) -> tuple[str, ...]:
+        """Return the members of the answer."""
+        return parse_fields(request.query_params, fields=tuple(FIELDS))
 
-class ExportView(_TrailView):
+
+class ExportView(TrailView):
     """All entries that match the filters, oldest first, as a stream.
 
     `ndjson` has one JSON object a line. `csv` has a header line. A cell that begins with `=`, `+`,
@@ -111,59 +114,74 @@ class ExportView(_TrailView):
     it as a formula: remove the apostrophe before you compare. Each export is entered in the trail.
     """
 
+    problem_statuses = (429,)
+
     @extend_schema(
         operation_id="provenance_export",
         parameters=[schema.FORMAT, *schema.FILTERS, schema.ORDER, schema.FIELDS],
         responses={
             (200, "application/x-ndjson"): OpenApiTypes.STR,
             (200, "text/csv"): OpenApiTypes.STR,
-            **schema.PROBLEMS,
-            429: schema.TOO_MANY_EXPORTS,
         },
         tags=["provenance"],
     )
     def get(self, request: Request) -> StreamingHttpResponse:
+        written_as, query = self.check_parameters(request)
+        place = places.take(Actor.of_user(request.user).name)
+        if place is None:
+            raise Throttled(RETRY_SECONDS, TOO_MANY)
+        try:
+            return _answer_of_export(request, written_as, query, place)
+        except BaseException:
+            place.leave()  # at once, while a traceback still refers to it
+            raise
+
+    def check_parameters(self, request: Request) -> tuple[Format, Query]:
+        """Return format and query of an export."""
         parameters = request.query_params
-        written_as = _format(parameters.getlist("format"))
+        written_as = format_of(parameters.getlist("format"))
         query = parse_query(
             parameters, besides=("format",), fields=written_as.fields, order="oldest"
         )
-        slot = exports.running.take()
-        if slot is None:
-            raise Throttled(RETRY_SECONDS, "Too many exports run on this node. Try again later.")
-        asked = {"format": written_as.name, **query.asked}
-        log_size = _record(request, Kind.EXPORT_CREATED, "provenance", asked)
-        return StreamingHttpResponse(
-            exports.held(slot, stream(query, written_as, log_size=log_size)),
-            content_type=written_as.content_type,
-            headers={
-                "Content-Disposition": f'attachment; filename="trail-{log_size}.{written_as.name}"',
-                "Cache-Control": "no-store",
-                "X-Accel-Buffering": "no",  # nginx would write the whole export to its disk
-            },
-        )
+        return written_as, query
 
 
-def _record(request: Request, kind: Kind, subject: str, asked: Any) -> int:
+def _answer_of_export(
+    request: Request, written_as: Format, query: Query, place: ExportPlace
+) -> StreamingHttpResponse:
     actor = Actor.of_user(request.user)
-    return record_reading(kind, actor, subject=subject, asked={"asked": asked_record(asked)})
+    asked = {"format": written_as.name, **query.asked}
+    log_size = record(request, Kind.EXPORT_CREATED, "provenance", asked)
+    progress, compressed = Progress(), accepts_gzip(request.headers.get("Accept-Encoding", ""))
+    chunks = chunks_of(query, written_as, progress, log_size=log_size, compressed=compressed)
+
+    def end(ended: Progress) -> None:
+        record_export_end(actor, created=index_of(log_size), rows=ended.rows, outcome=ended.outcome)
+
+    name = f"trail-{index_of(log_size)}.{written_as.name}"
+    return StreamingHttpResponse(
+        stream(chunks, progress, place, end),
+        content_type=written_as.content_type,
+        headers={
+            **({"Content-Encoding": "gzip"} if compressed else {}),
+            "Content-Disposition": f'attachment; filename="{name}"',
+            "Cache-Control": "no-store",
+            "Vary": "Accept-Encoding",
+            "X-Accel-Buffering": "no",  # nginx would write the whole export to its disk
+        },
+    )
 
 
-def _format(names: list[str]) -> Format:
-    if len(names) != 1 or names[0] not in FORMATS:
-        raise ValidationError({"format": [f"must be one of {', '.join(FORMATS)}"]})
-    return FORMATS[names[0]]
+def accepts_gzip(header: str) -> bool:
+    """Return whether an `Accept-Encoding` asks for gzip by name (RFC 9110, section 12.5.3)."""
+    for part in header.lower().split(","):
+        coding, _, weight = part.replace(" ", "").partition(";")
+        if coding == "gzip":
+            return not re.fullmatch(r"q=0(\.0*)?", weight)
+    return False
 
 
-def _limit(text: str) -> int:
-    if text.isascii() and text.isdecimal() and len(text) <= 4:
-        limit = int(text)
-        if 1 <= limit <= MOST_PAGE_ENTRIES:
-            return limit
-    raise ValidationError({"limit": [f"must be a whole number from 1 to {MOST_PAGE_ENTRIES}"]})
-
-
-def _next(request: Request, query: Query, log_size: int, after: int) -> str:
+def _next(request: Request, query: Query, log_size: int, after: int | None) -> str:
     held = [log_size, after, _bound_to(query, request)]
     url = request.build_absolute_uri()
     return str(replace_query_param(url, "cursor", _cursors.sign_object(held, compress=False)))
@@ -190,6 +208,14 @@ def _bound_to(query: Query, request: Request) -> str:
 
 urlpatterns = [
     path("provenance/", EntryListView.as_view(), name="provenance"),
+    path("provenance/feed", FeedView.as_view(), name="provenance-feed"),
+    path("provenance/exports/", ExportJobsView.as_view(), name="provenance-exports"),
+    path("provenance/exports/<str:name>/", ExportJobView.as_view(), name="provenance-exports-one"),
+    path(
+        "provenance/exports/<str:name>/file",
+        ExportFileView.as_view(),
+        name="provenance-exports-file",
+    ),
     path("provenance/export", ExportView.as_view(), name="provenance-export"),
     path("provenance/<int:index>/", EntryView.as_view(), name="provenance-entry"),
 ]
