@@ -164,6 +164,8 @@ def write(
     req: str | None = None,
     cause: str | None = None,
     hub: str | None = None,
+    trace: str | None = None,
+    on_behalf_of: str | None = None,
     **parts: Any,
 ) -> Letter:
     """Return a valid envelope; `parts` goes to `new_document`."""
@@ -181,6 +183,8 @@ def write(
         lifetime_seconds=lifetime,
         req=req,
         cause=cause,
+        trace=trace,
+        on_behalf_of=on_behalf_of,
     )
     return _letter(raw.decode())
 

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -268,6 +269,8 @@ class Courier:
         envelope = request.envelope
         if options.sensitivity is None and envelope.sensitivity is not None:
             options = options.with_sensitivity(envelope.sensitivity)
+        if options.trace is None and request.trace is not None:
+            options = replace(options, trace=request.trace)
         failure = data.members() if isinstance(data, HandlerFailure) else None
         document = self._writer.document(
             MessageType.RESPONSE,
@@ -279,7 +282,7 @@ class Courier:
             payload=failure,
         )
         lifetime = min(MESSAGE_MAX_LIFE_SECONDS, math.ceil(seconds_left) + 1)
-        signed = self._writer.sign(document, lifetime, req=envelope.digest)
+        signed = self._writer.sign(document, lifetime, options, req=envelope.digest)
         await self._await_receipt(signed.message_id, signed.canonical, seconds_left)
 
     async def _await_receipt(self, message_id: str, data: bytes, seconds: float) -> Receipt:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 from atp.errors import MalformedDocument, MalformedError, excerpt
-from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS
+from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS, is_on_behalf_of, is_trace
 from atp.types import DataSensitivity, IPolicyContext, IProvenanceEntry, TrustLevel
 from atp.wire.json_values import is_number, is_whole
 
@@ -34,7 +34,10 @@ class SendOptions:
     capabilities that the recipient must have. `sensitivity`, `allowed_tools`, `spawn_permission`,
     `max_lifespan_seconds`: the declared policy context. `notify`: whether the sender wants notices
     of later events. `provenance`: entries that the signature covers. `message_id`: the id of the
-    message, a UUID, so that sending it again can't make a second message.
+    message, a UUID, so that sending it again can't make a second message. `on_behalf_of`: for whom
+    the agent acts, up to 128 visible ASCII characters. `trace`: the trace id of W3C Trace Context,
+    or a `traceparent`; the default is that of the current OpenTelemetry span, and for an answer
+    that of its request.
     """
 
     timeout: float = TIMEOUT_DEFAULT_MS
@@ -48,6 +51,8 @@ class SendOptions:
     notify: bool = False
     provenance: tuple[IProvenanceEntry, ...] = ()
     message_id: str | None = None
+    on_behalf_of: str | None = None
+    trace: str | None = None
 
     @property
     def timeout_seconds(self) -> float:
@@ -152,6 +157,21 @@ def _entries(value: Any) -> tuple[IProvenanceEntry, ...]:
     )
 
 
+def _on_behalf_of(value: Any) -> str:
+    if not is_on_behalf_of(value):
+        raise ValueError("it must be 1 to 128 visible ASCII characters")
+    return str(value)
+
+
+def _trace(value: Any) -> str:
+    """Read a trace id, or a `traceparent` (W3C Trace Context, section 3.2)."""
+    parts = value.split("-") if isinstance(value, str) else ()
+    found = parts[1] if len(parts) >= 4 else value
+    if not is_trace(found):
+        raise ValueError("it must be 32 hexadecimal digits, or a traceparent")
+    return str(found)
+
+
 def _message_id(value: Any) -> str:
     text = str(value) if isinstance(value, uuid.UUID) else value
     if not isinstance(text, str) or str(uuid.UUID(text)) != text:
@@ -171,6 +191,8 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "notify": _flag,
     "provenance": _entries,
     "message_id": _message_id,
+    "on_behalf_of": _on_behalf_of,
+    "trace": _trace,
 }
 assert _READERS.keys() == {field.name for field in fields(SendOptions)}
 

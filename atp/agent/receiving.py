@@ -39,7 +39,7 @@ class Received:
 
     `verified` is whether the sender's signature was checked here. `req` is the digest of the
     request that a response answers. `cause` is the digest of the envelope that the sender was
-    handling when it wrote this one.
+    handling when it wrote this one, and `trace` the trace id that the sender gave.
     """
 
     delivery: Delivery
@@ -49,6 +49,7 @@ class Received:
     verified: bool
     req: str | None = None
     cause: str | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class Verifier:
             verified=bool(keys),
             req=claims.get("req"),
             cause=claims.get("cause"),
+            trace=claims.get("trace"),
         )
 
     def _claims(self, envelope: Envelope, keys: Sequence[PublicKey]) -> Mapping[str, Any]:

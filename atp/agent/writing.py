@@ -8,6 +8,7 @@ from typing import Any
 
 from atp.agent.options import SendOptions
 from atp.agent.signed import SignedMessage, SignedMessages
+from atp.agent.tracing import current_trace
 from atp.transports.base import Transport
 from atp.trust.envelope import Envelope, envelope_from_value, new_document, signed_envelope
 from atp.trust.keys import PrivateKey
@@ -61,7 +62,7 @@ class Writer:
         """Write and sign a message; with an id that the caller chose, it may be a kept one."""
         document = self.document(message_type, target, data, options, welcomed_level=welcomed_level)
         return self._signed.message(
-            self.sign(document, lifetime_seconds),
+            self.sign(document, lifetime_seconds, options),
             chosen_id=options.message_id is not None,
             now=self._transport.clock(),
         )
@@ -96,9 +97,17 @@ class Writer:
         )
 
     def sign(
-        self, document: dict[str, Any], lifetime_seconds: int, *, req: str | None = None
+        self,
+        document: dict[str, Any],
+        lifetime_seconds: int,
+        options: SendOptions,
+        *,
+        req: str | None = None,
     ) -> Envelope:
-        """Return the signed envelope; without a key (in memory only), the unsigned one."""
+        """Return the signed envelope; without a key (in memory only), the unsigned one.
+
+        Of `options` the signature has the trace and for whom the agent acts.
+        """
         now, author = self._transport.clock(), self._author
         if author.key is None:
             stamped = {**document, "timestamp": format_timestamp(now)}
@@ -111,4 +120,6 @@ class Writer:
             lifetime_seconds=lifetime_seconds,
             req=req,
             cause=self._current_cause(author.identity.id),
+            trace=options.trace or current_trace(),
+            on_behalf_of=options.on_behalf_of,
         )

@@ -25,13 +25,17 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class AgentFacts:
-    """An agent's row in the registry."""
+    """An agent's row in the registry.
+
+    `organisation` is the name of its organisation, by which rules ask, and `organisation_uid` the
+    id by which entries name it.
+    """
 
     id: str
     status: str
     organisation: str
+    organisation_uid: str = ""
     tags: tuple[str, ...] = ()
-    declared_capabilities: tuple[str, ...] = ()
     sensitivity_floor: str = "public"
     minimum_level: str = ""
     minimum_score: int = 0
@@ -125,7 +129,10 @@ class RecipientFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything that a judgement reads.
+    """Everything that a judgement reads of the registry, of earlier traffic and of the clock.
+
+    The entry of a decision has all of it, or names the entries that have it: a field that is new
+    here needs a place in `atp/judging/recording.py` and `atp/judging/rebuilding.py`.
 
     `recipient` is the addressee of a message, `audience` the connected agents of a broadcast.
 
@@ -136,7 +143,6 @@ class Facts:
 
     now: float
     sender: AgentFacts | None
-    key: KeyFacts | None
     attestations: Sequence[AttestationFacts]
     inputs: scoring.ScoreInputs
     policy_set: policies.PolicySet

@@ -14,9 +14,9 @@ from typing import Any
 from atp.errors import ATPError, FlowError
 from atp.judging import policy as policies
 from atp.judging.facts import Facts, RecipientFacts
+from atp.judging.message import MessageFacts
 from atp.judging.policy import Decision
 from atp.judging.recipients import check_takes, demanded_level, recipient_context
-from atp.trust.envelope import Envelope
 
 __all__ = ["HearerRefusal", "Hearing", "hear"]
 
@@ -71,7 +71,7 @@ class _Judged:
 
 
 def hear(
-    envelope: Envelope,
+    message: MessageFacts,
     facts: Facts,
     context: Mapping[str, Any],
     *,
@@ -88,7 +88,7 @@ def hear(
     for one in facts.audience:
         try:
             check_takes(one, level=level, total=total)
-            hearers_level = demanded_level(envelope, one, now=facts.now)
+            hearers_level = demanded_level(message, one, now=facts.now)
         except ATPError as problem:
             hearing.refuse(_refused(problem))
             continue
@@ -96,13 +96,13 @@ def hear(
         key = (one.agent.sensitivity_floor, *own.items())
         judged = known.get(key)
         if judged is None:
-            judged = known[key] = _judge(envelope, facts, context, one, own)
+            judged = known[key] = _judge(message, facts, context, one, own)
         _note(hearing, judged, one.agent.id)
     return hearing
 
 
 def _judge(
-    envelope: Envelope,
+    message: MessageFacts,
     facts: Facts,
     context: Mapping[str, Any],
     one: RecipientFacts,
@@ -112,7 +112,7 @@ def _judge(
     sensitivity = policies.effective_sensitivity(context["data.sensitivity"], floor)
     whole = {**context, **own, "data.sensitivity": sensitivity}
     decision = policies.evaluate(
-        facts.policy_set, whole, payload=envelope.payload, throttled=facts.is_over
+        facts.policy_set, whole, payload=message.payload, throttled=facts.is_over
     )
     return _Judged(decision, whole, sensitivity)
 

@@ -47,6 +47,7 @@ from atp.judging.facts import (
     RecipientFacts,
 )
 from atp.judging.hearing import Hearing, hear
+from atp.judging.message import MessageFacts
 from atp.judging.policy.document import ParsedRule
 from atp.judging.recipients import (
     chain_context,
@@ -64,6 +65,7 @@ __all__ = [
     "Verdict",
     "best_attestation",
     "judge",
+    "judge_message",
     "verify",
     "violation_of",
 ]
@@ -87,9 +89,10 @@ VIOLATIONS = {
 class Verdict:
     """The result of a judgement, with everything that the trail records about its reason.
 
-    `violation` is the severity if a denial is the sender's own doing, `violated` the rule or code
-    that it broke. Of a broadcast, `hearers` get it, `left_out` counts the others by code, and
-    `decisions` are those of the hearers, the first of which is `decision`.
+    `attestation` is the `jti` of the attestation that vouched for the sender's key, `issuer` who
+    issued it. `violation` is the severity if a denial is the sender's own doing, `violated` the
+    rule or code that it broke. Of a broadcast, `hearers` get it, `left_out` counts the others by
+    code, and `decisions` are those of the hearers, the first of which is `decision`.
     """
 
     status: str
@@ -100,6 +103,7 @@ class Verdict:
     sensitivity: str = ""
     chain: Chain | None = None
     issuer: str = ""
+    attestation: str = ""
     decision: policies.Decision | None = None
     inputs: scoring.ScoreInputs | None = None
     violation: str = ""
@@ -131,6 +135,11 @@ class Verdict:
         """All enforced rules that matched, each once; of a broadcast, those of all its hearers."""
         return tuple(dict.fromkeys(match for one in self.decisions for match in one.matched))
 
+    @property
+    def monitored(self) -> tuple[policies.Match, ...]:
+        """The rules that matched in policies in monitor mode, each once."""
+        return tuple(dict.fromkeys(match for one in self.decisions for match in one.monitored))
+
 
 @dataclass(slots=True)
 class _Findings:
@@ -138,6 +147,7 @@ class _Findings:
 
     level: str = ""
     issuer: str = ""
+    attestation: str = ""
     sensitivity: str = ""
     total: int = 0
     inputs: scoring.ScoreInputs | None = None
@@ -178,7 +188,12 @@ def verify(
 
 
 def judge(verified: VerifiedEnvelope, facts: Facts) -> Verdict:
-    """Judge a verified envelope in eight steps; the first step that refuses it decides.
+    """Judge a verified envelope; see `judge_message`."""
+    return judge_message(MessageFacts.of(verified), facts)
+
+
+def judge_message(message: MessageFacts, facts: Facts) -> Verdict:
+    """Judge what a verified envelope says, in eight steps; the first that refuses it decides.
 
     (1) The sender is active. (2) A valid attestation vouches for its key. (3) Its score is
     computed. (4) The recipient can be reached and takes mail of this level and score. (5) A
@@ -193,7 +208,7 @@ def judge(verified: VerifiedEnvelope, facts: Facts) -> Verdict:
     """
     found = _Findings()
     try:
-        _judge(verified, facts, found)
+        _judge(message, facts, found)
     except ATPError as problem:
         return _refusal(problem, found)
     if found.hearing is not None and not found.hearing.hearers:
@@ -250,36 +265,36 @@ def _entry_signer(find_key: Callable[[str], KeyFacts | None], kid: str) -> tuple
     return key.agent, key.public
 
 
-def _judge(verified: VerifiedEnvelope, facts: Facts, found: _Findings) -> None:
-    envelope = verified.envelope
+def _judge(message: MessageFacts, facts: Facts, found: _Findings) -> None:
     _check_sender(facts.sender)  # (1)
     assert facts.sender is not None
-    attestation = best_attestation(facts.attestations, kid=verified.kid, now=facts.now)  # (2)
+    attestation = best_attestation(facts.attestations, kid=message.kid, now=facts.now)  # (2)
     found.level, found.issuer = attestation.level, attestation.issuer
+    found.attestation = attestation.jti
     found.inputs = _inputs_for(facts.inputs, attestation)
     found.total = facts.score(found.inputs, facts.now, facts.profile).total  # (3)
-    _weigh(envelope, facts, found)
-    recipient = _check_target(envelope, facts, found)  # (4)
-    _check_response(verified, facts, found)  # (5)
-    level = demanded_level(envelope, recipient, now=facts.now) if recipient else ""  # (6)
-    _extend_chain(verified, facts, found)  # (7)
-    context = _context(verified, facts, found)
+    _weigh(message, facts, found)
+    recipient = _check_target(message, facts, found)  # (4)
+    _check_response(message, facts, found)  # (5)
+    level = demanded_level(message, recipient, now=facts.now) if recipient else ""  # (6)
+    _extend_chain(message, facts, found)  # (7)
+    context = _context(message, facts, found)
     if facts.audience:
-        _judge_audience(envelope, facts, context, found)  # (4) (6) (8)
+        _judge_audience(message, facts, context, found)  # (4) (6) (8)
         return
     if recipient is not None:
         context |= recipient_context(recipient, level, facts, facts.policy_set.uses)
     found.decision = policies.evaluate(  # (8)
-        facts.policy_set, context, payload=envelope.payload, throttled=facts.is_over
+        facts.policy_set, context, payload=message.payload, throttled=facts.is_over
     )
-    _find_blame(found.decision, context, envelope, found)
+    _find_blame(found.decision, context, message, found)
 
 
-def _weigh(envelope: Envelope, facts: Facts, found: _Findings) -> None:
+def _weigh(message: MessageFacts, facts: Facts, found: _Findings) -> None:
     """Find the sender's own sensitivity, and the one with recipient, request and chain."""
     assert facts.sender is not None
     found.own_sensitivity = policies.effective_sensitivity(
-        envelope.sensitivity, facts.sender.sensitivity_floor
+        message.sensitivity, facts.sender.sensitivity_floor
     )
     cause = facts.cause if facts.cause is not None and facts.cause.received else None
     found.sensitivity = policies.effective_sensitivity(
@@ -293,10 +308,10 @@ def _weigh(envelope: Envelope, facts: Facts, found: _Findings) -> None:
 
 
 def _judge_audience(
-    envelope: Envelope, facts: Facts, context: Mapping[str, Any], found: _Findings
+    message: MessageFacts, facts: Facts, context: Mapping[str, Any], found: _Findings
 ) -> None:
     """Judge a broadcast for each connected agent."""
-    hearing = hear(envelope, facts, context, level=found.level, total=found.total)
+    hearing = hear(message, facts, context, level=found.level, total=found.total)
     found.hearing = hearing
     if hearing.hearers:
         found.decision, found.sensitivity = hearing.decisions[0], hearing.sensitivity
@@ -305,17 +320,17 @@ def _judge_audience(
     found.decision = why.decision
     if why.decision is not None:
         found.sensitivity = why.context["data.sensitivity"]
-        _find_blame(why.decision, why.context, envelope, found)
+        _find_blame(why.decision, why.context, message, found)
 
 
 def _find_blame(
-    decision: policies.Decision, context: Mapping[str, Any], envelope: Envelope, found: _Findings
+    decision: policies.Decision, context: Mapping[str, Any], message: MessageFacts, found: _Findings
 ) -> None:
     assert found.own_chain is not None
     found.blame = blame(
         decision,
         context,
-        envelope.payload,
+        message.payload,
         own_sensitivity=found.own_sensitivity,
         own_chain=found.own_chain,
     )
@@ -331,7 +346,7 @@ def _check_sender(sender: AgentFacts | None) -> None:
 
 
 def _inputs_for(inputs: scoring.ScoreInputs, attestation: AttestationFacts) -> scoring.ScoreInputs:
-    """Return the score inputs with the attestation of the key that signed this envelope."""
+    """Return the score inputs with the attestation of the key that signed this message."""
     if (inputs.level, inputs.expires_at) == (attestation.level, attestation.expires_at):
         return inputs
     return replace(
@@ -343,31 +358,31 @@ def _inputs_for(inputs: scoring.ScoreInputs, attestation: AttestationFacts) -> s
     )
 
 
-def _check_target(envelope: Envelope, facts: Facts, found: _Findings) -> RecipientFacts | None:
+def _check_target(message: MessageFacts, facts: Facts, found: _Findings) -> RecipientFacts | None:
     """Return the facts about the addressee; `None` for a broadcast."""
-    broadcast = envelope.message_type == MessageType.BROADCAST
-    if broadcast != (envelope.target == BROADCAST_TARGET):
+    broadcast = message.message_type == MessageType.BROADCAST
+    if broadcast != (message.target == BROADCAST_TARGET):
         raise MalformedEnvelope("a broadcast must be addressed to *, and no other message may be")
     if broadcast:
         return None
-    if envelope.target == envelope.sender:
+    if message.target == message.sender:
         raise RecipientSelf("an agent can't send to itself")
     recipient = facts.addressee
     if recipient is None or recipient.agent.status != "active":
-        raise RecipientUnavailable(f"no agent {envelope.target} can be reached through this hub")
+        raise RecipientUnavailable(f"no agent {message.target} can be reached through this hub")
     check_takes(recipient, level=found.level, total=found.total)
     return recipient
 
 
-def _check_response(verified: VerifiedEnvelope, facts: Facts, found: _Findings) -> None:
-    envelope, request = verified.envelope, facts.request
-    if envelope.message_type != MessageType.RESPONSE:
-        if verified.req is not None:
+def _check_response(message: MessageFacts, facts: Facts, found: _Findings) -> None:
+    request = facts.request
+    if message.message_type != MessageType.RESPONSE:
+        if message.req is not None:
             raise MalformedEnvelope("only a response may have the claim req")
         return
-    if request is None or (request.target, request.sender) != (envelope.sender, envelope.target):
+    if request is None or (request.target, request.sender) != (message.sender, message.target):
         raise RecipientNoRequest("no such request was sent to this agent by its target")
-    if request.request_id != envelope.request_id:  # applications match answers by it
+    if request.request_id != message.request_id:  # applications match answers by it
         raise RecipientNoRequest("the request that it answers has a different requestId")
     if request.answered:
         raise RecipientNoRequest("that request has been answered already")
@@ -379,8 +394,8 @@ def _check_response(verified: VerifiedEnvelope, facts: Facts, found: _Findings) 
         )
 
 
-def _extend_chain(verified: VerifiedEnvelope, facts: Facts, found: _Findings) -> None:
-    if verified.cause is None:
+def _extend_chain(message: MessageFacts, facts: Facts, found: _Findings) -> None:
+    if message.cause is None:
         return
     cause = facts.cause
     if cause is None or not cause.received:
@@ -398,9 +413,9 @@ def _extend_chain(verified: VerifiedEnvelope, facts: Facts, found: _Findings) ->
     )
 
 
-def _context(verified: VerifiedEnvelope, facts: Facts, found: _Findings) -> dict[str, Any]:
+def _context(message: MessageFacts, facts: Facts, found: _Findings) -> dict[str, Any]:
     """Return the field values that rules may use, except the recipient's. Unknown are left out."""
-    envelope, sender, chain = verified.envelope, facts.sender, found.chain
+    sender, chain = facts.sender, found.chain
     assert sender is not None
     assert chain is not None
     assert found.inputs is not None
@@ -412,20 +427,19 @@ def _context(verified: VerifiedEnvelope, facts: Facts, found: _Findings) -> dict
         "sender.organisation": sender.organisation,
         "sender.tags": sender.tags,
         "sender.key_algorithm": found.inputs.key_algorithm,
-        "message.type": envelope.message_type,
-        "message.size": len(envelope.canonical),
-        "message.required_capabilities": envelope.required_capabilities,
-        "message.allowed_tools": envelope.allowed_tools,
-        "message.age": max(0, int(facts.now) - verified.issued_at),
+        "message.type": message.message_type,
+        "message.size": message.size,
+        "message.required_capabilities": message.required_capabilities,
+        "message.allowed_tools": message.allowed_tools,
+        "message.age": max(0, int(facts.now) - message.issued_at),
         "data.sensitivity": found.sensitivity,
         "time.now": facts.now,
         **chain_context(chain),
         **facts.rates,
     }
-    if envelope.max_lifespan_seconds is not None:
-        context["message.lifespan_exceeded"] = (
-            context["message.age"] > envelope.max_lifespan_seconds
-        )
+    if message.max_lifespan_seconds is not None:
+        context["message.lifespan_exceeded"] = context["message.age"] > message.max_lifespan_seconds
+    context.update(message.recorded)
     return context
 
 
@@ -463,6 +477,7 @@ def _verdict(status: str, code: str, detail: str, found: _Findings) -> Verdict:
         sensitivity=found.sensitivity,
         chain=found.chain,
         issuer=found.issuer,
+        attestation=found.attestation,
         decision=decision,
         inputs=found.inputs,
         violation=blamed.severity,

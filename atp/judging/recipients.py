@@ -11,13 +11,14 @@ from atp.errors import (
     TrustLevelTooLow,
     TrustScoreTooLow,
 )
-from atp.judging.facts import Chain, Facts, RecipientFacts
-from atp.trust.envelope import Envelope
+from atp.judging.facts import AttestationFacts, Chain, Facts, RecipientFacts
+from atp.judging.message import MessageFacts
 from atp.types import TrustLevel
 
 __all__ = [
     "chain_context",
     "check_takes",
+    "covering_attestation",
     "demanded_level",
     "is_below",
     "recipient_context",
@@ -38,8 +39,8 @@ def check_takes(recipient: RecipientFacts, *, level: str, total: int) -> None:
         raise TrustScoreTooLow(f"the recipient takes mail from score {agent.minimum_score} up")
 
 
-def demanded_level(envelope: Envelope, recipient: RecipientFacts, *, now: float) -> str:
-    """Check the sender's demands on the recipient; return the recipient's level for this envelope.
+def demanded_level(message: MessageFacts, recipient: RecipientFacts, *, now: float) -> str:
+    """Check the sender's demands on the recipient; return the recipient's level for this message.
 
     The level is "" if the recipient has none.
 
@@ -47,25 +48,38 @@ def demanded_level(envelope: Envelope, recipient: RecipientFacts, *, now: float)
     """
     if recipient.inputs is None:
         return ""
-    required = envelope.required_capabilities
     level = recipient.inputs.level or ""
-    if required:
-        level = max(
-            (
-                a.level
-                for a in recipient.attestations
-                if not a.fault
-                and a.issued_at <= now < a.expires_at
-                and a.capabilities.issuperset(required)
-            ),
-            key=lambda name: TrustLevel(name).rank,
-            default="",
-        )
-        if not level:
+    if message.required_capabilities:
+        covering = covering_attestation(message, recipient, now=now)
+        if covering is None:
             raise AttestationCapability("no attestation of the recipient covers what is required")
-    if envelope.requires_trust and is_below(level, envelope.requires_trust):
-        raise TrustLevelTooLow(f"the recipient is not {envelope.requires_trust}")
+        level = covering.level
+    if message.requires_trust and is_below(level, message.requires_trust):
+        raise TrustLevelTooLow(f"the recipient is not {message.requires_trust}")
     return level
+
+
+def covering_attestation(
+    message: MessageFacts, recipient: RecipientFacts, *, now: float
+) -> AttestationFacts | None:
+    """Return the recipient's valid attestation with the highest level that covers what is required.
+
+    `None` if nothing is required, or none covers it.
+    """
+    required = message.required_capabilities
+    if not required:
+        return None
+    return max(
+        (
+            one
+            for one in recipient.attestations
+            if not one.fault
+            and one.issued_at <= now < one.expires_at
+            and one.capabilities.issuperset(required)
+        ),
+        key=lambda one: TrustLevel(one.level).rank,
+        default=None,
+    )
 
 
 def recipient_context(

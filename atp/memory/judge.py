@@ -183,7 +183,6 @@ class Judge:
         return Facts(
             now=now,
             sender=sender.agent if sender else None,
-            key=None,
             attestations=sender.attestations if sender else (),
             inputs=sender.inputs if sender else scoring.ScoreInputs(),
             policy_set=_allow_everything(),

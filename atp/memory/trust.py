@@ -57,7 +57,6 @@ def believed_agent(identity: IAgentIdentity) -> AgentFacts:
         id=identity.id,
         status="active",
         organisation=ORGANISATION,
-        declared_capabilities=tuple(identity.capabilities),
     )
 
 

@@ -177,7 +177,9 @@ class VerifiedEnvelope:
     """An envelope whose signature is verified. Times are whole seconds since 1970.
 
     `req` is the digest of the request that a response answers, or `None`. `cause` is the digest of
-    the envelope that the sender was handling when it wrote this one, or `None`.
+    the envelope that the sender was handling when it wrote this one, or `None`. `trace` is the
+    trace id of W3C Trace Context, and `on_behalf_of` names for whom the sender acts; both are what
+    the sender says, or `None`.
     """
 
     envelope: Envelope
@@ -186,6 +188,8 @@ class VerifiedEnvelope:
     expires_at: int
     req: str | None
     cause: str | None
+    trace: str | None = None
+    on_behalf_of: str | None = None
 
 
 def parse_envelope(data: bytes | str, *, max_bytes: int = ENVELOPE_MAX_BYTES) -> Envelope:
@@ -237,6 +241,8 @@ def verify_signature(envelope: Envelope, key: PublicKey, *, hub_id: str) -> Veri
         expires_at=claims["exp"],
         req=claims.get("req"),
         cause=claims.get("cause"),
+        trace=claims.get("trace"),
+        on_behalf_of=claims.get("onBehalfOf"),
     )
 
 
@@ -328,6 +334,8 @@ def sign_envelope(
     lifetime_seconds: int,
     req: str | None = None,
     cause: str | None = None,
+    trace: str | None = None,
+    on_behalf_of: str | None = None,
 ) -> bytes:
     """Return the signed envelope of `signed_envelope` in RFC 8785 form, for the wire."""
     return signed_envelope(
@@ -338,6 +346,8 @@ def sign_envelope(
         lifetime_seconds=lifetime_seconds,
         req=req,
         cause=cause,
+        trace=trace,
+        on_behalf_of=on_behalf_of,
     ).canonical
 
 
@@ -350,6 +360,8 @@ def signed_envelope(
     lifetime_seconds: int,
     req: str | None = None,
     cause: str | None = None,
+    trace: str | None = None,
+    on_behalf_of: str | None = None,
 ) -> Envelope:
     """Return the signed envelope. Its `document` shares the data with the given one.
 
@@ -359,7 +371,14 @@ def signed_envelope(
     stamped = _stamped(document, now)
     envelope = _envelope({"ATP": stamped}, plain=inspect_document(stamped), canonical=b"")
     claims = signing_claims(
-        envelope, hub_id=hub_id, now=now, lifetime_seconds=lifetime_seconds, req=req, cause=cause
+        envelope,
+        hub_id=hub_id,
+        now=now,
+        lifetime_seconds=lifetime_seconds,
+        req=req,
+        cause=cause,
+        trace=trace,
+        on_behalf_of=on_behalf_of,
     )
     verify_claims(envelope, claims, hub_id=hub_id)
     stamped["signature"] = signing.sign(claims, key, typ=TokenKind.MESSAGE.typ)
@@ -382,6 +401,8 @@ def signing_claims(
     lifetime_seconds: int,
     req: str | None = None,
     cause: str | None = None,
+    trace: str | None = None,
+    on_behalf_of: str | None = None,
 ) -> dict[str, Any]:
     """Return the claims of a signature made at `now`, valid for `lifetime_seconds`."""
     claims = {
@@ -394,6 +415,8 @@ def signing_claims(
         "prov": provenance_claim(envelope.document.get("provenance", ())),
         "req": req,
         "cause": cause,
+        "trace": trace,
+        "onBehalfOf": on_behalf_of,
     }
     return {name: value for name, value in claims.items() if value is not None}
 

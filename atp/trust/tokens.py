@@ -21,13 +21,24 @@ from atp.errors import (
 from atp.trust import signing
 from atp.trust.keys import PrivateKey, PublicKey
 from atp.wire.canonical import ENVELOPE_MAX_BYTES
-from atp.wire.schema import Check, check_members, is_digest, is_object, is_seconds, is_text, list_of
+from atp.wire.schema import (
+    Check,
+    check_members,
+    is_digest,
+    is_object,
+    is_seconds,
+    is_text,
+    list_of,
+    matches,
+)
 
 __all__ = [
     "CLOCK_SKEW_SECONDS",
     "TokenKind",
     "check_claims",
     "check_times",
+    "is_on_behalf_of",
+    "is_trace",
     "issue",
     "judge_claims",
     "verify",
@@ -39,6 +50,9 @@ PROOF_MAX_LIFE_SECONDS = 60  # docs/protocol.md#tokens
 ENROLMENT_MAX_LIFE_SECONDS = 300  # ours: time for a person to carry a request between machines
 STATEMENT_MAX_LIFE_SECONDS = 366 * 24 * 3600  # ours: an issuer's keys are vouched for yearly
 LIST_MAX_ITEMS = 64  # ours: enough for hints and critical members
+
+is_trace: Final = matches(r"(?!0{32})[0-9a-f]{32}")  # a trace-id of W3C Trace Context, section 3.2
+is_on_behalf_of: Final = matches(r"[\x21-\x7e]{1,128}")  # ours: as a requestId
 
 _CHECKS: Final[Mapping[str, Check]] = {
     "exp": is_seconds,
@@ -54,6 +68,8 @@ _CHECKS: Final[Mapping[str, Check]] = {
     "old": is_digest,
     "prev": is_digest,
     "req": is_digest,
+    "trace": is_trace,
+    "onBehalfOf": is_on_behalf_of,
     "root": is_digest,
     "tth": is_digest,
     "atp": is_object,
@@ -95,7 +111,7 @@ class TokenKind(Enum):
         "atp-msg+jwt",
         "agent",
         {**_checks("iss jti iat exp digest"), "aud": list_of(is_text, at_most=2)},
-        _checks("prov req cause"),
+        _checks("prov req cause trace onBehalfOf"),
         MESSAGE_MAX_LIFE_SECONDS,
     )
     AUTH = (

@@ -19,10 +19,11 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from atp.errors import BY_CODE, MalformedDocument
-from atp.judging.scoring import ScoreInputs, score
 from atp.judging.scoring import explain as explain_score
+from atp.judging.scoring import score
 from atp.types import MessageType
 from atp.wire.words import SENSITIVITIES
+from messaging.judging.evidence import judge_again
 from messaging.mail.done_places import DonePlaces
 from messaging.mail.waiting import done_in
 from messaging.models import Delivery, Envelope, Mailbox, Node, Session
@@ -32,7 +33,6 @@ from registry.admin.policies.explaining import explain
 from registry.admin.readings import entered, list_of
 from registry.agents.models import AgentKey
 from registry.officers.readings import PageOpened
-from registry.scores.querysets import profile_of_version
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry
 
@@ -160,12 +160,13 @@ class EnvelopeAdmin(GrowingList[Any]):
     @admin.display(description="rule by rule")
     def decision(self, row: Envelope) -> str:
         """Return each rule of the policies of that time, with the values that it tested."""
-        record = _record(row).get("decision")
-        if not record:
-            return "It was refused before any policy was asked."
         context: dict[str, Any] = {}
         try:
+            verdict, _ = judge_again(row)
+            if verdict.decision is None:
+                return "It was refused before any policy was asked."
             payload = json.loads(bytes(row.content))["ATP"]["payload"] if row.content else None
+            record = verdict.decision.to_record()
             context["rules"] = explain(record, row.judged_at, payload=payload)
         except MalformedDocument as problem:
             context["problem"] = problem.detail
@@ -174,12 +175,13 @@ class EnvelopeAdmin(GrowingList[Any]):
     @admin.display(description="what the score was made of")
     def score_in_words(self, row: Envelope) -> str:
         """The parts of the sender's score, computed from the recorded inputs."""
-        record = _record(row)
-        if "scoreInputs" not in record:
+        try:
+            verdict, facts = judge_again(row)
+        except MalformedDocument as problem:
+            return problem.detail
+        if verdict.inputs is None:
             return "It was refused before its sender's score was computed."
-        inputs = ScoreInputs.from_dict(record["scoreInputs"])
-        profile = profile_of_version(record["profile"])
-        result = score(inputs, record["nowMilliseconds"] / 1000, profile)
+        result = score(verdict.inputs, facts.now, facts.profile)
         context = {"lines": explain_score(result)}
         return render_to_string("admin/messaging/envelope/score.html", context)
 
@@ -290,20 +292,6 @@ class MailboxAdmin(ReadOnlyAdmin[Any]):
     def waiting(self, row: Mailbox) -> int:
         """How many deliveries wait for the agent."""
         return row.waiting
-
-
-def _record(row: Envelope) -> dict[str, Any]:
-    """Return the body of the trail entry about the verdict; empty if there is none."""
-    entry = (
-        Entry.objects.filter(
-            message_id=row.message_id,
-            sender=row.sender_id,
-            kind__in=("envelope.accepted", "envelope.denied"),
-        )
-        .select_related("body")
-        .first()
-    )
-    return entry.body.read() if entry else {}
 
 
 def _done(deliveries: list[Delivery]) -> dict[tuple[str, str], DonePlaces]:

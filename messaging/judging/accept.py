@@ -19,9 +19,9 @@ from atp.types import BROADCAST_TARGET, MessageType
 from atp.wire import frames
 from atp.wire.words import stream_of
 from messaging import failpoints
-from messaging.judging.facts import BatchFacts
+from messaging.judging.facts import DENIED_KEPT_BYTES, BatchFacts
 from messaging.judging.item import Decided, Judged
-from messaging.judging.records import DENIED_KEPT_BYTES, record_parts
+from messaging.judging.records import entry_of_verdict
 from messaging.mail.deliveries import NewDelivery, insert_deliveries
 from messaging.models import Batch
 from messaging.models import Envelope as EnvelopeRow
@@ -29,7 +29,6 @@ from registry.scores.actions import SIGNATURES_MAX, note_signatures, record_viol
 from registry.storage.bulk import insert_rows, is_few
 from registry.storage.round_trips import one_trip
 from registry.trail.actions import EntryDraft, append, count_refusals
-from registry.trail.kinds import Kind
 from registry.trail.logs import index_of
 
 RETRY_AFTER_SECONDS = 1.0  # for what a sender may try again: throttled, busy
@@ -92,7 +91,7 @@ def store(batch_id: str, judged: Sequence[Judged], facts: BatchFacts) -> Stored:
         row_ids = _insert_envelopes(batch_id, final, audiences, now, facts)
         delivered = _insert_deliveries(final, row_ids, facts)
         _count(judged, facts, now)
-        first = append([_entry(j, facts) for j in final], expected_epoch=facts.view.epoch)
+        first = append(_entries(final, delivered, facts), expected_epoch=facts.view.epoch)
         failpoints.hit("before_commit", judged)
     index = index_of(first)
     for offset, one in enumerate(final):
@@ -275,44 +274,11 @@ def _is_spotless(agent: str, facts: BatchFacts) -> bool:
     )
 
 
-def _entry(one: Decided, facts: BatchFacts) -> EntryDraft:
-    envelope, verdict, verified = one.envelope, one.verdict, one.verified
-    decision = verdict.decision
-    body: dict[str, Any] = {
-        "digest": envelope.digest,
-        "kid": verified.kid,
-        "nowMilliseconds": round(facts.now * 1000),
-        "type": envelope.message_type,
-        "claimedLevel": envelope.claimed_level,
-        "level": verdict.level,
-    }
-    if verdict.code:
-        body["code"], body["detail"] = verdict.code, verdict.detail
-    if envelope.target == BROADCAST_TARGET:
-        body["hearers"], body["leftOut"] = list(verdict.hearers), dict(verdict.left_out)
-    if verdict.inputs is not None:
-        body["scoreInputs"] = facts.record_of_inputs(verdict.inputs)
-        body["profile"] = facts.view.profile.version
-    if verified.cause:
-        body["cause"] = verified.cause
-    if verified.req:
-        body["req"] = verified.req
-    body |= record_parts(one, facts)
-    return EntryDraft(
-        kind=Kind.ENVELOPE_ACCEPTED if verdict.accepted else Kind.ENVELOPE_DENIED,
-        actor=f"agent:{one.frame.agent}",
-        sender=one.frame.agent,
-        recipient=envelope.target,
-        message_id=envelope.message_id,
-        request_id=envelope.request_id or "",
-        sensitivity=verdict.sensitivity,
-        verdict=verdict.status,
-        policy=decision.policy if decision else "",
-        rule=verdict.rule,
-        issuer=verdict.issuer,
-        score=verdict.score,
-        shared=body,
-    )
+def _entries(
+    final: Sequence[Decided], delivered: Sequence[tuple[Decided, str, int]], facts: BatchFacts
+) -> list[EntryDraft]:
+    places = {id(one): (stream, seq) for one, stream, seq in delivered}
+    return [entry_of_verdict(one, facts, places.get(id(one))) for one in final]
 
 
 def _unstored_receipt(judged: Judged) -> dict[str, Any]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from django.conf import settings
 
 from atp.judging.facts import CauseFacts, Facts, RecipientFacts, RequestFacts
 from atp.judging.judgement import Verdict
-from atp.judging.policy import Decision
 from atp.judging.policy.document import ParsedRule
+from atp.judging.recording import Recorder
 from atp.judging.scoring import Profile, ScoreInputs, TrustScore, score
 from atp.log import leaves
 from atp.trust.envelope import VerifiedEnvelope
@@ -24,6 +23,7 @@ from messaging.judging.rates import RATE_FIELDS, window_of
 from messaging.judging.registry_view import RegistryView
 from messaging.layer.routes import Route
 
+DENIED_KEPT_BYTES = 16_384  # the largest part of a denied envelope that its entry keeps
 SENDERS_SHARE = 10  # one sender may fill at most a tenth of an inbox (docs/protocol.md#frames)
 
 
@@ -48,13 +48,17 @@ class BatchFacts:
     rule_counts: dict[str, dict[str, int]] = field(default_factory=dict)  # by sender, by rule key
     counted: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     members: dict[str, list[str]] = field(default_factory=dict)
+    entries: dict[str, int] = field(default_factory=dict)  # of verdicts, by digest
     denials: DenialBudget = field(init=False)
+    recorder: Recorder = field(init=False)
     broadcasts: BroadcastBudget = field(default_factory=BroadcastBudget)
     _scores: dict[ScoreInputs, TrustScore] = field(default_factory=dict)
-    _records: dict[Hashable, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.denials = DenialBudget(self.senders, self.now)
+        self.recorder = Recorder(
+            self.view.entered, write=leaves.written, most_bytes=DENIED_KEPT_BYTES
+        )
 
     def of(self, verified: VerifiedEnvelope) -> Facts:
         """The facts for one envelope of the batch."""
@@ -63,7 +67,6 @@ class BatchFacts:
         return Facts(
             now=self.now,
             sender=view.agent(sender),
-            key=view.key(verified.kid),
             attestations=view.attestations(sender),
             inputs=self.inputs[sender],
             policy_set=view.policy_set,
@@ -80,20 +83,9 @@ class BatchFacts:
             score=self._score,
         )
 
-    def record_of_inputs(self, inputs: ScoreInputs) -> Any:
-        """Return the inputs as JSON for the trail, serialized once for each batch and sender."""
-        if inputs not in self._records:
-            self._records[inputs] = leaves.written(inputs.to_dict())
-        return self._records[inputs]
-
-    def record_of_decision(self, decision: Decision) -> Any:
-        """Return the decision as JSON for the trail, serialized once for all equal decisions."""
-        key = decision.record_key
-        if key is None:
-            return decision.to_record()
-        if key not in self._records:
-            self._records[key] = leaves.written(decision.to_record())
-        return self._records[key]
+    def cause_of(self, verified: VerifiedEnvelope) -> int | None:
+        """Return the entry about the envelope that led to this one; `None` if none is known."""
+        return self.entries.get(verified.cause or verified.req or "")
 
     def note_judged(self, sender: str, verdict: Verdict) -> None:
         """Count a verdict for the envelopes behind it in the batch, and for the database."""
@@ -134,7 +126,7 @@ class BatchFacts:
                 inputs.get(agent.id),
                 self._is_full(sender, agent.id, "mail"),
             )
-            for name in self.members_besides(sender)
+            for name in sorted(self.members_besides(sender))  # as a reader of the entry sorts them
             if (agent := view.agent(name)) is not None
         ]
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 from atp.errors import ATPError
 from atp.judging.judgement import Verdict, violation_of
+from atp.judging.recording import DecisionRecord
 from atp.trust.envelope import Envelope, VerifiedEnvelope
 from messaging.models import Envelope as EnvelopeRow
 
@@ -111,6 +112,7 @@ class Decided(_Readable):
     verified: VerifiedEnvelope
     verdict: Verdict
     counted: bool = False  # the denial is only counted, because the sender has too many
+    record: DecisionRecord | None = None  # if the envelope was judged
 
     @property
     def final(self) -> bool:

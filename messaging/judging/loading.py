@@ -16,6 +16,7 @@ from django.db.models import Count, F, OuterRef, Subquery
 from django.db.models.functions import Now
 
 from atp.judging.facts import CauseFacts, Chain, RequestFacts
+from atp.judging.scoring import ScoreInputs
 from atp.trust.envelope import VerifiedEnvelope
 from atp.types import BROADCAST_TARGET, MessageType
 from messaging.judging.facts import SENDERS_SHARE, BatchFacts
@@ -26,6 +27,9 @@ from messaging.mail.waiting import places_not_settled
 from messaging.models import Delivery, Envelope, Mailbox, Presence
 from registry.storage.compiled import Compiled
 from registry.storage.round_trips import Asked, one_trip
+from registry.trail.kinds import Kind
+from registry.trail.logs import cause_at
+from registry.trail.models import Entry
 
 CROWDED_CHUNK = 200  # mailboxes of one query; SQLite takes an expression of depth 1,000
 _COUNTERS = (
@@ -56,6 +60,7 @@ class _Named:
     depth: int
     chain_sensitivity: str  # empty for an envelope that an older hub has judged
     sent_by: str
+    entry: int | None  # the position of the entry about its verdict
     answer: int | None  # the envelope that answers it, where one was accepted
 
     @property
@@ -82,16 +87,24 @@ class _Named:
 _ANSWERS = Envelope.objects.filter(
     status=Envelope.Status.ACCEPTED, answers=OuterRef("digest")
 ).exclude(answers="")
+_VERDICTS = Entry.objects.filter(
+    message_id=OuterRef("message_id"),
+    sender=OuterRef("sender_id"),
+    kind__in=(Kind.ENVELOPE_ACCEPTED, Kind.ENVELOPE_DENIED),
+).order_by()
 NAMED = Compiled(
     lambda digests: (
         Envelope.objects.filter(digest__any_of=digests)
         .order_by()
         # By itself for each: with EXISTS PostgreSQL would rather read all answers there are.
-        .annotate(answer=Subquery(_ANSWERS.values("id")[:1]))
+        .annotate(
+            answer=Subquery(_ANSWERS.values("id")[:1]),
+            entry=Subquery(_VERDICTS.values("position")[:1]),
+        )
         .values_list(
             "id", "digest", "status", "message_type", "sender_id", "target", "request_id",
             "expires_at", "sensitivity", "requires_trust", "chain_lowest_level",
-            "chain_lowest_score", "chain_depth", "chain_sensitivity", "sent_by", "answer",
+            "chain_lowest_score", "chain_depth", "chain_sensitivity", "sent_by", "entry", "answer",
         )
     )
 )  # fmt: skip
@@ -111,6 +124,7 @@ def load_facts(
     view.load(hearing, ())
     facts.inputs = view.score_inputs(known, now)
     facts.audience_inputs = view.audience_inputs(hearing, now)
+    view.load_entered(_scored(facts))
     digests = {digest for v in verified for digest in (v.req, v.cause) if digest}
     with one_trip():
         named = NAMED.ask(digests) if digests else None
@@ -123,12 +137,21 @@ def load_facts(
     return facts
 
 
+def _scored(facts: BatchFacts) -> dict[str, ScoreInputs]:
+    """Return the inputs of the agents whose scores a judgement of this batch may compute."""
+    if "recipient.score" in facts.view.policy_set.uses:
+        return {**facts.audience_inputs, **facts.inputs}
+    return {agent: inputs for agent, inputs in facts.inputs.items() if agent in facts.senders}
+
+
 def _load_named(facts: BatchFacts, verified: Iterable[VerifiedEnvelope], asked: Asked) -> None:
     """Note the requests that this batch answers, and the chains of the causes."""
     requests = {v.req for v in verified if v.req}
     causes = {(v.cause, v.envelope.sender) for v in verified if v.cause}
     named = [_Named(*row) for row in asked.rows()]
     for one in named:
+        if one.entry is not None and (cause := cause_at(one.entry)) is not None:
+            facts.entries[one.digest] = cause
         if one.digest in requests and one.is_accepted_request:
             facts.requests[one.digest] = one.as_request()
             facts.askers[one.digest] = one.sent_by

@@ -19,6 +19,7 @@ from django.conf import settings
 from atp.errors import ATPError, ClockExpired, FlowBusy, FlowThrottled
 from atp.judging import judgement
 from atp.judging.judgement import Verdict
+from atp.judging.message import MessageFacts
 from atp.trust.envelope import Envelope, VerifiedEnvelope, parse_envelope, signature_header
 from atp.trust.provenance import entry_kids
 from atp.types import BROADCAST_TARGET
@@ -28,6 +29,7 @@ from messaging.judging.accept import AlreadyJudged, Stored, store
 from messaging.judging.conflicts import conflict, load_first_contents
 from messaging.judging.facts import BatchFacts
 from messaging.judging.item import (
+    FINAL,
     Decided,
     Echo,
     Fenced,
@@ -295,14 +297,17 @@ def _judge_one(one: Verified, facts: BatchFacts) -> Decided:
         verdict = Verdict("throttled", excess.code, excess.detail, retry_after=excess.retry_after)
         return Decided(one.frame, one.envelope, one.verified, verdict)
     failpoints.hit("judge", one.verified)
-    verdict = judgement.judge(one.verified, facts.of(one.verified))
+    message, given = MessageFacts.of(one.verified), facts.of(one.verified)
+    verdict = judgement.judge_message(message, given)
+    # Now, because the facts of the batch go on with the next envelope.
+    record = facts.recorder.record(message, given, verdict) if verdict.status in FINAL else None
     facts.note_judged(one.frame.agent, verdict)
     if verdict.accepted:
         facts.note_accepted(one.verified, verdict)
     elif judged_for := verdict.judged_for:
         facts.broadcasts.note_refused(one.frame.agent, judged_for)
     counted = verdict.status == "denied" and not facts.denials.enter(one.frame.agent, verdict.code)
-    return Decided(one.frame, one.envelope, one.verified, verdict, counted)
+    return Decided(one.frame, one.envelope, one.verified, verdict, counted, record)
 
 
 def _excess(verified: VerifiedEnvelope, facts: BatchFacts) -> FlowThrottled | None:

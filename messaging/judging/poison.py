@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from django.db import transaction
 
 from messaging.models import Batch, Envelope
+from registry.agents.querysets import organisations_of
 from registry.storage.bulk import insert_rows
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
@@ -29,7 +30,7 @@ def record_poison(agent: str, message_id: str | None, batches: Iterable[str]) ->
         stored = find_stored(agent, message_id)
         if stored is None:
             logger.critical("an envelope of %s failed three times and was refused", agent)
-            append([_entry(agent, message_id or "")])
+            append([_entry(agent, message_id or "", organisations_of([agent]))])
     return stored
 
 
@@ -38,11 +39,14 @@ def find_stored(agent: str, message_id: str | None) -> Envelope | None:
     return Envelope.objects.filter(sender_id=agent, message_id=message_id or "").first()
 
 
-def _entry(agent: str, message_id: str) -> EntryDraft:
+def _entry(agent: str, message_id: str, uids: Mapping[str, str]) -> EntryDraft:
+    own = uids.get(agent, "")
     return EntryDraft(
         kind=Kind.ENVELOPE_POISONED,
         actor=f"agent:{agent}",
         sender=agent,
+        sender_organisation=own,
+        organisations=(own,) if own else (),
         message_id=message_id,
         verdict="invalid",
         shared={"reason": "every attempt to judge it failed"},

@@ -1,4 +1,4 @@
-"""The large members of an envelope's entry. Entries of denied envelopes leave large parts out.
+"""The entry about a verdict: what the sender signed, and what the verdict was made of.
 
 Entries are never deleted, and an agent chooses what it sends, so denied envelopes could fill the
 trail. Of each large part of a denied envelope, the entry has only number, size and digest, in
@@ -7,53 +7,77 @@ trail. Of each large part of a denied envelope, the entry has only number, size 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from atp.judging.policy import Decision
+from atp.judging.recording import cut_list
 from atp.trust.provenance import chain_head
-from atp.wire.canonical import serialize, sha256_b64url
-from messaging.judging.facts import BatchFacts
+from messaging.judging.facts import DENIED_KEPT_BYTES, BatchFacts
 from messaging.judging.item import Decided
+from registry.trail.actions import EntryDraft
+from registry.trail.kinds import Kind
 
-__all__ = ["DENIED_KEPT_BYTES", "record_parts"]
-
-DENIED_KEPT_BYTES = 16_384  # the largest part of a denied envelope that its entry keeps
+__all__ = ["entry_of_verdict"]
 
 
-def record_parts(one: Decided, facts: BatchFacts) -> dict[str, Any]:
-    """Return the large members of the entry's body: `decision`, `provenance`, `notKept`."""
-    parts: dict[str, Any] = {}
-    not_kept: dict[str, Any] = {}
-    accepted, decision = one.verdict.accepted, one.verdict.decision
-    if decision is not None:
-        parts["decision"] = facts.record_of_decision(decision)
-        if not accepted and (large := _large_values(decision)):
-            parts["decision"] = _without(decision, large)
-            not_kept |= {f"decision.consulted.{name}": value for name, value in large.items()}
+def entry_of_verdict(
+    one: Decided, facts: BatchFacts, place: tuple[str, int] | None = None
+) -> EntryDraft:
+    """Return the entry about an envelope that was accepted or denied.
+
+    `place` is the stream and the sequence number of its delivery; a broadcast has none yet.
+    """
+    envelope, verdict, verified, record = one.envelope, one.verdict, one.verified, one.record
+    assert record is not None  # every verdict that leaves an entry was judged
+    decision = verdict.decision
+    own, other = (_organisation(agent, facts) for agent in (one.frame.agent, envelope.target))
+    return EntryDraft(
+        kind=Kind.ENVELOPE_ACCEPTED if verdict.accepted else Kind.ENVELOPE_DENIED,
+        actor=f"agent:{one.frame.agent}",
+        cause=facts.cause_of(verified),
+        sender=one.frame.agent,
+        recipient=envelope.target,
+        message_id=envelope.message_id,
+        session=one.frame.session,
+        request_id=envelope.request_id or "",
+        on_behalf_of=verified.on_behalf_of or "",
+        trace=verified.trace or "",
+        sensitivity=verdict.sensitivity,
+        verdict=verdict.status,
+        policy=decision.policy if decision else "",
+        rule=verdict.rule,
+        issuer=verdict.issuer,
+        attestation=verdict.attestation,
+        score=verdict.score,
+        sender_organisation=own,
+        recipient_organisation=other,
+        organisations=tuple(filter(None, (own, other))),
+        shared=_shared(one, record.shared),
+        for_sender=record.for_sender,
+        for_recipient=_for_recipient(record.for_recipient, place),
+    )
+
+
+def _organisation(agent_id: str, facts: BatchFacts) -> str:
+    agent = facts.view.agent(agent_id)
+    return agent.organisation_uid if agent else ""
+
+
+def _shared(one: Decided, record: dict[str, Any]) -> dict[str, Any]:
+    shared = {"jws": one.envelope.signature, **record}
+    if one.envelope.claimed_level is not None:
+        shared["claimedLevel"] = one.envelope.claimed_level
     if provenance := one.envelope.provenance:
-        cut = None if accepted else _cut(provenance)
+        cut = None if one.verdict.accepted else cut_list(provenance, DENIED_KEPT_BYTES)
         if cut is None:
-            parts["provenance"] = provenance
+            shared["provenance"] = provenance
         else:
-            not_kept["provenance"] = {**cut, "head": chain_head(provenance)}
-    return {**parts, "notKept": not_kept} if not_kept else parts
+            cut["head"] = chain_head(provenance)
+            shared["notKept"] = {**shared.get("notKept", {}), "provenance": cut}
+    return shared
 
 
-def _large_values(decision: Decision) -> dict[str, Any]:
-    """Return a summary of each consulted list that is too large for the entry of a denial."""
-    lists = {n: v for n, v in decision.consulted.items() if isinstance(v, list)}
-    return {name: cut for name, value in lists.items() if (cut := _cut(value)) is not None}
-
-
-def _without(decision: Decision, large: Mapping[str, Any]) -> dict[str, Any]:
-    record = decision.to_record()
-    return {**record, "consulted": {**record["consulted"], **large}}
-
-
-def _cut(items: Sequence[Any]) -> dict[str, Any] | None:
-    """Return number, size in bytes and digest of the items; `None` if they are small enough."""
-    written = serialize(items)
-    if len(written) <= DENIED_KEPT_BYTES:
-        return None
-    return {"count": len(items), "bytes": len(written), "digest": sha256_b64url(written)}
+def _for_recipient(record: dict[str, Any], place: tuple[str, int] | None) -> dict[str, Any]:
+    if place is None:
+        return record
+    stream, seq = place
+    return {**record, "stream": stream, "seq": seq}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from atp.judging.facts import AgentFacts, AttestationFacts, KeyFacts
 from atp.judging.policy import PolicySet
@@ -19,7 +19,7 @@ from registry.issuers.standing import issuer_standing
 from registry.models import Agent, AgentKey, Attestation, Hub
 from registry.policies.querysets import current_policy_set
 from registry.scores.inputs import RegisteredAgents, attested_inputs, inputs_of
-from registry.scores.querysets import current_profile
+from registry.scores.querysets import current_profile, entered_inputs
 from registry.storage.compiled import Compiled
 from registry.storage.round_trips import Asked
 
@@ -42,6 +42,7 @@ class RegistryView:
         self._keys: dict[str, KeyFacts] = {}
         self._inputs: dict[str, tuple[float, ScoreInputs]] = {}
         self._attested: dict[str, tuple[float, float, ScoreInputs]] = {}  # from, until, what
+        self._entered: dict[str, tuple[int, ScoreInputs] | None] = {}
         self._registered = RegisteredAgents()
 
     def stands(self, hub_id: str, epoch: int, now: float) -> bool:
@@ -102,6 +103,27 @@ class RegistryView:
             known[agent] = (now, until, inputs)
         return {agent: known[agent][2] for agent in agents if agent in known}
 
+    def load_entered(self, inputs: Mapping[str, ScoreInputs]) -> None:
+        """Read which entries have the score inputs of these agents, as far as it is not known.
+
+        A record says only what has changed since that entry. Violations are long, so it is read
+        again if they have changed.
+        """
+        old = [agent for agent, now in inputs.items() if self._is_old(agent, now)]
+        if old:
+            found = entered_inputs(old)
+            self._entered.update({agent: found.get(agent) for agent in old})
+
+    def entered(self, agent: str) -> tuple[int, ScoreInputs] | None:
+        """Return the entry with the agent's score inputs, and these; `None` if none is known."""
+        return self._entered.get(agent)
+
+    def _is_old(self, agent: str, now: ScoreInputs) -> bool:
+        entered = self._entered.get(agent)
+        if entered is None:
+            return agent not in self._entered
+        return bool(now.violations) and entered[1].violations != now.violations
+
     def forget_inputs(self, agents: Collection[str]) -> None:
         """Drop the inputs of these agents, which have new violations."""
         for agent in agents:
@@ -118,8 +140,8 @@ class RegistryView:
                 id=agent.id,
                 status=agent.status,
                 organisation=agent.organisation.name,
+                organisation_uid=agent.organisation.uid,
                 tags=tuple(sorted(tags[agent.id])),
-                declared_capabilities=tuple(agent.declared_capabilities),
                 sensitivity_floor=agent.sensitivity_floor,
                 minimum_level=agent.minimum_level,
                 minimum_score=agent.minimum_score,
@@ -140,7 +162,7 @@ class RegistryView:
             fault = "attestation.unreadable"
         return AttestationFacts(
             jti=row.jti,
-            issuer=row.issuer.name,
+            issuer=row.issuer.slug,
             level=row.level,
             capabilities=frozenset(row.capabilities),
             jkt=row.jkt,

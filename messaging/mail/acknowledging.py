@@ -13,7 +13,7 @@ from messaging.layer.routes import Route, load_routes, load_send_only
 from messaging.mail.attempts import MOST_FAILURES, Place, lock_waiting
 from messaging.mail.done_places import MOST_UNDONE, DonePlaces
 from messaging.mail.mailboxes import MailboxesLocked, locked_mailboxes, waiting_for_rows
-from messaging.mail.withhold import entry_of, mark_refused
+from messaging.mail.withhold import entries_of_ended, mark_refused
 from messaging.models import Delivery, Mailbox
 from registry.trail.actions import EntryDraft, append
 from registry.trail.kinds import Kind
@@ -22,7 +22,10 @@ ENTRIES_A_TIME = 256  # at most, while the log lock is held (docs/design/provena
 CODE_MAX_CHARS = 40  # of the column
 SUBJECT_MAX_CHARS = 120  # of the ranges that the header of an entry names; the body has all
 
-_COLUMNS = ("agent_id", "stream", "last_seq", "acked_seq", "done_ahead", "taken_seq", "taken_by")
+_COLUMNS = (
+    "agent_id", "stream", "last_seq", "acked_seq", "done_ahead", "taken_seq", "taken_by",
+    "agent__organisation__uid",
+)  # fmt: skip
 _ADVANCE = """
 UPDATE messaging_mailbox SET acked_seq = ack.column3, taken_seq = ack.column4,
     taken_by = ack.column5{more}
@@ -85,6 +88,7 @@ class _Stream:
     taken: int
     taken_by: str
     was_ahead: bool
+    organisation: str
     changed: bool = False
     new: list[Range] = field(default_factory=list)
 
@@ -201,7 +205,7 @@ def _take(acks: Sequence[MailboxAck]) -> list[MailboxAck]:
         refused = _change_deliveries(current, streams)
         entries = [_entry(key, stream) for key, stream in streams.items() if stream.new]
         if entries:
-            append([*entries, *map(_refusal, refused)])
+            append([*entries, *_refusals(refused)])
         failpoints.hit("inside_ack", streams)
     return current
 
@@ -221,16 +225,16 @@ def _takers(acks: Collection[MailboxAck], routes: Mapping[str, Route]) -> dict[s
 
 def _lock(wanted: Collection[StreamKey]) -> dict[StreamKey, _Stream]:
     """Lock the mailboxes of these agents and streams in sorted order; return those wanted."""
-    boxes = Mailbox.objects.select_for_update().filter(
+    boxes = Mailbox.objects.select_for_update(of=("self",)).filter(
         agent_id__in={agent for agent, _ in wanted}, stream__in={stream for _, stream in wanted}
     )
     with waiting_for_rows():
         rows = list(boxes.order_by("agent_id", "stream").values_list(*_COLUMNS))
     return {
         (agent, stream): _Stream(
-            last, DonePlaces(acked, ahead or ()), taken, taken_by, was_ahead=bool(ahead)
+            last, DonePlaces(acked, ahead or ()), taken, taken_by, bool(ahead), organisation
         )
-        for agent, stream, last, acked, ahead, taken, taken_by in rows
+        for agent, stream, last, acked, ahead, taken, taken_by, organisation in rows
         if (agent, stream) in wanted
     }
 
@@ -312,8 +316,11 @@ def _failures(
     return failures
 
 
-def _refusal(row: Delivery) -> EntryDraft:
-    return replace(entry_of(Kind.DELIVERY_REFUSED, row), actor=f"agent:{row.recipient_id}")
+def _refusals(rows: Sequence[Delivery]) -> list[EntryDraft]:
+    return [
+        replace(entry, actor=f"agent:{entry.recipient}")
+        for entry in entries_of_ended(Kind.DELIVERY_REFUSED, rows)
+    ]
 
 
 def _entry(stream_key: StreamKey, stream: _Stream) -> EntryDraft:
@@ -324,6 +331,8 @@ def _entry(stream_key: StreamKey, stream: _Stream) -> EntryDraft:
         actor=f"agent:{agent}",
         subject=f"{name} {_in_words(ranges)}",
         recipient=agent,
+        recipient_organisation=stream.organisation,
+        organisations=(stream.organisation,),
         shared={"stream": name, "ranges": ranges},
     )
 

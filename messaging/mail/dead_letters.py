@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -14,9 +14,10 @@ from atp.errors import FlowBusy
 from atp.trust.tokens import MESSAGE_MAX_LIFE_SECONDS
 from messaging.mail.answered import answered_among
 from messaging.mail.deliveries import insert_deliveries
+from messaging.mail.entries import DeliveryEntries
 from messaging.mail.held import again
 from messaging.mail.mailboxes import MailboxesLocked
-from messaging.mail.withhold import entry_of, note_due
+from messaging.mail.withhold import note_due
 from messaging.models import DeadLetter, Delivery, Mailbox
 from registry.bulk.decisions import DecisionKind
 from registry.change import ChangedMeanwhile, registry_change
@@ -82,9 +83,14 @@ def redeliver(delivery_id: int, *, actor: Actor, reason: str) -> None:
         row.state = Delivery.State.REDELIVERED
         row.save(update_fields=["state"])
         note_due([row])
-        body = {"stream": row.stream, "seq": seq, "instead": row.seq, "code": row.code}
-        entry = entry_of(Kind.DELIVERY_REDELIVERED, row, shared={**body, "reason": reason})
-        change.enter(replace(entry, actor=actor.name))
+        entry = DeliveryEntries.about_rows([row]).entry(
+            Kind.DELIVERY_REDELIVERED,
+            row,
+            shared={"code": row.code, "reason": reason},
+            place={"stream": row.stream, "seq": seq, "instead": row.seq},
+            actor=actor.name,
+        )
+        change.enter(entry)
 
 
 def obstacles(rows: Sequence[Delivery], now: datetime) -> dict[int, Obstacle]:

@@ -16,9 +16,11 @@ from messaging.layer.news import News
 from messaging.layer.routes import load_routes
 from messaging.mail.deliveries import NewDelivery, insert_deliveries
 from messaging.mail.delivery_frames import stored_delivery
+from messaging.mail.entries import DeliveryEntries
 from messaging.mail.mailboxes import MailboxesLocked
 from messaging.models import Envelope
 from registry.models import Agent, AgentKey
+from registry.trail.actions import append
 from registry.trail.querysets import entries_of_messages
 
 logger = logging.getLogger(__name__)
@@ -111,6 +113,14 @@ def _give_out(parts: Sequence[_Part]) -> None:
     for part in parts:
         if part.rest:
             Envelope.objects.filter(pk=part.envelope.pk).update(fan_out=part.rest)
+    _enter([part for part in parts if part.chunk])
+
+
+def _enter(parts: Sequence[_Part]) -> None:
+    """Enter which agents got which places; the last write of the transaction."""
+    agents = {agent for part in parts for agent in part.chunk}
+    entries = DeliveryEntries.about((part.envelope for part in parts), agents)
+    append([entries.placed(part.envelope, "mail", list(part.seqs.items())) for part in parts])
 
 
 def _first_of_each_sender(waiting: QuerySet[Envelope]) -> list[int]:

@@ -15,8 +15,9 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from atp.errors import ClockExpired, IdentityRevoked, KeyRevoked
 from messaging.mail.deliveries import NewDelivery, insert_deliveries
+from messaging.mail.entries import DeliveryEntries
 from messaging.mail.mailboxes import sweep_around_locked
-from messaging.mail.withhold import MOST_A_TIME, entry_of, note_due
+from messaging.mail.withhold import MOST_A_TIME, entries_of_ended, note_due
 from messaging.models import Delivery
 from registry.models import Agent, AgentKey
 from registry.trail.actions import EntryDraft, append
@@ -53,7 +54,7 @@ def _settle_some(now: datetime, locked: Collection[str]) -> int:
             row.state = Delivery.State.EXPIRED if expired else Delivery.State.WITHHELD
         Delivery.objects.bulk_update(rows, ["state", "code"])
         note_due(row for row in rows if codes[row.pk])
-        drafts = [_ended(row) for row in rows if codes[row.pk]]
+        drafts = _ended([row for row in rows if codes[row.pk]])
         append([*drafts, *_append_again(released)])
     return len(rows)
 
@@ -81,19 +82,25 @@ def _final_codes(rows: Sequence[Delivery], now: datetime) -> dict[int, str]:
     return codes
 
 
-def _ended(row: Delivery) -> EntryDraft:
-    expired = row.state == Delivery.State.EXPIRED
-    return entry_of(Kind.ENVELOPE_EXPIRED if expired else Kind.ENVELOPE_WITHHELD, row)
+def _ended(rows: Sequence[Delivery]) -> list[EntryDraft]:
+    expired = [row for row in rows if row.state == Delivery.State.EXPIRED]
+    withheld = [row for row in rows if row.state != Delivery.State.EXPIRED]
+    return [
+        *entries_of_ended(Kind.ENVELOPE_EXPIRED, expired),
+        *entries_of_ended(Kind.ENVELOPE_WITHHELD, withheld),
+    ]
 
 
 def _append_again(rows: Sequence[Delivery]) -> list[EntryDraft]:
     """Append these to the end of their recipients' streams; return the entries to write."""
     seqs = insert_deliveries([again(row) for row in rows])
+    entries = DeliveryEntries.about_rows(rows)
     return [
-        entry_of(
+        entries.entry(
             Kind.ENVELOPE_RELEASED,
             row,
-            shared={"stream": row.stream, "seq": seq, "instead": row.seq},
+            shared={},
+            place={"stream": row.stream, "seq": seq, "instead": row.seq},
         )
         for row, seq in zip(rows, seqs, strict=True)
     ]

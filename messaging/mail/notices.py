@@ -17,11 +17,13 @@ from django.db.models import F, QuerySet
 from atp.types import BROADCAST_TARGET
 from atp.wire.words import ANSWERS
 from messaging.mail.deliveries import DELIVERY_COLUMNS, NewDelivery, assign_places
+from messaging.mail.entries import DeliveryEntries
 from messaging.mail.mailboxes import sweep_around_locked
 from messaging.mail.withhold import MOST_A_TIME
 from messaging.models import Delivery, Mailbox
 from registry.models import Agent
 from registry.storage.bulk import insert_rows
+from registry.trail.actions import append
 
 NOTICE_COLUMNS = (*DELIVERY_COLUMNS, "notice")
 
@@ -91,3 +93,15 @@ def _place(rows: Sequence[Delivery]) -> None:
         # No mail waits at these places: notices fill no inbox (docs/protocol.md#notices).
         boxes = Mailbox.objects.filter(agent_id=agent, stream=ANSWERS)
         boxes.update(ended=F("ended") + count)
+    _enter(rows, [(one.recipient, seq) for one, seq in zip(new, seqs, strict=True)])
+
+
+def _enter(rows: Sequence[Delivery], places: Sequence[tuple[str, int]]) -> None:
+    """Enter that notices about these deliveries have these places in their senders' streams."""
+    entries = DeliveryEntries.about_rows(rows)
+    append(
+        [
+            entries.placed(row.envelope, ANSWERS, [place], notice=row.state)
+            for row, place in zip(rows, places, strict=True)
+        ]
+    )

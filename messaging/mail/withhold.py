@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
-from typing import Any
 
 from django.db import transaction
 from django.db.models import Count, Min, Q, QuerySet
@@ -14,6 +13,7 @@ from django.db.models.functions import Greatest
 
 from atp.errors import ClockExpired, HandlerFailed, IdentityNotActive
 from messaging.mail.absences import load_takers
+from messaging.mail.entries import DeliveryEntries
 from messaging.mail.refusals import tell_on_commit
 from messaging.mail.waiting import places_not_settled
 from messaging.models import Delivery, Mailbox
@@ -100,7 +100,7 @@ def _expire_some(now: datetime, *, behind: int) -> tuple[int, int] | None:
         note_due(due)
         _recount(boxes)
         if due:
-            append([entry_of(Kind.ENVELOPE_EXPIRED, row) for row in due])
+            append(entries_of_ended(Kind.ENVELOPE_EXPIRED, due))
     more = len(due) == MOST_A_TIME
     return (behind if more else boxes[-1].pk), len(due)
 
@@ -154,7 +154,7 @@ def _end(deliveries: Sequence[Delivery], state: str, code: str, kind: Kind) -> N
             note_due(ended)
         if state == Delivery.State.REFUSED:
             tell_on_commit(ended)
-        if drafts := [entry_of(kind, row) for row in ended]:
+        if drafts := entries_of_ended(kind, ended):
             append(drafts)
 
 
@@ -182,18 +182,11 @@ def note_due(ended: Iterable[Delivery]) -> None:
         Delivery.objects.filter(pk__in=asked).update(notice_due=True)
 
 
-def entry_of(kind: Kind, row: Delivery, *, shared: Mapping[str, Any] | None = None) -> EntryDraft:
-    """Return the trail entry for a delivery that ended; `row.envelope` must be loaded."""
-    envelope = row.envelope
-    return EntryDraft(
-        kind=kind,
-        actor="hub",
-        sender=row.sender,
-        recipient=row.recipient_id,
-        message_id=envelope.message_id,
-        request_id=envelope.request_id,
-        sensitivity=envelope.sensitivity,
-        verdict=kind.value.partition(".")[2],
-        shared=shared
-        or {"stream": row.stream, "seq": row.seq, "code": row.code or ClockExpired.code},
-    )
+def entries_of_ended(kind: Kind, rows: Sequence[Delivery]) -> list[EntryDraft]:
+    """Return the entries about deliveries that ended; `envelope` must be loaded."""
+    if not rows:
+        return []
+    entries = DeliveryEntries.about_rows(rows)
+    return [
+        entries.entry(kind, row, shared={"code": row.code or ClockExpired.code}) for row in rows
+    ]

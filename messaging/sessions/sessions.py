@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from django.db import transaction
 from django.db.models import Q
@@ -29,12 +28,13 @@ from messaging.mail.absences import (
     note_departures,
 )
 from messaging.models import Mailbox, Presence, SendOnlySession, Session
+from messaging.sessions.entries import closed_entry, opened_entry, superseded_entry
 from messaging.sessions.limits import LoginLimits, lock_logins
 from messaging.sessions.proofs import LoginRequest, ProvenLogin, RefusedLogin, count_refused, prove
 from messaging.sessions.send_only import end_send_only
+from registry.agents.querysets import organisations_of
 from registry.hub.actions import session_proof
 from registry.trail.actions import MOST_ENTRIES, EntryDraft, EpochMoved, append
-from registry.trail.kinds import Kind
 
 logger = logging.getLogger(__name__)
 
@@ -170,9 +170,8 @@ def _open(
         if admitted := [one for one in judged if isinstance(one, _Admitted)]:
             _write_sessions(admitted, current.held, node_id, datetime.fromtimestamp(now, UTC))
             _end_absences(admitted, current.missing)
-            append(
-                [draft for one in admitted for draft in _entries(one)], expected_epoch=view.epoch
-            )
+            drafts = [draft for one in admitted for draft in _entries(one, view)]
+            append(drafts, expected_epoch=view.epoch)
     return [one.opened if isinstance(one, _Admitted) else one for one in judged]
 
 
@@ -242,12 +241,23 @@ def _write_sessions(
     _make_current({agent: held[agent] for agent in changed}, node_id)
 
 
-def _entries(one: _Admitted) -> Iterator[EntryDraft]:
+def _entries(one: _Admitted, view: RegistryView) -> Iterator[EntryDraft]:
     """Yield the entries of a login: what it replaces, and what it opens."""
-    opened = one.opened
-    if one.previous is not None and not opened.send_only:
-        yield _superseded(opened.agent, one.previous, opened.session)
-    yield _opened(one.proven, opened)
+    opened, old = one.opened, one.previous
+    facts = view.agent(opened.agent)
+    organisation = facts.organisation_uid if facts else ""
+    if old is not None and not opened.send_only:
+        yield superseded_entry(
+            opened.agent, old.session, organisation, by=opened.session, live=old.live
+        )
+    yield opened_entry(
+        opened.agent,
+        opened.session,
+        organisation,
+        kid=one.proven.kid,
+        address=one.proven.login.remote_address,
+        send_only=opened.send_only,
+    )
 
 
 def _welcomes(proven: Sequence[ProvenLogin], view: RegistryView, now: float) -> list[Opened]:
@@ -376,27 +386,6 @@ def _session_row(one: _Admitted, node_id: uuid.UUID, at: datetime) -> Session:
     )
 
 
-def _opened(one: ProvenLogin, opened: Opened) -> EntryDraft:
-    body: dict[str, Any] = {"kid": one.kid, "remoteAddress": one.login.remote_address}
-    return EntryDraft(
-        kind=Kind.SESSION_OPENED,
-        actor=f"agent:{one.agent}",
-        subject=opened.session,
-        sender=one.agent,
-        shared={**body, "sendOnly": True} if opened.send_only else body,
-    )
-
-
-def _superseded(agent: str, old: _Held, new: str) -> EntryDraft:
-    return EntryDraft(
-        kind=Kind.SESSION_SUPERSEDED,
-        actor=f"agent:{agent}",
-        subject=old.session,
-        sender=agent,
-        shared={"by": new, "live": old.live},
-    )
-
-
 def _mailboxes(agents: Collection[str]) -> dict[str, dict[str, Mailbox]]:
     """Return the mailboxes of these agents, by agent and stream."""
     boxes: dict[str, dict[str, Mailbox]] = {agent: {} for agent in agents}
@@ -429,10 +418,12 @@ def close_sessions(
             .filter(id__in=wanted, closed_at=None)
             .order_by("agent_id")
         )
+        uids = organisations_of({row.agent_id for row in rows})
         drafts = []
         for row in rows:
-            row.closed_at, row.close_code = now, wanted[str(row.id)][1]
-            drafts.append(_closed(row))
+            agent, code = row.agent_id, wanted[str(row.id)][1]
+            row.closed_at, row.close_code = now, code
+            drafts.append(closed_entry(agent, str(row.id), uids.get(agent, ""), code=code))
         Session.objects.bulk_update(rows, ["closed_at", "close_code"])
         note_departures(_departures(rows, held, broken or {}))
         Presence.objects.filter(session_id__in=[row.id for row in rows]).delete()
@@ -459,13 +450,3 @@ def close_sessions_of_dead_nodes() -> int:
         close_sessions((agent, str(session), "session.fenced") for agent, session in chunk)
         closed += len(chunk)
     return closed
-
-
-def _closed(row: Session) -> EntryDraft:
-    return EntryDraft(
-        kind=Kind.SESSION_CLOSED,
-        actor=f"agent:{row.agent_id}",
-        subject=str(row.id),
-        sender=row.agent_id,
-        shared={"code": row.close_code},
-    )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.db import models
+
+from registry.storage.compiled import Compiled, Texts
 
 if TYPE_CHECKING:
     from registry.agents.models import Agent, AgentKey, EnrolmentToken  # noqa: F401
@@ -40,9 +43,14 @@ class EnrolmentTokenQuerySet(models.QuerySet["EnrolmentToken"]):
         return self.filter(used_at=None, expires_at__gt=now)
 
 
+def _uids(agents: Texts) -> models.QuerySet[Any, Any]:
+    rows = apps.get_model("registry", "Agent")._default_manager
+    return rows.filter(id__any_of=agents).order_by().values_list("id", "organisation__uid")
+
+
+_UIDS = Compiled(_uids)
+
+
 def organisations_of(agent_ids: Collection[str]) -> dict[str, str]:
     """Return by agent the uid of its organisation, for entries about agents; one query."""
-    from registry.agents.models import Agent
-
-    found = Agent.objects.filter(pk__in=agent_ids).values_list("pk", "organisation__uid")
-    return dict(found) if agent_ids else {}
+    return dict(_UIDS.rows(agent_ids)) if agent_ids else {}

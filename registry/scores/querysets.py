@@ -6,13 +6,16 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from django.db import models
-from django.db.models import Max, Q
+from django.db.models import Max, OuterRef, Q, Subquery
 
 from atp.judging import scoring
-from atp.judging.scoring import DEFAULT_PROFILE, Profile, TrustScore
+from atp.judging.scoring import DEFAULT_PROFILE, Profile, ScoreInputs, TrustScore
 from registry.agents.models import Agent
 from registry.policies.querysets import score_thresholds
 from registry.scores.models import Score, ScoringProfile, Violation
+from registry.trail.kinds import Kind
+from registry.trail.logs import known
+from registry.trail.models import Entry, EntryBody
 
 
 class ScoreQuerySet(models.QuerySet[Score]):
@@ -70,6 +73,28 @@ def profile_of_version(version: int) -> Profile:
     """Return that version of the profile, or `DEFAULT_PROFILE` if no row has the version."""
     row = ScoringProfile.objects.filter(version=version).first()
     return Profile.from_dict(row.document) if row else DEFAULT_PROFILE
+
+
+def entered_inputs(agents: Collection[str]) -> dict[str, tuple[int, ScoreInputs]]:
+    """Return by agent the newest entry of the log with its score inputs, as index and inputs.
+
+    Agents without such an entry are left out. Two queries.
+    """
+    first = known.first()
+    entered = Entry.objects.filter(
+        kind=Kind.SCORE_CHANGED, subject=OuterRef("pk"), position__gte=first
+    )
+    newest = Subquery(entered.order_by("-position").values("position")[:1])
+    rows = Agent.objects.filter(pk__in=agents).order_by().annotate(entry=newest)
+    places = {entry: agent for agent, entry in rows.values_list("pk", "entry") if entry is not None}
+    bodies = EntryBody.objects.filter(pk__in=places, shared__isnull=False)
+    return {
+        places[body.entry_id]: (
+            body.entry_id - first,
+            ScoreInputs.from_dict(body.read()["inputs"]),
+        )
+        for body in bodies
+    }
 
 
 def thresholds_in_use() -> frozenset[float]:

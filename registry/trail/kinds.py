@@ -23,6 +23,7 @@ class Kind(StrEnum):
     ENVELOPE_RELEASED = "envelope.released"
     ENVELOPE_EXPIRED = "envelope.expired"
     ENVELOPE_POISONED = "envelope.poisoned"
+    DELIVERY_PLACED = "delivery.placed"
     DELIVERY_ACKNOWLEDGED = "delivery.acknowledged"
     DELIVERY_REFUSED = "delivery.refused"
     DELIVERY_REDELIVERED = "delivery.redelivered"

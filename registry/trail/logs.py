@@ -59,6 +59,12 @@ known = KnownLogs()
 place_of = known.place
 
 
+def cause_at(position: int) -> int | None:
+    """Return the index of this entry for the member `cause`; `None` if an earlier log has it."""
+    index = position - known.first()
+    return index if index >= 0 else None
+
+
 def index_of(position: int) -> int:
     """Return the index, in its log, of the entry at this position."""
     return place_of(position).index

@@ -10,7 +10,7 @@ from django.db import models
 from django.db.models import Q
 
 from registry.storage.compiled import Compiled, Texts
-from registry.trail.logs import index_of
+from registry.trail.logs import cause_at, index_of
 
 if TYPE_CHECKING:
     from registry.trail.models import Entry
@@ -115,3 +115,12 @@ _VERDICTS = Compiled(_verdicts)
 def entries_of_messages(message_ids: Collection[str]) -> dict[tuple[str, str], int]:
     """Return by (sender, messageId) the trail index of each message's verdict; one query."""
     return {(s, m): index_of(position) for s, m, position in _VERDICTS.rows(message_ids)}
+
+
+def causes_among(message_ids: Collection[str]) -> dict[tuple[str, str], int]:
+    """Return by (sender, messageId) the index of the verdict that a later entry names as its cause.
+
+    An entry can name only those of its own log, so those of earlier logs are left out.
+    """
+    found = _VERDICTS.rows(message_ids)
+    return {(s, m): place for s, m, position in found if (place := cause_at(position)) is not None}

@@ -72,7 +72,6 @@ def _facts(level: str, **about: Any) -> Facts:
     return Facts(
         now=NOW,
         sender=AgentFacts("alice", "active", "fast"),
-        key=None,
         attestations=[attestation],
         inputs=ScoreInputs(
             level=level, issued_at=ISSUED, expires_at=EXPIRES, key_algorithm="EdDSA"

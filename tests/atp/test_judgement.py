@@ -42,7 +42,6 @@ def facts(*rules: dict[str, Any], **counts: int) -> Facts:
     return Facts(
         now=NOW,
         sender=AgentFacts("alice", "active", "org-1"),
-        key=None,
         attestations=[attestation],
         inputs=ScoreInputs(level="certified", issued_at=issued, expires_at=expires),
         policy_set=policies(*rules),

@@ -17,6 +17,7 @@ DIGEST = "A" * 43
 SAMPLES: dict[str, Any] = {
     **dict.fromkeys(("bh", "cause", "digest", "jkt", "old", "prev", "req", "root", "tth"), DIGEST),
     **dict.fromkeys(("n", "seq", "size", "ttl"), 3),
+    "trace": "4bf92f3577b34da6a3ce929d0e0e4736",
     **{
         name: {}
         for name in (

@@ -17,10 +17,34 @@ from messaging import failpoints
 from registry.policies.actions import save_policy, turn_off
 from tests.cast import OFFICER, Player, make_agent, make_organisation, write
 from tests.conftest import LiveHub
+from tests.entry_schemas import problems_of, size_of_log
+from tests.messaging.rederiving import TrailReader
 from tests.wire import PATIENCE_SECONDS, Wire
 
 LogIn = Callable[..., Wire]
 Arm = Callable[[str, Callable[[Any], None]], None]
+
+
+@pytest.fixture(scope="session")
+def trail_reader(database: None) -> TrailReader:
+    return TrailReader()
+
+
+@pytest.fixture(autouse=True)
+def every_verdict_follows(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Judge again, from the trail alone, what a test with a live hub has had judged.
+
+    And compare each entry with the schema of its kind.
+    """
+    if "hub" not in request.fixturenames or "django_db" in request.keywords:
+        yield
+        return
+    reader: TrailReader = request.getfixturevalue("trail_reader")
+    reader.skip()
+    before = size_of_log()
+    yield
+    assert reader.problems() == []
+    assert problems_of(before, size_of_log()) == []
 
 
 @pytest.fixture

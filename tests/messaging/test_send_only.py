@@ -174,7 +174,7 @@ def test_it_is_closed_when_its_agent_is_suspended(log_in: LogIn, bob: Player) ->
 
 def test_the_trail_tells_that_a_session_only_sends(log_in: LogIn, bob: Player) -> None:
     running, tool = log_in(bob), log_in(bob, login=BESIDE)
-    bodies = [Entry.objects.get(subject=w.welcome["session"], kind=Kind.SESSION_OPENED) for w in
+    bodies = [Entry.objects.get(session=w.welcome["session"], kind=Kind.SESSION_OPENED) for w in
               (running, tool)]  # fmt: skip
     told = [b"sendOnly" in entry.body.content() for entry in bodies]
     assert told == [False, True]

@@ -34,7 +34,7 @@ def test_it_gives_an_agent_to_the_newer_of_two_logins(
     assert newer.mail()["ATP"]["messageId"] == letter.message_id
     row = Session.objects.get(id=older.welcome["session"])
     assert (row.close_code, row.closed_at is not None) == ("session.superseded", True)
-    kinds = Entry.objects.filter(subject=row.id).values_list("kind", flat=True)
+    kinds = Entry.objects.filter(session=row.id).values_list("kind", flat=True)
     assert list(kinds) == [Kind.SESSION_OPENED, Kind.SESSION_SUPERSEDED]
 
 
@@ -151,7 +151,7 @@ def test_it_closes_the_session_of_an_agent_that_hangs_up(log_in: LogIn, bob: Pla
 
     until(lambda: Session.objects.get(id=bobs.welcome["session"]).closed_at, "closing")
     assert not Presence.objects.filter(agent_id=bob.id).exists()
-    kinds = Entry.objects.filter(subject=bobs.welcome["session"]).values_list("kind", flat=True)
+    kinds = Entry.objects.filter(session=bobs.welcome["session"]).values_list("kind", flat=True)
     assert list(kinds) == [Kind.SESSION_OPENED, Kind.SESSION_CLOSED]
 
 

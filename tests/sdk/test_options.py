@@ -23,6 +23,8 @@ def test_it_reads_all_of_them() -> None:
             "spawn_permission": False,
             "max_lifespan_seconds": 10,
             "notify": True,
+            "on_behalf_of": "jane",
+            "trace": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "provenance": [
                 {"type": "t", "id": "i", "action": "a", "timestamp": "2026-01-01T00:00:00Z"}
             ],
@@ -32,6 +34,7 @@ def test_it_reads_all_of_them() -> None:
     assert (options.request_lifetime(), options.message_lifetime()) == (60, 60)
     assert options.requires_trust is TrustLevel.VERIFIED
     assert options.provenance[0].action == "a"
+    assert (options.on_behalf_of, options.trace) == ("jane", "4bf92f3577b34da6a3ce929d0e0e4736")
     context = options.policy_context(IPolicyContext(data_sensitivity=DataSensitivity.PUBLIC))
     assert context == IPolicyContext(["search"], DataSensitivity.CONFIDENTIAL, False, 10)
 
@@ -50,6 +53,12 @@ def test_it_has_defaults() -> None:
     [
         {"requires_trsut": "verified"},
         {"requires_trust": "very"},
+        {"on_behalf_of": ""},
+        {"on_behalf_of": "j" * 129},
+        {"on_behalf_of": "Jane Doe"},
+        {"trace": "0" * 32},
+        {"trace": "4bf92f3577b34da6"},
+        {"trace": 4},
         {"timeout": 0},
         {"timeout": True},
         {"timeout": "5000"},

@@ -42,6 +42,7 @@ from atp.judging.policy.readers import (
     parse_field,
     split_field,
 )
+from atp.judging.policy.recorded import RecordedPayload, RecordedValue
 from atp.judging.policy.set import EVALUATOR_VERSION, Decision, Match, PolicySet
 from atp.types import DataSensitivity
 from atp.wire.canonical import digest
@@ -63,6 +64,8 @@ __all__ = [  # noqa: RUF022  # as sorted() has it
     "Operator",
     "PolicySet",
     "RE2_VERSION",
+    "RecordedPayload",
+    "RecordedValue",
     "RuleVerdict",
     "TIME_ZONE_DATA_VERSION",
     "compile_policies",

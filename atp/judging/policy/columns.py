@@ -16,6 +16,7 @@ from atp.judging.policy.conditions import Check
 from atp.judging.policy.document import ParsedCondition, ParsedRule
 from atp.judging.policy.fields import ACTIONS, Argument, FieldKind
 from atp.judging.policy.readers import FieldKey, read_payload, read_time, recorded_payload_value
+from atp.judging.policy.recorded import HOLDS, RecordedPayload, RecordedValue
 
 __all__ = ["Columns", "build_columns", "recordable"]
 
@@ -63,10 +64,15 @@ class Column:
             known = self.masks[key] = self._compute(value)
         return known
 
+    def results(self, value: object) -> list[bool | None]:
+        """Return the result of each condition on the field; `None` is unknown."""
+        if isinstance(value, RecordedValue):
+            return value.results
+        return [test.check(value) for test in self._tests]
+
     def _compute(self, value: object) -> int:
         mask = self._everything
-        for test in self._tests:
-            result = test.check(value)
+        for test, result in zip(self._tests, self.results(value), strict=True):
             if result is None:
                 mask &= ~test.strict_rules
             elif not result:
@@ -77,7 +83,10 @@ class Column:
 class Columns:
     """All fields that a set of rules uses. `keys` are in the order of the values of `match`."""
 
-    __slots__ = ("_derived", "_everything", "_typed", "_untyped", "keys", "reads_payload")
+    __slots__ = (
+        "_by_name", "_derived", "_everything", "_payload", "_typed", "_untyped", "keys",
+        "reads_payload",
+    )  # fmt: skip
 
     def __init__(self, columns: Sequence[Column], everything: int) -> None:
         looked_up = [c for c in columns if c.key.field.argument is Argument.NONE]
@@ -88,7 +97,9 @@ class Columns:
         self._typed = [(c.key.text, c.masks, c) for c in typed]
         self._everything = everything
         self.keys = tuple(c.key for c in (*untyped, *typed, *self._derived))
-        self.reads_payload = any(key.tokens for key in self.keys)
+        self._payload = tuple(column for column in columns if column.key.tokens)
+        self.reads_payload = bool(self._payload)
+        self._by_name = {column.key.text: column for column in columns}
 
     def match(self, context: Mapping[str, Any], payload: object) -> tuple[int, tuple[object, ...]]:
         """Return the bits of the matching rules, and the value of each field in `keys`."""
@@ -115,6 +126,29 @@ class Columns:
             matching &= column.mask(value)
         return matching, tuple(values)
 
+    def holds(self, field: str, value: object) -> str:
+        """Return the marks of `RecordedValue.holds` for a value of a field that rules use."""
+        return _marks(self._by_name[field], value)
+
+    def payload_record(self, payload: object) -> dict[str, Any]:
+        """Return the payload values that rules use, by field, each as a `RecordedValue` writes it.
+
+        A value that is not there is left out.
+        """
+        values = ((column, read(column.key, {}, payload)) for column in self._payload)
+        return {
+            column.key.text: {
+                **recordable(column.key, value, payload),
+                "holds": _marks(column, value),
+            }
+            for column, value in values
+            if value is not None
+        }
+
+
+def _marks(column: Column, value: object) -> str:
+    return "".join(HOLDS[result] for result in column.results(value))
+
 
 def build_columns(rules: Sequence[ParsedRule]) -> Columns:
     """Return the columns of `rules`, the first being the lowest bit. Merge equal conditions."""
@@ -135,6 +169,8 @@ def build_columns(rules: Sequence[ParsedRule]) -> Columns:
 def read(key: FieldKey, context: Mapping[str, Any], payload: object) -> object:
     """Return the value of a field, or `None` without one."""
     if key.field.argument is Argument.POINTER:
+        if isinstance(payload, RecordedPayload):
+            return payload.values.get(key.text)
         return read_payload(payload, key.tokens)
     if key.field.argument is Argument.ZONE:
         return read_time(key, context)
@@ -145,6 +181,8 @@ def recordable(key: FieldKey, value: object, payload: object) -> Any:
     """Return `value` in the form for a record: JSON values, and for payload values only a hash."""
     if value is None:
         return None
+    if isinstance(value, RecordedValue):
+        return value.to_record()
     if key.tokens:
         return recorded_payload_value(payload, key, value)
     if value.__class__ is str or value.__class__ is int:  # the common case, and fast
