@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from django.conf import settings
 
 from messaging.mail.absences import end_overdue
-from messaging.mail.withhold import expire
 from messaging.mail.done_places import MOST_UNDONE
+from messaging.mail.withhold import expire
 from registry.agents.actions import resume_agent, suspend_agent
 from tests.cast import OFFICER, Player, ask, make_agent, write
 from tests.messaging.acks import (
