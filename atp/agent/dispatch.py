@@ -99,6 +99,8 @@ class HandlerDispatcher:
         self._grace_timer: asyncio.TimerHandle | None = None
         self._running: dict[Job, Mail] = {}
         self._cut: list[Mail] = []  # since `open`
+        hub.inbox.needs_more = lambda: pool.all_wait
+        pool.when_all_wait = lambda: self._take_soon()
 
     def register(
         self,
@@ -243,7 +245,10 @@ class HandlerDispatcher:
     def _pass_over(self, mail: Mail) -> None:
         """Take other mail instead of one that its own sender or type holds up."""
         if self._hub.inbox.pass_over(mail):
-            asyncio.get_running_loop().call_soon(self._take_more)
+            self._take_soon()
+
+    def _take_soon(self) -> None:
+        asyncio.get_running_loop().call_soon(self._take_more)
 
     async def _handle_late(self, received: Received) -> None:
         """Give an answer that came too late to its handler. Nobody waits for the outcome."""

@@ -53,7 +53,10 @@ _slot: ContextVar[_Slot | None] = ContextVar("atp_handler_slot", default=None)
 
 
 class HandlerPool:
-    """A pool that starts jobs as their turns come, at most `running` at a time."""
+    """A pool that starts jobs as their turns come, at most `running` at a time.
+
+    It calls `when_all_wait` when that has become true.
+    """
 
     def __init__(self, *, running: int = HANDLERS_RUNNING) -> None:
         self._limit = running
@@ -61,6 +64,7 @@ class HandlerPool:
         self._running = 0
         self._turns = JobQueue()
         self._starting = False  # whether jobs may begin
+        self.when_all_wait: Callable[[], None] = lambda: None
         self._resuming: deque[asyncio.Future[None]] = deque()
         self._tasks: dict[asyncio.Task[None], _Slot] = {}
         self._hold_timer: asyncio.TimerHandle | None = None
@@ -70,6 +74,13 @@ class HandlerPool:
     def alive(self) -> int:
         """The number of handlers that have begun and not finished, those that wait included."""
         return len(self._tasks)
+
+    @property
+    def all_wait(self) -> bool:
+        """Whether there are handlers, and each waits for the answer to a request of its own."""
+        if self._running:
+            return False
+        return any(slot.waits and not slot.finished for slot in self._tasks.values())
 
     def set_rule(self, kind: MessageType, rule: HandlerRule) -> None:
         """Set how many handlers of a type run at once, and in what order."""
@@ -211,6 +222,8 @@ class HandlerPool:
                 return
         self._running -= 1
         self.start_jobs()
+        if self.all_wait:
+            self.when_all_wait()
 
     async def _take_again(self, slot: _Slot) -> None:
         if self._running < self._limit:

@@ -10,7 +10,7 @@ again.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from atp.agent.acks import DoneAcks, PlainAcks, StreamAcks
@@ -41,7 +41,8 @@ class Inbox:
     """The positions, mail and acks of one agent.
 
     `seen` are the messages that it has handled. It takes no more mail while it holds `bytes_limit`
-    bytes; a larger message is taken when it holds nothing else.
+    bytes; a larger message is taken when it holds nothing else. It goes beyond its limits while
+    `needs_more()`: all handlers wait, and what they wait for may depend on mail behind the limit.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Inbox:
         self._room = MailRoom(backlog_limit=backlog_limit, bytes_limit=bytes_limit)
         self.seen = SeenMessages(limit=seen_limit)
         self._taking = False  # until there is a handler
+        self.needs_more: Callable[[], bool] = lambda: False  # although there is no room
         self._mail: dict[MailKey, Mail] = {}  # not done
         self._arrivals: deque[_Arrival] = deque()
         self._positions: dict[Stream, int | None] = {}
@@ -149,7 +151,7 @@ class Inbox:
     def _may_take(self, mail: Mail | None) -> bool:
         if mail is None or mail.state is not MailState.WAITING:
             return True
-        return self._taking and self._room.has_room(mail)
+        return self._taking and (self._room.has_room(mail) or self.needs_more())
 
     def _attach(self, mail: Mail) -> bool:
         """Note that this connection delivered the mail, and tell its state.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.db import Error as DatabaseProblem
 
@@ -64,6 +64,7 @@ class Closings:
                 instruments.ACKS.inc(await self._threads.run(_acknowledge, acks))
             await self._threads.run(_end, closings)
             if taken_over := [one.agent for one in closings if one.code == SUPERSEDED]:
+                closings = [replace(one, begun=()) for one in closings]  # they are charged now
                 await self._threads.run(count_takeovers, taken_over)
         except DatabaseProblem:  # try again, or they would count as live while this node lives
             logger.exception("%d sessions could not be closed", len(closings))

@@ -27,6 +27,7 @@ from messaging.mail.absences import (
     lock_missing,
     note_departures,
 )
+from messaging.mail.attempts import count_failures
 from messaging.models import Mailbox, Presence, SendOnlySession, Session
 from messaging.sessions.entries import closed_entry, opened_entry, superseded_entry
 from messaging.sessions.limits import LoginLimits, lock_logins
@@ -426,6 +427,7 @@ def close_sessions(
             drafts.append(closed_entry(agent, str(row.id), uids.get(agent, ""), code=code))
         Session.objects.bulk_update(rows, ["closed_at", "close_code"])
         note_departures(_departures(rows, held, broken or {}))
+        _charge_replaced(held, broken or {}, {str(row.id) for row in rows})
         Presence.objects.filter(session_id__in=[row.id for row in rows]).delete()
         end_send_only(id__in=[row.id for row in rows if row.send_only])
         if drafts:
@@ -440,6 +442,25 @@ def _departures(
         session, presence = str(row.id), held.get(row.agent_id)
         if session in broken and presence is not None and presence.session == session:
             yield Departure(row.agent_id, session, presence.taker, broken[session])
+
+
+def _charge_replaced(
+    held: Mapping[str, _Held], broken: Mapping[str, Sequence[BegunPlace]], closed: Collection[str]
+) -> None:
+    """Count the handlers of broken sessions whose mail another process took before their end.
+
+    It logged in before the hub had noted that the socket was broken, so there is no absence.
+    """
+    begun = {session: places for session, places in broken.items() if places}
+    if not (replaced := begun.keys() - closed):
+        return
+    rows = Session.objects.filter(id__in=replaced, close_code=SessionSuperseded.code)
+    count_failures(
+        (row.agent_id, stream, seq)
+        for row in rows
+        if (newer := held.get(row.agent_id)) and newer.taker != (row.taker or str(row.id))
+        for stream, seq in begun[str(row.id)]
+    )
 
 
 def close_sessions_of_dead_nodes() -> int:

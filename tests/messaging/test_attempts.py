@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -39,8 +40,8 @@ from tests.messaging.acks import (
     wait_for_marks,
     wait_until_absent,
 )
-from tests.messaging.conftest import LogIn, until
-from tests.wire import Wire
+from tests.messaging.conftest import Arm, LogIn, until
+from tests.wire import PATIENCE_SECONDS, Wire
 
 GONE = "handler.failed"
 
@@ -254,6 +255,29 @@ def test_a_replaced_session_counts_nothing(log_in: LogIn, bob: Player, bobs: Wir
     close_sessions([(bob.id, older, "session.closed")], broken={older: [("mail", 1)]})
     assert not Absence.objects.filter(agent_id=bob.id).exists()
     assert _failures(bob) == [0, 0, 0]
+
+
+def test_a_process_that_died_just_before_its_mail_was_taken_over_has_crashed(
+    log_in: LogIn, bob: Player, bobs: Wire, arm: Arm
+) -> None:
+    """The hub notes the end of its socket after the other login."""
+    held, free = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        held.set()
+        assert free.wait(PATIENCE_SECONDS)
+
+    _begin(bobs, bob, 1)
+    arm("before_close", hold)
+    try:
+        bobs.cut()
+        assert held.wait(PATIENCE_SECONDS)
+        back = log_in(bob, login=TELLS_DONE)
+    finally:
+        free.set()
+    until(lambda: _failures(bob) == [1, 0, 0], "the failure")
+    assert hear(back, 3) == [1, 2, 3]
+    assert not Absence.objects.filter(agent_id=bob.id).exists()
 
 
 def test_the_death_of_a_node_counts_nothing(bob: Player, bobs: Wire) -> None:

@@ -78,7 +78,12 @@ def test_answers_that_nobody_acknowledges_make_no_endless_ranges(
     for place in range(2, 21, 2):
         answer_to(deaf, alices)
         answer_to(tool, alices)
+<<<<<<< HEAD
         tool.take(partial(_has_place, place), "its answer")
+=======
+        while tool.answers().get("seq") != place:
+            pass
+>>>>>>> attack11
     tool.ack(20, stream="answers", done=[[place, place] for place in range(2, 21, 2)])
     _wait_for_answers_done(bob, 0, [[2, 2], [4, 4], [6, 6]])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from atp import ATPEnvelope
+from atp import ATPClient, ATPEnvelope
 from atp.agent import handler_table
 from atp.wire.frames import Gone
 from tests.sdk.fake_acks import WINDOW
@@ -258,6 +258,27 @@ async def test_a_thousand_handlers_live_at_once(socket_world: SocketWorld) -> No
     release.set()
     assert [done.data for done in await asyncio.gather(*requests)] == list(range(1000))
     await asyncio.gather(*answers)
+
+
+async def test_agents_that_ask_each_other_need_no_room(world: World) -> None:
+    """Each handler waits for one behind it, and the first fills the room already."""
+    nested = 20
+    alice = await world.online("alice", max_mail_bytes=1)
+    bob = await world.online("bob", max_mail_bytes=1)
+
+    def asks(client: ATPClient, other: ATPClient) -> Any:
+        async def handle(envelope: ATPEnvelope) -> Any:
+            depth = envelope.data
+            if depth == nested:
+                return depth
+            return (await client.send_request(other.identity.id, depth + 1)).data
+
+        return handle
+
+    alice.on_message("request", asks(alice, bob))
+    bob.on_message("request", asks(bob, alice))
+    answer = await alice.send_request(bob.identity.id, 0, {"timeout": 20_000})
+    assert answer.data == nested
 
 
 # --- A hub without the feature `done` ---
