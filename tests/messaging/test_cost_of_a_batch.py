@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, cast
 
 import pytest
 from django.db import connection
@@ -11,6 +10,7 @@ from django.db import connection
 from messaging.judging import loading
 from messaging.judging.facts import BatchFacts
 from messaging.judging.loading import NAMED
+from messaging.judging.registry_view import RegistryView
 from messaging.models import Envelope
 
 STORED = 3_000
@@ -53,7 +53,8 @@ def test_it_finds_a_request_and_whether_it_is_answered(stored):
 def test_the_cause_of_one_agent_is_found_without_its_deliveries(stored, django_assert_num_queries):
     """Without statistics, a database would read all that the agent ever got."""
     named = {row[0]: loading._Named(*row) for row in NAMED.rows(["request-7", "answer-8"])}
-    facts = BatchFacts(now=0.0, view=cast(Any, None), routes={}, senders=frozenset())
+    view = RegistryView("hub", 0, 0.0)
+    facts = BatchFacts(now=0.0, view=view, routes={}, senders=frozenset())
     wanted = {("request-7", "bob"), ("request-7", "mallory"), ("answer-8", "bob")}
     with django_assert_num_queries(0):
         loading._load_causes(facts, wanted, named)
