@@ -57,7 +57,9 @@ class BatchFacts:
     def __post_init__(self) -> None:
         self.denials = DenialBudget(self.senders, self.now)
         self.recorder = Recorder(
-            self.view.entered, write=leaves.written, most_bytes=DENIED_KEPT_BYTES
+            lambda agent: self.view.entered(agent),
+            write=leaves.written,
+            most_bytes=DENIED_KEPT_BYTES,
         )
 
     def of(self, verified: VerifiedEnvelope) -> Facts:
