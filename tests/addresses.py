@@ -173,6 +173,7 @@ def _address(route: str, world: World) -> Address:
         "^(?P<app_label>registry|auth|messaging)/$": "registry/",
         "<str:pseudonym>": world.rows["registry.person"].pseudonym,
         "<str:secret>": "no-such-link",
+        "<str:name>": "no-such-export",
         "(?P<url>.*)$": "no/such/page",
     }
     parts = {slot: part for slot, part in parts.items() if slot in route}
@@ -193,6 +194,7 @@ SLOTS = {
     "app_label": ("^(?P<app_label>registry|auth|messaging)/$",),
     "pseudonym": ("<str:pseudonym>",),
     "secret": ("<str:secret>",),
+    "name": ("<str:name>",),
     "url": ("(?P<url>.*)$",),
 }
 

@@ -77,7 +77,7 @@ def locked_log() -> Iterator[None]:
 
     def hold() -> None:
         with transaction.atomic():
-            append([note()])
+            append([note(kind=Kind.TAG_CREATED)])
             locked.set()
             done.wait(WAIT_SECONDS)
         connections.close_all()

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, transaction
 from django.db.utils import ConnectionHandler
 
 from atp_site import engines
@@ -128,7 +128,8 @@ def test_a_transaction_without_an_answer_does_not_wait_again_for_its_rollback(
 def test_a_pipeline_without_an_answer_ends(
     shared: Any, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(round_trips, "connection", OnlyHere(shared, connection))
+    ours = {DEFAULT_DB_ALIAS: OnlyHere(shared, connection)}
+    monkeypatch.setattr(round_trips, "connections", ours)
 
     def swallowed() -> None:
         assert ask(shared) == 1
