@@ -29,6 +29,7 @@ def test_it_appends_that_many_and_says_how_far_it_is(
     database: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fill_trail, "SAID_SECONDS", 0.0)
+    monkeypatch.setattr(fill_trail, "REGISTERED_FIRST", Entry.objects.count() + 10_000)
     said: list[str] = []
     before = Entry.objects.filter(kind="agent.created", subject__startswith="filled-").count()
     fill_trail.fill(300, say=said.append)
