@@ -19,6 +19,7 @@ TASK_PACKAGES = [
     "messaging",
     "registry.attestations",
     "registry.bulk",
+    "registry.exports",
     "registry.scores",
     "registry.trail",
 ]
