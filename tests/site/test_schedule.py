@@ -13,7 +13,6 @@ from django.conf import settings
 from atp_site import celery_app
 from messaging.periodic.beat import LastingScheduler
 
-
 SCHEDULED = """
 import django
 django.setup()
