@@ -93,13 +93,13 @@ async def test_two_handlers_may_disconnect_at_once(socket_world: SocketWorld) ->
     both = asyncio.Barrier(3)
 
     async def stop(envelope: ATPEnvelope) -> None:
-        await both.wait()
+        await asyncio.wait_for(both.wait(), 30)
         await asyncio.create_task(bob.disconnect(timeout_seconds=30))
 
     bob.on_message("notification", stop)
     for n in range(2):
         await alice.send_notification("bob", n)
-    await both.wait()
+    await asyncio.wait_for(both.wait(), 30)
     await bob.disconnect(timeout_seconds=30)
     assert socket_world.hub.accounts["bob"].acked["mail"] == 2
 

@@ -30,7 +30,9 @@ def test_it_knows_every_scheduled_task() -> None:
     """
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "atp_site.settings"}
     command = [sys.executable, "-c", SCHEDULED]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
     assert ended.stdout.split() == ["scheduled", str(len(settings.CELERY_BEAT_SCHEDULE))]
 
 
