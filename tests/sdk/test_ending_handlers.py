@@ -19,6 +19,7 @@ from atp import (
 from atp.errors import HandlerFailed
 from tests.sdk.waiting import until
 from tests.sdk.worlds import SocketWorld, World
+from tests.waits import happens
 
 
 def cancel_self() -> None:
@@ -90,16 +91,19 @@ async def test_a_handler_may_disconnect_its_client(socket_world: SocketWorld) ->
 
 async def test_two_handlers_may_disconnect_at_once(socket_world: SocketWorld) -> None:
     alice, bob = await socket_world.online("alice"), await socket_world.online("bob")
-    both = asyncio.Barrier(3)
+    begun, both = [], asyncio.Event()
 
     async def stop(envelope: ATPEnvelope) -> None:
-        await asyncio.wait_for(both.wait(), 30)
+        begun.append(envelope.payload.data)
+        if len(begun) == 2:
+            both.set()
+        await happens(both, "both handlers")
         await asyncio.create_task(bob.disconnect(timeout_seconds=30))
 
     bob.on_message("notification", stop)
     for n in range(2):
         await alice.send_notification("bob", n)
-    await asyncio.wait_for(both.wait(), 30)
+    await happens(both, "both handlers")
     await bob.disconnect(timeout_seconds=30)
     assert socket_world.hub.accounts["bob"].acked["mail"] == 2
 
