@@ -94,7 +94,7 @@ async def test_two_handlers_may_disconnect_at_once(socket_world: SocketWorld) ->
     begun, both = [], asyncio.Event()
 
     async def stop(envelope: ATPEnvelope) -> None:
-        begun.append(envelope.payload.data)
+        begun.append(envelope.message_id)
         if len(begun) == 2:
             both.set()
         await happens(both, "both handlers")
