@@ -50,7 +50,7 @@ async def test_it_loses_nothing_when_every_process_is_replaced(
 
     async with balancer([node.port for node in fleet.nodes]) as front:
         receiver, sender = behind(front, agents[1]), behind(front, agents[0])
-        receiver.on_message("notification", keep)
+        receiver.on_message("notification", keep, ordered="sender")
         async with receiver, sender:
             rolling = asyncio.create_task(asyncio.to_thread(roll, fleet))
             sent = 0
