@@ -18,7 +18,7 @@ from registry.trail.reading.filters import LEADING, parse_query
 from registry.trail.reading.search import Query, find, read, span_of
 
 pytestmark = pytest.mark.skipif(
-    connection.vendor != "postgresql", reason="only PostgreSQL says what it read"
+    connection.vendor != "postgresql", reason="SQLite does not say what it read"
 )
 
 ENTRIES = 200_000
