@@ -4,8 +4,9 @@ Without it, an agent that floods the hub would delay all others. Four rules hold
 1. Of the owners with waiting items, the one that used the least of the lane's time is next
    (start-time fair queueing). An owner that comes, or comes back, is next, and gets no credit for
    the time before.
-2. A batch holds at most a slice of one owner's items: 1/4 of a batch while at most two owners were
-   seen for a second (often a pair that asks and answers), else 1/16, and 1/8 where many are seen.
+2. A batch holds at most a slice of one owner's items: 1/16 of it; 1/4 while at most two owners
+   were seen for a second (often a pair that asks and answers); and where many have items, 1/8, or
+   up to 1/4 if it would not be full otherwise.
 3. An owner has items in one batch at a time, so its items are handled in order.
 4. If there are more than two places for batches and few owners hold all but one, the last place is
    for owners whose waiting items fit in one slice.
@@ -23,9 +24,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
+SLICES = 16  # in a batch: an owner that comes waits for the end of one, so slices are short
 FEW = 2  # owners that keep nobody waiting but each other
-SLICES_OF_FEW = 4  # in a batch: larger ones would not be faster, as nothing is sent meanwhile
-SLICES = 16  # an owner that comes waits for the end of a batch, so slices are short
+SLICES_OF_FEW = 4  # larger ones would not be faster, as nothing is sent meanwhile
 MANY = 8  # owners that can fill a batch with their slices
 SLICES_OF_MANY = 8  # with 16, many would fill one batch, and leave small parts for the next
 BYTE_SLICES = 4  # an owner may have 1/4 of a batch's bytes
@@ -136,8 +137,8 @@ class Turns(Generic[T]):
             return self._whole
         while self._seen and now - next(iter(self._seen.values())) >= SEEN_SECONDS:
             del self._seen[next(iter(self._seen))]
-        there = len(self._seen.keys() | self._queues.keys() | self._under_way.keys())
-        parts = _slices(there)
+        busy = self._queues.keys() | self._under_way.keys()
+        parts = _slices(len(self._seen.keys() | busy), len(busy), len(busy) - len(self._under_way))
         return Slice(max(1, self._whole.items // parts), self._whole.size // BYTE_SLICES)
 
     def _eligible(self, share: Slice, *, last_place: bool) -> list[str]:
@@ -179,8 +180,11 @@ class Turns(Generic[T]):
         return size
 
 
-def _slices(owners: int) -> int:
-    """Return how many slices a batch has where so many owners are there (rule 2)."""
-    if owners <= FEW:
+def _slices(there: int, busy: int, free: int) -> int:
+    """Return how many slices a batch has (rule 2).
+
+    So many owners were seen, so many of them have items, and so many may have part in the batch.
+    """
+    if there <= FEW:
         return SLICES_OF_FEW
-    return SLICES if owners < MANY else SLICES_OF_MANY
+    return min(max(free, SLICES_OF_FEW), SLICES_OF_MANY) if busy >= MANY else SLICES
