@@ -133,11 +133,15 @@ class Verdict:
     @property
     def matched(self) -> tuple[policies.Match, ...]:
         """All enforced rules that matched, each once; of a broadcast, those of all its hearers."""
+        if len(self.decisions) == 1:
+            return self.decisions[0].matched
         return tuple(dict.fromkeys(match for one in self.decisions for match in one.matched))
 
     @property
     def monitored(self) -> tuple[policies.Match, ...]:
         """The rules that matched in policies in monitor mode, each once."""
+        if len(self.decisions) == 1:
+            return self.decisions[0].monitored
         return tuple(dict.fromkeys(match for one in self.decisions for match in one.monitored))
 
 

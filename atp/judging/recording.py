@@ -67,7 +67,8 @@ class Recorder:
         self._base = base
         self._write = write
         self._most_bytes = most_bytes
-        self._made: dict[Hashable, Any] = {}
+        self._made: dict[Hashable, tuple[object, Any]] = {}
+        self._hearers: dict[Hashable, dict[str, Any]] = {}
 
     def record(self, message: MessageFacts, facts: Facts, verdict: Verdict) -> DecisionRecord:
         """Return the record of `verdict`, which is the judgement of `message` by `facts`."""
@@ -111,20 +112,22 @@ class Recorder:
         return {name: value for name, value in said.items() if value}
 
     def _matches(self, matches: Sequence[Match]) -> Any:
-        return self._once(("matches", matches), lambda: _matches(matches)) if matches else None
+        return self._once("matches", matches, lambda: _matches(matches)) if matches else None
 
     def _judged_by(self, facts: Facts) -> Any:
-        profile, policy_set = facts.profile.version, facts.policy_set.hash
+        profile, policy_set = facts.profile, facts.policy_set
         return self._once(
-            ("judged by", profile, policy_set),
+            "judged by",
+            policy_set,
             lambda: {
-                "policySet": policy_set,
-                "profile": profile,
+                "policySet": policy_set.hash,
+                "profile": profile.version,
                 "scoring": ALGORITHM_VERSION,
                 "evaluator": EVALUATOR_VERSION,
                 "re2": RE2_VERSION,
                 "timeZoneData": TIME_ZONE_DATA_VERSION,
             },
+            besides=profile.version,
         )
 
     def _message(
@@ -201,10 +204,10 @@ class Recorder:
     def _of_hearer(
         self, message: MessageFacts, facts: Facts, one: RecipientFacts, *, heard: bool
     ) -> dict[str, Any]:
-        key = ("hearer", one.agent.id, one.full, heard, message.required_capabilities)
-        said: dict[str, Any] | None = self._made.get(key)
+        key = (one.agent.id, one.full, heard, message.required_capabilities)
+        said = self._hearers.get(key)
         if said is None:
-            said = self._made[key] = self._make_hearer(message, facts, one, heard=heard)
+            said = self._hearers[key] = self._make_hearer(message, facts, one, heard=heard)
         return said
 
     def _make_hearer(
@@ -219,16 +222,24 @@ class Recorder:
         return said if heard else {**said, "heard": False}
 
     def _inputs(self, agent: str, inputs: ScoreInputs) -> Any:
-        return self._once(("inputs", agent, inputs), lambda: _inputs(inputs, self._base(agent)))
+        return self._once(
+            "inputs", inputs, lambda: _inputs(inputs, self._base(agent)), besides=agent
+        )
 
     def _agent(self, agent: AgentFacts, usual_id: str) -> Any:
-        return self._once(("agent", agent, usual_id), lambda: _agent(agent, usual_id))
+        return self._once("agent", agent, lambda: _agent(agent, usual_id), besides=usual_id)
 
-    def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        made = self._made.get(key)
-        if made is None:
-            made = self._made[key] = self._write(make())
-        return made
+    def _once(
+        self, kind: str, about: object, make: Callable[[], Any], *, besides: Hashable = None
+    ) -> Any:
+        """Return what was made of this very object before; to hash its members would take longer.
+
+        The object is kept with it, so that no other one gets its identity.
+        """
+        key = (kind, id(about), besides)
+        if (known := self._made.get(key)) is None:
+            known = self._made[key] = (about, self._write(make()))
+        return known[1]
 
 
 def cut_list(items: Sequence[Any], most_bytes: int) -> dict[str, Any] | None:
