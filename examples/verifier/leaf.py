@@ -45,7 +45,16 @@ def leaf_problems(entry: Entry) -> list[str]:
     leaf["body"] = digest(entry["sections"])
     if b64url(hashlib.sha256(b"\0" + rfc8785.dumps(leaf)).digest()) != entry["leafHash"]:
         problems.append("the leaf hash does not fit")
+    shared = entry["body"]["shared"]
+    if shared is not None and (entry.get("reason") or "") != reason_in(shared):
+        problems.append("the reason is not that of the body")
     return problems
+
+
+def reason_in(shared: dict[str, Any]) -> str:
+    """Return the reason in words, which stands beside an entry for lists and searches."""
+    words = [shared.get("code"), shared.get("reason") or shared.get("detail")]
+    return ": ".join(word for word in words if isinstance(word, str) and word)[:400]
 
 
 def read_token(token: str) -> tuple[dict[str, Any], dict[str, Any]]:

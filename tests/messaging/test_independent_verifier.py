@@ -137,7 +137,7 @@ def test_it_agrees_with_every_entry(
     assert all(what in done.stdout for what in ("leaves", "signatures", "scores", "verdicts"))
 
 
-@pytest.mark.parametrize("change", ["score", "verdict", "jws", "leaf", "gap", "inputs"])
+@pytest.mark.parametrize("change", ["score", "verdict", "jws", "leaf", "gap", "inputs", "reason"])
 def test_it_finds_what_was_changed(
     hub: LiveHub, log_in: LogIn, alice: Player, bob: Player, tmp_path: Path, change: str
 ) -> None:
@@ -172,6 +172,8 @@ def changed(entry: dict[str, Any], what: str) -> dict[str, Any]:
         made["score"] -= 1
     elif what == "verdict":
         made["verdict"] = "denied"
+    elif what == "reason":
+        made["reason"] = "as asked"
     elif what == "jws":
         head, claims, signature = made["body"]["shared"]["jws"].split(".")
         made["body"]["shared"]["jws"] = f"{head}.{claims}.{signature[:-4]}AAAA"
