@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from messaging.mail.notices import place_notices
-from messaging.models import Batch, Delivery
+from messaging.models import Delivery
 from registry.trail.kinds import Kind
 from registry.trail.models import Entry
 from tests.cast import Player, answer, ask, broadcast, make_agent, write
@@ -64,10 +64,14 @@ def test_it_tells_of_notices(log_in: LogIn, alice: Player) -> None:
 
 
 def test_it_knows_each_place_of_each_stream(log_in: LogIn, alice: Player, bob: Player) -> None:
-    """After all that the tests before this one have done to it; mail made by hand is left."""
-    log_in(alice).submit(write(alice, bob))
+    """Of these two agents: some tests make mail of others by hand."""
+    alices, bobs = log_in(alice), log_in(bob)
+    for letter in (write(alice, bob), broadcast(alice), ask(alice, bob)):
+        assert alices.submit(letter)["status"] == "accepted"
+        bobs.mail()
     told = received()
-    sent = Delivery.objects.filter(envelope__batch_id__in=Batch.objects.values("id"))
+    sent = Delivery.objects.filter(recipient_id__in=(alice.id, bob.id))
+    assert sent.count() == 3
     places = sent.values_list("recipient_id", "stream", "seq", "envelope__message_id")
     for agent, stream, seq, message_id in places:
         assert told[agent][stream, seq][0] == message_id
