@@ -88,7 +88,7 @@ def test_it_waits_for_a_database_that_is_starting(command: str, tmp_path: Path) 
             with psycopg.connect(postgres.url, autocommit=True) as server:
                 seen = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'atp'"
                 wait_until(
-                    lambda: server.execute(seen).fetchone() != (0,), seconds=PATIENCE_SECONDS
+                    lambda: server.execute(seen).fetchone() != (0,), seconds=2 * PATIENCE_SECONDS
                 )
             assert "can't be used: " in output.read_text()
 
