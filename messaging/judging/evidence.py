@@ -20,6 +20,7 @@ from atp.judging.profile import Profile
 from atp.judging.rebuilding import rebuild
 from atp.judging.scoring import ScoreInputs
 from atp.log import leaves
+from messaging.judging.registry_view import attestation_facts
 from messaging.models import Envelope
 from registry.models import Attestation
 from registry.policies.querysets import current_policy_set, policy_set_at
@@ -50,15 +51,7 @@ class StoredEvidence:
         row = Attestation.objects.select_related("issuer").filter(pk=jti).first()
         if row is None:
             raise MalformedDocument(f"there is no attestation {jti}")
-        return AttestationFacts(
-            jti=row.jti,
-            issuer=row.issuer.slug,
-            level=row.level,
-            capabilities=frozenset(row.capabilities),
-            jkt=row.jkt,
-            issued_at=int(row.issued_at.timestamp()),
-            expires_at=int(row.expires_at.timestamp()),
-        )
+        return attestation_facts(row)
 
     def policy_set(self, digest: str) -> PolicySet:
         """Return the policies of now, or of the time of the verdict, with this hash."""

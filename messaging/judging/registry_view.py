@@ -27,6 +27,20 @@ LONGEST_SECONDS = 60.0
 INPUTS_SECONDS = 1.0  # score inputs also depend on traffic, which does not move the epoch
 
 
+def attestation_facts(row: Attestation, *, fault: str = "") -> AttestationFacts:
+    """Return what a judgement reads of a registered attestation; a `fault` keeps it from counting."""
+    return AttestationFacts(
+        jti=row.jti,
+        issuer=row.issuer.slug,
+        level=row.level,
+        capabilities=frozenset(row.capabilities),
+        jkt=row.jkt,
+        issued_at=int(row.issued_at.timestamp()),
+        expires_at=int(row.expires_at.timestamp()),
+        fault=fault,
+    )
+
+
 class RegistryView:
     """Agents, keys, attestations, policies and profile at one epoch."""
 
@@ -160,16 +174,7 @@ class RegistryView:
             fault = "attestation.revoked"
         elif row.unreadable_reason:
             fault = "attestation.unreadable"
-        return AttestationFacts(
-            jti=row.jti,
-            issuer=row.issuer.slug,
-            level=row.level,
-            capabilities=frozenset(row.capabilities),
-            jkt=row.jkt,
-            issued_at=int(row.issued_at.timestamp()),
-            expires_at=int(row.expires_at.timestamp()),
-            fault=fault,
-        )
+        return attestation_facts(row, fault=fault)
 
     def _load_keys(self, kids: set[str]) -> None:
         found: dict[str, KeyFacts] = {}
