@@ -95,7 +95,7 @@ class Link:
 
     @property
     def goes_on(self) -> bool:
-        """Whether its task runs, and nobody has cancelled it, as the end of an event loop does."""
+        """Whether its task runs and is not cancelled. The end of an event loop cancels it."""
         return self._task is not None and not self._task.done() and not self._task.cancelling()
 
     async def start(self) -> Welcome:

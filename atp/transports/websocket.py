@@ -57,7 +57,7 @@ CLOSE_SECONDS: Final = 2  # for the closing handshake, which a dead hub does not
 NONCE_BYTES: Final = 16
 GOODBYE: Final = 1000  # RFC 6455 section 7.4.1: the agent's process takes nothing more
 COMES_BACK: Final = 4000  # docs/protocol.md#acks: any code but 1000 and 1001
-# A clock that nobody sets and that goes on while the machine sleeps: Linux has one.
+# A clock that is never stepped and that goes on while the machine sleeps: Linux has one.
 _BOOT_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 NO_HUB_STATUSES: Final = (403, 404)  # of a hub for an unknown path, and of other web servers
 
@@ -226,7 +226,7 @@ class _WebSocketConnection(Connection):
 
 
 def _ticks() -> float:
-    """Return the seconds of a clock that nobody sets."""
+    """Return the seconds of a clock that is never stepped."""
     return time.monotonic() if _BOOT_CLOCK is None else time.clock_gettime(_BOOT_CLOCK)
 
 

@@ -28,7 +28,7 @@ INPUTS_SECONDS = 1.0  # score inputs also depend on traffic, which does not move
 
 
 def attestation_facts(row: Attestation, *, fault: str = "") -> AttestationFacts:
-    """Return what a judgement reads of a registered attestation; a `fault` keeps it from counting."""
+    """Return what a judgement reads of an attestation; one with a `fault` does not count."""
     return AttestationFacts(
         jti=row.jti,
         issuer=row.issuer.slug,

@@ -25,7 +25,7 @@ from typing import Generic, NamedTuple, TypeVar
 T = TypeVar("T")
 
 SLICES = 16  # in a batch: an owner that comes waits for the end of one, so slices are short
-FEW = 2  # owners that keep nobody waiting but each other
+FEW = 2  # owners, often a pair: a larger slice delays only the other one
 SLICES_OF_FEW = 4  # larger ones would not be faster, as nothing is sent meanwhile
 MANY = 8  # owners that can fill a batch with their slices
 SLICES_OF_MANY = 8  # with 16, many would fill one batch, and leave small parts for the next

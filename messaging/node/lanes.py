@@ -108,7 +108,7 @@ class Lane(Generic[T]):
                     break
 
     async def _linger(self) -> None:
-        """Wait `linger_seconds`, unless somebody hurries."""
+        """Wait for more items: `linger_seconds`, or until `_hurried` is set."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._linger_seconds):
                 await self._hurried.wait()

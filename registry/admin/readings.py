@@ -1,4 +1,4 @@
-"""Pages that show traffic or entries: that somebody opens one is entered before it is shown."""
+"""Pages that show traffic or entries. The hub enters who opens one, and then shows it."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 
 MOST_EXPORTS = 8  # in one process: each holds a socket and runs queries
-MOST_OF_AN_ACCOUNT = 2  # so that nobody keeps the others from exporting
+MOST_OF_AN_ACCOUNT = 2  # so that one account leaves places for others
 
 
 class ExportPlace:
